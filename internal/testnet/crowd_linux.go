@@ -1,0 +1,35 @@
+package testnet
+
+import (
+	"net/netip"
+	"sync"
+	"testing"
+)
+
+// maxBacklog is net.core.somaxconn.
+const maxBacklog = 4096
+
+// Crowd starts pairs of processes named server and client, and makes connections between the two of each pair, by IPv4: it
+// makes 2·pairs·connections sockets in ESTABLISHED, and a listener for each pair. A process can hold as many connections as it
+// may open files, and a client 28,232.
+func Crowd(tb testing.TB, pairs, connections int) (servers, clients []*Proc) {
+	tb.Helper()
+	var wg sync.WaitGroup
+	for range pairs {
+		server, client := Start(tb, Process{Name: "server"}), Start(tb, Process{Name: "client"})
+		servers, clients = append(servers, server), append(clients, client)
+		wg.Go(func() {
+			listener := server.Listen("tcp4", netip.AddrPortFrom(loopback4, 0), maxBacklog)
+			for left := connections; left > 0; left -= maxBacklog {
+				n := min(left, maxBacklog)
+				client.Connect(listener.Local, n)
+				server.Accept(listener, n)
+			}
+		})
+	}
+	wg.Wait()
+	if tb.Failed() {
+		tb.FailNow()
+	}
+	return servers, clients
+}

@@ -1,0 +1,380 @@
+package testnet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What [Start] tells the process that it starts.
+const (
+	helperEnv          = "TESTNET_HELPER" // the name of the process
+	helperNetnsEnv     = "TESTNET_HELPER_NETNS"
+	helperListenersEnv = "TESTNET_HELPER_LISTENERS" // how many files from 3 on are listeners
+)
+
+// requestLimit bounds the work on one request.
+const requestLimit = 30 * time.Second
+
+// A request is a line of JSON on the standard input of a helper, and a reply one on its standard output.
+type request struct {
+	Worker        int // forward the request to this one
+	Op            op
+	Network       string
+	Local, Remote netip.AddrPort
+	N             int
+	Inodes        []uint64
+}
+
+type reply struct {
+	Error   string
+	Sockets []Socket
+	PID     int
+	Worker  int
+}
+
+type op string
+
+const (
+	opHello   op = "hello"
+	opListen  op = "listen"
+	opConnect op = "connect"
+	opAccept  op = "accept"
+	opUDP     op = "udp"
+	opSend    op = "send"
+	opReceive op = "receive"
+	opClose   op = "close"
+	opFork    op = "fork"
+)
+
+var mainCalled bool
+
+// Main runs the tests of a package, or is the process that [Start] started:
+//
+//	func TestMain(m *testing.M) { testnet.Main(m) }
+func Main(m *testing.M) {
+	if _, ok := os.LookupEnv(helperEnv); ok {
+		if err := runHelper(); err != nil {
+			fmt.Fprintln(os.Stderr, "testnet:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	mainCalled = true
+	os.Exit(m.Run())
+}
+
+// A helper holds sockets until its standard input ends. They are bare file descriptors, and not known to Go's poller: it does
+// what it is asked for, and nothing else.
+type helper struct {
+	fds       map[uint64]int // by inode
+	listeners []int
+	workers   []*worker
+}
+
+func runHelper() error {
+	if err := takeName(os.Getenv(helperEnv)); err != nil {
+		return err
+	}
+	if os.Getenv(helperNetnsEnv) != "" {
+		if err := setUp("lo"); err != nil {
+			return err
+		}
+		if err := os.Unsetenv(helperNetnsEnv); err != nil {
+			return err
+		}
+	}
+	h := &helper{fds: make(map[uint64]int)}
+	if err := h.inherit(); err != nil {
+		return err
+	}
+	requests, replies := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
+	for {
+		var r request
+		if err := requests.Decode(&r); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("reading a request: %w", err)
+		}
+		answer, err := h.do(r)
+		if err != nil {
+			answer.Error = err.Error()
+		}
+		if err := replies.Encode(answer); err != nil {
+			return fmt.Errorf("writing a reply: %w", err)
+		}
+	}
+}
+
+// takeName sets the name of this process if it is not that of its program.
+func takeName(name string) error {
+	if fileName(name) == name {
+		return nil
+	}
+	if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil {
+		return fmt.Errorf("taking the name %q: %w", name, err)
+	}
+	return nil
+}
+
+// inherit takes the listeners that a process has from the one that forked it.
+func (h *helper) inherit() error {
+	count, _ := strconv.Atoi(os.Getenv(helperListenersEnv))
+	for fd := 3; fd < 3+count; fd++ {
+		unix.CloseOnExec(fd)
+		if _, err := h.keep(fd, nil); err != nil {
+			return err
+		}
+		h.listeners = append(h.listeners, fd)
+	}
+	return nil
+}
+
+func (h *helper) do(r request) (reply, error) {
+	if r.Worker > 0 {
+		return h.forward(r)
+	}
+	end := time.Now().Add(requestLimit)
+	switch r.Op {
+	case opHello:
+		return reply{}, nil
+	case opListen:
+		return one(h.listen(r))
+	case opConnect:
+		return many(h.connect(r, end))
+	case opAccept:
+		return many(h.accept(r, end))
+	case opUDP:
+		return one(h.udp(r))
+	case opSend:
+		return reply{}, h.each(r, func(fd int) error { return write(fd, r.N) })
+	case opReceive:
+		return reply{}, h.each(r, func(fd int) error { return read(fd, r.N, end) })
+	case opClose:
+		return reply{}, h.each(r, h.close)
+	case opFork:
+		return h.fork()
+	}
+	return reply{}, fmt.Errorf("unknown request %q", r.Op)
+}
+
+func one(s Socket, err error) (reply, error) {
+	return reply{Sockets: []Socket{s}}, err
+}
+
+func many(s []Socket, err error) (reply, error) {
+	return reply{Sockets: s}, err
+}
+
+// keep remembers a socket, if there is no error, and describes it.
+func (h *helper) keep(fd int, err error) (Socket, error) {
+	if err != nil {
+		return Socket{}, err
+	}
+	s, err := describe(fd)
+	h.fds[s.Inode] = fd
+	return s, err
+}
+
+func (h *helper) listen(r request) (Socket, error) {
+	n, err := findNetwork(r.Network)
+	if err != nil {
+		return Socket{}, err
+	}
+	fd, err := n.listen(n.orAny(r.Local), r.N)
+	s, err := h.keep(fd, err)
+	if err == nil {
+		h.listeners = append(h.listeners, fd)
+		s.State, s.SendQ = "LISTEN", uint32(r.N)
+	}
+	return s, err
+}
+
+// connect starts all connections, and then waits for each: a listener whose queue is full lets them wait.
+func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
+	n := networks["tcp4"]
+	switch to := r.Remote.Addr(); {
+	case to.Is4In6():
+		n = networks["tcp4in6"]
+	case to.Is6():
+		n = networks["tcp6"]
+	}
+	var fds []int
+	for range r.N {
+		fd, err := n.open(netip.AddrPort{})
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, fd)
+		if err := connectFrom(fd, r.Local, r.Remote); err != nil {
+			return nil, err
+		}
+	}
+	sockets := make([]Socket, 0, r.N)
+	for _, fd := range fds {
+		if err := finishConnect(fd, end); err != nil {
+			return nil, err
+		}
+		s, err := h.keep(fd, nil)
+		if err != nil {
+			return nil, err
+		}
+		s.State = "ESTABLISHED"
+		sockets = append(sockets, s)
+	}
+	return sockets, nil
+}
+
+// connectFrom starts a connection from an address, if that is valid, and leaves the choice of the port to connect: bind would
+// want one that no other connection has, to wherever that is.
+func connectFrom(fd int, from, to netip.AddrPort) error {
+	if from.IsValid() {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			return fmt.Errorf("setting IP_BIND_ADDRESS_NO_PORT: %w", err)
+		}
+		if err := unix.Bind(fd, sockaddr(from)); err != nil {
+			return fmt.Errorf("binding to %v: %w", from, err)
+		}
+	}
+	return startConnect(fd, to)
+}
+
+func (h *helper) accept(r request, end time.Time) ([]Socket, error) {
+	listener, err := h.fd(r.Inodes[0])
+	if err != nil {
+		return nil, err
+	}
+	sockets := make([]Socket, 0, r.N)
+	for range r.N {
+		s, err := h.keep(accept(listener, end))
+		if err != nil {
+			return nil, fmt.Errorf("after %d of %d: %w", len(sockets), r.N, err)
+		}
+		s.State = "ESTABLISHED"
+		sockets = append(sockets, s)
+	}
+	return sockets, nil
+}
+
+func (h *helper) udp(r request) (Socket, error) {
+	n, err := findNetwork(r.Network)
+	if err != nil {
+		return Socket{}, err
+	}
+	fd, err := n.open(n.orAny(r.Local))
+	state := "CLOSE"
+	if err == nil && r.Remote.IsValid() {
+		state = "ESTABLISHED"
+		err = startConnect(fd, r.Remote)
+	}
+	s, err := h.keep(fd, err)
+	s.State = state
+	return s, err
+}
+
+func (h *helper) fd(inode uint64) (int, error) {
+	fd, ok := h.fds[inode]
+	if !ok {
+		return -1, fmt.Errorf("process %d does not hold socket %d", os.Getpid(), inode)
+	}
+	return fd, nil
+}
+
+func (h *helper) each(r request, do func(fd int) error) error {
+	for _, inode := range r.Inodes {
+		fd, err := h.fd(inode)
+		if err == nil {
+			err = do(fd)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *helper) close(fd int) error {
+	h.listeners = slices.DeleteFunc(h.listeners, func(listener int) bool { return listener == fd })
+	maps.DeleteFunc(h.fds, func(_ uint64, held int) bool { return held == fd })
+	return unix.Close(fd)
+}
+
+// read reads n bytes.
+func read(fd, n int, end time.Time) error {
+	buffer := make([]byte, n)
+	for len(buffer) > 0 {
+		if err := poll(fd, unix.POLLIN, end); err != nil {
+			return fmt.Errorf("with %d bytes left to read: %w", len(buffer), err)
+		}
+		got, err := unix.Read(fd, buffer)
+		if err == nil && got == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return fmt.Errorf("with %d bytes left to read: %w", len(buffer), err)
+		}
+		buffer = buffer[got:]
+	}
+	return nil
+}
+
+// A worker is a helper that a helper started.
+type worker struct {
+	requests *json.Encoder
+	replies  *json.Decoder
+}
+
+// fork starts a worker. It does without os/exec, for which a listener would have to be an os.File, known to Go's poller.
+func (h *helper) fork() (reply, error) {
+	stdin, requests, err := os.Pipe()
+	if err != nil {
+		return reply{}, err
+	}
+	defer stdin.Close()
+	replies, stdout, err := os.Pipe()
+	if err != nil {
+		return reply{}, err
+	}
+	defer stdout.Close()
+	files := []uintptr{stdin.Fd(), stdout.Fd(), os.Stderr.Fd()}
+	for _, fd := range h.listeners {
+		files = append(files, uintptr(fd))
+	}
+	env := append(os.Environ(), fmt.Sprintf("%s=%d", helperListenersEnv, len(h.listeners)))
+	pid, err := syscall.ForkExec(os.Args[0], os.Args, &syscall.ProcAttr{Env: env, Files: files})
+	if err != nil {
+		return reply{}, fmt.Errorf("forking: %w", err)
+	}
+	h.workers = append(h.workers, &worker{json.NewEncoder(requests), json.NewDecoder(replies)})
+	number := len(h.workers)
+	_, err = h.forward(request{Worker: number, Op: opHello})
+	return reply{PID: pid, Worker: number}, err
+}
+
+// forward has a worker do a request.
+func (h *helper) forward(r request) (reply, error) {
+	if r.Worker > len(h.workers) {
+		return reply{}, fmt.Errorf("no worker %d", r.Worker)
+	}
+	w := h.workers[r.Worker-1]
+	r.Worker = 0
+	if err := w.requests.Encode(r); err != nil {
+		return reply{}, fmt.Errorf("asking a worker: %w", err)
+	}
+	var answer reply
+	if err := w.replies.Decode(&answer); err != nil {
+		return reply{}, fmt.Errorf("asking a worker: %w", err)
+	}
+	return answer, nil
+}

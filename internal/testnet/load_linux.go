@@ -1,0 +1,152 @@
+package testnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Load is a number of sockets that stay as they are until the test ends.
+type Load struct {
+	// Sockets has every socket of the load that the kernel shows.
+	Sockets []Socket
+
+	tb  testing.TB
+	fds []int
+}
+
+// newLoad makes an empty load. It is for Isolate only: a machine at work is no place for it.
+func newLoad(tb testing.TB) *Load {
+	tb.Helper()
+	if os.Getenv(insideEnv) == "" {
+		tb.Fatal("this is for the function that Isolate calls")
+	}
+	l := &Load{tb: tb}
+	tb.Cleanup(func() {
+		for _, fd := range l.fds {
+			_ = unix.Close(fd)
+		}
+	})
+	return l
+}
+
+// In returns the sockets that are in one of the states.
+func (l *Load) In(states ...string) []Socket {
+	var in []Socket
+	for _, s := range l.Sockets {
+		if slices.Contains(states, s.State) {
+			in = append(in, s)
+		}
+	}
+	return in
+}
+
+// Count returns the number of sockets in each state.
+func (l *Load) Count() map[string]int {
+	count := make(map[string]int)
+	for _, s := range l.Sockets {
+		count[s.State]++
+	}
+	return count
+}
+
+// Check fails the test unless /proc/net shows every socket of the load as it should be.
+func (l *Load) Check() {
+	l.tb.Helper()
+	if missing := l.missing(); missing != "" {
+		l.tb.Fatalf("the load is not as it should be:\n%s", missing)
+	}
+}
+
+// settle waits until Check would pass: the kernel does some of its work a little after the system call.
+func (l *Load) settle() {
+	l.tb.Helper()
+	for end := deadline(); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if l.missing() == "" {
+			return
+		}
+	}
+	l.Check()
+}
+
+// missing tells which sockets of the load /proc/net does not show, and what it shows instead.
+func (l *Load) missing() string {
+	l.tb.Helper()
+	shown := make(map[string][]Socket)
+	var missing strings.Builder
+	for _, s := range l.Sockets {
+		if _, ok := shown[s.Protocol]; !ok {
+			rows, err := readProcNet(s.Protocol)
+			l.must(err)
+			shown[s.Protocol] = rows
+		}
+		s.Cookie = 0
+		if s.State == "LISTEN" {
+			s.SendQ = 0
+		}
+		if i := slices.Index(shown[s.Protocol], s); i >= 0 {
+			shown[s.Protocol] = slices.Delete(shown[s.Protocol], i, i+1)
+			continue
+		}
+		fmt.Fprintf(&missing, "missing %+v\n", s)
+		for _, other := range shown[s.Protocol] {
+			if other.Local == s.Local && other.Remote == s.Remote {
+				fmt.Fprintf(&missing, "    but %+v\n", other)
+			}
+		}
+	}
+	return missing.String()
+}
+
+// must ends the test if there is an error.
+func (l *Load) must(err error) {
+	l.tb.Helper()
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+}
+
+// network finds a network by its name, and skips the test if the machine does not have it.
+func (l *Load) network(name string) network {
+	l.tb.Helper()
+	n, err := findNetwork(name)
+	l.must(err)
+	fd, err := n.open(netip.AddrPortFrom(n.loopback, 0))
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		SkipOrFail(l.tb, err.Error())
+	}
+	l.must(err)
+	l.must(unix.Close(fd))
+	return n
+}
+
+// hold keeps fd open until the test ends.
+func (l *Load) hold(fd int, err error) int {
+	l.tb.Helper()
+	l.must(err)
+	l.fds = append(l.fds, fd)
+	return fd
+}
+
+// drop closes fd now.
+func (l *Load) drop(fd int) {
+	l.tb.Helper()
+	l.fds = slices.DeleteFunc(l.fds, func(held int) bool { return held == fd })
+	l.must(unix.Close(fd))
+}
+
+// expect adds the socket of fd to the load, in a state and with queues that the kernel should show.
+func (l *Load) expect(fd int, state string, recvQ, sendQ uint32) {
+	l.tb.Helper()
+	s, err := describe(fd)
+	l.must(err)
+	s.State, s.RecvQ, s.SendQ = state, recvQ, sendQ
+	l.Sockets = append(l.Sockets, s)
+}

@@ -1,0 +1,269 @@
+package testnet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Process says what [Start] starts.
+type Process struct {
+	// Name is what the kernel calls the process (/proc/<pid>/comm, at most 15 bytes of it). Any bytes will do but 0.
+	Name string
+	// Args is the command line that follows the path of the program.
+	Args []string
+	// UID and GID are those that the process runs as; with both 0, it runs as the test does.
+	UID, GID uint32
+	// Netns gives the process a network namespace of its own, in which lo is up.
+	Netns bool
+	// Cgroup is the directory of the cgroup that the process starts in: see the function Cgroup.
+	Cgroup string
+}
+
+// A Proc is a running process that opens and holds sockets when it is told to. A failure of a method fails the test. The
+// methods may not be called at the same time, except of different processes that are not forks of one another.
+type Proc struct {
+	// PID is the process ID.
+	PID int
+
+	tb       testing.TB
+	stop     func()
+	requests *json.Encoder
+	replies  *json.Decoder
+	replyEnd *os.File
+	worker   int // of the process that reads the requests, from 1; 0 is that process itself
+}
+
+// Start starts a process, which ends with the test, or when the test process does. Its program is the test binary under
+// another name, so the TestMain of the package must call [Main].
+func Start(tb testing.TB, p Process) *Proc {
+	tb.Helper()
+	if !mainCalled {
+		tb.Fatal("Start wants func TestMain(m *testing.M) { testnet.Main(m) }")
+	}
+	requestRead, requestWrite := pipe(tb)
+	replyRead, replyWrite := pipe(tb)
+
+	program := link(tb, p.Name)
+	cmd := exec.Command(program, p.Args...)
+	cmd.Dir = filepath.Dir(program)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = requestRead, replyWrite, tb.Output()
+	cmd.Env = append(os.Environ(), helperEnv+"="+p.Name, "GOCOVERDIR="+coverDir(tb))
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if p.UID != 0 || p.GID != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: p.UID, Gid: p.GID}
+	}
+	if p.Netns {
+		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
+		cmd.Env = append(cmd.Env, helperNetnsEnv+"=1")
+	}
+	if p.Cgroup != "" {
+		dir, err := os.Open(p.Cgroup)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
+	err := cmd.Start()
+	_, _ = requestRead.Close(), replyWrite.Close()
+	if errors.Is(err, unix.EPERM) {
+		SkipOrFail(tb, fmt.Sprintf("another user or network namespace wants CAP_SETUID or CAP_SYS_ADMIN: %v", err))
+	} else if err != nil {
+		tb.Fatalf("starting %q: %v", p.Name, err)
+	}
+	stop := func() {
+		_ = requestWrite.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	tb.Cleanup(stop)
+	proc := &Proc{
+		PID: cmd.Process.Pid, tb: tb, stop: stop,
+		requests: json.NewEncoder(requestWrite), replies: json.NewDecoder(replyRead), replyEnd: replyRead,
+	}
+	proc.do(request{Op: opHello}) // returns when the process has its name
+	return proc
+}
+
+// pipe makes a pipe that is closed when the test ends.
+func pipe(tb testing.TB) (r, w *os.File) {
+	tb.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	return r, w
+}
+
+// link makes a hard link to the test binary, or a copy of it, so that exec gives the process the name, and /proc/<pid>/exe
+// and its command line agree with it.
+func link(tb testing.TB, name string) string {
+	tb.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dir := tb.TempDir()
+	// Every user must be able to start it; the parent of a TempDir is closed to others.
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	program := filepath.Join(dir, fileName(name))
+	if err := os.Link(exe, program); err == nil {
+		return program
+	}
+	in, err := os.Open(exe)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(program, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		tb.Fatal(err)
+	}
+	return program
+}
+
+// fileName makes a process name a file name.
+func fileName(name string) string {
+	switch name {
+	case "", ".", "..":
+		return "_"
+	}
+	return strings.ReplaceAll(name, "/", "_")
+}
+
+// coverDir is where a process of a test binary with coverage writes it, so that it does not complain.
+func coverDir(tb testing.TB) string {
+	tb.Helper()
+	if dir := flagValue("test.gocoverdir"); dir != "" {
+		return dir
+	}
+	return tb.TempDir()
+}
+
+// Listen makes a TCP listener. The network is tcp4, tcp6 or tcp4in6; at is the address, where a port of 0 leaves the choice
+// to the kernel, and the zero AddrPort stands for any address. More than net.core.somaxconn (4096) is no use for backlog.
+func (p *Proc) Listen(network string, at netip.AddrPort, backlog int) Socket {
+	p.tb.Helper()
+	return p.do(request{Op: opListen, Network: network, Local: at, N: backlog})[0]
+}
+
+// Connect makes n connections to an address, and returns when all are there.
+//
+// From one source address, there are 28,232 ports to one address and port (net.ipv4.ip_local_port_range). For more, connect
+// to several listeners, or from several source addresses: see [Proc.ConnectFrom].
+func (p *Proc) Connect(to netip.AddrPort, n int) []Socket {
+	p.tb.Helper()
+	return p.do(request{Op: opConnect, Remote: to, N: n})
+}
+
+// ConnectFrom is Connect with a source address; each of 127.0.0.0/8 is one.
+func (p *Proc) ConnectFrom(from netip.Addr, to netip.AddrPort, n int) []Socket {
+	p.tb.Helper()
+	return p.do(request{Op: opConnect, Local: netip.AddrPortFrom(from, 0), Remote: to, N: n})
+}
+
+// Accept accepts n connections of a listener, and returns when it has them.
+func (p *Proc) Accept(listener Socket, n int) []Socket {
+	p.tb.Helper()
+	return p.do(request{Op: opAccept, Inodes: []uint64{listener.Inode}, N: n})
+}
+
+// UDP makes a UDP socket, bound to an address as in Listen and connected to remote if that is valid. The network is udp4, udp6
+// or udp4in6.
+func (p *Proc) UDP(network string, at, remote netip.AddrPort) Socket {
+	p.tb.Helper()
+	return p.do(request{Op: opUDP, Network: network, Local: at, Remote: remote})[0]
+}
+
+// Send writes n bytes to a connected socket.
+func (p *Proc) Send(s Socket, n int) {
+	p.tb.Helper()
+	p.do(request{Op: opSend, Inodes: []uint64{s.Inode}, N: n})
+}
+
+// Receive reads n bytes from a socket, and returns when it has them.
+func (p *Proc) Receive(s Socket, n int) {
+	p.tb.Helper()
+	p.do(request{Op: opReceive, Inodes: []uint64{s.Inode}, N: n})
+}
+
+// Close closes sockets that the process holds.
+func (p *Proc) Close(sockets ...Socket) {
+	p.tb.Helper()
+	r := request{Op: opClose}
+	for _, s := range sockets {
+		r.Inodes = append(r.Inodes, s.Inode)
+	}
+	p.do(r)
+}
+
+// Fork makes n children of the process, with its program, name and command line, that hold its listeners too.
+func (p *Proc) Fork(n int) []*Proc {
+	p.tb.Helper()
+	if p.worker != 0 {
+		p.tb.Fatal("a fork does not fork")
+	}
+	var forks []*Proc
+	for range n {
+		reply := p.exchange(request{Op: opFork})
+		fork := *p
+		fork.PID, fork.worker = reply.PID, reply.Worker
+		forks = append(forks, &fork)
+	}
+	return forks
+}
+
+// Stop ends the process, and with it its forks, before the test ends.
+func (p *Proc) Stop() {
+	p.tb.Helper()
+	if p.worker != 0 {
+		p.tb.Fatal("a fork is stopped with the process that it is a fork of")
+	}
+	p.stop()
+}
+
+// do makes a request, and describes the sockets that are the answer.
+func (p *Proc) do(r request) []Socket {
+	p.tb.Helper()
+	return p.exchange(r).Sockets
+}
+
+func (p *Proc) exchange(r request) reply {
+	p.tb.Helper()
+	r.Worker = p.worker
+	var answer reply
+	err := p.requests.Encode(r)
+	if err == nil {
+		err = p.replyEnd.SetReadDeadline(time.Now().Add(requestLimit + waitLimit))
+	}
+	if err == nil {
+		err = p.replies.Decode(&answer)
+	}
+	if err == nil && answer.Error != "" {
+		err = errors.New(answer.Error)
+	}
+	if err != nil {
+		p.tb.Fatalf("process %d: %s: %v", p.PID, r.Op, err)
+	}
+	return answer
+}
