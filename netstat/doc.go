@@ -1,0 +1,54 @@
+// Package netstat reads the socket tables of Linux, and finds the processes behind the sockets.
+//
+// A [Scanner] goes through the sockets one at a time, and makes no garbage for each. It is for a program that looks again
+// and again, at hosts with many sockets:
+//
+//	scanner, err := netstat.NewScanner(netstat.ScannerConfig{TCPInfo: true})
+//	if err != nil {
+//		return err
+//	}
+//	defer scanner.Close()
+//	for socket, err := range scanner.Sockets(ctx) {
+//		if err != nil {
+//			log.Print(err) // a part that failed; the others follow
+//			continue
+//		}
+//		fmt.Println(socket.Transport, socket.State, socket.Local, socket.Remote)
+//		if socket.Has(netstat.FieldTCPInfo) {
+//			fmt.Println("round-trip time:", socket.TCP.RTT, "µs")
+//		}
+//		for _, process := range socket.Owners() {
+//			fmt.Println("held by", process.PID, process.Name)
+//		}
+//	}
+//
+// [TCP], [TCP6], [UDP], [UDP6] and the other values of [Protocol] return one table as a slice of [Connection], which is the
+// API of version 1. It is for a program that looks once:
+//
+//	connections, err := netstat.TCP.Connections()
+//
+// # Kernels
+//
+// Sockets come from sock_diag(7), Linux 3.3, by one kernel module for each kind (tcp_diag, udp_diag, raw_diag, unix_diag), or
+// from the tables in /proc/net, which every kernel has. The constants of [Field] say which parts of a [Socket] want
+// sock_diag or a later kernel; [Socket.Has] says which a socket has. On other systems than Linux the package reads copies of
+// a proc file system only.
+//
+// # Privileges
+//
+// Any user may read all sockets of a network namespace that the process is in, and the processes of that user. To find
+// other users' processes, CAP_DAC_READ_SEARCH opens /proc/<pid>/fd and CAP_SYS_PTRACE reads the links in it: it takes
+// both. [Process.Exe] takes CAP_SYS_PTRACE; names, command lines and user ids are open to all, unless proc is mounted with
+// hidepid. [ScanStats].Denied counts the processes that could not be looked into. Nothing fails for want of a privilege.
+//
+// # Network namespaces
+//
+// A Scanner reads one network namespace: with sock_diag that of the thread that called [NewScanner], from procfs that of the
+// process. Processes are found in every namespace, but in a container only those that its proc file system shows.
+//
+// # Consistency
+//
+// The kernel hands out its tables piece by piece, so a scan is no snapshot: while sockets come and go it can miss one or
+// show one twice, and a process may have closed what it is shown to hold. [ScanStats].Interrupted counts the tables that the
+// kernel itself says changed meanwhile; it need not say so. The order within a table is the kernel's own.
+package netstat

@@ -1,0 +1,96 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// netNS returns the inode number of the namespace that the link stands for.
+func netNS(t *testing.T, link string) uint64 {
+	t.Helper()
+	target, err := os.Readlink(link)
+	require.NoError(t, err)
+	var inode uint64
+	_, err = fmt.Sscanf(target, "net:[%d]", &inode)
+	require.NoError(t, err)
+	return inode
+}
+
+// onThread runs f on a thread that ends with it, and that is not the first: the first stands for the process.
+func onThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			onThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+func TestNetNS(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	require.Equal(t, netNS(t, "/proc/self/ns/net"), processNetNS("/proc"))
+	require.Equal(t, netNS(t, "/proc/thread-self/ns/net"), threadNetNS("/proc"))
+
+	tree := proctree.Materialize(t, smallTree)
+	require.Zero(t, processNetNS(tree), "a copy does not tell")
+	require.Zero(t, threadNetNS(tree))
+}
+
+// Netlink gives the sockets of the namespace that the scanner was made in, procfs those of the process; each socket says
+// which one it is in.
+func TestScannerNetNS(t *testing.T) {
+	testnet.Isolate(t, func() {
+		process := testnet.Ping(t).Sockets
+		var netlink, procfs *Scanner
+		var thread uint64
+		onThread(func() {
+			err := unix.Unshare(unix.CLONE_NEWNET)
+			if errors.Is(err, unix.EPERM) {
+				return
+			}
+			require.NoError(t, err)
+			thread = netNS(t, "/proc/thread-self/ns/net")
+			socket, _ := openSocket(t)
+			require.NoError(t, unix.Bind(int(socket.Fd()), &unix.SockaddrInet4{}))
+			transports := []Transport{TransportUDP, TransportICMP}
+			netlink = newScanner(t, ScannerConfig{Source: SourceNetlink, Transports: transports})
+			procfs = newScanner(t, ScannerConfig{Source: SourceProcfs, Transports: transports})
+		})
+		if netlink == nil {
+			testnet.SkipOrFail(t, "another network namespace wants CAP_SYS_ADMIN")
+		}
+		own := netNS(t, "/proc/self/ns/net")
+		require.NotEqual(t, own, thread)
+
+		seen := func(s *Scanner) (counts map[string]int) {
+			counts = map[string]int{}
+			mustScan(t, s, func(s *Socket) struct{} {
+				counts[fmt.Sprint(s.Transport, s.NetNS)]++
+				return struct{}{}
+			})
+			return counts
+		}
+		// There are no ping sockets in sock_diag.
+		require.Equal(t, map[string]int{
+			fmt.Sprint(TransportUDP, thread): 1,
+			fmt.Sprint(TransportICMP, own):   len(process),
+		}, seen(netlink))
+		require.Equal(t, map[string]int{fmt.Sprint(TransportICMP, own): len(process)}, seen(procfs))
+	})
+}

@@ -1,0 +1,164 @@
+package netstat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// procDir reads a proc file system by bare system calls: on a busy host there are a hundred thousand descriptors to look
+// at, and os.Readlink makes garbage for each.
+type procDir struct {
+	root   *os.File
+	names  [32 << 10]byte
+	target [64]byte // longer than the link of any socket
+	path   []byte
+}
+
+// open opens the root, or goes back to its beginning.
+func (d *procDir) open(root string) error {
+	if d.root != nil {
+		_, err := d.root.Seek(0, io.SeekStart)
+		return err
+	}
+	var err error
+	d.root, err = os.Open(root)
+	return err
+}
+
+func (d *procDir) close() {
+	if d.root != nil {
+		_ = d.root.Close()
+		d.root = nil
+	}
+}
+
+// appendPIDs appends the processes that there are to pids, in ascending order.
+func (d *procDir) appendPIDs(pids []int) ([]int, error) {
+	err := d.eachName(d.fd(), func(name []byte) {
+		if pid, err := parseDecimal(name[:len(name)-1], 31); err == nil {
+			pids = append(pids, int(pid))
+		}
+	})
+	slices.Sort(pids) // a no-op for procfs; other file systems have no order
+	return pids, err
+}
+
+// appendSockets appends the inodes of the sockets that the process has descriptors of. What was found before an error is
+// returned with it.
+func (d *procDir) appendSockets(inodes []uint64, pid int) ([]uint64, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fd, err := openZ(d.fd(), d.pathOf(pid, "/fd\x00"), flags)
+	if err != nil {
+		return inodes, err
+	}
+	defer unix.Close(fd)
+	var denied error
+	err = d.eachName(fd, func(name []byte) {
+		if name[0] == '.' {
+			return
+		}
+		n, err := readlinkZ(fd, name, d.target[:])
+		if errors.Is(err, unix.EACCES) { // without CAP_SYS_PTRACE
+			denied = err
+		}
+		if err != nil {
+			return // closed meanwhile, or the process has ended
+		}
+		if inode, isSocket := parseSocketLink(d.target[:n]); isSocket {
+			inodes = append(inodes, inode)
+		}
+	})
+	if err == nil && denied != nil {
+		// A process that has just gone is refused as well.
+		if _, err = d.readFile(pid, "stat", d.target[:]); err == nil {
+			err = denied
+		}
+	}
+	return inodes, err
+}
+
+// readFile reads the beginning of a file of the process into buf.
+func (d *procDir) readFile(pid int, name string, buf []byte) ([]byte, error) {
+	fd, err := openZ(d.fd(), d.pathOf(pid, "/"+name+"\x00"), unix.O_RDONLY|unix.O_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	for {
+		n, err := unix.Read(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return buf[:max(n, 0)], err
+	}
+}
+
+func (d *procDir) fd() int { return int(d.root.Fd()) }
+
+// pathOf returns the path of a file of the process, relative to the root; it is valid until the next call.
+func (d *procDir) pathOf(pid int, rest string) []byte {
+	d.path = append(strconv.AppendInt(d.path[:0], int64(pid), 10), rest...)
+	return d.path
+}
+
+// eachName calls name with each entry of the directory; the bytes end with a NUL.
+func (d *procDir) eachName(fd int, name func([]byte)) error {
+	for {
+		n, err := unix.Getdents(fd, d.names[:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return err
+		}
+		eachDirent(d.names[:n], name)
+	}
+}
+
+// eachDirent decodes struct linux_dirent64 (include/linux/dirent.h): d_ino, d_off, d_reclen, d_type, d_name.
+func eachDirent(entries []byte, name func([]byte)) {
+	const reclenAt, nameAt = 16, 19
+	for len(entries) > nameAt {
+		reclen := int(binary.NativeEndian.Uint16(entries[reclenAt:]))
+		if reclen <= nameAt || reclen > len(entries) {
+			return
+		}
+		entry := entries[nameAt:reclen]
+		if end := bytes.IndexByte(entry, 0); end > 0 {
+			name(entry[:end+1])
+		}
+		entries = entries[reclen:]
+	}
+}
+
+// openZ is unix.Openat for a path that ends with a NUL, which need not be copied.
+func openZ(at int, path []byte, flags int) (int, error) {
+	for {
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT,
+			uintptr(at), uintptr(unsafe.Pointer(&path[0])), uintptr(flags|unix.O_LARGEFILE), 0, 0, 0)
+		if errno == 0 {
+			return int(fd), nil
+		}
+		if errno != unix.EINTR {
+			return -1, errno
+		}
+	}
+}
+
+// readlinkZ is unix.Readlinkat for a name that ends with a NUL.
+func readlinkZ(at int, name, target []byte) (int, error) {
+	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(at),
+		uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&target[0])), uintptr(len(target)), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}

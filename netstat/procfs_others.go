@@ -1,0 +1,5 @@
+//go:build !linux
+
+package netstat
+
+func isProcfs(string) bool { return false }

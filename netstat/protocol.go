@@ -1,0 +1,142 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+)
+
+// ProcRoot is the proc file system that [Protocol.Connections] reads: a mount point, or a copy of one at any path,
+// absolute or relative. It is read once, when a call begins.
+var ProcRoot = "/proc"
+
+// Protocol is one table of sockets in the proc file system.
+type Protocol struct {
+	// Name of the protocol, as netstat(8) prints it.
+	Name string
+	// RelPath is the path of the table, relative to ProcRoot.
+	RelPath string
+}
+
+// The tables of IP sockets that the kernel keeps. The ports of raw sockets are IP protocol numbers, those of ICMP sockets
+// the identifiers of their echo requests.
+var (
+	TCP      = &Protocol{"tcp", "net/tcp"}
+	TCP6     = &Protocol{"tcp6", "net/tcp6"}
+	UDP      = &Protocol{"udp", "net/udp"}
+	UDP6     = &Protocol{"udp6", "net/udp6"}
+	UDPLite  = &Protocol{"udplite", "net/udplite"} // not in every kernel
+	UDPLite6 = &Protocol{"udplite6", "net/udplite6"}
+	Raw      = &Protocol{"raw", "net/raw"}
+	Raw6     = &Protocol{"raw6", "net/raw6"}
+	ICMP     = &Protocol{"icmp", "net/icmp"}
+	ICMP6    = &Protocol{"icmp6", "net/icmp6"}
+)
+
+// Connections reads the table, finds the processes behind the sockets, and returns the sockets in the table's order.
+//
+// A table that cannot be opened gives an error that names the path, and satisfies errors.Is(err, fs.ErrNotExist) if the
+// kernel has no such table. A broken row gives an error that names the file and the line; the other rows are returned
+// beside it. Processes whose descriptors may not be read are passed over.
+func (p *Protocol) Connections() ([]*Connection, error) {
+	root := ProcRoot
+	connections, err := p.readTable(filepath.Join(root, p.RelPath))
+	if !slices.ContainsFunc(connections, func(c *Connection) bool { return c.Inode != 0 }) {
+		return connections, err
+	}
+	var owners ownerTable
+	owners.clear()
+	walk := socketWalk{root: root}
+	defer walk.dir.close()
+	walkErr := walk.each(func(pid int, inodes []uint64, _ error) {
+		if len(inodes) > 0 {
+			owners.add(&Process{PID: pid, root: root}, inodes)
+		}
+	})
+	for _, c := range connections {
+		if process := owners.first(c.Inode); process != nil {
+			c.Pid, c.Exe, c.Cmdline = process.PID, process.Exe(), process.Cmdline()
+		}
+	}
+	return connections, errors.Join(err, walkErr)
+}
+
+// readTable reads the sockets in the file, without their processes.
+func (p *Protocol) readTable(path string) ([]*Connection, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the %s table: %w", p.Name, err)
+	}
+	defer file.Close()
+
+	var (
+		rows        rowReader
+		connections []*Connection
+		broken      brokenRows
+		users       = map[uint32]string{}
+	)
+	err = rows.each(file, func(line int, text []byte, err error) bool {
+		c := &Connection{Cmdline: []string{}, Protocol: p}
+		if err == nil {
+			err = c.parse(text, users)
+		}
+		if err != nil {
+			broken.add(path, line, err)
+			return true
+		}
+		connections = append(connections, c)
+		return true
+	})
+	if errors.Is(err, errNoContent) {
+		return nil, fmt.Errorf("reading the %s table: %s has no content", p.Name, path) // as v1 said it
+	}
+	if err != nil {
+		return connections, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return connections, broken.err()
+}
+
+// parse fills c from a row; users holds the user ids that were seen before as text.
+func (c *Connection) parse(row []byte, users map[uint32]string) error {
+	var s Socket
+	// Any transport but TCP would do: Connection has one field for both meanings of a queue.
+	if err := parseInetRow(row, TransportRaw, hostOrder, &s); err != nil {
+		return err
+	}
+	userID, known := users[s.UID]
+	if !known {
+		userID = strconv.FormatUint(uint64(s.UID), 10)
+		users[s.UID] = userID
+	}
+	c.UserID, c.Inode, c.State = userID, s.Inode, s.State
+	c.IP, c.RemoteIP = net.IP(s.Local.Addr().AsSlice()), net.IP(s.Remote.Addr().AsSlice())
+	c.Port, c.RemotePort = int(s.Local.Port()), int(s.Remote.Port())
+	c.TransmitQueue, c.ReceiveQueue = uint64(s.SendQueue), uint64(s.RecvQueue)
+	return nil
+}
+
+// brokenRows collects the errors of a table's rows: the first, and how many more, since a file that is no table at all
+// would have one a line.
+type brokenRows struct {
+	first error
+	more  int
+}
+
+func (b *brokenRows) add(path string, line int, err error) {
+	if b.first != nil {
+		b.more++
+		return
+	}
+	b.first = fmt.Errorf("%s:%d: %w", path, line, err)
+}
+
+func (b *brokenRows) err() error {
+	if b.more == 0 {
+		return b.first
+	}
+	return fmt.Errorf("%w (broken rows besides: %d)", b.first, b.more)
+}

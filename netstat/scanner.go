@@ -1,0 +1,396 @@
+package netstat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Source is where the sockets are read from.
+type Source uint8
+
+// The sources of sockets.
+const (
+	// SourceAuto is netlink, unless ScannerConfig.ProcRoot is not a proc file system but a copy of one.
+	SourceAuto Source = iota
+	// SourceNetlink asks the kernel through sock_diag(7). What it has no module for is read from procfs.
+	SourceNetlink
+	// SourceProcfs reads the tables in /proc/net.
+	SourceProcfs
+)
+
+var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs"}
+
+// String returns the source's name, and Source(n) for a number that is no source.
+func (s Source) String() string { return enumName("Source", int(s), sourceNames[:]) }
+
+// ParseSource returns the source with the name.
+func ParseSource(name string) (Source, error) {
+	i, err := parseEnum(name, sourceNames[:])
+	return Source(i), err
+}
+
+// ParseTransport returns the transport with the name.
+func ParseTransport(name string) (Transport, error) {
+	i, err := parseEnum(name, transportNames[1:])
+	return Transport(i + 1), err
+}
+
+// ScannerConfig says what a [Scanner] reads. The zero value reads the TCP and UDP sockets in the best way that works.
+type ScannerConfig struct {
+	// ProcRoot is the proc file system to read; "/proc" if empty.
+	ProcRoot string
+	// Transports to read, in this order; TCP and UDP if empty.
+	Transports []Transport
+	// Source of the sockets.
+	Source Source
+	// Owners is the way to find the processes behind the sockets.
+	Owners OwnerMethod
+	// TCPInfo asks for Socket.TCP, which makes the answers of the kernel two to three times as long.
+	TCPInfo bool
+	// Warn is called with each thing that the scanner has to do without, once: a source that had to be replaced, a
+	// table that the kernel does not have. Nil: nobody is told.
+	Warn func(error)
+}
+
+// Scanner reads the sockets of a network namespace, again and again: it keeps its netlink socket, its buffers and what it
+// knows of the processes. It is not for concurrent use. It must be closed.
+//
+// From netlink it reads the namespace of the thread that called NewScanner, from procfs that of the process.
+type Scanner struct {
+	config ScannerConfig
+	diag   diagConn // nil: procfs only
+	noDiag map[Transport]bool
+	rows   rowReader
+	pings  []uint64 // inodes of the ping sockets of a scan, which are few
+
+	diagNetNS, procNetNS uint64 // the network namespaces that netlink and procfs tell of
+
+	finder ownerFinder
+	owners ownerTable
+	socket Socket
+
+	warned map[string]bool
+	stats  ScanStats
+}
+
+// ScanStats tells how a scan went.
+type ScanStats struct {
+	Source      Source      // that was read; SourceNetlink also where some tables came from procfs
+	Owners      OwnerMethod // that was used
+	Sockets     int         // sockets handed out
+	Processes   int         // processes that hold a socket
+	Denied      int         // processes whose descriptors may not be read: a capability is missing
+	Interrupted int         // tables that changed while they were dumped (NLM_F_DUMP_INTR): sockets may be missing
+}
+
+// TableError says that the sockets of a transport could not be read, or not all of them.
+type TableError struct {
+	Transport Transport
+	Err       error
+}
+
+func (e *TableError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what went wrong.
+func (e *TableError) Unwrap() error { return e.Err }
+
+// diagConn is the netlink socket, for tests to replace.
+type diagConn interface {
+	dump(ctx context.Context, r dumpRequest, message func(payload []byte) bool) (interrupted bool, err error)
+	Close() error
+}
+
+// NewScanner returns a scanner. Whatever is not permitted or not there is replaced by the next best and said to
+// config.Warn; an error is a configuration that says nothing, or a host that has run out of something.
+func NewScanner(config ScannerConfig) (*Scanner, error) {
+	if config.ProcRoot == "" {
+		config.ProcRoot = "/proc"
+	}
+	if len(config.Transports) == 0 {
+		config.Transports = []Transport{TransportTCP, TransportUDP}
+	}
+	for i, transport := range config.Transports {
+		if tables[transport] == nil {
+			return nil, fmt.Errorf("%s is no transport", transport)
+		}
+		if slices.Contains(config.Transports[:i], transport) {
+			return nil, fmt.Errorf("transport %s is given twice", transport)
+		}
+	}
+	config.Transports = slices.Clone(config.Transports)
+	s := &Scanner{config: config, noDiag: map[Transport]bool{TransportICMP: true}, warned: map[string]bool{}}
+	s.diagNetNS, s.procNetNS = threadNetNS(config.ProcRoot), processNetNS(config.ProcRoot)
+
+	switch config.Owners {
+	case OwnersAuto, OwnersProcfs:
+		s.finder, s.stats.Owners = newFDWalk(config.ProcRoot), OwnersProcfs
+		s.socket.table = &s.owners
+	case OwnersNone:
+		s.finder, s.stats.Owners = noOwners{}, OwnersNone
+	default:
+		return nil, fmt.Errorf("%s is no way to find owners", config.Owners)
+	}
+
+	switch config.Source {
+	case SourceAuto, SourceNetlink, SourceProcfs:
+	default:
+		return nil, fmt.Errorf("%s is no source", config.Source)
+	}
+	s.stats.Source = SourceProcfs
+	if config.Source == SourceNetlink || config.Source == SourceAuto && isProcfs(config.ProcRoot) {
+		if err := s.openDiag(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Scanner) openDiag() error {
+	diag, err := openDiagSocket()
+	if errors.Is(err, errors.ErrUnsupported) {
+		s.warn("sock_diag", fmt.Errorf("reading the sockets from procfs, which tells less and costs more: %w", err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.diag, s.stats.Source = diag, SourceNetlink
+	return nil
+}
+
+// Close gives back what the scanner holds.
+func (s *Scanner) Close() error {
+	s.finder.close()
+	if s.diag == nil {
+		return nil
+	}
+	return s.diag.Close()
+}
+
+// Stats tells how the last scan went.
+func (s *Scanner) Stats() ScanStats { return s.stats }
+
+// Sockets looks up the owners and then goes through the sockets, transport by transport; listening TCP sockets come
+// before the connections of their family. Each step fills the same [Socket].
+//
+// An error stands for a part that failed, and its socket is nil: a [*TableError] for the sockets of a transport, another
+// for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
+// ctx is an error, and the last.
+func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
+	return func(yield func(*Socket, error) bool) {
+		s.stats = ScanStats{Source: s.stats.Source, Owners: s.stats.Owners}
+		found, err := s.finder.refresh(&s.owners)
+		s.stats.Processes, s.stats.Denied = found.processes, found.denied
+		s.pings = s.pings[:0]
+		if err != nil && !yield(nil, err) {
+			return
+		}
+		handOut := func(err error) bool {
+			if err != nil {
+				return yield(nil, err)
+			}
+			s.stats.Sockets++
+			return yield(&s.socket, nil)
+		}
+		for _, transport := range s.config.Transports {
+			err := ctx.Err()
+			if err == nil {
+				err = s.each(ctx, transport, handOut)
+			}
+			switch {
+			case err == nil:
+			case errors.Is(err, errStopped):
+				return
+			case errors.Is(err, ctx.Err()):
+				yield(nil, err)
+				return
+			case !yield(nil, &TableError{transport, err}):
+				return
+			}
+		}
+	}
+}
+
+// each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
+// stop; or calls it with the error of a socket that could not be decoded.
+func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
+	if s.diag == nil || s.noDiag[transport] {
+		return s.eachOfProcfs(ctx, transport, handOut)
+	}
+	err := s.eachOfNetlink(ctx, transport, handOut)
+	if !errors.Is(err, errNoDiag) {
+		return err
+	}
+	s.noDiag[transport] = true
+	s.warn("sock_diag "+transport.String(), fmt.Errorf(
+		"reading %s sockets from /proc/net: %w (module %s)", transport, err, diagModules[transport]))
+	return s.eachOfProcfs(ctx, transport, handOut)
+}
+
+var errNoDiag = errors.New("the kernel does not offer them through sock_diag")
+
+// diagModules are the kernel modules that answer for the transports.
+var diagModules = map[Transport]string{
+	TransportTCP:     "tcp_diag",
+	TransportUDP:     "udp_diag",
+	TransportUDPLite: "udp_diag",
+	TransportRaw:     "raw_diag",
+	TransportUnix:    "unix_diag",
+}
+
+// eachOfNetlink is each for sock_diag. errNoDiag says that there is none for the transport, and that no socket was handed
+// out.
+func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOut func(error) bool) error {
+	s.socket.NetNS = s.diagNetNS
+	message := func(payload []byte) bool {
+		if transport == TransportUnix {
+			return handOut(decodeUnixMsg(payload, &s.socket))
+		}
+		return handOut(decodeInetMsg(payload, transport, &s.socket))
+	}
+	var failed []error
+	before := s.stats.Sockets
+	for _, request := range s.requests(transport) {
+		interrupted, err := s.diag.dump(ctx, request, message)
+		if interrupted {
+			s.stats.Interrupted++
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, errStopped), ctx.Err() != nil:
+			return err
+		case errors.Is(err, errors.ErrUnsupported) && s.stats.Sockets == before && failed == nil:
+			return fmt.Errorf("%w: %w", errNoDiag, err)
+		default:
+			failed = append(failed, fmt.Errorf("reading %s %s sockets by sock_diag: %w", request.family, transport, err))
+		}
+		if errors.Is(err, errNoAnswer) {
+			break // every further request would wait as long
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// requests returns the dumps that together give all sockets of the transport. Those of listening sockets go first: it
+// costs nothing, as the kernel keeps them in a table of their own.
+func (s *Scanner) requests(transport Transport) []dumpRequest {
+	switch transport {
+	case TransportUnix:
+		return []dumpRequest{{transport: transport, family: FamilyUnix, states: statesAll}}
+	case TransportTCP:
+		return []dumpRequest{
+			{transport: transport, family: FamilyIPv4, states: statesListen, memInfo: true},
+			{transport: transport, family: FamilyIPv6, states: statesListen, memInfo: true},
+			{transport: transport, family: FamilyIPv4, states: statesConnected, tcpInfo: s.config.TCPInfo},
+			{transport: transport, family: FamilyIPv6, states: statesConnected, tcpInfo: s.config.TCPInfo},
+		}
+	default:
+		return []dumpRequest{
+			{transport: transport, family: FamilyIPv4, states: statesAll, memInfo: true},
+			{transport: transport, family: FamilyIPv6, states: statesAll, memInfo: true},
+		}
+	}
+}
+
+// tables names the files in the proc file system that together give all sockets of a transport.
+var tables = map[Transport][]string{
+	TransportTCP:     {TCP.RelPath, TCP6.RelPath},
+	TransportUDP:     {UDP.RelPath, UDP6.RelPath},
+	TransportUDPLite: {UDPLite.RelPath, UDPLite6.RelPath},
+	TransportRaw:     {Raw.RelPath, Raw6.RelPath},
+	TransportICMP:    {ICMP.RelPath, ICMP6.RelPath},
+	TransportUnix:    {"net/unix"},
+}
+
+// eachOfProcfs is each for the tables in the proc file system.
+func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut func(error) bool) error {
+	s.socket.NetNS = s.procNetNS
+	var failed []error
+	for i, table := range tables[transport] {
+		err := s.eachOfTable(ctx, transport, filepath.Join(s.config.ProcRoot, table), handOut)
+		switch {
+		case err == nil:
+		case errors.Is(err, errStopped), ctx.Err() != nil:
+			return err
+		case errors.Is(err, fs.ErrNotExist) && i > 0: // a kernel without IPv6
+		case errors.Is(err, fs.ErrNotExist) && transport != TransportTCP:
+			s.warn(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
+		default:
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, path string, handOut func(error) bool) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("opening the %s table: %w", transport, err)
+	}
+	defer file.Close()
+
+	var broken brokenRows
+	stopped := false
+	const checkEvery = 1024 // rows
+	err = s.rows.each(file, func(line int, text []byte, err error) bool {
+		if line%checkEvery == 0 && ctx.Err() != nil {
+			return false
+		}
+		if err == nil && transport == TransportUnix {
+			err = parseUnixRow(text, &s.socket)
+		} else if err == nil {
+			err = parseInetRow(text, transport, hostOrder, &s.socket)
+		}
+		if errors.Is(err, errNotUnixRow) {
+			return true
+		}
+		if err != nil {
+			broken.add(path, line, err)
+			return true
+		}
+		if transport == TransportICMP && s.sawPing(s.socket.Inode) {
+			return true
+		}
+		stopped = !handOut(nil)
+		return !stopped
+	})
+	switch {
+	case stopped:
+		return errStopped
+	case err != nil:
+		return fmt.Errorf("reading %s: %w", path, err)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	if err := broken.err(); err != nil && !handOut(err) {
+		return errStopped
+	}
+	return nil
+}
+
+// sawPing tells whether the ping socket was handed out before. The kernel shows a ping socket in the tables of both
+// families if one of the other family has the same identifier: ping_get_next (net/ipv4/ping.c) does not look at the family.
+func (s *Scanner) sawPing(inode uint64) bool {
+	if slices.Contains(s.pings, inode) {
+		return true
+	}
+	s.pings = append(s.pings, inode)
+	return false
+}
+
+// warn says what the scanner has to do without, the first time.
+func (s *Scanner) warn(what string, err error) {
+	if s.warned[what] {
+		return
+	}
+	s.warned[what] = true
+	if s.config.Warn != nil {
+		s.config.Warn(err)
+	}
+}

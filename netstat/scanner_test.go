@@ -1,0 +1,715 @@
+package netstat
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/internal/proctree"
+)
+
+const fieldsAll = FieldCookie | FieldInterface | FieldCgroupID | FieldAcceptQueue | FieldAcceptQueueLimit | FieldDrops |
+	FieldTCPInfo | FieldTCPBytes | FieldTCPSegs
+
+// describe writes a socket in one line: what every source tells, and those of the fields that the socket has.
+func describe(s *Socket, fields Field) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %s", s.Transport, s.Family, s.State)
+	if s.Family != FamilyUnix {
+		fmt.Fprintf(&b, " %s %s", s.Local, s.Remote)
+	}
+	fmt.Fprintf(&b, " inode=%d uid=%d recv=%d send=%d", s.Inode, s.UID, s.RecvQueue, s.SendQueue)
+	part := func(field Field, format string, values ...any) {
+		if fields&field != 0 && s.Has(field) {
+			fmt.Fprintf(&b, format, values...)
+		}
+	}
+	part(FieldAcceptQueue, " accept=%d", s.AcceptQueue)
+	part(FieldAcceptQueueLimit, " limit=%d", s.AcceptQueueLimit)
+	part(FieldDrops, " drops=%d", s.Drops)
+	part(FieldInterface, " interface=%d", s.Interface)
+	part(FieldCookie, " cookie=%d", s.Cookie)
+	part(FieldCgroupID, " cgroup=%d", s.CgroupID)
+	part(FieldTCPInfo, " rtt=%d rttvar=%d minrtt=%d cwnd=%d mss=%d retrans=%d",
+		s.TCP.RTT, s.TCP.RTTVar, s.TCP.MinRTT, s.TCP.CWnd, s.TCP.SndMSS, s.TCP.RetransSegs)
+	part(FieldTCPBytes, " acked=%d received=%d", s.TCP.BytesAcked, s.TCP.BytesReceived)
+	part(FieldTCPSegs, " segs_out=%d segs_in=%d", s.TCP.SegsOut, s.TCP.SegsIn)
+	for _, p := range s.Owners() {
+		fmt.Fprintf(&b, " %d/%s", p.PID, p.Name)
+	}
+	return b.String()
+}
+
+// newScanner returns a scanner that is closed after the test.
+func newScanner(tb testing.TB, config ScannerConfig) *Scanner {
+	tb.Helper()
+	s, err := NewScanner(config)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { assert.NoError(tb, s.Close()) })
+	return s
+}
+
+// scan returns what visit makes of each socket, and the errors.
+func scan[T any](s *Scanner, visit func(*Socket) T) (seen []T, errs []error) {
+	for socket, err := range s.Sockets(context.Background()) {
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		seen = append(seen, visit(socket))
+	}
+	return seen, errs
+}
+
+func inode(s *Socket) uint64 { return s.Inode }
+
+// fakeDiag is a kernel that answers one dump after the other, and then with nothing.
+type fakeDiag struct {
+	dumps    []fakeDump
+	requests []dumpRequest
+	closed   bool
+}
+
+type fakeDump struct {
+	payloads    [][]byte
+	interrupted bool
+	err         error
+}
+
+var _ diagConn = (*fakeDiag)(nil)
+
+func (f *fakeDiag) dump(ctx context.Context, r dumpRequest, message func(payload []byte) bool) (interrupted bool, err error) {
+	f.requests = append(f.requests, r)
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if len(f.dumps) == 0 {
+		return false, nil
+	}
+	d := f.dumps[0]
+	f.dumps = f.dumps[1:]
+	for _, payload := range d.payloads {
+		if !message(payload) {
+			return d.interrupted, errStopped
+		}
+	}
+	return d.interrupted, d.err
+}
+
+func (f *fakeDiag) Close() error {
+	f.closed = true
+	return nil
+}
+
+// newFakeScanner returns a scanner that asks diag, and has an empty directory as its proc file system unless config says
+// otherwise.
+func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner {
+	tb.Helper()
+	if config.ProcRoot == "" {
+		config.ProcRoot = tb.TempDir()
+	}
+	s := newScanner(tb, config)
+	s.diag, s.stats.Source = diag, SourceNetlink
+	return s
+}
+
+// inetMessage is a struct inet_diag_msg as the kernel writes it.
+type inetMessage struct {
+	family        byte
+	state         TCPState
+	local, remote string
+	device        uint32
+	cookie        uint64
+	recv, send    uint32
+	uid, inode    uint32
+	attributes    []byte
+}
+
+func (m inetMessage) bytes() []byte {
+	b := make([]byte, inetDiagMsgLen, inetDiagMsgLen+len(m.attributes))
+	b[0], b[1] = m.family, byte(m.state)
+	local, remote := netip.MustParseAddrPort(m.local), netip.MustParseAddrPort(m.remote)
+	binary.BigEndian.PutUint16(b[4:], local.Port())
+	binary.BigEndian.PutUint16(b[6:], remote.Port())
+	copy(b[8:24], local.Addr().AsSlice())
+	copy(b[24:40], remote.Addr().AsSlice())
+	binary.NativeEndian.PutUint32(b[40:], m.device)
+	binary.NativeEndian.PutUint32(b[44:], uint32(m.cookie))
+	binary.NativeEndian.PutUint32(b[48:], uint32(m.cookie>>32))
+	binary.NativeEndian.PutUint32(b[56:], m.recv)
+	binary.NativeEndian.PutUint32(b[60:], m.send)
+	binary.NativeEndian.PutUint32(b[64:], m.uid)
+	binary.NativeEndian.PutUint32(b[68:], m.inode)
+	return append(b, m.attributes...)
+}
+
+// tcpMessages are connections with these inodes.
+func tcpMessages(inodes ...uint32) [][]byte {
+	var payloads [][]byte
+	for _, inode := range inodes {
+		payloads = append(payloads, inetMessage{
+			family: afInet, state: TCPEstablished, local: "192.0.2.1:80", remote: "198.51.100.7:50000", inode: inode,
+		}.bytes())
+	}
+	return payloads
+}
+
+// tcpListeners is the number of the request for listening IPv4 sockets; the others follow it.
+const tcpListeners, tcp6Listeners, tcpConnections, tcp6Connections = 0, 1, 2, 3
+
+func TestNewScannerErrors(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		config ScannerConfig
+		want   string
+	}{
+		{"transport 0", ScannerConfig{Transports: []Transport{0}}, "Transport(0) is no transport"},
+		{"transport too high", ScannerConfig{Transports: []Transport{TransportTCP, 7}}, "Transport(7) is no transport"},
+		{"transport twice", ScannerConfig{Transports: []Transport{TransportUDP, TransportTCP, TransportUDP}},
+			"transport udp is given twice"},
+		{"owners", ScannerConfig{Owners: 3}, "OwnerMethod(3) is no way to find owners"},
+		{"source", ScannerConfig{Source: 3}, "Source(3) is no source"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := NewScanner(test.config)
+			require.EqualError(t, err, test.want)
+			require.Nil(t, s)
+		})
+	}
+}
+
+func TestNewScannerKeepsNothingOfTheConfig(t *testing.T) {
+	transports := []Transport{TransportTCP}
+	s := newScanner(t, ScannerConfig{
+		ProcRoot: proctree.Materialize(t, smallTree), Transports: transports, Source: SourceProcfs, Owners: OwnersNone,
+	})
+	transports[0] = TransportUnix
+	families, errs := scan(s, func(s *Socket) Transport { return s.Transport })
+	require.Empty(t, errs)
+	require.NotContains(t, families, TransportUnix)
+}
+
+func TestParse(t *testing.T) {
+	for _, name := range []string{"tcp", "udp", "udplite", "raw", "icmp", "unix"} {
+		transport, err := ParseTransport(name)
+		require.NoError(t, err)
+		require.Equal(t, name, transport.String())
+	}
+	for _, name := range []string{"auto", "netlink", "procfs"} {
+		source, err := ParseSource(name)
+		require.NoError(t, err)
+		require.Equal(t, name, source.String())
+	}
+	for _, name := range []string{"auto", "procfs", "none"} {
+		method, err := ParseOwnerMethod(name)
+		require.NoError(t, err)
+		require.Equal(t, name, method.String())
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	transport := func(name string) error { _, err := ParseTransport(name); return err }
+	source := func(name string) error { _, err := ParseSource(name); return err }
+	owners := func(name string) error { _, err := ParseOwnerMethod(name); return err }
+	for _, test := range []struct {
+		parse      func(string) error
+		name, want string
+	}{
+		{transport, "", `"" is not one of tcp, udp, udplite, raw, icmp, unix`},
+		{transport, "TCP", `"TCP" is not one of tcp, udp, udplite, raw, icmp, unix`},
+		{source, "sock_diag\n", `"sock_diag\n" is not one of auto, netlink, procfs`},
+		{owners, "ebpf", `"ebpf" is not one of auto, procfs, none`},
+	} {
+		require.EqualError(t, test.parse(test.name), test.want)
+	}
+}
+
+func TestNamesOfUnknownNumbers(t *testing.T) {
+	for _, test := range []struct {
+		value fmt.Stringer
+		want  string
+	}{
+		{Transport(0), "Transport(0)"},
+		{Transport(255), "Transport(255)"},
+		{Family(0), "Family(0)"},
+		{FamilyIPv4, "ipv4"},
+		{FamilyIPv6, "ipv6"},
+		{FamilyUnix, "unix"},
+		{Family(9), "Family(9)"},
+		{Source(9), "Source(9)"},
+		{OwnerMethod(9), "OwnerMethod(9)"},
+	} {
+		require.Equal(t, test.want, test.value.String())
+	}
+}
+
+// A copy of a proc file system is read, and not the host that the test runs on.
+func TestScannerReadsCopy(t *testing.T) {
+	s := newScanner(t, ScannerConfig{
+		ProcRoot: proctree.Materialize(t, smallTree),
+		Warn:     func(err error) { t.Error("warned of", err) },
+	})
+	sockets, errs := scan(s, func(s *Socket) string { return describe(s, fieldsAll) })
+	require.Empty(t, errs)
+	require.Equal(t, SourceProcfs, s.Stats().Source)
+	require.Equal(t, OwnersProcfs, s.Stats().Owners)
+	require.Equal(t, len(sockets), s.Stats().Sockets)
+	require.Equal(t, 7, s.Stats().Processes)
+	require.Contains(t, sockets, "tcp ipv4 LISTEN 0.0.0.0:80 0.0.0.0:0 inode=20020 uid=0 recv=0 send=0 accept=1 1001/nginx 1002/nginx")
+	require.Contains(t, sockets,
+		"tcp ipv4 ESTABLISHED 192.0.2.10:80 198.51.100.7:50000 inode=20021 uid=33 recv=256 send=80 1002/nginx")
+	require.True(t, slices.IsSortedFunc(sockets, func(a, b string) int {
+		return strings.Compare(a[:3], b[:3])
+	}), "transport by transport")
+}
+
+func TestScannerRequests(t *testing.T) {
+	const connected = statesAll &^ statesListen
+	for _, test := range []struct {
+		transport Transport
+		want      []dumpRequest
+	}{
+		{TransportTCP, []dumpRequest{
+			tcpListeners:    {TransportTCP, FamilyIPv4, statesListen, false, true},
+			tcp6Listeners:   {TransportTCP, FamilyIPv6, statesListen, false, true},
+			tcpConnections:  {TransportTCP, FamilyIPv4, connected, true, false},
+			tcp6Connections: {TransportTCP, FamilyIPv6, connected, true, false},
+		}},
+		{TransportUDP, []dumpRequest{
+			{TransportUDP, FamilyIPv4, statesAll, false, true},
+			{TransportUDP, FamilyIPv6, statesAll, false, true},
+		}},
+		{TransportUnix, []dumpRequest{{TransportUnix, FamilyUnix, statesAll, false, false}}},
+		{TransportICMP, nil}, // not in sock_diag
+	} {
+		t.Run(test.transport.String(), func(t *testing.T) {
+			diag := &fakeDiag{}
+			config := ScannerConfig{Transports: []Transport{test.transport}, TCPInfo: true, Owners: OwnersNone}
+			_, errs := scan(newFakeScanner(t, config, diag), inode)
+			require.Empty(t, errs)
+			require.Equal(t, test.want, diag.requests)
+		})
+	}
+}
+
+func TestScannerFallsBackToProcfs(t *testing.T) {
+	refused := fmt.Errorf("%w: no such module", errors.ErrUnsupported)
+	diag := &fakeDiag{dumps: []fakeDump{{err: refused}}}
+	var warned []string
+	s := newFakeScanner(t, ScannerConfig{
+		ProcRoot:   proctree.Materialize(t, smallTree),
+		Transports: []Transport{TransportRaw, TransportICMP},
+		Warn:       func(err error) { warned = append(warned, err.Error()) },
+	}, diag)
+	for range 3 {
+		transports, errs := scan(s, func(s *Socket) Transport { return s.Transport })
+		require.Empty(t, errs)
+		require.Equal(t, []Transport{TransportRaw, TransportRaw, TransportICMP, TransportICMP}, transports)
+		require.Equal(t, SourceNetlink, s.Stats().Source)
+	}
+	require.Equal(t, []string{"reading raw sockets from /proc/net: the kernel does not offer them through sock_diag: " +
+		"unsupported operation: no such module (module raw_diag)"}, warned)
+	require.Len(t, diag.requests, 1, "a kernel that said no is not asked again")
+}
+
+func TestScannerWithoutWarn(t *testing.T) {
+	diag := &fakeDiag{dumps: []fakeDump{{err: errors.ErrUnsupported}}}
+	_, errs := scan(newFakeScanner(t, ScannerConfig{Transports: []Transport{TransportRaw}}, diag), inode)
+	require.Empty(t, errs)
+}
+
+// What fails is reported, and everything else comes, once.
+func TestScannerDumpErrors(t *testing.T) {
+	broken := errors.New("input/output error")
+	tree := proctree.Materialize(t, smallTree)
+	for _, test := range []struct {
+		name       string
+		dumps      []fakeDump
+		wantInodes []uint64
+		wantErrs   []string
+		requests   int
+	}{
+		{
+			name: "before the first socket",
+			dumps: []fakeDump{
+				tcpListeners:    {payloads: tcpMessages(1)},
+				tcp6Listeners:   {err: broken},
+				tcpConnections:  {payloads: tcpMessages(3)},
+				tcp6Connections: {payloads: tcpMessages(4)},
+			},
+			wantInodes: []uint64{1, 3, 4},
+			wantErrs:   []string{"reading ipv6 tcp sockets by sock_diag: input/output error"},
+			requests:   4,
+		},
+		{
+			name: "in the middle of two dumps",
+			dumps: []fakeDump{
+				tcpListeners:    {payloads: tcpMessages(1, 2), err: broken},
+				tcpConnections:  {payloads: tcpMessages(3), err: broken},
+				tcp6Connections: {payloads: tcpMessages(4)},
+			},
+			wantInodes: []uint64{1, 2, 3, 4},
+			wantErrs: []string{"reading ipv4 tcp sockets by sock_diag: input/output error\n" +
+				"reading ipv4 tcp sockets by sock_diag: input/output error"},
+			requests: 4,
+		},
+		{
+			name:       "not supported, but too late to read another source",
+			dumps:      []fakeDump{tcpListeners: {payloads: tcpMessages(1)}, tcp6Listeners: {err: errors.ErrUnsupported}},
+			wantInodes: []uint64{1},
+			wantErrs:   []string{"reading ipv6 tcp sockets by sock_diag: unsupported operation"},
+			requests:   4,
+		},
+		{
+			name:       "not supported after the first socket",
+			dumps:      []fakeDump{tcpListeners: {payloads: tcpMessages(1), err: errors.ErrUnsupported}},
+			wantInodes: []uint64{1},
+			wantErrs:   []string{"reading ipv4 tcp sockets by sock_diag: unsupported operation"},
+			requests:   4,
+		},
+		{
+			name:     "a silent kernel is not asked again",
+			dumps:    []fakeDump{tcpListeners: {err: fmt.Errorf("%w in 5s", errNoAnswer)}},
+			wantErrs: []string{"reading ipv4 tcp sockets by sock_diag: no answer from the kernel in 5s"},
+			requests: 1,
+		},
+		{
+			name: "a message that cannot be decoded",
+			dumps: []fakeDump{tcpConnections: {payloads: [][]byte{
+				tcpMessages(1)[0],
+				make([]byte, inetDiagMsgLen-1),
+				inetMessage{family: 99, local: "192.0.2.1:1", remote: "192.0.2.1:1"}.bytes(),
+				inetMessage{
+					family: afInet, state: TCPListen, local: "192.0.2.1:1", remote: "192.0.2.1:1",
+					attributes: []byte{1, 0, inetDiagInfo, 0},
+				}.bytes(),
+				tcpMessages(2)[0],
+			}}},
+			wantInodes: []uint64{1, 2},
+			wantErrs: []string{
+				"inet_diag_msg of 71 bytes: message is cut off",
+				"inet_diag_msg of unknown address family 99",
+				"attributes of inet_diag_msg: message is cut off",
+			},
+			requests: 4,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			diag := &fakeDiag{dumps: test.dumps}
+			s := newFakeScanner(t, ScannerConfig{
+				ProcRoot:   tree,
+				Transports: []Transport{TransportTCP},
+				Warn:       func(err error) { t.Error("warned of", err) },
+			}, diag)
+			inodes, errs := scan(s, inode)
+			require.Equal(t, test.wantInodes, inodes)
+			require.Equal(t, test.wantErrs, messages(errs))
+			require.Len(t, diag.requests, test.requests)
+			require.Equal(t, len(test.wantInodes), s.Stats().Sockets)
+		})
+	}
+}
+
+func messages(errs []error) []string {
+	var texts []string
+	for _, err := range errs {
+		texts = append(texts, err.Error())
+	}
+	return texts
+}
+
+func TestScannerUnixDumpError(t *testing.T) {
+	diag := &fakeDiag{dumps: []fakeDump{{payloads: [][]byte{{afUnix}, make([]byte, unixDiagMsgLen)}}}}
+	sockets, errs := scan(newFakeScanner(t, ScannerConfig{Transports: []Transport{TransportUnix}}, diag), inode)
+	require.Empty(t, sockets)
+	require.Equal(t, []string{
+		"unix_diag_msg of 1 bytes: message is cut off",
+		"unix_diag_msg of unknown address family 0",
+	}, messages(errs))
+}
+
+func TestScannerCountsInterruptedDumps(t *testing.T) {
+	diag := &fakeDiag{dumps: []fakeDump{
+		tcpListeners:    {interrupted: true},
+		tcp6Listeners:   {payloads: tcpMessages(1)},
+		tcpConnections:  {interrupted: true, payloads: tcpMessages(2)},
+		tcp6Connections: {interrupted: true, err: errors.New("failed")},
+	}}
+	s := newFakeScanner(t, ScannerConfig{Transports: []Transport{TransportTCP}}, diag)
+	inodes, errs := scan(s, inode)
+	require.Equal(t, []uint64{1, 2}, inodes)
+	require.Len(t, errs, 1)
+	require.Equal(t, 3, s.Stats().Interrupted)
+
+	_, errs = scan(s, inode)
+	require.Empty(t, errs)
+	require.Zero(t, s.Stats().Interrupted, "the count is of the last scan")
+}
+
+func TestScannerStops(t *testing.T) {
+	diag := &fakeDiag{dumps: []fakeDump{tcpListeners: {payloads: tcpMessages(1, 2, 3)}}}
+	s := newFakeScanner(t, ScannerConfig{}, diag)
+	for _, err := range s.Sockets(t.Context()) {
+		require.NoError(t, err)
+		break
+	}
+	require.Equal(t, 1, s.Stats().Sockets)
+	require.Len(t, diag.requests, 1)
+
+	t.Run("at an error", func(t *testing.T) {
+		diag := &fakeDiag{dumps: []fakeDump{
+			tcpListeners: {payloads: [][]byte{nil, tcpMessages(1)[0]}},
+		}}
+		for _, err := range newFakeScanner(t, ScannerConfig{}, diag).Sockets(t.Context()) {
+			require.ErrorIs(t, err, errShortMessage)
+			break
+		}
+		require.Len(t, diag.requests, 1)
+	})
+	t.Run("at the error of a part", func(t *testing.T) {
+		diag := &fakeDiag{dumps: []fakeDump{tcpListeners: {err: errNoAnswer}}}
+		for _, err := range newFakeScanner(t, ScannerConfig{}, diag).Sockets(t.Context()) {
+			require.ErrorContains(t, err, errNoAnswer.Error())
+			break
+		}
+		require.Len(t, diag.requests, 1, "udp is not asked for")
+	})
+	t.Run("at the error of the owners", func(t *testing.T) {
+		diag := &fakeDiag{}
+		s := newFakeScanner(t, ScannerConfig{}, diag)
+		s.finder = failingFinder{}
+		for _, err := range s.Sockets(t.Context()) {
+			require.ErrorIs(t, err, errFinder)
+			break
+		}
+		require.Empty(t, diag.requests)
+	})
+	t.Run("in a table", func(t *testing.T) {
+		s := newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
+		for _, err := range s.Sockets(t.Context()) {
+			require.NoError(t, err)
+			break
+		}
+		require.Equal(t, 1, s.Stats().Sockets)
+	})
+}
+
+// The end of the context is said once, last, and wherever it comes.
+func TestScannerContextEnds(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		endsAt     uint64 // the inode of the socket that ends it; 0: before
+		wantInodes []uint64
+	}{
+		{"before", 0, nil},
+		{"in a dump", 1, []uint64{1, 2}}, // fakeDiag looks at it between dumps, diagSocket between buffers
+		{"with the last socket of a dump", 2, []uint64{1, 2}},
+		{"with the last socket of a transport", 4, []uint64{1, 2, 3, 4}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			diag := &fakeDiag{dumps: []fakeDump{
+				tcpListeners:        {payloads: tcpMessages(1, 2)},
+				tcpConnections:      {payloads: tcpMessages(3)},
+				tcp6Connections:     {payloads: tcpMessages(4)},
+				tcp6Connections + 1: {payloads: tcpMessages(5)}, // udp
+			}}
+			s := newFakeScanner(t, ScannerConfig{}, diag)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if test.endsAt == 0 {
+				cancel()
+			}
+			var inodes []uint64
+			var errs []error
+			for socket, err := range s.Sockets(ctx) {
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				inodes = append(inodes, socket.Inode)
+				if socket.Inode == test.endsAt {
+					cancel()
+				}
+			}
+			require.Equal(t, test.wantInodes, inodes)
+			require.Equal(t, []error{context.Canceled}, errs)
+		})
+	}
+}
+
+func TestScannerContextEndsAtError(t *testing.T) {
+	diag := &fakeDiag{dumps: []fakeDump{tcpListeners: {err: errNoAnswer}}}
+	s := newFakeScanner(t, ScannerConfig{}, diag)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var errs []error
+	for _, err := range s.Sockets(ctx) {
+		errs = append(errs, err)
+		cancel()
+	}
+	require.Len(t, errs, 2)
+	require.ErrorContains(t, errs[0], errNoAnswer.Error())
+	require.Equal(t, context.Canceled, errs[1])
+}
+
+func TestScannerContextEndsInTable(t *testing.T) {
+	const rows = 5000
+	var table strings.Builder
+	table.WriteString("header\n")
+	for i := range rows {
+		fmt.Fprintf(&table, "%d: 0100007F:0050 0100007F:C350 01 00000000:00000000 00:00000000 00000000 0 0 %d 1\n", i, i+1)
+	}
+	root := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(root, "net"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "net", "tcp"), []byte(table.String()), 0o600))
+	s := newScanner(t, ScannerConfig{ProcRoot: root, Owners: OwnersNone})
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	seen := 0
+	var errs []error
+	for _, err := range s.Sockets(ctx) {
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if seen++; seen == 10 {
+			cancel()
+		}
+	}
+	require.Equal(t, []error{context.Canceled}, errs)
+	require.Less(t, seen, rows/2)
+
+	seen = 0
+	for _, err := range s.Sockets(ctx) {
+		require.Equal(t, context.Canceled, err)
+		seen++
+	}
+	require.Equal(t, 1, seen, "a context that has ended lets no socket through")
+}
+
+var errFinder = errors.New("no processes today")
+
+type failingFinder struct{ noOwners }
+
+func (failingFinder) refresh(*ownerTable) (ownerStats, error) {
+	return ownerStats{processes: 1, denied: 2}, errFinder
+}
+
+func TestScannerOwnerErrors(t *testing.T) {
+	diag := &fakeDiag{dumps: []fakeDump{tcpConnections: {payloads: tcpMessages(1, 2)}}}
+	s := newFakeScanner(t, ScannerConfig{}, diag)
+	s.finder = failingFinder{}
+	inodes, errs := scan(s, inode)
+	require.Equal(t, []error{errFinder}, errs)
+	require.Equal(t, []uint64{1, 2}, inodes)
+	require.Equal(t, 1, s.Stats().Processes)
+	require.Equal(t, 2, s.Stats().Denied)
+}
+
+func TestScannerWithoutProcRoot(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "missing")
+	diag := &fakeDiag{dumps: []fakeDump{tcpConnections: {payloads: tcpMessages(1)}}}
+	s := newFakeScanner(t, ScannerConfig{ProcRoot: root}, diag)
+	inodes, errs := scan(s, inode)
+	require.Equal(t, []uint64{1}, inodes)
+	require.Len(t, errs, 1)
+	require.ErrorIs(t, errs[0], fs.ErrNotExist)
+	require.ErrorContains(t, errs[0], "proc file system")
+
+	s = newScanner(t, ScannerConfig{ProcRoot: root, Owners: OwnersNone})
+	inodes, errs = scan(s, inode)
+	require.Empty(t, inodes)
+	require.Len(t, errs, 1, "a kernel without UDP is said to Warn; there is none without TCP")
+	require.ErrorIs(t, errs[0], fs.ErrNotExist)
+	require.ErrorContains(t, errs[0], "opening the tcp table: open "+filepath.Join(root, "net", "tcp"))
+}
+
+func TestScannerMissingTables(t *testing.T) {
+	root := proctree.Materialize(t, smallTree)
+	for _, table := range []string{"tcp6", "udplite", "udplite6", "unix"} {
+		require.NoError(t, os.Remove(filepath.Join(root, "net", table)))
+	}
+	var warned []string
+	s := newScanner(t, ScannerConfig{
+		ProcRoot:   root,
+		Transports: []Transport{TransportTCP, TransportUDPLite, TransportUnix},
+		Warn:       func(err error) { warned = append(warned, err.Error()) },
+	})
+	for range 2 {
+		transports, errs := scan(s, func(s *Socket) Transport { return s.Transport })
+		require.Empty(t, errs)
+		require.Equal(t, []Transport{TransportTCP}, slices.Compact(transports))
+	}
+	require.Len(t, warned, 2)
+	require.Regexp(t, `^the kernel has no udplite sockets: opening the udplite table: open .*net/udplite: `, warned[0])
+	require.Regexp(t, `^the kernel has no unix sockets: opening the unix table: open .*net/unix: `, warned[1])
+}
+
+func TestScannerBrokenRows(t *testing.T) {
+	root := proctree.Materialize(t, smallTree)
+	table := filepath.Join(root, "net", "tcp")
+	content, err := os.ReadFile(table)
+	require.NoError(t, err)
+	lines := strings.SplitAfter(string(content), "\n")
+	lines[1] = "0: broken\n"
+	lines[3] = "2: 0100007F:XYZ 0 0 0 0 0 0 0 0\n"
+	require.NoError(t, os.WriteFile(table, []byte(strings.Join(lines, "")), 0o600))
+
+	s := newScanner(t, ScannerConfig{ProcRoot: root})
+	inodes, errs := scan(s, inode)
+	require.Equal(t, []string{
+		table + `:2: row "0: broken" has 2 columns, at least 10 expected (broken rows besides: 1)`,
+	}, messages(errs))
+	require.Contains(t, inodes, uint64(20020))
+	require.NotContains(t, inodes, uint64(20021))
+}
+
+func TestScannerClose(t *testing.T) {
+	diag := &fakeDiag{}
+	s, err := NewScanner(ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
+	require.NoError(t, err)
+	s.diag = diag
+	_, errs := scan(s, inode)
+	require.Empty(t, errs)
+	require.NoError(t, s.Close())
+	require.True(t, diag.closed)
+}
+
+// Owners belong to the socket that the loop is at.
+func TestSocketOwners(t *testing.T) {
+	s := newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
+	owners := map[uint64][]string{}
+	_, errs := scan(s, func(s *Socket) struct{} {
+		for range 2 { // the second call gives what the first did
+			owners[s.Inode] = nil
+			for _, p := range s.Owners() {
+				owners[s.Inode] = append(owners[s.Inode], fmt.Sprintf("%d/%s", p.PID, p.Name))
+			}
+		}
+		return struct{}{}
+	})
+	require.Empty(t, errs)
+	require.Equal(t, []string{"1001/nginx", "1002/nginx"}, owners[20020])
+	require.Equal(t, []string{"1/systemd", "700/sshd"}, owners[20010])
+	require.Empty(t, owners[0])
+
+	s = newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree), Owners: OwnersNone})
+	_, errs = scan(s, func(s *Socket) struct{} {
+		require.Empty(t, s.Owners())
+		return struct{}{}
+	})
+	require.Empty(t, errs)
+	require.Equal(t, OwnersNone, s.Stats().Owners)
+}

@@ -1,0 +1,358 @@
+package netstat
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// Messages of NETLINK_SOCK_DIAG, see sock_diag(7): what is asked of the kernel, and what it answers. Numbers are in the
+// host's byte order, but ports and addresses in network order.
+
+// Numbers of include/uapi/linux/netlink.h, sock_diag.h, inet_diag.h and unix_diag.h; they are the same on every
+// architecture.
+const (
+	nlmsgHeaderLen  = 16
+	nlmsgError      = 2
+	nlmsgDone       = 3
+	nlmFlagRequest  = 0x1
+	nlmFlagDumpIntr = 0x10
+	nlmFlagDump     = 0x300
+
+	sockDiagByFamily = 20
+
+	inetDiagInfo      = 2
+	inetDiagSKMemInfo = 7
+	inetDiagCgroupID  = 21
+
+	unixDiagRQLen = 4
+	unixDiagUID   = 7
+	unixShowRQLen = 0x10
+	unixShowUID   = 0x40
+)
+
+// Address families, include/linux/socket.h.
+const (
+	afUnix  = 1
+	afInet  = 2
+	afInet6 = 10
+)
+
+// IP protocol numbers (RFC 5237). Ping sockets are not in sock_diag.
+var ipProtocols = map[Transport]uint8{
+	TransportTCP:     6,
+	TransportUDP:     17,
+	TransportUDPLite: 136,
+	TransportRaw:     255,
+}
+
+// stateSet is a set of states, as idiag_states and udiag_states want it: bit n stands for state n.
+type stateSet uint32
+
+const (
+	// statesAll leaves out the pseudo state TCP_BOUND_INACTIVE (13, Linux 6.8): sockets that are neither listening nor
+	// connected, which no other reader shows.
+	statesAll       stateSet = 1<<(TCPNewSynRecv+1) - 2
+	statesListen    stateSet = 1 << TCPListen
+	statesConnected          = statesAll &^ statesListen
+)
+
+// dumpRequest asks for the sockets of one transport and family.
+type dumpRequest struct {
+	transport Transport
+	family    Family
+	states    stateSet
+	tcpInfo   bool // INET_DIAG_INFO
+	memInfo   bool // INET_DIAG_SKMEMINFO, which has the drops
+}
+
+// appendTo appends the netlink message to b.
+func (r dumpRequest) appendTo(b []byte, sequence uint32) []byte {
+	start := len(b)
+	b = append(b, make([]byte, nlmsgHeaderLen)...)
+	if r.transport == TransportUnix {
+		b = r.appendUnixRequest(b)
+	} else {
+		b = r.appendInetRequest(b)
+	}
+	header := b[start:]
+	binary.NativeEndian.PutUint32(header[0:], uint32(len(header)))
+	binary.NativeEndian.PutUint16(header[4:], sockDiagByFamily)
+	binary.NativeEndian.PutUint16(header[6:], nlmFlagRequest|nlmFlagDump)
+	binary.NativeEndian.PutUint32(header[8:], sequence)
+	return b
+}
+
+// appendInetRequest appends struct inet_diag_req_v2 (include/uapi/linux/inet_diag.h): sdiag_family, sdiag_protocol,
+// idiag_ext, pad, idiag_states, id; an id of zeros asks for all sockets.
+func (r dumpRequest) appendInetRequest(b []byte) []byte {
+	family := uint8(afInet)
+	if r.family == FamilyIPv6 {
+		family = afInet6
+	}
+	var extensions uint8
+	if r.tcpInfo {
+		extensions |= 1 << (inetDiagInfo - 1)
+	}
+	if r.memInfo {
+		extensions |= 1 << (inetDiagSKMemInfo - 1)
+	}
+	b = append(b, family, ipProtocols[r.transport], extensions, 0)
+	b = binary.NativeEndian.AppendUint32(b, uint32(r.states))
+	return append(b, make([]byte, inetDiagSockIDLen)...)
+}
+
+// appendUnixRequest appends struct unix_diag_req (include/uapi/linux/unix_diag.h): sdiag_family, sdiag_protocol, pad,
+// udiag_states, udiag_ino, udiag_show, udiag_cookie[2].
+func (r dumpRequest) appendUnixRequest(b []byte) []byte {
+	b = append(b, afUnix, 0, 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, uint32(r.states))
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = binary.NativeEndian.AppendUint32(b, unixShowRQLen|unixShowUID)
+	return append(b, make([]byte, 8)...)
+}
+
+// netlinkMessage is one message of the kernel's: struct nlmsghdr (include/uapi/linux/netlink.h) and its payload.
+type netlinkMessage struct {
+	kind     uint16
+	flags    uint16
+	sequence uint32
+	payload  []byte
+}
+
+var errShortMessage = errors.New("message is cut off")
+
+// nextMessage decodes the first message in b and returns what follows it.
+func nextMessage(b []byte) (m netlinkMessage, rest []byte, err error) {
+	if len(b) < nlmsgHeaderLen {
+		return netlinkMessage{}, nil, errShortMessage
+	}
+	length := binary.NativeEndian.Uint32(b)
+	if length < nlmsgHeaderLen || uint64(length) > uint64(len(b)) {
+		return netlinkMessage{}, nil, errShortMessage
+	}
+	m.kind = binary.NativeEndian.Uint16(b[4:])
+	m.flags = binary.NativeEndian.Uint16(b[6:])
+	m.sequence = binary.NativeEndian.Uint32(b[8:])
+	m.payload = b[nlmsgHeaderLen:length]
+	return m, b[min(align4(int(length)), len(b)):], nil
+}
+
+// align4 is NLMSG_ALIGN and NLA_ALIGN.
+func align4(n int) int { return (n + 3) &^ 3 }
+
+// errno returns the error number that NLMSG_ERROR and NLMSG_DONE carry as a negative int; 0 for none.
+func (m netlinkMessage) errno() (int, error) {
+	if m.kind == nlmsgDone && len(m.payload) == 0 {
+		return 0, nil
+	}
+	if len(m.payload) < 4 {
+		return 0, errShortMessage
+	}
+	return -int(int32(binary.NativeEndian.Uint32(m.payload))), nil
+}
+
+// attributes goes through the netlink attributes in b, struct nlattr (include/uapi/linux/netlink.h): nla_len, nla_type.
+// The two top bits of the type are flags.
+func attributes(b []byte, attribute func(kind uint16, value []byte)) error {
+	const header, typeMask = 4, 0x3fff
+	for len(b) >= header {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < header || length > len(b) {
+			return errShortMessage
+		}
+		attribute(binary.NativeEndian.Uint16(b[2:])&typeMask, b[header:length])
+		b = b[min(align4(length), len(b)):]
+	}
+	return nil
+}
+
+const (
+	inetDiagSockIDLen = 48 // struct inet_diag_sockid
+	inetDiagMsgLen    = 72 // struct inet_diag_msg
+)
+
+// decodeInetMsg decodes struct inet_diag_msg (include/uapi/linux/inet_diag.h) and the attributes behind it:
+//
+//	0 idiag_family, 1 idiag_state, 2 idiag_timer, 3 idiag_retrans,
+//	4 idiag_sport, 6 idiag_dport, 8 idiag_src[4], 24 idiag_dst[4], 40 idiag_if, 44 idiag_cookie[2],
+//	52 idiag_expires, 56 idiag_rqueue, 60 idiag_wqueue, 64 idiag_uid, 68 idiag_inode
+//
+// On an error s is not to be used.
+func decodeInetMsg(b []byte, transport Transport, s *Socket) error {
+	if len(b) < inetDiagMsgLen {
+		return fmt.Errorf("inet_diag_msg of %d bytes: %w", len(b), errShortMessage)
+	}
+	switch b[0] {
+	case afInet:
+		s.reset(transport, FamilyIPv4)
+	case afInet6:
+		s.reset(transport, FamilyIPv6)
+	default:
+		return fmt.Errorf("inet_diag_msg of unknown address family %d", b[0])
+	}
+	s.State = TCPState(b[1])
+	s.Local = addrPort(s.Family, b[8:], b[4:])
+	s.Remote = addrPort(s.Family, b[24:], b[6:])
+	s.Interface = binary.NativeEndian.Uint32(b[40:])
+	s.Cookie = uint64(binary.NativeEndian.Uint32(b[44:])) | uint64(binary.NativeEndian.Uint32(b[48:]))<<32
+	s.Fields |= FieldInterface | FieldCookie
+	recv, send := binary.NativeEndian.Uint32(b[56:]), binary.NativeEndian.Uint32(b[60:])
+	s.setQueues(recv, send)
+	if s.Has(FieldAcceptQueue) {
+		s.AcceptQueueLimit = send
+		s.Fields |= FieldAcceptQueueLimit
+	}
+	s.UID = binary.NativeEndian.Uint32(b[64:])
+	s.Inode = uint64(binary.NativeEndian.Uint32(b[68:]))
+	err := attributes(b[inetDiagMsgLen:], s.inetAttribute)
+	if err != nil {
+		return fmt.Errorf("attributes of inet_diag_msg: %w", err)
+	}
+	return nil
+}
+
+func addrPort(family Family, addr, port []byte) netip.AddrPort {
+	p := binary.BigEndian.Uint16(port)
+	if family == FamilyIPv4 {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(addr)), p)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(addr)), p)
+}
+
+// inetAttribute takes one attribute of an inet_diag_msg; one that is shorter than expected is left out.
+func (s *Socket) inetAttribute(kind uint16, value []byte) {
+	switch kind {
+	case inetDiagInfo:
+		if s.Transport == TransportTCP && s.State != TCPListen {
+			s.Fields |= s.TCP.decode(value)
+		}
+	case inetDiagSKMemInfo:
+		const drops = 8 * 4 // SK_MEMINFO_DROPS (include/uapi/linux/sock_diag.h), Linux 4.7
+		if len(value) >= drops+4 {
+			s.Drops = binary.NativeEndian.Uint32(value[drops:])
+			s.Fields |= FieldDrops
+		}
+	case inetDiagCgroupID:
+		if len(value) >= 8 {
+			s.CgroupID = binary.NativeEndian.Uint64(value)
+			s.Fields |= FieldCgroupID
+		}
+	}
+}
+
+// decode decodes struct tcp_info (include/uapi/linux/tcp.h), which every few kernels grow at its end, as far as b goes,
+// and returns what was there.
+func (i *TCPInfo) decode(b []byte) Field {
+	const (
+		sndMSS        = 16
+		rtt           = 68
+		rttVar        = 72
+		cwnd          = 80
+		totalRetrans  = 100
+		bytesAcked    = 120
+		bytesReceived = 128
+		segsOut       = 136
+		segsIn        = 140
+		minRTT        = 148
+
+		noRTT = 1<<32 - 1 // before the first sample
+	)
+	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
+	u64 := func(at int) uint64 { return binary.NativeEndian.Uint64(b[at:]) }
+	*i = TCPInfo{}
+	if len(b) < totalRetrans+4 {
+		return 0
+	}
+	i.SndMSS, i.RTT, i.RTTVar, i.CWnd, i.RetransSegs = u32(sndMSS), u32(rtt), u32(rttVar), u32(cwnd), u32(totalRetrans)
+	fields := FieldTCPInfo
+	if len(b) >= bytesReceived+8 {
+		i.BytesAcked, i.BytesReceived = u64(bytesAcked), u64(bytesReceived)
+		fields |= FieldTCPBytes
+	}
+	if len(b) >= segsIn+4 {
+		i.SegsOut, i.SegsIn = u32(segsOut), u32(segsIn)
+		fields |= FieldTCPSegs
+	}
+	if len(b) >= minRTT+4 && u32(minRTT) != noRTT {
+		i.MinRTT = u32(minRTT)
+	}
+	return fields
+}
+
+const unixDiagMsgLen = 16
+
+// decodeUnixMsg decodes struct unix_diag_msg (include/uapi/linux/unix_diag.h) and the attributes behind it:
+//
+//	0 udiag_family, 1 udiag_type, 2 udiag_state, 3 pad, 4 udiag_ino, 8 udiag_cookie[2]
+//
+// On an error s is not to be used.
+func decodeUnixMsg(b []byte, s *Socket) error {
+	if len(b) < unixDiagMsgLen {
+		return fmt.Errorf("unix_diag_msg of %d bytes: %w", len(b), errShortMessage)
+	}
+	if b[0] != afUnix {
+		return fmt.Errorf("unix_diag_msg of unknown address family %d", b[0])
+	}
+	s.reset(TransportUnix, FamilyUnix)
+	s.State = TCPState(b[2])
+	s.Inode = uint64(binary.NativeEndian.Uint32(b[4:]))
+	s.Cookie = uint64(binary.NativeEndian.Uint32(b[8:])) | uint64(binary.NativeEndian.Uint32(b[12:]))<<32
+	s.Fields |= FieldCookie
+	if err := attributes(b[unixDiagMsgLen:], s.unixAttribute); err != nil {
+		return fmt.Errorf("attributes of unix_diag_msg: %w", err)
+	}
+	return nil
+}
+
+// unixAttribute takes one attribute of a unix_diag_msg.
+func (s *Socket) unixAttribute(kind uint16, value []byte) {
+	switch kind {
+	case unixDiagRQLen: // struct unix_diag_rqlen: udiag_rqueue, udiag_wqueue; backlog and limit of a listening socket
+		if len(value) >= 8 && s.State != TCPListen {
+			s.RecvQueue = binary.NativeEndian.Uint32(value)
+			s.SendQueue = binary.NativeEndian.Uint32(value[4:])
+		}
+	case unixDiagUID:
+		if len(value) >= 4 {
+			s.UID = binary.NativeEndian.Uint32(value)
+		}
+	}
+}
+
+var (
+	// errStopped says that the reader of a dump wanted no more of it.
+	errStopped = errors.New("stopped")
+	// errNoAnswer says that the kernel is silent.
+	errNoAnswer = errors.New("no answer from the kernel")
+)
+
+// eachAnswer calls message with the payload of each socket in what was received at once. Answers to an earlier request
+// are passed over. done says that the dump has ended, interrupted that the table changed while it was dumped
+// (NLM_F_DUMP_INTR): sockets may be missing or doubled.
+func eachAnswer(b []byte, sequence uint32, message func(payload []byte) bool) (done, interrupted bool, err error) {
+	for len(b) > 0 {
+		var m netlinkMessage
+		if m, b, err = nextMessage(b); err != nil {
+			return false, interrupted, err
+		}
+		if m.sequence != sequence {
+			continue
+		}
+		interrupted = interrupted || m.flags&nlmFlagDumpIntr != 0
+		switch m.kind {
+		case nlmsgDone, nlmsgError:
+			number, err := m.errno()
+			if err == nil && number != 0 {
+				err = errnoError(number)
+			}
+			return true, interrupted, err
+		case sockDiagByFamily:
+			if !message(m.payload) {
+				return false, interrupted, errStopped
+			}
+		}
+	}
+	return false, interrupted, nil
+}

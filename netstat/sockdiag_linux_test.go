@@ -1,0 +1,293 @@
+package netstat
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// fakeKernel is the other end of a diagSocket: what is sent there is the answer to the next request, and what comes are the
+// requests.
+type fakeKernel struct {
+	t  *testing.T
+	fd int
+}
+
+// newFakeKernel returns a diagSocket that talks to a kernel of the test's. A SOCK_SEQPACKET socket keeps the bounds of
+// messages as netlink does, and does not look at the address that a message is sent to.
+func newFakeKernel(t *testing.T) (*diagSocket, fakeKernel) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	d, k := &diagSocket{fd: fds[0]}, fakeKernel{t, fds[1]}
+	t.Cleanup(func() {
+		require.NoError(t, d.Close())
+		require.NoError(t, unix.Close(k.fd))
+	})
+	timeout := unix.NsecToTimeval(int64(50 * time.Millisecond))
+	require.NoError(t, unix.SetsockoptTimeval(d.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout))
+	return d, k
+}
+
+// send sends messages at once, as the kernel fills a buffer.
+func (k fakeKernel) send(messages ...[]byte) {
+	k.t.Helper()
+	require.NoError(k.t, unix.Send(k.fd, bytes.Join(messages, nil), 0))
+}
+
+// requests returns the sequence numbers of the requests that came.
+func (k fakeKernel) requests() []uint32 {
+	k.t.Helper()
+	var sequences []uint32
+	buf := make([]byte, 1000)
+	for {
+		n, _, err := unix.Recvfrom(k.fd, buf, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) {
+			return sequences
+		}
+		require.NoError(k.t, err)
+		m, rest, err := nextMessage(buf[:n])
+		require.NoError(k.t, err)
+		require.Empty(k.t, rest)
+		require.EqualValues(k.t, sockDiagByFamily, m.kind)
+		sequences = append(sequences, m.sequence)
+	}
+}
+
+// errnoAnswer is a message that ends a dump with the error.
+func errnoAnswer(kind uint16, sequence uint32, errno unix.Errno) []byte {
+	return answer(kind, 0, sequence, u32s(uint32(-int32(errno))))
+}
+
+func socketAnswer(sequence uint32, text string) []byte {
+	return answer(sockDiagByFamily, 0x2, sequence, []byte(text))
+}
+
+func endAnswer(sequence uint32) []byte { return answer(nlmsgDone, 0x2, sequence, u32s(0)) }
+
+// dump reads an answer, and returns the payloads.
+func dump(ctx context.Context, d *diagSocket) (payloads []string, interrupted bool, err error) {
+	interrupted, err = d.dump(ctx, dumpRequest{transport: TransportTCP, family: FamilyIPv4}, func(payload []byte) bool {
+		payloads = append(payloads, string(payload))
+		return true
+	})
+	return payloads, interrupted, err
+}
+
+func TestDiagSocketDump(t *testing.T) {
+	d, kernel := newFakeKernel(t)
+	kernel.send(socketAnswer(1, "one!"), socketAnswer(1, "two!"))
+	kernel.send(answer(sockDiagByFamily, 0x2|nlmFlagDumpIntr, 1, []byte("three")))
+	kernel.send(socketAnswer(1, "four"))
+	kernel.send(endAnswer(1))
+	kernel.send(socketAnswer(2, "five"), endAnswer(2))
+
+	payloads, interrupted, err := dump(t.Context(), d)
+	require.NoError(t, err)
+	require.True(t, interrupted)
+	require.Equal(t, []string{"one!", "two!", "three", "four"}, payloads)
+
+	payloads, interrupted, err = dump(t.Context(), d)
+	require.NoError(t, err)
+	require.False(t, interrupted)
+	require.Equal(t, []string{"five"}, payloads)
+	require.Equal(t, []uint32{1, 2}, kernel.requests())
+}
+
+func TestDiagSocketErrors(t *testing.T) {
+	for _, test := range []struct {
+		errno       unix.Errno
+		unsupported bool
+	}{
+		{unix.ENOENT, true}, // no module for the protocol
+		{unix.EPERM, true},
+		{unix.EACCES, true},
+		{unix.EOPNOTSUPP, true},
+		{unix.EPROTONOSUPPORT, true},
+		{unix.EAFNOSUPPORT, true},
+		{unix.EINVAL, false},
+		{unix.ENOMEM, false},
+		{unix.Errno(5000), false},
+	} {
+		for _, kind := range []uint16{nlmsgError, nlmsgDone} {
+			t.Run(fmt.Sprintf("%d by message %d", test.errno, kind), func(t *testing.T) {
+				d, kernel := newFakeKernel(t)
+				kernel.send(socketAnswer(1, "one!"), errnoAnswer(kind, 1, test.errno))
+				kernel.send(socketAnswer(2, "two!"), endAnswer(2))
+				payloads, _, err := dump(t.Context(), d)
+				require.ErrorIs(t, err, test.errno)
+				require.Equal(t, test.unsupported, errors.Is(err, errors.ErrUnsupported))
+				require.Equal(t, []string{"one!"}, payloads)
+
+				payloads, _, err = dump(t.Context(), d)
+				require.NoError(t, err)
+				require.Equal(t, []string{"two!"}, payloads)
+			})
+		}
+	}
+}
+
+// An answer that was not read to its end is, before the next request.
+func TestDiagSocketDrains(t *testing.T) {
+	stop := func([]byte) bool { return false }
+	for _, test := range []struct {
+		name string
+		rest func(fakeKernel)
+	}{
+		{"to its end", func(k fakeKernel) { k.send(socketAnswer(1, "two!")); k.send(endAnswer(1)) }},
+		{"to its error", func(k fakeKernel) { k.send(errnoAnswer(nlmsgError, 1, unix.ENOMEM)) }},
+		{"to its end without a number", func(k fakeKernel) { k.send(answer(nlmsgError, 0, 1, nil)) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d, kernel := newFakeKernel(t)
+			kernel.send(socketAnswer(1, "one!"))
+			test.rest(kernel)
+			kernel.send(socketAnswer(2, "three"), endAnswer(2))
+			_, err := d.dump(t.Context(), dumpRequest{}, stop)
+			require.Equal(t, errStopped, err)
+			require.Equal(t, []uint32{1}, kernel.requests())
+
+			payloads, interrupted, err := dump(t.Context(), d)
+			require.NoError(t, err)
+			require.False(t, interrupted)
+			require.Equal(t, []string{"three"}, payloads)
+			require.Equal(t, []uint32{2}, kernel.requests())
+		})
+	}
+}
+
+func TestDiagSocketSilentKernel(t *testing.T) {
+	d, kernel := newFakeKernel(t)
+	for range 2 { // the second time it still waits for the answer to the first request
+		_, _, err := dump(t.Context(), d)
+		require.ErrorIs(t, err, errNoAnswer)
+		require.EqualError(t, err, "no answer from the kernel in 5s")
+	}
+	require.Equal(t, []uint32{1}, kernel.requests())
+
+	kernel.send(endAnswer(1))
+	kernel.send(socketAnswer(2, "one!"), endAnswer(2))
+	payloads, _, err := dump(t.Context(), d)
+	require.NoError(t, err)
+	require.Equal(t, []string{"one!"}, payloads)
+	require.Equal(t, []uint32{2}, kernel.requests())
+}
+
+func TestDiagSocketTruncatedMessage(t *testing.T) {
+	d, kernel := newFakeKernel(t)
+	whole := socketAnswer(1, "two!")
+	kernel.send(socketAnswer(1, "one!"), whole[:len(whole)-1])
+	kernel.send(endAnswer(1))
+	kernel.send(endAnswer(2))
+	payloads, _, err := dump(t.Context(), d)
+	require.ErrorIs(t, err, errShortMessage)
+	require.Equal(t, []string{"one!"}, payloads)
+	payloads, _, err = dump(t.Context(), d)
+	require.NoError(t, err)
+	require.Empty(t, payloads)
+}
+
+func TestDiagSocketContext(t *testing.T) {
+	d, kernel := newFakeKernel(t)
+	kernel.send(socketAnswer(1, "one!"), socketAnswer(1, "two!"))
+	kernel.send(socketAnswer(1, "three"), endAnswer(1))
+	kernel.send(socketAnswer(2, "four"), endAnswer(2))
+	ctx, cancel := context.WithCancel(t.Context())
+	var payloads []string
+	_, err := d.dump(ctx, dumpRequest{}, func(payload []byte) bool {
+		payloads = append(payloads, string(payload))
+		cancel()
+		return true
+	})
+	require.Equal(t, context.Canceled, err)
+	require.Equal(t, []string{"one!", "two!"}, payloads, "what is in the buffer already is handed out")
+
+	_, _, err = dump(ctx, d)
+	require.Equal(t, context.Canceled, err)
+	payloads, _, err = dump(t.Context(), d)
+	require.NoError(t, err)
+	require.Equal(t, []string{"four"}, payloads)
+}
+
+func TestDiagSocketClosedTwice(t *testing.T) {
+	conn, err := openDiagSocket()
+	require.NoError(t, err)
+	number := conn.(*diagSocket).fd
+	require.NoError(t, conn.Close())
+	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file gets the number")
+	require.ErrorIs(t, conn.Close(), unix.EBADF)
+	require.NoError(t, unix.Close(number), "which is open still")
+	_, err = conn.dump(t.Context(), dumpRequest{transport: TransportTCP}, func([]byte) bool { return true })
+	require.ErrorIs(t, err, unix.EBADF)
+}
+
+func TestNotSupportedKeepsOthers(t *testing.T) {
+	require.NoError(t, notSupported(nil))
+	require.Equal(t, unix.EIO, notSupported(unix.EIO))
+	require.EqualError(t, errnoError(int(unix.ENOENT)), "unsupported operation: no such file or directory")
+}
+
+// record returns what the kernel answers, buffer by buffer.
+func record(t *testing.T, request dumpRequest) ([]byte, error) {
+	t.Helper()
+	conn, err := openDiagSocket()
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	d := conn.(*diagSocket)
+	const sequence = 1
+	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	require.NoError(t, unix.Sendto(d.fd, request.appendTo(nil, sequence), 0, to))
+	var recorded []byte
+	for {
+		n, err := unix.Read(d.fd, d.answer[:])
+		require.NoError(t, err)
+		recorded = append(recorded, d.answer[:n]...)
+		done, interrupted, err := eachAnswer(d.answer[:n], sequence, func([]byte) bool { return true })
+		require.False(t, interrupted, "try again")
+		if done || err != nil {
+			return recorded, err
+		}
+	}
+}
+
+// With the flag -update-sockdiag this test makes the captures: go test ./netstat -run TestRecordCaptures -update-sockdiag.
+// TestSourcesAgree compares what is decoded of such answers with the loads that they are about and with ss.
+func TestRecordCaptures(t *testing.T) {
+	testnet.Isolate(t, func() {
+		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
+			testnet.States(t, network)
+		}
+		testnet.Overflow(t, "tcp4")
+		testnet.UDP(t)
+		testnet.Unix(t)
+		user := testnet.Start(t, testnet.Process{Name: "user", UID: 65534})
+		user.Connect(user.Listen("tcp4", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 0), 5).Local, 1)
+		user.UDP("udp6", netip.AddrPort{}, netip.AddrPort{})
+
+		if *update {
+			time.Sleep(500 * time.Millisecond) // for some segments to be sent again
+		}
+		for name, request := range captures {
+			recorded, err := record(t, request)
+			require.NoError(t, err)
+			require.Less(t, len(recorded), 32<<10, name)
+			text := describeCapture(t, recorded, request)
+			require.NotEmpty(t, text, name)
+			if *update {
+				require.NoError(t, os.WriteFile(filepath.Join(capturesDir, name+".bin"), recorded, 0o644))
+				require.NoError(t, os.WriteFile(filepath.Join(capturesDir, name+".golden"), []byte(text), 0o644))
+			}
+		}
+	})
+}

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+func openDiagSocket() (diagConn, error) {
+	return nil, fmt.Errorf("sock_diag on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+func errnoError(number int) error { return fmt.Errorf("error number %d", number) }

@@ -1,0 +1,170 @@
+package netstat
+
+import (
+	"net/netip"
+	"strconv"
+)
+
+// Transport is the kind of a socket: the protocol that carries its data.
+type Transport uint8
+
+// The transports that a [Scanner] can read.
+const (
+	TransportTCP Transport = iota + 1
+	TransportUDP
+	TransportUDPLite // RFC 3828
+	TransportRaw
+	TransportICMP // "ping" sockets: datagram sockets of IPPROTO_ICMP and IPPROTO_ICMPV6
+	TransportUnix
+)
+
+var transportNames = [...]string{
+	TransportTCP:     "tcp",
+	TransportUDP:     "udp",
+	TransportUDPLite: "udplite",
+	TransportRaw:     "raw",
+	TransportICMP:    "icmp",
+	TransportUnix:    "unix",
+}
+
+// String returns the name that the files in /proc/net have, and Transport(n) for a number that is no transport.
+func (t Transport) String() string {
+	if t == 0 || int(t) >= len(transportNames) {
+		return "Transport(" + strconv.Itoa(int(t)) + ")"
+	}
+	return transportNames[t]
+}
+
+// Family is the address family of a socket.
+type Family uint8
+
+// The address families that a [Scanner] can read. A dual-stack socket is of FamilyIPv6 also where it talks IPv4; its
+// addresses are IPv4-mapped then (RFC 4291, section 2.5.5.2).
+const (
+	FamilyIPv4 Family = iota + 1
+	FamilyIPv6
+	FamilyUnix
+)
+
+// String returns "ipv4", "ipv6" or "unix", and Family(n) for a number that is no family.
+func (f Family) String() string {
+	switch f {
+	case FamilyIPv4:
+		return "ipv4"
+	case FamilyIPv6:
+		return "ipv6"
+	case FamilyUnix:
+		return "unix"
+	default:
+		return "Family(" + strconv.Itoa(int(f)) + ")"
+	}
+}
+
+// Field names a part of a [Socket] that not every source, kernel or state gives.
+type Field uint16
+
+// The parts of a socket that can be absent. See [Socket.Has].
+//
+// A TCP socket in SYN_RECV, TIME_WAIT, or a FIN_WAIT2 that no process holds is but a stub in the kernel: it has no CgroupID
+// and no TCP.
+const (
+	FieldCookie           Field = 1 << iota // Cookie: netlink
+	FieldInterface                          // Interface: netlink, not of unix sockets
+	FieldCgroupID                           // CgroupID: netlink, not of unix sockets, from Linux 5.8
+	FieldAcceptQueue                        // AcceptQueue: listening TCP sockets
+	FieldAcceptQueueLimit                   // AcceptQueueLimit: listening TCP sockets, netlink
+	FieldDrops                              // Drops: UDP, UDP-Lite, raw, ICMP; listening TCP sockets: netlink; from Linux 4.7
+	FieldTCPInfo                            // TCP: TCP connections, netlink
+	FieldTCPBytes                           // TCP.BytesAcked, BytesReceived: as TCPInfo, from Linux 4.1
+	FieldTCPSegs                            // TCP.SegsOut, SegsIn: as TCPInfo, from Linux 4.2
+)
+
+// Socket is one socket of the kernel's tables.
+//
+// A [Scanner] hands out the same Socket again and again: copy what is to be kept. The slice that Owners returns is reused
+// as well; the processes in it are not.
+type Socket struct {
+	Transport Transport
+	Family    Family
+	// State of a TCP socket. For other transports TCPEstablished says that the socket is connected, TCPClose that it
+	// is not, and TCPListen that a unix socket listens.
+	State TCPState
+
+	// Local and Remote are the socket's addresses; zero for unix sockets. The port of a raw socket is its IP protocol
+	// number, that of an ICMP socket the identifier of its echo requests.
+	Local, Remote netip.AddrPort
+	// Interface is the index of the network device that the socket is bound to; 0: to none.
+	Interface uint32
+
+	// Inode identifies the socket among the file descriptors of the host. It is 0 for a socket that no process has a
+	// descriptor of: TIME_WAIT, SYN_RECV, not yet accepted, or orphaned (closed but not finished).
+	Inode uint64
+	// Cookie identifies the socket for as long as the host is up.
+	Cookie uint64
+	// UID of the user who made the socket. Where Inode is 0 it depends on the kernel: 0, or still that user or the
+	// listener's; from procfs it is the listener's for SYN_RECV. Of a unix socket: netlink, Linux 5.3.
+	UID uint32
+	// CgroupID is the id of the cgroup v2 that the socket was made in; of an accepted connection: that of its listener.
+	CgroupID uint64
+	// NetNS is the inode number of the network namespace that the socket is in; 0 if it is not known.
+	NetNS uint64
+
+	// RecvQueue: TCP: bytes received that the process has not read. Others: memory of received datagrams in bytes.
+	// 0 for a listening TCP socket, which has AcceptQueue instead, and for a unix socket from procfs.
+	RecvQueue uint32
+	// SendQueue: TCP: bytes sent that the peer has not acknowledged, and bytes not sent yet. Others: memory of
+	// datagrams not sent yet in bytes.
+	SendQueue uint32
+	// AcceptQueue is the number of connections that wait to be accepted.
+	AcceptQueue uint32
+	// AcceptQueueLimit is the backlog: one connection more than this waits at most.
+	AcceptQueueLimit uint32
+	// Drops counts the packets that the socket dropped since it was made; it wraps at 2^32. Of a listening TCP socket:
+	// connection attempts that found a full accept queue, and others that had to be refused.
+	Drops uint32
+
+	// TCP holds the details of a TCP connection. Filled in if [ScannerConfig].TCPInfo asks for it.
+	TCP TCPInfo
+
+	// Fields says which of the fields that can be absent are there. See [Socket.Has].
+	Fields Field
+
+	table  *ownerTable
+	owners []*Process
+}
+
+// TCPInfo is the part of the kernel's struct tcp_info (include/uapi/linux/tcp.h) that tells how a connection is doing.
+type TCPInfo struct {
+	RTT    uint32 // smoothed round-trip time in microseconds (RFC 6298)
+	RTTVar uint32 // its mean deviation in microseconds
+	MinRTT uint32 // least round-trip time seen lately, in microseconds; 0: none, or before Linux 4.6
+	CWnd   uint32 // congestion window in segments
+	SndMSS uint32 // segment size in bytes
+
+	BytesAcked    uint64 // bytes that the peer acknowledged, SYN and FIN included (RFC 4898 tcpEStatsAppHCThruOctetsAcked)
+	BytesReceived uint64 // bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived)
+	SegsOut       uint32 // segments sent, retransmitted ones included (RFC 4898 tcpEStatsPerfSegsOut)
+	SegsIn        uint32 // segments received (RFC 4898 tcpEStatsPerfSegsIn)
+	RetransSegs   uint32 // segments retransmitted (tcpi_total_retrans; RFC 4898 tcpEStatsPerfSegsRetrans)
+}
+
+// Has tells whether the socket has the field, or all of the fields: a source, a kernel or a state that does not give one
+// leaves it zero.
+func (s *Socket) Has(f Field) bool { return s.Fields&f == f }
+
+// Owners returns the processes that hold a descriptor of the socket, those with lower pids first. It is empty if the
+// socket has none, if they could not be looked up, and if the scanner was told not to look them up.
+func (s *Socket) Owners() []*Process {
+	if len(s.owners) == 0 && s.table != nil {
+		s.owners = s.table.appendOwners(s.owners, s.Inode)
+	}
+	return s.owners
+}
+
+// reset makes s ready for the next socket, and keeps what belongs to the scan.
+func (s *Socket) reset(transport Transport, family Family) {
+	*s = Socket{
+		Transport: transport, Family: family, NetNS: s.NetNS,
+		table: s.table, owners: s.owners[:0],
+	}
+}
