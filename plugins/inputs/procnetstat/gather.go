@@ -1,0 +1,32 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"time"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// gatherReport is procnetstat_gather: how the gather itself went.
+type gatherReport struct {
+	duration     time.Duration
+	scan         netstat.ScanStats
+	unattributed int
+	folded       int
+}
+
+func (r *gatherReport) emit(to emission) {
+	to.gauges("procnetstat_gather", map[string]any{
+		"duration_ns":   r.duration.Nanoseconds(),
+		"sockets":       int64(r.scan.Sockets),
+		"processes":     int64(r.scan.Processes),
+		"unattributed":  int64(r.unattributed),
+		"denied":        int64(r.scan.Denied),
+		"folded_series": int64(r.folded),
+		"interrupted":   int64(r.scan.Interrupted),
+	}, map[string]string{
+		"source": r.scan.Source.String(),
+		"owners": r.scan.Owners.String(),
+	})
+}

@@ -1,0 +1,175 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/influxdata/telegraf"
+)
+
+// other stands for the tag values of the series that were summed up.
+const other = "other"
+
+// series is one series of a measurement.
+type series struct {
+	tags  map[string]string
+	key   string
+	stats stats
+	// counted is the number of the last socket that was counted: a socket counts once, however many processes hold it.
+	counted uint64
+	seen    time.Time // when it was emitted last
+
+	processes int64       // of procnetstat_process
+	accept    acceptQueue // of procnetstat_listener
+}
+
+// reset makes the series ready for the next pass. Its counters stay.
+func (s *series) reset() {
+	*s = series{tags: s.tags, key: s.key, seen: s.seen, accept: acceptQueue{drops: s.accept.drops}}
+}
+
+// merge adds what the other series has.
+func (s *series) merge(o *series) {
+	s.stats.merge(&o.stats)
+	s.processes += o.processes
+	s.accept.merge(&o.accept)
+}
+
+// seriesLimit bounds the series of each measurement.
+type seriesLimit struct {
+	most int
+	log  telegraf.Logger
+}
+
+// seriesSet holds the series of one measurement. Each stays the same as long as it is in use, so that whoever has found
+// the series of a process or listener can keep it.
+type seriesSet struct {
+	measurement string
+	tagNames    []string // of all series of the measurement
+	limit       seriesLimit
+	byKey       map[string]*series
+	other       *series
+	folded      int // series that the last pass summed up in other
+	said        sync.Once
+}
+
+// newSeriesSet returns an empty set; others are the tag values of the series that stands for those beyond the limit.
+func newSeriesSet(measurement string, tagNames, others []string, limit seriesLimit) *seriesSet {
+	set := &seriesSet{measurement: measurement, tagNames: tagNames, limit: limit, byKey: map[string]*series{}}
+	set.other = set.make(others)
+	return set
+}
+
+// repeat returns n times the value, for the tags of a series that stands for what is not told apart.
+func repeat(value string, n int) []string { return slices.Repeat([]string{value}, n) }
+
+// get returns the series with the tag values, which go with tagNames.
+func (set *seriesSet) get(values []string) *series {
+	key := strings.Join(values, "\x00")
+	s := set.byKey[key]
+	if s == nil {
+		s = set.make(values)
+		set.byKey[key] = s
+	}
+	return s
+}
+
+func (set *seriesSet) make(values []string) *series {
+	s := &series{key: strings.Join(values, "\x00"), tags: make(map[string]string, len(values))}
+	for i, name := range set.tagNames {
+		s.tags[name] = values[i]
+	}
+	return s
+}
+
+// counterMemory is how long a series without sockets is remembered, so that its counters go on where they were.
+const counterMemory = time.Hour
+
+// emit calls each with every series of the pass, at most as many as are allowed: the busiest, and one that is the sum of
+// the rest.
+func (set *seriesSet) emit(now time.Time, each func(*series)) {
+	busy := make([]*series, 0, len(set.byKey))
+	for key, s := range set.byKey {
+		if s.stats.sockets > 0 {
+			busy = append(busy, s)
+		} else if s.accept.drops == 0 || now.Sub(s.seen) > counterMemory {
+			delete(set.byKey, key)
+		}
+	}
+	slices.SortFunc(busy, func(a, b *series) int {
+		return cmp.Or(cmp.Compare(b.stats.sockets, a.stats.sockets), cmp.Compare(a.key, b.key))
+	})
+	set.folded = 0
+	if most := set.limit.most; len(busy) > most {
+		rest := busy[most-1:]
+		set.fold(rest)
+		busy = append(busy[:most-1], set.other)
+	}
+	for _, s := range busy {
+		s.seen = now
+		each(s)
+		s.reset()
+	}
+}
+
+// fold sums up the series in the one that stands for them. What their counters would have grown by, its counters do.
+func (set *seriesSet) fold(rest []*series) {
+	set.folded = len(rest)
+	for _, s := range rest {
+		set.other.merge(s)
+		s.reset()
+	}
+	set.said.Do(func() {
+		set.limit.log.Warnf("%s has %d series, more than max_series = %d: the busiest are emitted, "+
+			"the rest is summed up in one with the tag value %q",
+			set.measurement, set.limit.most-1+len(rest), set.limit.most, other)
+	})
+}
+
+// maxTagValue bounds a tag value, in bytes: command lines can be of any length.
+const maxTagValue = 256
+
+// tagValue makes a tag value of what the kernel or a process calls something, which can be any bytes. What is not
+// printable is escaped, and so is the backslash, which the line protocol cannot have at the end of a tag value.
+func tagValue(name string) string {
+	if name == "" {
+		return "(empty)" // a tag without a value would be left out
+	}
+	if len(name) <= maxTagValue && !strings.ContainsFunc(name, needsEscape) {
+		return name
+	}
+	const ellipsis = "…"
+	var value []byte
+	room := 0 // the part of value after which an ellipsis has room
+	for len(name) > 0 {
+		r, size := utf8.DecodeRuneInString(name)
+		switch {
+		case !needsEscape(r):
+			value = utf8.AppendRune(value, r)
+		case size == 1:
+			value = fmt.Appendf(value, `\x%02x`, name[0])
+		default:
+			value = fmt.Appendf(value, `\U%08x`, r)
+		}
+		if len(value) > maxTagValue {
+			return string(value[:room]) + ellipsis
+		}
+		if len(value) <= maxTagValue-len(ellipsis) {
+			room = len(value)
+		}
+		name = name[size:]
+	}
+	return string(value)
+}
+
+func needsEscape(r rune) bool {
+	return r == '\\' || r == utf8.RuneError || !unicode.IsPrint(r)
+}
