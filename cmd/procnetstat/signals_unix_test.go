@@ -1,0 +1,151 @@
+//go:build unix
+
+package main
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"testing"
+)
+
+func TestSignalsPrompt(t *testing.T) {
+	for name, sig := range map[string]syscall.Signal{
+		"SIGHUP": syscall.SIGHUP, "SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, command(t, "metrics = 1", "-poll_interval_disabled"))
+			for number := 1; number <= 3; number++ {
+				p.signal(sig)
+				p.expectGather(number)
+			}
+			p.prompt() // and standard input still does
+			p.expectGather(4)
+			p.stdin.Close()
+			p.expectEnd()
+		})
+	}
+}
+
+func TestSignalsDuringInit(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		sig   syscall.Signal
+		check func(*running)
+	}{
+		{"SIGHUP", syscall.SIGHUP, gathersOnce},
+		{"SIGUSR1", syscall.SIGUSR1, gathersOnce},
+		{"SIGUSR2", syscall.SIGUSR2, gathersOnce},
+		{"SIGINT", syscall.SIGINT, endsAtOnce},
+		{"SIGTERM", syscall.SIGTERM, endsAtOnce},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cmd := command(t, "init_waits = true", "-poll_interval_disabled")
+			gate, opener, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.ExtraFiles = []*os.File{gate}
+			p := launch(t, cmd)
+			gate.Close()
+			p.expectMessage("I! waiting")
+			p.signal(tt.sig)
+			opener.Close()
+			p.expectMessage("I! started")
+			tt.check(p)
+		})
+	}
+}
+
+func gathersOnce(p *running) {
+	p.expectGather(1)
+	p.stdin.Close()
+	p.expectEnd()
+}
+
+func endsAtOnce(p *running) {
+	p.expectEnd()
+}
+
+// TestEndDuringOutput: what has begun is finished, and each line is whole. The gather is far larger than a pipe, and so
+// in the middle of its output when it is told to end.
+func TestEndDuringOutput(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		arg  string
+		end  func(*running)
+	}{
+		{"SIGTERM", "-poll_interval_disabled", func(p *running) { p.signal(syscall.SIGTERM) }},
+		{"SIGINT", "-poll_interval_disabled", func(p *running) { p.signal(syscall.SIGINT) }},
+		{"end of standard input", "-poll_interval_disabled", func(p *running) { p.stdin.Close() }},
+		{"SIGTERM of once", "-once", func(p *running) { p.signal(syscall.SIGTERM) }},
+		{"SIGTERM after the end of standard input", "-poll_interval_disabled",
+			func(p *running) { p.stdin.Close(); p.signal(syscall.SIGTERM) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, command(t, "metrics = 5_000", tt.arg))
+			if tt.arg != "-once" {
+				p.prompt()
+			}
+			if _, err := p.output.Peek(1); err != nil {
+				t.Fatal(err)
+			}
+			tt.end(p)
+			expectWhole(t, readAll(t, p), 1, 5_000)
+			p.expectEnd()
+		})
+	}
+}
+
+// TestClosedOutput: when Telegraf has died, its end of the pipe is gone.
+func TestClosedOutput(t *testing.T) {
+	for name, metrics := range map[string]string{"few metrics": "1", "many metrics": "5_000"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, command(t, "metrics = "+metrics, "-poll_interval_disabled"))
+			p.stdout.Close()
+			p.prompt()
+			if _, err := io.ReadAll(p.stderr); err != nil {
+				t.Fatal(err)
+			}
+			_ = p.cmd.Wait() // the state tells more
+			status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if status.Signal() != syscall.SIGPIPE {
+				t.Errorf("got %v, want it to be ended by SIGPIPE", p.cmd.ProcessState)
+			}
+		})
+	}
+}
+
+func TestFullOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	for _, tt := range []struct {
+		arg  string
+		want result
+	}{
+		{"-once", result{1, "", "I! started\n" +
+			"W! failed to write metric: write /dev/stdout: no space left on device\n" +
+			"E! stopped because a metric could not be written\n"}},
+		{"-sample-config", result{1, "", "E! write /dev/stdout: no space left on device\n"}},
+	} {
+		cmd := command(t, "metrics = 5_000", tt.arg)
+		cmd.Stdout = full
+		if got := runToEnd(t, cmd); got != tt.want {
+			t.Errorf("%s: got %v\nwant %v", tt.arg, got, tt.want)
+		}
+	}
+}
+
+func (p *running) signal(sig syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatal(err)
+	}
+}
