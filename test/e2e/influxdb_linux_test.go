@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	influxAddress = "127.0.0.1:8086" // in the namespace of the test, where it is free
+	database      = "telegraf"
+)
+
+const influxConfig = `
+reporting-disabled = true
+bind-address = "127.0.0.1:8088"
+[meta]
+  dir = "%[1]s/meta"
+[data]
+  dir = "%[1]s/data"
+  wal-dir = "%[1]s/wal"
+  query-log-enabled = false
+[http]
+  bind-address = "` + influxAddress + `"
+  log-enabled = false
+[monitor]
+  store-enabled = false
+[continuous_queries]
+  enabled = false
+[subscriber]
+  enabled = false
+`
+
+// influxDB is an InfluxDB with a data folder of its own, which runs or does not.
+type influxDB struct {
+	*server
+	t          *testing.T
+	configFile string
+	client     *http.Client
+}
+
+func newInfluxDB(t *testing.T) *influxDB {
+	t.Helper()
+	dir := t.TempDir()
+	db := &influxDB{t: t, configFile: filepath.Join(dir, "influxdb.conf"), client: &http.Client{Transport: &http.Transport{}}}
+	if err := os.WriteFile(db.configFile, fmt.Appendf(nil, influxConfig, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// start starts the server, and returns when it answers. Its data are those it had when it was stopped.
+func (db *influxDB) start() {
+	db.t.Helper()
+	db.server = startServer(db.t, "influxd", "-config", db.configFile)
+	waitFor(db.t, "answer of InfluxDB", func() bool {
+		db.check()
+		answer, err := db.client.Get("http://" + influxAddress + "/ping")
+		if err != nil {
+			return false
+		}
+		defer answer.Body.Close()
+		return answer.StatusCode == http.StatusNoContent
+	})
+}
+
+func (db *influxDB) stop() {
+	db.t.Helper()
+	db.client.CloseIdleConnections()
+	db.server.stop()
+}
+
+// since returns all that the database has from a time on.
+func (db *influxDB) since(time int64) metrics {
+	db.t.Helper()
+	found := metrics{}
+	for _, s := range db.query(fmt.Sprintf("SELECT * FROM /.+/ WHERE time >= %d GROUP BY *", time)) {
+		series := seriesName(s.Name, s.Tags)
+		for _, row := range s.Values {
+			at := db.integer(row[0])
+			for i, value := range row[1:] {
+				if value != nil { // a field of another measurement
+					found.add(at, series, s.Columns[i+1], db.integer(value))
+				}
+			}
+		}
+	}
+	return found
+}
+
+// wait waits until the database has as many values of a gather as it was sent, and returns them. What is being written shows one
+// field after the other. While it waits it calls meanwhile.
+func (db *influxDB) wait(at int64, sent gather, meanwhile func()) gather {
+	db.t.Helper()
+	var stored gather
+	waitFor(db.t, fmt.Sprintf("gather of %d in InfluxDB", at), func() bool {
+		meanwhile()
+		stored = db.since(at)[at]
+		return stored.values() == sent.values()
+	})
+	return stored
+}
+
+// influxSeries is a series in an answer. The first column is the time.
+type influxSeries struct {
+	Name    string
+	Tags    map[string]string
+	Columns []string
+	Values  [][]any
+}
+
+// query returns the series of the answer. The connection is kept for the next query, so that it is a socket that stays.
+func (db *influxDB) query(influxQL string) []influxSeries {
+	db.t.Helper()
+	parameters := url.Values{"db": {database}, "epoch": {"ns"}, "q": {influxQL}}
+	answer, err := db.client.Get("http://" + influxAddress + "/query?" + parameters.Encode())
+	if err != nil {
+		db.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body) // to the end, without which the connection is closed
+	if err != nil {
+		db.t.Fatal(err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	var decoded struct {
+		Results []struct {
+			Series []influxSeries
+			Error  string
+		}
+		Error string
+	}
+	if err := decoder.Decode(&decoded); err != nil {
+		db.t.Fatalf("%s: %s: %v in %q", influxQL, answer.Status, err, text)
+	}
+	if len(decoded.Results) == 1 && strings.HasPrefix(decoded.Results[0].Error, "database not found") {
+		return nil // Telegraf makes it when it first writes
+	}
+	if decoded.Error != "" || len(decoded.Results) != 1 || decoded.Results[0].Error != "" {
+		db.t.Fatalf("%s: %s: %q", influxQL, answer.Status, text)
+	}
+	return decoded.Results[0].Series
+}
+
+// integer is a value of an answer that must be an integer.
+func (db *influxDB) integer(value any) int64 {
+	db.t.Helper()
+	number, isNumber := value.(json.Number)
+	if !isNumber {
+		db.t.Fatalf("%v is not a number", value)
+	}
+	n, err := number.Int64()
+	if err != nil {
+		db.t.Fatal(err)
+	}
+	return n
+}
+
+// requireIntegers wants all fields in the database to have been written as integers: an answer shows a whole float alike.
+func (db *influxDB) requireIntegers() {
+	db.t.Helper()
+	for _, s := range db.query("SHOW FIELD KEYS") {
+		for _, row := range s.Values {
+			if row[1] != "integer" {
+				db.t.Errorf("%s has the field %v of the type %v", s.Name, row[0], row[1])
+			}
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+const (
+	binEnv   = "E2E_BIN"
+	stockEnv = "E2E_STOCK_TELEGRAF"
+	// scratchEnv tells the processes that are started by a test process of its scratch directory.
+	scratchEnv = "E2E_SCRATCH"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(scratchEnv) == "" {
+		if err := makeScratch(); err != nil {
+			fmt.Fprintln(os.Stderr, "making a scratch directory:", err)
+			os.Exit(1)
+		}
+	}
+	testnet.Main(m)
+}
+
+// makeScratch makes the directory for all temporary files of this run. It is removed when this process has ended, by a process
+// that waits for that: a run that is killed or that takes too long cleans up nothing itself.
+func makeScratch() error {
+	dir, err := os.MkdirTemp("", "procnetstat-e2e-")
+	if err != nil {
+		return err
+	}
+	// The processes of other users have their program in it.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	ended, alive, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ended.Close()
+	untilTheEnd = alive
+	remove := exec.Command("sh", "-c", `read -r _; rm -rf -- "$1"`, "sh", dir)
+	remove.Stdin = ended
+	if err := remove.Start(); err != nil {
+		return err
+	}
+	for _, name := range []string{scratchEnv, "TMPDIR"} {
+		if err := os.Setenv(name, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// untilTheEnd is closed by the end of this process, and not before.
+var untilTheEnd *os.File
+
+// setUp begins a test. It skips the test if the machine lacks something, before anything is built for it. The programs that the
+// test uses are to be asked for next, and only then comes testnet.Isolate: what stands before that runs outside of the
+// namespace first, where the programs are built once for all tests.
+func setUp(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	testnet.Require(t, "influxd", "ss")
+	namespace := exec.Command("true")
+	namespace.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := namespace.Run(); errors.Is(err, syscall.EPERM) {
+		testnet.SkipOrFail(t, fmt.Sprintf("a new network namespace wants CAP_SYS_ADMIN: %v", err))
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// customTelegraf is the Telegraf with the plugin built in.
+func customTelegraf(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(builtOnce(t, binEnv, buildOurs), "telegraf")
+}
+
+// execdProgram is the program for inputs.execd.
+func execdProgram(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(builtOnce(t, binEnv, buildOurs), "procnetstat")
+}
+
+// stockTelegraf is a Telegraf without any of ours.
+func stockTelegraf(t *testing.T) string {
+	t.Helper()
+	return builtOnce(t, stockEnv, buildStock)
+}
+
+var building sync.Mutex
+
+// builtOnce returns what the environment variable says. If it says nothing, it is set to what build returns, for this process
+// and those that it starts.
+func builtOnce(t *testing.T, env string, build func() (string, error)) string {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	path := os.Getenv(env)
+	if path == "" {
+		var err error
+		if path, err = build(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Setenv(env, path); err != nil { //nolint:usetesting // it is for the tests after this one, too
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+const module = "github.com/procnetstat/procnetstat"
+
+func buildOurs() (string, error) {
+	dir := filepath.Join(os.Getenv(scratchEnv), "bin")
+	return dir, run(goTool("build", "-o", dir+"/", module+"/cmd/telegraf", module+"/cmd/procnetstat"))
+}
+
+// stockTags say what is built into the stock Telegraf.
+const stockTags = "custom,inputs.execd,inputs.netstat,outputs.file,outputs.influxdb,parsers.influx,serializers.influx"
+
+// buildStock builds Telegraf in its own module, with the versions of everything that its go.mod says, and not with ours.
+func buildStock() (string, error) {
+	list := goTool("list", "-m", "-f", "{{.Dir}}", "github.com/influxdata/telegraf")
+	source, err := list.Output()
+	if err != nil {
+		return "", fmt.Errorf("%v: %w", list, err)
+	}
+	program := filepath.Join(os.Getenv(scratchEnv), "stock-telegraf")
+	build := goTool("build", "-tags", stockTags, "-o", program, "./cmd/telegraf")
+	build.Dir = strings.TrimSpace(string(source))
+	build.Env = append(build.Env, "GOFLAGS=-mod=readonly", "GOWORK=off") // what is set is meant for our module
+	return program, run(build)
+}
+
+func goTool(args ...string) *exec.Cmd {
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd
+}
+
+func run(cmd *exec.Cmd) error {
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
