@@ -27,6 +27,10 @@
 //
 //	connections, err := netstat.TCP.Connections()
 //
+// [Cgroups] has the path of the cgroup that a socket was made in, by [Socket].CgroupID, and [WorkloadOf] tells which systemd
+// unit, container or pod that is. [ReadSockstat] reads what the kernel counts of its sockets by itself. A [Filter] chooses
+// sockets by their addresses; TCP connections are filtered in the kernel: see ScannerConfig.Connections.
+//
 // # Kernels
 //
 // Sockets come from sock_diag(7), Linux 3.3, by one kernel module for each kind (tcp_diag, udp_diag, raw_diag, unix_diag), or

@@ -1,8 +1,6 @@
 package netstat
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -42,10 +40,11 @@ func (d *procDir) close() {
 
 // appendPIDs appends the processes that there are to pids, in ascending order.
 func (d *procDir) appendPIDs(pids []int) ([]int, error) {
-	err := d.eachName(d.fd(), func(name []byte) {
-		if pid, err := parseDecimal(name[:len(name)-1], 31); err == nil {
+	err := eachEntry(d.fd(), d.names[:], func(e dirEntry) bool {
+		if pid, err := parseDecimal(e.name[:len(e.name)-1], 31); err == nil {
 			pids = append(pids, int(pid))
 		}
+		return true
 	})
 	slices.Sort(pids) // a no-op for procfs; other file systems have no order
 	return pids, err
@@ -61,20 +60,21 @@ func (d *procDir) appendSockets(inodes []uint64, pid int) ([]uint64, error) {
 	}
 	defer unix.Close(fd)
 	var denied error
-	err = d.eachName(fd, func(name []byte) {
-		if name[0] == '.' {
-			return
+	err = eachEntry(fd, d.names[:], func(e dirEntry) bool {
+		if e.name[0] == '.' {
+			return true
 		}
-		n, err := readlinkZ(fd, name, d.target[:])
+		n, err := readlinkZ(fd, e.name, d.target[:])
 		if errors.Is(err, unix.EACCES) { // without CAP_SYS_PTRACE
 			denied = err
 		}
 		if err != nil {
-			return // closed meanwhile, or the process has ended
+			return true // closed meanwhile, or the process has ended
 		}
 		if inode, isSocket := parseSocketLink(d.target[:n]); isSocket {
 			inodes = append(inodes, inode)
 		}
+		return true
 	})
 	if err == nil && denied != nil {
 		// A process that has just gone is refused as well.
@@ -107,36 +107,6 @@ func (d *procDir) fd() int { return int(d.root.Fd()) }
 func (d *procDir) pathOf(pid int, rest string) []byte {
 	d.path = append(strconv.AppendInt(d.path[:0], int64(pid), 10), rest...)
 	return d.path
-}
-
-// eachName calls name with each entry of the directory; the bytes end with a NUL.
-func (d *procDir) eachName(fd int, name func([]byte)) error {
-	for {
-		n, err := unix.Getdents(fd, d.names[:])
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil || n == 0 {
-			return err
-		}
-		eachDirent(d.names[:n], name)
-	}
-}
-
-// eachDirent decodes struct linux_dirent64 (include/linux/dirent.h): d_ino, d_off, d_reclen, d_type, d_name.
-func eachDirent(entries []byte, name func([]byte)) {
-	const reclenAt, nameAt = 16, 19
-	for len(entries) > nameAt {
-		reclen := int(binary.NativeEndian.Uint16(entries[reclenAt:]))
-		if reclen <= nameAt || reclen > len(entries) {
-			return
-		}
-		entry := entries[nameAt:reclen]
-		if end := bytes.IndexByte(entry, 0); end > 0 {
-			name(entry[:end+1])
-		}
-		entries = entries[reclen:]
-	}
 }
 
 // openZ is unix.Openat for a path that ends with a NUL, which need not be copied.

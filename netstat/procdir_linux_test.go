@@ -25,7 +25,7 @@ func dirent(reclen uint16, rest string) []byte {
 
 func names(entries []byte) []string {
 	var names []string
-	eachDirent(entries, func(name []byte) { names = append(names, string(name)) })
+	eachDirent(entries, func(e dirEntry) bool { names = append(names, string(e.name)); return true })
 	return names
 }
 
@@ -69,10 +69,11 @@ func FuzzDirents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, entries []byte) {
 		before := bytes.Clone(entries)
 		size := 0
-		eachDirent(entries, func(name []byte) {
-			require.Greater(t, len(name), 1)
-			require.Equal(t, len(name)-1, bytes.IndexByte(name, 0))
-			size += 19 + len(name)
+		eachDirent(entries, func(e dirEntry) bool {
+			require.Greater(t, len(e.name), 1)
+			require.Equal(t, len(e.name)-1, bytes.IndexByte(e.name, 0))
+			size += 19 + len(e.name)
+			return true
 		})
 		require.LessOrEqual(t, size, len(entries))
 		require.Equal(t, before, entries)
@@ -148,7 +149,7 @@ func TestProcessEndsWhileLookedAt(t *testing.T) {
 	defer unix.Close(statFile)
 	end()
 
-	err = dir.eachName(fds, func([]byte) {})
+	err = eachEntry(fds, dir.names[:], func(dirEntry) bool { return true })
 	require.True(t, vanished(err), "listing the descriptors: %v", err)
 	_, err = unix.Read(statFile, buf)
 	require.True(t, vanished(err), "reading stat: %v", err)

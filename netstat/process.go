@@ -25,6 +25,7 @@ type Process struct {
 	exe     *string
 	cmdline []string
 	uid     *uint32
+	cgroup  *string
 }
 
 // Exe returns the path of the executable; empty if it may not be read, or if the process has gone. The kernel appends
@@ -66,6 +67,19 @@ func (p *Process) UID() (uid uint32, known bool) {
 		p.uid = &effective
 	}
 	return *p.uid, true
+}
+
+// Cgroup returns the path of the cgroup that the process is in, as the reader's cgroup namespace shows it; empty if it may
+// not be read, or if the process has gone. It is that of cgroup v2, unless a cgroup of v1 says more: see cgroups(7).
+func (p *Process) Cgroup() string {
+	if p.cgroup == nil {
+		var path string
+		if content, err := os.ReadFile(p.path("cgroup")); err == nil {
+			path, _ = parseProcCgroup(content) // empty on an error
+		}
+		p.cgroup = &path
+	}
+	return *p.cgroup
 }
 
 func (p *Process) path(name string) string {

@@ -197,6 +197,20 @@ func parseUnixRow(row []byte, s *Socket) error {
 	return nil
 }
 
+// parseUnixPath returns what follows the inode and a blank in a row of /proc/net/unix.
+func parseUnixPath(row []byte) string {
+	const inode = 6
+	for range inode + 1 {
+		row = bytes.TrimLeft(row, " ")
+		end := bytes.IndexByte(row, ' ')
+		if end < 0 {
+			return ""
+		}
+		row = row[end:]
+	}
+	return string(row[1:])
+}
+
 var colon = []byte(":")
 
 // splitFields fills fields with the columns of row, and returns how many there were: no more than there is room for.

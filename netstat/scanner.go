@@ -53,6 +53,11 @@ type ScannerConfig struct {
 	Owners OwnerMethod
 	// TCPInfo asks for Socket.TCP, which makes the answers of the kernel two to three times as long.
 	TCPInfo bool
+	// UnixPaths asks for Socket.Path, which makes garbage for each unix socket that has one.
+	UnixPaths bool
+	// Connections leaves out the TCP connections that the filter does not want, by the kernel itself where it is asked
+	// through sock_diag; nil wants all. Listening sockets and those of other transports are handed out in any case.
+	Connections *Filter
 	// Warn is called with each thing that the scanner has to do without, once: a source that had to be replaced, a
 	// table that the kernel does not have. Nil: nobody is told.
 	Warn func(error)
@@ -66,8 +71,10 @@ type Scanner struct {
 	config ScannerConfig
 	diag   diagConn // nil: procfs only
 	noDiag map[Transport]bool
-	rows   rowReader
-	pings  []uint64 // inodes of the ping sockets of a scan, which are few
+	// bytecode is config.Connections for the kernel; nil if it is to be done here.
+	bytecode []byte
+	rows     rowReader
+	pings    []uint64 // inodes of the ping sockets of a scan, which are few
 
 	diagNetNS, procNetNS uint64 // the network namespaces that netlink and procfs tell of
 
@@ -125,6 +132,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	}
 	config.Transports = slices.Clone(config.Transports)
 	s := &Scanner{config: config, noDiag: map[Transport]bool{TransportICMP: true}, warned: map[string]bool{}}
+	s.bytecode = config.Connections.bytecode()
 	s.diagNetNS, s.procNetNS = threadNetNS(config.ProcRoot), processNetNS(config.ProcRoot)
 
 	switch config.Owners {
@@ -176,6 +184,14 @@ func (s *Scanner) Close() error {
 // Stats tells how the last scan went.
 func (s *Scanner) Stats() ScanStats { return s.stats }
 
+// SourceOf tells where the sockets of the transport come from.
+func (s *Scanner) SourceOf(transport Transport) Source {
+	if s.diag == nil || s.noDiag[transport] {
+		return SourceProcfs
+	}
+	return SourceNetlink
+}
+
 // Sockets looks up the owners and then goes through the sockets, transport by transport; listening TCP sockets come
 // before the connections of their family. Each step fills the same [Socket].
 //
@@ -194,6 +210,9 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 		handOut := func(err error) bool {
 			if err != nil {
 				return yield(nil, err)
+			}
+			if s.leavesOut(&s.socket) {
+				return true
 			}
 			s.stats.Sockets++
 			return yield(&s.socket, nil)
@@ -215,6 +234,13 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			}
 		}
 	}
+}
+
+// leavesOut tells whether the socket is a connection that config.Connections does not want. What the kernel has filtered
+// passes.
+func (s *Scanner) leavesOut(socket *Socket) bool {
+	return s.config.Connections != nil && socket.Transport == TransportTCP && socket.State != TCPListen &&
+		!s.config.Connections.Wants(socket)
 }
 
 // each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
@@ -282,13 +308,13 @@ func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOu
 func (s *Scanner) requests(transport Transport) []dumpRequest {
 	switch transport {
 	case TransportUnix:
-		return []dumpRequest{{transport: transport, family: FamilyUnix, states: statesAll}}
+		return []dumpRequest{{transport: transport, family: FamilyUnix, states: statesAll, paths: s.config.UnixPaths}}
 	case TransportTCP:
 		return []dumpRequest{
 			{transport: transport, family: FamilyIPv4, states: statesListen, memInfo: true},
 			{transport: transport, family: FamilyIPv6, states: statesListen, memInfo: true},
-			{transport: transport, family: FamilyIPv4, states: statesConnected, tcpInfo: s.config.TCPInfo},
-			{transport: transport, family: FamilyIPv6, states: statesConnected, tcpInfo: s.config.TCPInfo},
+			{transport: transport, family: FamilyIPv4, states: statesConnected, tcpInfo: s.config.TCPInfo, bytecode: s.bytecode},
+			{transport: transport, family: FamilyIPv6, states: statesConnected, tcpInfo: s.config.TCPInfo, bytecode: s.bytecode},
 		}
 	default:
 		return []dumpRequest{
@@ -344,6 +370,9 @@ func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, path str
 		}
 		if err == nil && transport == TransportUnix {
 			err = parseUnixRow(text, &s.socket)
+			if s.config.UnixPaths {
+				s.socket.Path = parseUnixPath(text)
+			}
 		} else if err == nil {
 			err = parseInetRow(text, transport, hostOrder, &s.socket)
 		}

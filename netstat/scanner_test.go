@@ -281,16 +281,16 @@ func TestScannerRequests(t *testing.T) {
 		want      []dumpRequest
 	}{
 		{TransportTCP, []dumpRequest{
-			tcpListeners:    {TransportTCP, FamilyIPv4, statesListen, false, true},
-			tcp6Listeners:   {TransportTCP, FamilyIPv6, statesListen, false, true},
-			tcpConnections:  {TransportTCP, FamilyIPv4, connected, true, false},
-			tcp6Connections: {TransportTCP, FamilyIPv6, connected, true, false},
+			tcpListeners:    {TransportTCP, FamilyIPv4, statesListen, false, true, false, nil},
+			tcp6Listeners:   {TransportTCP, FamilyIPv6, statesListen, false, true, false, nil},
+			tcpConnections:  {TransportTCP, FamilyIPv4, connected, true, false, false, nil},
+			tcp6Connections: {TransportTCP, FamilyIPv6, connected, true, false, false, nil},
 		}},
 		{TransportUDP, []dumpRequest{
-			{TransportUDP, FamilyIPv4, statesAll, false, true},
-			{TransportUDP, FamilyIPv6, statesAll, false, true},
+			{TransportUDP, FamilyIPv4, statesAll, false, true, false, nil},
+			{TransportUDP, FamilyIPv6, statesAll, false, true, false, nil},
 		}},
-		{TransportUnix, []dumpRequest{{TransportUnix, FamilyUnix, statesAll, false, false}}},
+		{TransportUnix, []dumpRequest{{TransportUnix, FamilyUnix, statesAll, false, false, false, nil}}},
 		{TransportICMP, nil}, // not in sock_diag
 	} {
 		t.Run(test.transport.String(), func(t *testing.T) {

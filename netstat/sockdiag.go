@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,8 +27,10 @@ const (
 	inetDiagSKMemInfo = 7
 	inetDiagCgroupID  = 21
 
+	unixDiagName  = 0
 	unixDiagRQLen = 4
 	unixDiagUID   = 7
+	unixShowName  = 0x1
 	unixShowRQLen = 0x10
 	unixShowUID   = 0x40
 )
@@ -63,8 +66,10 @@ type dumpRequest struct {
 	transport Transport
 	family    Family
 	states    stateSet
-	tcpInfo   bool // INET_DIAG_INFO
-	memInfo   bool // INET_DIAG_SKMEMINFO, which has the drops
+	tcpInfo   bool   // INET_DIAG_INFO
+	memInfo   bool   // INET_DIAG_SKMEMINFO, which has the drops
+	paths     bool   // UNIX_DIAG_NAME
+	bytecode  []byte // INET_DIAG_REQ_BYTECODE: a filter
 }
 
 // appendTo appends the netlink message to b.
@@ -75,6 +80,7 @@ func (r dumpRequest) appendTo(b []byte, sequence uint32) []byte {
 		b = r.appendUnixRequest(b)
 	} else {
 		b = r.appendInetRequest(b)
+		b = r.appendBytecode(b)
 	}
 	header := b[start:]
 	binary.NativeEndian.PutUint32(header[0:], uint32(len(header)))
@@ -103,13 +109,28 @@ func (r dumpRequest) appendInetRequest(b []byte) []byte {
 	return append(b, make([]byte, inetDiagSockIDLen)...)
 }
 
+// appendBytecode appends the filter as an attribute.
+func (r dumpRequest) appendBytecode(b []byte) []byte {
+	const header = 4
+	if len(r.bytecode) == 0 {
+		return b
+	}
+	b = binary.NativeEndian.AppendUint16(b, uint16(header+len(r.bytecode)))
+	b = binary.NativeEndian.AppendUint16(b, diagReqBytecode)
+	return append(b, r.bytecode...)
+}
+
 // appendUnixRequest appends struct unix_diag_req (include/uapi/linux/unix_diag.h): sdiag_family, sdiag_protocol, pad,
 // udiag_states, udiag_ino, udiag_show, udiag_cookie[2].
 func (r dumpRequest) appendUnixRequest(b []byte) []byte {
+	show := uint32(unixShowRQLen | unixShowUID)
+	if r.paths {
+		show |= unixShowName
+	}
 	b = append(b, afUnix, 0, 0, 0)
 	b = binary.NativeEndian.AppendUint32(b, uint32(r.states))
 	b = binary.NativeEndian.AppendUint32(b, 0)
-	b = binary.NativeEndian.AppendUint32(b, unixShowRQLen|unixShowUID)
+	b = binary.NativeEndian.AppendUint32(b, show)
 	return append(b, make([]byte, 8)...)
 }
 
@@ -246,7 +267,9 @@ func (s *Socket) inetAttribute(kind uint16, value []byte) {
 // and returns what was there.
 func (i *TCPInfo) decode(b []byte) Field {
 	const (
+		retransmits   = 2
 		sndMSS        = 16
+		lost          = 32
 		rtt           = 68
 		rttVar        = 72
 		cwnd          = 80
@@ -256,6 +279,7 @@ func (i *TCPInfo) decode(b []byte) Field {
 		segsOut       = 136
 		segsIn        = 140
 		minRTT        = 148
+		bytesSent     = 200
 
 		noRTT = 1<<32 - 1 // before the first sample
 	)
@@ -266,6 +290,7 @@ func (i *TCPInfo) decode(b []byte) Field {
 		return 0
 	}
 	i.SndMSS, i.RTT, i.RTTVar, i.CWnd, i.RetransSegs = u32(sndMSS), u32(rtt), u32(rttVar), u32(cwnd), u32(totalRetrans)
+	i.Retransmits, i.Lost = b[retransmits], u32(lost)
 	fields := FieldTCPInfo
 	if len(b) >= bytesReceived+8 {
 		i.BytesAcked, i.BytesReceived = u64(bytesAcked), u64(bytesReceived)
@@ -277,6 +302,10 @@ func (i *TCPInfo) decode(b []byte) Field {
 	}
 	if len(b) >= minRTT+4 && u32(minRTT) != noRTT {
 		i.MinRTT = u32(minRTT)
+	}
+	if len(b) >= bytesSent+8 {
+		i.BytesSent = u64(bytesSent)
+		fields |= FieldTCPBytesSent
 	}
 	return fields
 }
@@ -309,6 +338,8 @@ func decodeUnixMsg(b []byte, s *Socket) error {
 // unixAttribute takes one attribute of a unix_diag_msg.
 func (s *Socket) unixAttribute(kind uint16, value []byte) {
 	switch kind {
+	case unixDiagName: // sun_path without the NUL at its end
+		s.Path = unixPath(value)
 	case unixDiagRQLen: // struct unix_diag_rqlen: udiag_rqueue, udiag_wqueue; backlog and limit of a listening socket
 		if len(value) >= 8 && s.State != TCPListen {
 			s.RecvQueue = binary.NativeEndian.Uint32(value)
@@ -355,4 +386,12 @@ func eachAnswer(b []byte, sequence uint32, message func(payload []byte) bool) (d
 		}
 	}
 	return false, interrupted, nil
+}
+
+// unixPath shows a name as /proc/net/unix does: an abstract one begins with a NUL.
+func unixPath(name []byte) string {
+	if len(name) == 0 || name[0] != 0 {
+		return string(bytes.TrimRight(name, "\x00"))
+	}
+	return string(bytes.ReplaceAll(name, []byte{0}, []byte("@")))
 }

@@ -223,6 +223,7 @@ func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 		if length >= 104 { // Linux 2.6
 			fields |= FieldTCPInfo
 			want.SndMSS, want.RTT, want.RTTVar, want.CWnd, want.RetransSegs = u32(16), u32(68), u32(72), u32(80), u32(100)
+			want.Retransmits, want.Lost = info[2], u32(32)
 		}
 		if length >= 136 { // Linux 4.1
 			fields |= FieldTCPBytes
@@ -234,6 +235,10 @@ func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 		}
 		if length >= 152 { // Linux 4.6
 			want.MinRTT = u32(148)
+		}
+		if length >= 208 { // Linux 4.19
+			fields |= FieldTCPBytesSent
+			want.BytesSent = u64(200)
 		}
 		message := inetMessage{
 			family: afInet, state: TCPCloseWait, local: "192.0.2.1:80", remote: "192.0.2.1:80",
@@ -251,7 +256,7 @@ func TestDecodeTCPInfoWithoutRTT(t *testing.T) {
 	info := make([]byte, 248)
 	binary.NativeEndian.PutUint32(info[148:], 1<<32-1)
 	var i TCPInfo
-	require.Equal(t, FieldTCPInfo|FieldTCPBytes|FieldTCPSegs, i.decode(info))
+	require.Equal(t, FieldTCPInfo|FieldTCPBytes|FieldTCPSegs|FieldTCPBytesSent, i.decode(info))
 	require.Zero(t, i.MinRTT)
 }
 
@@ -395,13 +400,13 @@ var update = flag.Bool("update-sockdiag", false, "record the answers of this ker
 
 // captures are the requests of which the answers are recorded, by file name.
 var captures = map[string]dumpRequest{
-	"tcp4-listen":    {TransportTCP, FamilyIPv4, statesListen, false, true},
-	"tcp6-listen":    {TransportTCP, FamilyIPv6, statesListen, false, true},
-	"tcp4-connected": {TransportTCP, FamilyIPv4, statesConnected, true, false},
-	"tcp6-connected": {TransportTCP, FamilyIPv6, statesConnected, true, false},
-	"udp4":           {TransportUDP, FamilyIPv4, statesAll, false, true},
-	"udp6":           {TransportUDP, FamilyIPv6, statesAll, false, true},
-	"unix":           {TransportUnix, FamilyUnix, statesAll, false, false},
+	"tcp4-listen":    {TransportTCP, FamilyIPv4, statesListen, false, true, false, nil},
+	"tcp6-listen":    {TransportTCP, FamilyIPv6, statesListen, false, true, false, nil},
+	"tcp4-connected": {TransportTCP, FamilyIPv4, statesConnected, true, false, false, nil},
+	"tcp6-connected": {TransportTCP, FamilyIPv6, statesConnected, true, false, false, nil},
+	"udp4":           {TransportUDP, FamilyIPv4, statesAll, false, true, false, nil},
+	"udp6":           {TransportUDP, FamilyIPv6, statesAll, false, true, false, nil},
+	"unix":           {TransportUnix, FamilyUnix, statesAll, false, false, false, nil},
 }
 
 func readCapture(tb testing.TB, name string) []byte {

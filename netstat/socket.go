@@ -77,6 +77,7 @@ const (
 	FieldTCPInfo                            // TCP: TCP connections, netlink
 	FieldTCPBytes                           // TCP.BytesAcked, BytesReceived: as TCPInfo, from Linux 4.1
 	FieldTCPSegs                            // TCP.SegsOut, SegsIn: as TCPInfo, from Linux 4.2
+	FieldTCPBytesSent                       // TCP.BytesSent: as TCPInfo, from Linux 4.19
 )
 
 // Socket is one socket of the kernel's tables.
@@ -123,6 +124,10 @@ type Socket struct {
 	// connection attempts that found a full accept queue, and others that had to be refused.
 	Drops uint32
 
+	// Path is the name of a unix socket, if [ScannerConfig].UnixPaths asks for it: a path of the file system, or an @ and an
+	// abstract name (NUL bytes in which show as @ too); empty if it has none. It can hold any byte.
+	Path string
+
 	// TCP holds the details of a TCP connection. Filled in if [ScannerConfig].TCPInfo asks for it.
 	TCP TCPInfo
 
@@ -141,10 +146,14 @@ type TCPInfo struct {
 	CWnd   uint32 // congestion window in segments
 	SndMSS uint32 // segment size in bytes
 
+	Retransmits uint8  // retransmissions of the segment that is waited for now, without an answer
+	Lost        uint32 // segments that are believed lost now
+
 	BytesAcked    uint64 // bytes that the peer acknowledged, SYN and FIN included (RFC 4898 tcpEStatsAppHCThruOctetsAcked)
 	BytesReceived uint64 // bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived)
 	SegsOut       uint32 // segments sent, retransmitted ones included (RFC 4898 tcpEStatsPerfSegsOut)
 	SegsIn        uint32 // segments received (RFC 4898 tcpEStatsPerfSegsIn)
+	BytesSent     uint64 // bytes of data sent, retransmitted ones included (RFC 4898 tcpEStatsPerfHCDataOctetsOut)
 	RetransSegs   uint32 // segments retransmitted (tcpi_total_retrans; RFC 4898 tcpEStatsPerfSegsRetrans)
 }
 

@@ -1,0 +1,155 @@
+package netstat
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Sockstat is what the kernel counts of its sockets: all of it costs no more than reading two short files. A field is nil
+// if the kernel does not tell.
+//
+// The kernel counts some of it for the network namespace, and some for the host, whichever namespace asks.
+type Sockstat struct {
+	SocketsUsed *uint64 // sockets of all families: of the namespace
+
+	TCPInUse    *uint64 // IPv4 TCP sockets, without TIME_WAIT: of the namespace
+	TCPOrphan   *uint64 // TCP sockets that no process holds any more, without TIME_WAIT: of the host
+	TCPTimeWait *uint64 // TCP sockets in TIME_WAIT: of the namespace
+	TCPAlloc    *uint64 // TCP sockets that there is memory for, bound or not: of the host
+	TCPMemBytes *uint64 // memory of TCP's buffers: of the host
+
+	UDPInUse     *uint64 // IPv4 UDP sockets: of the namespace
+	UDPMemBytes  *uint64 // memory of UDP's buffers: of the host
+	UDPLiteInUse *uint64 // IPv4 UDP-Lite sockets: of the namespace
+	RawInUse     *uint64 // IPv4 raw sockets: of the namespace
+	FragInUse    *uint64 // IPv4 packets that are not complete: of the namespace
+	FragMemBytes *uint64 // memory of their fragments: of the namespace
+
+	// The same for IPv6, all of the namespace.
+	TCP6InUse, UDP6InUse, UDPLite6InUse, Raw6InUse, Frag6InUse, Frag6MemBytes *uint64
+}
+
+// ReadSockstat reads <procRoot>/net/sockstat and sockstat6, "/proc" if empty, of the network namespace of the process. A
+// kernel without IPv6 has no sockstat6. On an error it returns what could be read.
+func ReadSockstat(procRoot string) (Sockstat, error) {
+	if procRoot == "" {
+		procRoot = "/proc"
+	}
+	var s Sockstat
+	err := s.read(filepath.Join(procRoot, "net", "sockstat"))
+	err6 := s.read(filepath.Join(procRoot, "net", "sockstat6"))
+	if errors.Is(err6, fs.ErrNotExist) {
+		err6 = nil
+	}
+	return s, errors.Join(err, err6)
+}
+
+func (s *Sockstat) read(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading the socket counts: %w", err)
+	}
+	parsed := *s
+	if line, err := parsed.parse(content, uint64(os.Getpagesize())); err != nil {
+		return fmt.Errorf("%s:%d: %w", path, line, err)
+	}
+	*s = parsed
+	return nil
+}
+
+// parse decodes /proc/net/sockstat, written by sockstat_seq_show (net/ipv4/proc.c), or sockstat6, written by
+// sockstat6_seq_show (net/ipv6/proc.c):
+//
+//	TCP: inuse 7 orphan 4 tw 2 alloc 15 mem 3
+//
+// On an error it returns the line, and s is not to be used.
+func (s *Sockstat) parse(content []byte, pageSize uint64) (line int, err error) {
+	for row := range bytes.Lines(content) {
+		line++
+		name, counts, ok := bytes.Cut(bytes.TrimSuffix(row, newline), colon)
+		if !ok {
+			return line, fmt.Errorf("%.100q has no colon", name)
+		}
+		columns := bytes.Fields(counts)
+		for len(columns) > 0 {
+			if len(columns) == 1 {
+				return line, fmt.Errorf("%.100q has no value", columns[0])
+			}
+			key, text := columns[0], columns[1]
+			columns = columns[2:]
+			value, err := parseCount(text)
+			if err != nil {
+				return line, fmt.Errorf("%.100s %.100q: %w", key, text, err)
+			}
+			field, unit := s.field(string(name), string(key), pageSize)
+			if field == nil {
+				continue // of another kernel
+			}
+			if value > ^uint64(0)/unit {
+				return line, fmt.Errorf("%.100s %.100q: %w", key, text, errRange)
+			}
+			*field = new(value * unit)
+		}
+	}
+	if line == 0 {
+		return 1, errNoContent
+	}
+	return 0, nil
+}
+
+// parseCount reads a number that the kernel adds up from all CPUs while they count, so that it can be below 0 for a moment.
+func parseCount(text []byte) (uint64, error) {
+	if negative, ok := bytes.CutPrefix(text, []byte("-")); ok {
+		_, err := parseDecimal(negative, 63)
+		return 0, err
+	}
+	return parseDecimal(text, 64)
+}
+
+// field returns where a count belongs, and what it is to be multiplied with; nil if it belongs nowhere.
+func (s *Sockstat) field(name, key string, pageSize uint64) (field **uint64, unit uint64) {
+	switch name + " " + key {
+	case "sockets used":
+		return &s.SocketsUsed, 1
+	case "TCP inuse":
+		return &s.TCPInUse, 1
+	case "TCP orphan":
+		return &s.TCPOrphan, 1
+	case "TCP tw":
+		return &s.TCPTimeWait, 1
+	case "TCP alloc":
+		return &s.TCPAlloc, 1
+	case "TCP mem":
+		return &s.TCPMemBytes, pageSize
+	case "UDP inuse":
+		return &s.UDPInUse, 1
+	case "UDP mem":
+		return &s.UDPMemBytes, pageSize
+	case "UDPLITE inuse":
+		return &s.UDPLiteInUse, 1
+	case "RAW inuse":
+		return &s.RawInUse, 1
+	case "FRAG inuse":
+		return &s.FragInUse, 1
+	case "FRAG memory":
+		return &s.FragMemBytes, 1
+	case "TCP6 inuse":
+		return &s.TCP6InUse, 1
+	case "UDP6 inuse":
+		return &s.UDP6InUse, 1
+	case "UDPLITE6 inuse":
+		return &s.UDPLite6InUse, 1
+	case "RAW6 inuse":
+		return &s.Raw6InUse, 1
+	case "FRAG6 inuse":
+		return &s.Frag6InUse, 1
+	case "FRAG6 memory":
+		return &s.Frag6MemBytes, 1
+	default:
+		return nil, 0
+	}
+}

@@ -1,0 +1,162 @@
+package netstat
+
+import "strings"
+
+// Workload is what a cgroup stands for. What it does not stand for is empty.
+type Workload struct {
+	// SystemdUnit is the innermost service, scope or slice that the cgroup is in, as systemctl names it. For a
+	// container that systemd keeps, it is the container's scope; in a container that runs systemd, a unit of that.
+	SystemdUnit string
+	// ContainerID is the id of the innermost container that the cgroup is in: 64 hexadecimal digits (Docker, containerd,
+	// CRI-O, Podman), the task's id and a number (Amazon ECS on Fargate), or a name (LXC).
+	ContainerID string
+	// PodUID is the uid of the innermost Kubernetes pod that the cgroup is in; of a static pod, which kubelet reads
+	// from a file, the hash that is its annotation kubernetes.io/config.hash.
+	PodUID string
+}
+
+// WorkloadOf tells what a cgroup stands for by its path, from the names that systemd, the container runtimes and kubelet
+// give to cgroups. These are names only: whoever may make cgroups can give them the same.
+func WorkloadOf(cgroupPath string) Workload {
+	var w Workload
+	for rest := cgroupPath; rest != ""; {
+		parent, name := "", rest
+		if slash := strings.LastIndexByte(rest, '/'); slash >= 0 {
+			parent, name = rest[:slash], rest[slash+1:]
+		}
+		if rest = parent; name == "" {
+			continue
+		}
+		if w.SystemdUnit == "" {
+			w.SystemdUnit = systemdUnit(name)
+		}
+		if w.ContainerID == "" {
+			w.ContainerID = containerID(name, parent[strings.LastIndexByte(parent, '/')+1:])
+		}
+		if w.PodUID == "" {
+			w.PodUID = podUID(name)
+		}
+	}
+	return w
+}
+
+// systemdUnit returns the unit that a cgroup of the name is for. Its own escapes, such as \x2d, are part of a unit's name;
+// the underscore before a name that the kernel could take for one of its files is not (cg_escape in systemd).
+func systemdUnit(name string) string {
+	name = strings.TrimPrefix(name, "_")
+	const maxUnitName = 255
+	dot := strings.LastIndexByte(name, '.')
+	if dot <= 0 || len(name) > maxUnitName || name[0] == '@' {
+		return ""
+	}
+	switch name[dot:] {
+	case ".service", ".scope", ".slice":
+	default:
+		return ""
+	}
+	if strings.Trim(name, unitNameBytes) != "" {
+		return ""
+	}
+	return name
+}
+
+// unitNameBytes are those that unit names are made of (VALID_CHARS in systemd).
+const unitNameBytes = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + `:-_.\@`
+
+// containerID returns the id of the container that a cgroup of the name is for, if it is for one:
+//
+//	<id>                            Docker, containerd, Podman, kubelet, ECS: the cgroupfs driver
+//	<prefix>-<id>.scope             all of them: the systemd driver; the prefix is docker, cri-containerd, crio, libpod, …
+//	<prefix>-<id>                   CRI-O and Podman: the cgroupfs driver; Podman with --cgroups=split: libpod-payload-<id>
+//	<slice>:<prefix>:<id>           containerd: the cgroupfs driver, told what is meant for the systemd driver
+//	<task>/<task>-<number>          ECS on Fargate
+//	garden/<id>                     Cloud Foundry
+//	lxc/<name>  lxc.payload/<name>  LXC 3
+//	lxc.payload.<name>              LXC 4
+//
+// What only watches over a container is not it: <prefix>-conmon-<id>, lxc.monitor.<name>.
+func containerID(name, parent string) string {
+	if payload, ok := strings.CutPrefix(name, "lxc.payload."); ok {
+		return payload
+	}
+	if parent == "lxc" || parent == "lxc.payload" {
+		return name
+	}
+	if parent == "garden" && isHexGroups(name, 8, 4, 4, 4, 4) {
+		return name
+	}
+	if isHexGroups(parent, 32) {
+		if number, ok := strings.CutPrefix(name, parent+"-"); ok && isNumber(number) {
+			return name
+		}
+	}
+	const digits = 64
+	scope := strings.TrimSuffix(name, ".scope")
+	if len(scope) < digits {
+		return ""
+	}
+	prefix, id := scope[:len(scope)-digits], scope[len(scope)-digits:]
+	switch {
+	case !isHexGroups(id, digits):
+		return ""
+	case prefix == "" && scope == name, len(prefix) > 1 && strings.HasSuffix(prefix, ":"):
+		return id
+	case len(prefix) > 1 && strings.HasSuffix(prefix, "-") && !strings.HasSuffix(prefix, "conmon-"):
+		return id
+	}
+	return ""
+}
+
+// podUID returns the uid of the pod that a cgroup of the name is for, if it is for one:
+//
+//	pod<uid>                           the cgroupfs driver
+//	kubepods[-<class>]-pod<uid>.slice  the systemd driver, with underscores for dashes
+//	<the same>:<prefix>:<id>           a container's cgroup: see containerID
+func podUID(name string) string {
+	const pod, slice = "pod", ".slice"
+	name, _, _ = strings.Cut(name, ":")
+	uid, isPod := strings.CutPrefix(name, pod)
+	if unit, ok := strings.CutSuffix(name, slice); ok {
+		at := strings.LastIndex(unit, "-"+pod)
+		if isPod = at >= 0; isPod {
+			uid = unit[at+len("-"+pod):]
+		}
+	}
+	switch {
+	case !isPod:
+		return ""
+	case isHexGroups(uid, 32):
+		return uid
+	}
+	if uid = strings.ReplaceAll(uid, "_", "-"); isHexGroups(uid, 8, 4, 4, 4, 12) {
+		return uid
+	}
+	return ""
+}
+
+// isHexGroups tells whether the text is groups of so many hexadecimal digits, in lower case and with dashes between.
+func isHexGroups(text string, groups ...int) bool {
+	for i, digits := range groups {
+		if i > 0 {
+			var ok bool
+			if text, ok = strings.CutPrefix(text, "-"); !ok {
+				return false
+			}
+		}
+		if len(text) < digits {
+			return false
+		}
+		for _, c := range []byte(text[:digits]) {
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+		text = text[digits:]
+	}
+	return text == ""
+}
+
+func isNumber(text string) bool {
+	_, err := parseDecimal([]byte(text), 64)
+	return err == nil
+}
