@@ -11,7 +11,7 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 READMES  := github.com/influxdata/telegraf/tools/readme_linter@$(TELEGRAF)
 
 # What the tests use, as command:Debian package.
-TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc setpriv:util-linux
+TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc setpriv:util-linux nft:nftables prometheus:prometheus
 
 # A user without a home, such as nobody, can build too.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)

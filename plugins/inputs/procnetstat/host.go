@@ -9,26 +9,37 @@ import (
 // hostMeasurement is procnetstat: the sockets of the host. Its fields are those of Telegraf's inputs.netstat and more.
 type hostMeasurement struct {
 	byFamily bool
-	stats    [netstat.FamilyUnix + 1]stats
+	families [netstat.FamilyUnix + 1]series // the first is of all families
+	sockstat func() (map[string]any, error)
 }
 
-func (m *hostMeasurement) observe(o *observation) { m.stats[o.Family].add(o.Socket) }
+const allFamilies = netstat.Family(0)
+
+func newHostMeasurement(byFamily bool, sockstat func() (map[string]any, error)) *hostMeasurement {
+	m := &hostMeasurement{byFamily: byFamily, sockstat: sockstat}
+	for family := netstat.FamilyIPv4; byFamily && family <= netstat.FamilyUnix; family++ {
+		m.families[family].tags = map[string]string{"family": family.String()}
+	}
+	return m
+}
+
+func (m *hostMeasurement) observe(o *observation) {
+	family := allFamilies
+	if m.byFamily {
+		family = o.Family
+	}
+	m.families[family].count(o)
+}
 
 func (m *hostMeasurement) emit(to emission) {
-	if m.byFamily {
-		m.emitFamilies(to)
-	} else {
-		var all stats
-		for family := range m.stats {
-			all.merge(&m.stats[family])
+	if !m.byFamily {
+		fields, err := m.sockstat()
+		if err != nil {
+			to.acc.AddError(err)
 		}
-		emitHost(to, &all, to.read, nil)
+		m.emitFamily(to, allFamilies, to.read, fields)
+		return
 	}
-	m.stats = [len(m.stats)]stats{}
-}
-
-// emitFamilies emits a series for each family that is read, with the fields of the protocols that it has.
-func (m *hostMeasurement) emitFamilies(to emission) {
 	ip, unix := protocolSet{}, protocolSet{}
 	for transport := range to.read {
 		if transport == netstat.TransportUnix {
@@ -37,18 +48,18 @@ func (m *hostMeasurement) emitFamilies(to emission) {
 			ip[transport] = true
 		}
 	}
-	for family, read := range map[netstat.Family]protocolSet{
-		netstat.FamilyIPv4: ip, netstat.FamilyIPv6: ip, netstat.FamilyUnix: unix,
-	} {
-		emitHost(to, &m.stats[family], read, map[string]string{"family": family.String()})
-	}
+	m.emitFamily(to, netstat.FamilyIPv4, ip, map[string]any{})
+	m.emitFamily(to, netstat.FamilyIPv6, ip, map[string]any{})
+	m.emitFamily(to, netstat.FamilyUnix, unix, map[string]any{})
 }
 
-func emitHost(to emission, st *stats, read protocolSet, tags map[string]string) {
-	fields := map[string]any{}
-	st.fields(read, fields)
+func (m *hostMeasurement) emitFamily(to emission, family netstat.Family, read protocolSet, gauges map[string]any) {
+	s := &m.families[family]
+	s.total.add(&s.stats.did)
 	if read[netstat.TransportTCP] {
-		fields["tcp_none"] = st.states[netstat.TCPUnknown]
+		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
 	}
-	to.gauges("procnetstat", fields, tags)
+	to.read = read
+	to.group("procnetstat", s, gauges, map[string]any{})
+	s.reset()
 }

@@ -5,7 +5,6 @@ package procnetstat
 import (
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
@@ -15,22 +14,17 @@ import (
 type listenerMeasurement struct {
 	withOwners bool
 	series     *seriesSet
-	byListener map[*listener][]*series
-	drops      dropCounter
 }
 
 // acceptQueue is what is known of the accept queues of a group of listening sockets, in connections.
 type acceptQueue struct {
 	waiting, limit     int64
-	dropped            int64 // in this pass
-	drops              int64 // since the plugin started
-	hasLimit, hasDrops bool  // procfs gives neither
+	hasLimit, hasDrops bool // procfs gives neither
 }
 
-func (a *acceptQueue) add(s *netstat.Socket, dropped int64) {
+func (a *acceptQueue) add(s *netstat.Socket) {
 	a.waiting += int64(s.AcceptQueue)
 	a.limit += int64(s.AcceptQueueLimit)
-	a.dropped += dropped
 	a.hasLimit = a.hasLimit || s.Has(netstat.FieldAcceptQueueLimit)
 	a.hasDrops = a.hasDrops || s.Has(netstat.FieldDrops)
 }
@@ -38,7 +32,6 @@ func (a *acceptQueue) add(s *netstat.Socket, dropped int64) {
 func (a *acceptQueue) merge(o *acceptQueue) {
 	a.waiting += o.waiting
 	a.limit += o.limit
-	a.dropped += o.dropped
 	a.hasLimit = a.hasLimit || o.hasLimit
 	a.hasDrops = a.hasDrops || o.hasDrops
 }
@@ -55,7 +48,6 @@ func newListenerMeasurement(withOwners bool, limit seriesLimit) *listenerMeasure
 	return &listenerMeasurement{
 		withOwners: withOwners,
 		series:     newSeriesSet("procnetstat_listener", tagNames, others, limit),
-		byListener: map[*listener][]*series{},
 	}
 }
 
@@ -64,15 +56,14 @@ func (m *listenerMeasurement) observe(o *observation) {
 		return
 	}
 	if o.State != netstat.TCPListen {
-		for _, s := range m.byListener[o.listener] {
-			s.stats.add(o.Socket)
+		for _, s := range o.listener.series {
+			s.count(o)
 		}
 		return
 	}
-	dropped := m.drops.since(o.Socket)
 	for _, s := range m.seriesOf(o) {
-		s.stats.add(o.Socket)
-		s.accept.add(o.Socket, dropped)
+		s.count(o)
+		s.accept.add(o.Socket)
 	}
 }
 
@@ -92,13 +83,13 @@ func (m *listenerMeasurement) seriesOf(o *observation) []*series {
 	case len(o.owners) == 0:
 		add(append(endpoint, unattributed))
 	default:
-		for _, owner := range o.owners {
-			add(append(slices.Clip(endpoint), tagValue(owner.Name)))
+		for _, w := range o.owners {
+			add(append(slices.Clip(endpoint), w.name))
 		}
 	}
 	for _, s := range all {
-		if !slices.Contains(m.byListener[l], s) {
-			m.byListener[l] = append(m.byListener[l], s)
+		if !slices.Contains(l.series, s) {
+			l.series = append(l.series, s)
 		}
 	}
 	return all
@@ -109,65 +100,17 @@ func (m *listenerMeasurement) emit(to emission) {
 		if !to.read[netstat.TransportTCP] {
 			return
 		}
-		fields := map[string]any{"accept_queue": s.accept.waiting}
+		gauges, counters := map[string]any{"accept_queue": s.accept.waiting}, map[string]any{}
 		if s.accept.hasLimit {
-			fields["accept_queue_limit"] = s.accept.limit
+			gauges["accept_queue_limit"] = s.accept.limit
 		}
-		s.stats.fields(listenerProtocols, fields)
-		to.gauges(m.series.measurement, fields, s.tags)
-		s.accept.drops += s.accept.dropped
 		if s.accept.hasDrops {
-			to.counters(m.series.measurement, map[string]any{"drops": s.accept.drops}, s.tags)
+			counters["drops"] = s.total.listenDrops
 		}
+		of := to
+		of.read = listenerProtocols
+		of.group(m.series.measurement, s, gauges, counters)
 	})
-	m.drops.end(to.now)
-	clear(m.byListener)
 }
 
 func (m *listenerMeasurement) folded() int { return m.series.folded }
-
-// dropCounter makes increments of the numbers that the kernel keeps for each socket since it was made.
-type dropCounter struct {
-	started bool
-	pass    []uint64 // cookies seen
-	known   map[uint64]lastDrops
-}
-
-type lastDrops struct {
-	drops uint32
-	seen  time.Time
-}
-
-// since returns how many packets the socket has dropped since the pass before: all, if it was made since; none, if this
-// is the first pass, as what was before the plugin started is not its to count.
-func (c *dropCounter) since(s *netstat.Socket) int64 {
-	if !s.Has(netstat.FieldDrops | netstat.FieldCookie) {
-		return 0
-	}
-	last, known := c.known[s.Cookie]
-	c.pass = append(c.pass, s.Cookie)
-	if c.known == nil {
-		c.known = map[uint64]lastDrops{}
-	}
-	c.known[s.Cookie] = lastDrops{drops: s.Drops}
-	if !known && !c.started {
-		return 0
-	}
-	return int64(s.Drops - last.drops) // the kernel's number wraps at 2^32, and so does the difference
-}
-
-// end ends a pass. Sockets that are gone are remembered for a while, since a pass that failed in part has not seen all.
-func (c *dropCounter) end(now time.Time) {
-	c.started = true
-	for _, cookie := range c.pass {
-		last := c.known[cookie]
-		last.seen = now
-		c.known[cookie] = last
-	}
-	c.pass = c.pass[:0]
-	for cookie, last := range c.known {
-		if now.Sub(last.seen) > counterMemory {
-			delete(c.known, cookie)
-		}
-	}
-}

@@ -5,6 +5,7 @@ package procnetstat
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,8 +25,8 @@ func configure(t *testing.T, options string) *ProcNetStat {
 
 func TestInitErrors(t *testing.T) {
 	for _, test := range []struct{ options, want string }{
-		{`measurements = ["hosts"]`, `measurements: "hosts" is not one of host, process, listener, gather`},
-		{`measurements = []`, `measurements: an empty list given, at least one of host, process, listener, gather is needed`},
+		{`measurements = ["hosts"]`, `measurements: "hosts" is not one of host, process, listener, cgroup, remote, connection, gather`},
+		{`measurements = []`, `measurements: an empty list given, at least one of host, process, listener, cgroup, remote, connection, gather is needed`},
 		{`measurements = ["host", "host"]`, `measurements: "host" given twice`},
 		{"measurements = [\"process\"]\nowners = \"none\"", `measurements: "process" given, which has no content with owners = "none"`},
 		{"measurements = [\"listener\"]\nprotocols = [\"udp\"]", `measurements: "listener" given, which has no content without "tcp" in protocols`},
@@ -34,9 +35,21 @@ func TestInitErrors(t *testing.T) {
 		{`protocols = []`, `protocols: an empty list given, at least one of tcp, udp, udplite, raw, icmp, unix is needed`},
 		{`source = "sockdiag"`, `source: "sockdiag" is not one of auto, netlink, procfs`},
 		{`owners = "yes"`, `owners: "yes" is not one of auto, procfs, none`},
-		{`process_tags = ["name"]`, `process_tags: "name" is not one of process_name, user, pid, exe, cmdline`},
-		{`process_tags = []`, `process_tags: an empty list given, at least one of process_name, user, pid, exe, cmdline is needed`},
+		{`process_tags = ["name"]`, `process_tags: "name" is not one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup`},
+		{`process_tags = []`, `process_tags: an empty list given, at least one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup is needed`},
 		{`max_series = 0`, `max_series: 0 given, 1 or more allowed`},
+		{`connection_tags = ["rtt"]`, `connection_tags: "rtt" is not one of protocol, state, src, src_port, dest, dest_port, pid, process_name, user, systemd_unit, container_id, pod_uid, cgroup`},
+		{`remote_prefix_v4 = 33`, `remote_prefix_v4: 33 given, 0 to 32 allowed`},
+		{`remote_prefix_v6 = -1`, `remote_prefix_v6: -1 given, 0 to 128 allowed`},
+		{`process_include = ["[a"]`, `process_include, process_exclude: unexpected end of input`},
+		{`cgroup_exclude = ["[a"]`, `cgroup_include, cgroup_exclude: unexpected end of input`},
+		{`local_ports_include = ["80", "90-80"]`, `local_ports_include: "90-80" is no port from 0 to 65535 and no range like "8000-8100"`},
+		{`remote_ports_exclude = ["http"]`, `remote_ports_exclude: "http" is no port from 0 to 65535 and no range like "8000-8100"`},
+		{`remote_ports_exclude = [-1]`, `remote_ports_exclude: "-1" is no port from 0 to 65535 and no range like "8000-8100"`},
+		{`remote_ports_exclude = [65536]`, `remote_ports_exclude: "65536" is no port from 0 to 65535 and no range like "8000-8100"`},
+		{`remote_ports_exclude = ["65536"]`, `remote_ports_exclude: "65536" is no port from 0 to 65535 and no range like "8000-8100"`},
+		{`remote_cidrs_include = ["10.0.0.0/33"]`, `remote_cidrs_include: "10.0.0.0/33" is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`},
+		{`remote_cidrs_exclude = ["::ffff:10.0.0.0/104"]`, `remote_cidrs_exclude: "::ffff:10.0.0.0/104" is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`},
 		{`max_series = -5`, `max_series: -5 given, 1 or more allowed`},
 	} {
 		t.Run(test.options, func(t *testing.T) {
@@ -54,9 +67,9 @@ func TestUnknownOptionIsRefused(t *testing.T) {
 // TestDefaultsWithoutContent: a default list leaves out what the other options leave no content for.
 func TestDefaultsWithoutContent(t *testing.T) {
 	for options, want := range map[string][]string{
-		``:                    {"host", "process", "listener", "gather"},
-		`owners = "none"`:     {"host", "listener", "gather"},
-		`protocols = ["udp"]`: {"host", "process", "gather"},
+		``:                    {"host", "process", "listener", "cgroup", "remote", "gather"},
+		`owners = "none"`:     {"host", "listener", "cgroup", "remote", "gather"},
+		`protocols = ["udp"]`: {"host", "process", "cgroup", "remote", "gather"},
 	} {
 		plugin := configure(t, options)
 		require.NoError(t, plugin.Init())
@@ -75,7 +88,7 @@ func TestProcRootThatIsNotThere(t *testing.T) {
 	require.ErrorContains(t, err, missing)
 }
 
-var commentedOption = regexp.MustCompile(`(?m)^  # ([a-z_]+) = (.*)$`)
+var commentedOption = regexp.MustCompile(`(?m)^  # ([a-z_0-9]+) = (.*)$`)
 
 // TestSampleShowsDefaults: what sample.conf shows in comments is what the plugin does without them.
 func TestSampleShowsDefaults(t *testing.T) {
@@ -85,15 +98,19 @@ func TestSampleShowsDefaults(t *testing.T) {
 		require.NoError(t, plugin.Init())
 	}
 	options := func(p *ProcNetStat) map[string]any {
-		return map[string]any{
-			"measurements": p.Measurements,
-			"protocols":    p.Protocols,
-			"source":       p.Source,
-			"owners":       p.Owners,
-			"process_tags": p.ProcessTags,
-			"family_tag":   p.FamilyTag,
-			"max_series":   p.MaxSeries,
+		given := map[string]any{}
+		v := reflect.ValueOf(p).Elem()
+		for i := range v.NumField() {
+			name := v.Type().Field(i).Tag.Get("toml")
+			if name == "" || name == "-" {
+				continue
+			}
+			given[name] = v.Field(i).Interface()
+			if field := v.Field(i); field.Kind() == reflect.Slice && field.Len() == 0 {
+				given[name] = nil // an empty list and none are the same for those that may be empty
+			}
 		}
+		return given
 	}
 	require.Equal(t, options(byDefault), options(asShown))
 	var names []string

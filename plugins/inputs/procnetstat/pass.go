@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// unattributed stands for the process of a socket that no process is known of.
+// unattributed stands for the process or the cgroup of a socket of which none is known.
 const unattributed = "unattributed"
 
 // observation is a socket and what it belongs to.
@@ -17,74 +17,134 @@ type observation struct {
 	*netstat.Socket
 	// number is the socket's in this pass, from 1.
 	number uint64
+	// did is what the socket did since the pass before.
+	did traffic
 	// owners are the processes that it counts for: those that hold it; for a socket that none holds (TIME_WAIT, SYN_RECV,
-	// not yet accepted, orphaned) those of the listener that it came in through. Empty if none is known.
-	owners []*netstat.Process
+	// not yet accepted, orphaned) those of the listener that it came in through. Empty if none is known. Processes that
+	// the filters exclude are left out.
+	owners []*owner
 	// listener is what a listening TCP socket is part of, and what a connection came in through; nil for an outgoing
 	// connection and for other protocols.
 	listener *listener
+	// cgroup is what it was made in, or its listener, or its first owner; nil if that is not known.
+	cgroup *cgroup
 }
 
 // listener is an address and port that TCP sockets listen at: several may share it (SO_REUSEPORT).
 type listener struct {
 	addr   netip.Addr // IPv4-mapped addresses are unmapped
 	port   uint16
-	owners []*netstat.Process
+	owners []*owner
+	cgroup *cgroup
+	series []*series // in procnetstat_listener
 }
 
 // pass is one pass over the sockets. It learns the listeners first, as the listening sockets of a family come before its
 // connections, and so can tell for each connection whether it came in and through which listener.
 type pass struct {
+	owners  *owners
+	cgroups *cgroups
+	filter  socketFilter
+	tracker tracker
+
 	current      observation
+	held, kept   []*owner // room for current.owners
 	unattributed int
+	gives        netstat.Field // what all sockets had that can have it
 
 	listening [1 << 16 / 64]uint64 // a bit a port: most connections of a busy host go out from ports that nobody listens at
 	listeners map[uint16][]*listener
 }
 
+func newPass(filter filters, groups *cgroups) *pass {
+	return &pass{
+		owners: newOwners(filter.owner, groups), cgroups: groups, filter: filter.socket,
+		listeners: map[uint16][]*listener{},
+	}
+}
+
 func (p *pass) begin() {
+	p.owners.begin()
+	p.cgroups.begin()
 	p.current = observation{}
 	p.unattributed = 0
+	p.gives = ^netstat.Field(0)
 	p.listening = [len(p.listening)]uint64{}
-	if p.listeners == nil {
-		p.listeners = map[uint16][]*listener{}
-	}
 	clear(p.listeners)
 }
 
-// observe returns what the socket belongs to; it is valid until the next call.
-func (p *pass) observe(s *netstat.Socket) *observation {
-	o := &p.current
-	o.Socket, o.owners, o.listener = s, s.Owners(), nil
-	o.number++
+// observe returns what the socket belongs to, and whether the filters let it through; what they leave out counts for the
+// host alone. It is valid until the next call.
+func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
+	o = &p.current
+	*o = observation{Socket: s, number: o.number + 1, did: p.tracker.since(s)}
+	held := s.Owners()
+	p.held = p.held[:0]
+	for _, process := range held {
+		p.held = append(p.held, p.owners.of(process))
+	}
+	o.owners = p.held
+	o.cgroup = p.cgroups.ofSocket(s, held)
+
 	if s.Transport == netstat.TransportTCP {
 		if s.State == netstat.TCPListen {
-			o.listener = p.listen(s, o.owners)
+			o.listener = p.listen(o)
 		} else {
 			o.listener = p.cameInThrough(s.Local)
+			if s.State == netstat.TCPEstablished {
+				p.gives &= s.Fields
+			}
 		}
 	}
-	if len(o.owners) == 0 && o.listener != nil {
-		o.owners = o.listener.owners
+	if l := o.listener; l != nil {
+		if len(o.owners) == 0 {
+			o.owners = l.owners
+		}
+		if o.cgroup == nil || o.cgroup.path == "/" && len(held) == 0 && l.cgroup != nil {
+			o.cgroup = l.cgroup
+		}
 	}
 	if len(o.owners) == 0 {
 		p.unattributed++
 	}
-	return o
+	return o, p.wants(o)
+}
+
+// wants tells whether the filters let the socket through, and leaves out the owners that they do not want.
+func (p *pass) wants(o *observation) bool {
+	if !p.filter.wants(o) {
+		return false
+	}
+	if !p.owners.filter.active {
+		return true
+	}
+	if len(o.owners) == 0 {
+		return p.owners.filter.wantsUnattributed
+	}
+	if slices.ContainsFunc(o.owners, func(w *owner) bool { return !w.wanted }) {
+		p.kept = p.kept[:0]
+		for _, w := range o.owners {
+			if w.wanted {
+				p.kept = append(p.kept, w)
+			}
+		}
+		o.owners = p.kept
+	}
+	return len(o.owners) > 0
 }
 
 // listen returns the listener that the listening socket is part of.
-func (p *pass) listen(s *netstat.Socket, owners []*netstat.Process) *listener {
-	addr, port := s.Local.Addr().Unmap(), s.Local.Port()
+func (p *pass) listen(o *observation) *listener {
+	addr, port := o.Local.Addr().Unmap(), o.Local.Port()
 	p.listening[port/64] |= 1 << (port % 64)
 	l := p.find(addr, port)
 	if l == nil {
-		l = &listener{addr: addr, port: port}
+		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
 		p.listeners[port] = append(p.listeners[port], l)
 	}
-	for _, owner := range owners {
-		if !slices.Contains(l.owners, owner) {
-			l.owners = append(l.owners, owner)
+	for _, w := range o.owners {
+		if !slices.Contains(l.owners, w) {
+			l.owners = append(l.owners, w)
 		}
 	}
 	return l

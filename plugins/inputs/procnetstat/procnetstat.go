@@ -1,14 +1,12 @@
 //go:build linux
 
-// Package procnetstat is a Telegraf input plugin that tells which process and which listener the sockets of this host
-// belong to, and how they are doing.
 package procnetstat
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -17,37 +15,26 @@ import (
 	"time"
 
 	"github.com/influxdata/telegraf"
-	"github.com/influxdata/telegraf/plugins/inputs"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-//go:embed sample.conf
-var sampleConfig string
-
-// ProcNetStat is the plugin.
-type ProcNetStat struct {
-	Measurements []string        `toml:"measurements"`
-	Protocols    []string        `toml:"protocols"`
-	Source       string          `toml:"source"`
-	Owners       string          `toml:"owners"`
-	ProcessTags  []string        `toml:"process_tags"`
-	FamilyTag    bool            `toml:"family_tag"`
-	MaxSeries    int             `toml:"max_series"`
-	Log          telegraf.Logger `toml:"-"`
-
-	scan         netstat.ScannerConfig
-	protocols    protocolSet
-	measurements []measurement
-	report       bool // procnetstat_gather
+// gathering is what the plugin makes of its options.
+type gathering struct {
+	scan      netstat.ScannerConfig
+	protocols protocolSet
+	filters   filters
 
 	// mu is held by a gather, so that Stop closes nothing under it.
-	mu      sync.Mutex
-	cancel  context.CancelFunc
-	ctx     context.Context //nolint:containedctx // Gather is given none
-	scanner *netstat.Scanner
-	pass    pass
-	denied  sync.Once
+	mu           sync.Mutex
+	cancel       context.CancelFunc
+	ctx          context.Context //nolint:containedctx // Gather is given none
+	scanner      *netstat.Scanner
+	pass         *pass
+	host         measurement   // nil if it is not wanted; the filters do not apply to it
+	measurements []measurement // the others
+	report       bool          // procnetstat_gather
+	denied       sync.Once
 }
 
 // measurement collects one measurement in the course of a pass over the sockets.
@@ -60,9 +47,20 @@ type measurement interface {
 
 // emission is where the metrics of a pass go.
 type emission struct {
-	acc  telegraf.Accumulator
-	now  time.Time
-	read protocolSet // the protocols of which all sockets could be read
+	acc   telegraf.Accumulator
+	now   time.Time
+	read  protocolSet   // the protocols of which all sockets could be read
+	gives netstat.Field // what the source gives of a TCP connection
+}
+
+// group emits a series: what all groups of sockets have, and the measurement's own.
+func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
+	s.stats.gauges(e.read, e.gives, gauges)
+	e.gauges(measurement, gauges, s.tags)
+	s.total.counters(e.read, e.gives, counters)
+	if len(counters) > 0 {
+		e.acc.AddCounter(measurement, counters, s.tags, e.now)
+	}
 }
 
 // gauges emits fields that tell how things stand. A metric without fields is none.
@@ -72,20 +70,25 @@ func (e emission) gauges(measurement string, fields map[string]any, tags map[str
 	}
 }
 
-// counters emits fields that only grow.
-func (e emission) counters(measurement string, fields map[string]any, tags map[string]string) {
-	e.acc.AddCounter(measurement, fields, tags, e.now)
-}
-
 // The names in the option measurements.
 const (
-	measureHost     = "host"
-	measureProcess  = "process"
-	measureListener = "listener"
-	measureGather   = "gather"
+	measureHost       = "host"
+	measureProcess    = "process"
+	measureListener   = "listener"
+	measureCgroup     = "cgroup"
+	measureRemote     = "remote"
+	measureConnection = "connection"
+	measureGather     = "gather"
 )
 
-var allMeasurements = []string{measureHost, measureProcess, measureListener, measureGather}
+var (
+	allMeasurements = []string{
+		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureConnection, measureGather,
+	}
+	defaultMeasurements = []string{
+		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureGather,
+	}
+)
 
 // allProtocols are the names in the option protocols.
 var allProtocols = func() (names []string) {
@@ -94,13 +97,6 @@ var allProtocols = func() (names []string) {
 	}
 	return names
 }()
-
-const defaultMaxSeries = 500
-
-func newPlugin() *ProcNetStat { return &ProcNetStat{MaxSeries: defaultMaxSeries} }
-
-// SampleConfig returns the plugin's configuration with all defaults.
-func (*ProcNetStat) SampleConfig() string { return sampleConfig }
 
 // Init fills in the defaults and checks the options.
 func (p *ProcNetStat) Init() error {
@@ -114,8 +110,24 @@ func (p *ProcNetStat) Init() error {
 	if err := checkList("process_tags", p.ProcessTags, allProcessTags); err != nil {
 		return err
 	}
+	if err := checkNames("connection_tags", p.ConnectionTags, allConnectionTags); err != nil {
+		return err
+	}
 	if p.MaxSeries < 1 {
 		return fmt.Errorf("max_series: %d given, 1 or more allowed", p.MaxSeries)
+	}
+	if p.RemotePrefixV4 < 0 || p.RemotePrefixV4 > 32 {
+		return fmt.Errorf("remote_prefix_v4: %d given, 0 to 32 allowed", p.RemotePrefixV4)
+	}
+	if p.RemotePrefixV6 < 0 || p.RemotePrefixV6 > 128 {
+		return fmt.Errorf("remote_prefix_v6: %d given, 0 to 128 allowed", p.RemotePrefixV6)
+	}
+	var err error
+	if p.filters, err = p.newFilters(); err != nil {
+		return err
+	}
+	if !slices.Contains(p.Measurements, measureHost) {
+		p.scan.Connections = p.filters.socket.addresses // nobody looks at what it leaves out
 	}
 	for _, name := range p.Measurements {
 		if why := p.lacks(name); why != "" {
@@ -138,8 +150,11 @@ func (p *ProcNetStat) setDefaults() {
 	if p.ProcessTags == nil {
 		p.ProcessTags = []string{tagProcessName, tagUser}
 	}
+	if p.ConnectionTags == nil {
+		p.ConnectionTags = []string{tagProcessName, "protocol"}
+	}
 	if p.Measurements == nil {
-		p.Measurements = slices.DeleteFunc(slices.Clone(allMeasurements), func(name string) bool {
+		p.Measurements = slices.DeleteFunc(slices.Clone(defaultMeasurements), func(name string) bool {
 			return p.lacks(name) != ""
 		})
 	}
@@ -157,7 +172,9 @@ func (p *ProcNetStat) lacks(measurement string) string {
 }
 
 func (p *ProcNetStat) initScan() error {
-	p.scan = netstat.ScannerConfig{ProcRoot: procRoot(), Warn: func(err error) { p.Log.Warn(err) }}
+	p.scan = netstat.ScannerConfig{
+		ProcRoot: procRoot(), TCPInfo: true, UnixPaths: slices.Contains(p.Measurements, measureConnection), Warn: func(err error) { p.Log.Warn(err) },
+	}
 	var err error
 	if p.scan.Source, err = netstat.ParseSource(p.Source); err != nil {
 		return fmt.Errorf("source: %w", err)
@@ -193,6 +210,11 @@ func checkList(option string, given, allowed []string) error {
 	if len(given) == 0 {
 		return fmt.Errorf("%s: an empty list given, at least one of %s is needed", option, strings.Join(allowed, ", "))
 	}
+	return checkNames(option, given, allowed)
+}
+
+// checkNames checks an option that is a list of names, and can be empty.
+func checkNames(option string, given, allowed []string) error {
 	for i, name := range given {
 		if !slices.Contains(allowed, name) {
 			return fmt.Errorf("%s: %q is not one of %s", option, name, strings.Join(allowed, ", "))
@@ -204,22 +226,64 @@ func checkList(option string, given, allowed []string) error {
 	return nil
 }
 
+// makeMeasurements makes the pass and what it feeds, with nothing counted yet.
 func (p *ProcNetStat) makeMeasurements() {
-	p.measurements, p.report = nil, false
+	groups := newCgroups(p.wantsCgroups(), p.scan.ProcRoot, p.Log)
+	p.pass = newPass(p.filters, groups)
+	p.host, p.measurements, p.report = nil, nil, false
 	limit := seriesLimit{most: p.MaxSeries, log: p.Log}
 	withOwners := p.scan.Owners != netstat.OwnersNone
+	var m measurement
 	for _, name := range p.Measurements {
 		switch name {
 		case measureHost:
-			p.measurements = append(p.measurements, &hostMeasurement{byFamily: p.FamilyTag})
-		case measureProcess:
-			p.measurements = append(p.measurements, newProcessMeasurement(p.ProcessTags, limit))
-		case measureListener:
-			p.measurements = append(p.measurements, newListenerMeasurement(withOwners, limit))
+			p.host = newHostMeasurement(p.FamilyTag, p.sockstat)
+			continue
 		case measureGather:
 			p.report = true
+			continue
+		case measureProcess:
+			m = newProcessMeasurement(p.ProcessTags, p.pass.owners, limit)
+		case measureListener:
+			m = newListenerMeasurement(withOwners, limit)
+		case measureCgroup:
+			m = newCgroupMeasurement(limit)
+		case measureRemote:
+			m = newRemoteMeasurement(withOwners, p.RemotePrefixV4, p.RemotePrefixV6, limit)
+		case measureConnection:
+			m = newConnectionMeasurement(p.ConnectionTags, p.pass.owners, limit)
+		}
+		p.measurements = append(p.measurements, m)
+	}
+}
+
+// wantsCgroups tells whether any option has a use for the cgroups of sockets.
+func (p *ProcNetStat) wantsCgroups() bool {
+	isCgroupTag := func(tag string) bool { return slices.Contains(cgroupTags, tag) }
+	return slices.Contains(p.Measurements, measureCgroup) || p.filters.socket.cgroups != nil ||
+		slices.Contains(p.Measurements, measureProcess) && slices.ContainsFunc(p.ProcessTags, isCgroupTag) ||
+		slices.Contains(p.Measurements, measureConnection) && slices.ContainsFunc(p.ConnectionTags, isCgroupTag)
+}
+
+// sockstat returns the fields of procnetstat that the kernel counts by itself.
+func (p *ProcNetStat) sockstat() (map[string]any, error) {
+	s, err := netstat.ReadSockstat(p.scan.ProcRoot)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // the fields are absent
+	}
+	fields := map[string]any{}
+	for name, value := range map[string]*uint64{
+		"sockets_used":  s.SocketsUsed,
+		"tcp_orphan":    s.TCPOrphan,
+		"tcp_alloc":     s.TCPAlloc,
+		"tcp_mem_bytes": s.TCPMemBytes,
+		"udp_mem_bytes": s.UDPMemBytes,
+	} {
+		if value != nil {
+			fields[name] = int64(*value)
 		}
 	}
+	return fields, err
 }
 
 // Start opens what the gathers read from.
@@ -267,12 +331,23 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 			}
 			continue
 		}
-		observed := p.pass.observe(socket)
-		for _, m := range p.measurements {
-			m.observe(observed)
+		observed, wanted := p.pass.observe(socket)
+		if p.host != nil {
+			p.host.observe(observed)
+		}
+		if wanted {
+			for _, m := range p.measurements {
+				m.observe(observed)
+			}
 		}
 	}
 	duration := time.Since(to.now)
+	p.pass.cgroups.end()
+	p.pass.tracker.end(to.read)
+	to.gives = p.gives()
+	if p.host != nil {
+		p.host.emit(to)
+	}
 	for _, m := range p.measurements {
 		m.emit(to)
 	}
@@ -290,6 +365,14 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	return nil
 }
 
+// gives returns what is known of every TCP connection: what the source can give, and the kernel did.
+func (p *ProcNetStat) gives() netstat.Field {
+	if p.scanner.SourceOf(netstat.TransportTCP) != netstat.SourceNetlink {
+		return 0
+	}
+	return p.pass.gives
+}
+
 // folded returns the number of series that were summed up in others in this gather.
 func (p *ProcNetStat) folded() int {
 	n := 0
@@ -299,8 +382,4 @@ func (p *ProcNetStat) folded() int {
 		}
 	}
 	return n
-}
-
-func init() {
-	inputs.Add("procnetstat", func() telegraf.Input { return newPlugin() })
 }

@@ -117,5 +117,5 @@ func writeMetrics(t *testing.T, path string, metrics []telegraf.Metric) {
 		i := bytes.LastIndexByte(line, ' ')
 		out = append(append(out, line[:i]...), '\n')
 	}
-	require.NoError(t, os.WriteFile(path, out, 0o600))
+	require.NoError(t, os.WriteFile(path, out, 0o644))
 }

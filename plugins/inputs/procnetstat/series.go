@@ -23,6 +23,7 @@ type series struct {
 	tags  map[string]string
 	key   string
 	stats stats
+	total traffic // since the plugin started
 	// counted is the number of the last socket that was counted: a socket counts once, however many processes hold it.
 	counted uint64
 	seen    time.Time // when it was emitted last
@@ -31,12 +32,21 @@ type series struct {
 	accept    acceptQueue // of procnetstat_listener
 }
 
-// reset makes the series ready for the next pass. Its counters stay.
-func (s *series) reset() {
-	*s = series{tags: s.tags, key: s.key, seen: s.seen, accept: acceptQueue{drops: s.accept.drops}}
+// count counts the socket, if it has not been yet.
+func (s *series) count(o *observation) {
+	if s.counted != o.number {
+		s.counted = o.number
+		s.stats.add(o)
+	}
 }
 
-// merge adds what the other series has.
+// reset makes the series ready for the next pass. Its counters stay.
+func (s *series) reset() {
+	s.stats.reset()
+	s.counted, s.processes, s.accept = 0, 0, acceptQueue{}
+}
+
+// merge adds what a pass has found out about the other series.
 func (s *series) merge(o *series) {
 	s.stats.merge(&o.stats)
 	s.processes += o.processes
@@ -64,46 +74,65 @@ type seriesSet struct {
 // newSeriesSet returns an empty set; others are the tag values of the series that stands for those beyond the limit.
 func newSeriesSet(measurement string, tagNames, others []string, limit seriesLimit) *seriesSet {
 	set := &seriesSet{measurement: measurement, tagNames: tagNames, limit: limit, byKey: map[string]*series{}}
-	set.other = set.make(others)
+	set.other = &series{key: strings.Join(others, separator)}
 	return set
 }
 
 // repeat returns n times the value, for the tags of a series that stands for what is not told apart.
 func repeat(value string, n int) []string { return slices.Repeat([]string{value}, n) }
 
+// separator is between the tag values in a key; no tag value has it.
+const separator = "\x00"
+
 // get returns the series with the tag values, which go with tagNames.
 func (set *seriesSet) get(values []string) *series {
-	key := strings.Join(values, "\x00")
+	key := strings.Join(values, separator)
 	s := set.byKey[key]
 	if s == nil {
-		s = set.make(values)
+		s = &series{key: key}
 		set.byKey[key] = s
 	}
 	return s
 }
 
-func (set *seriesSet) make(values []string) *series {
-	s := &series{key: strings.Join(values, "\x00"), tags: make(map[string]string, len(values))}
-	for i, name := range set.tagNames {
-		s.tags[name] = values[i]
+// tags returns the tags of a series; one with an empty value is left out. They are made when they are first emitted: of many
+// series most never are.
+func (set *seriesSet) tags(s *series) map[string]string {
+	if s.tags == nil {
+		s.tags = make(map[string]string, len(set.tagNames))
+		for i, value := range strings.Split(s.key, separator) {
+			if value != "" {
+				s.tags[set.tagNames[i]] = value
+			}
+		}
 	}
-	return s
+	return s.tags
 }
 
-// counterMemory is how long a series without sockets is remembered, so that its counters go on where they were.
-const counterMemory = time.Hour
+const (
+	// counterMemory is how long a series without sockets is remembered, so that its counters go on where they were.
+	counterMemory = time.Hour
+	// mostRemembered bounds the series without sockets; beyond it those that have been so for longest are forgotten.
+	mostRemembered = 20000
+)
 
 // emit calls each with every series of the pass, at most as many as are allowed: the busiest, and one that is the sum of
 // the rest.
 func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	busy := make([]*series, 0, len(set.byKey))
+	var idle []*series
 	for key, s := range set.byKey {
-		if s.stats.sockets > 0 {
+		switch {
+		case s.stats.sockets > 0:
 			busy = append(busy, s)
-		} else if s.accept.drops == 0 || now.Sub(s.seen) > counterMemory {
+		case s.total == traffic{} || now.Sub(s.seen) > counterMemory:
 			delete(set.byKey, key)
+		default:
+			s.stats.rtts = rtts{}
+			idle = append(idle, s)
 		}
 	}
+	set.forget(idle)
 	slices.SortFunc(busy, func(a, b *series) int {
 		return cmp.Or(cmp.Compare(b.stats.sockets, a.stats.sockets), cmp.Compare(a.key, b.key))
 	})
@@ -114,9 +143,21 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		busy = append(busy[:most-1], set.other)
 	}
 	for _, s := range busy {
-		s.seen = now
+		s.seen, s.tags = now, set.tags(s)
+		s.total.add(&s.stats.did)
 		each(s)
 		s.reset()
+	}
+}
+
+// forget forgets what there is too much of.
+func (set *seriesSet) forget(idle []*series) {
+	if len(idle) <= mostRemembered {
+		return
+	}
+	slices.SortFunc(idle, func(a, b *series) int { return a.seen.Compare(b.seen) })
+	for _, s := range idle[:len(idle)-mostRemembered] {
+		delete(set.byKey, s.key)
 	}
 }
 

@@ -7,7 +7,7 @@ import "github.com/procnetstat/procnetstat/netstat"
 // protocolSet says which protocols are read: only their fields are emitted, as a zero for the others would be a lie.
 type protocolSet map[netstat.Transport]bool
 
-// stats is what is known of a group of sockets.
+// stats is what a pass found out about a group of sockets.
 type stats struct {
 	sockets int64
 	// states counts the TCP sockets by state; those of a state that the kernel does not have are in
@@ -15,25 +15,31 @@ type stats struct {
 	states       [netstat.TCPClosing + 1]int64
 	queues       [netstat.TransportUDP + 1]queues // of TCP and UDP
 	perTransport [netstat.TransportUnix + 1]int64
+	rtts         rtts // of established connections
+	did          traffic
 }
 
 // queues are sums in bytes.
 type queues struct{ recv, send int64 }
 
 // add counts the socket.
-func (st *stats) add(s *netstat.Socket) {
+func (st *stats) add(o *observation) {
 	st.sockets++
-	st.perTransport[s.Transport]++
-	switch s.Transport {
+	st.perTransport[o.Transport]++
+	switch o.Transport {
 	case netstat.TransportTCP:
-		st.states[stateIndex(s.State)]++
+		st.states[stateIndex(o.State)]++
+		if o.TCP.RTT > 0 && o.State == netstat.TCPEstablished {
+			st.rtts.add(o.TCP.RTT)
+		}
 	case netstat.TransportUDP:
 	default:
 		return
 	}
-	q := &st.queues[s.Transport]
-	q.recv += int64(s.RecvQueue)
-	q.send += int64(s.SendQueue)
+	q := &st.queues[o.Transport]
+	q.recv += int64(o.RecvQueue)
+	q.send += int64(o.SendQueue)
+	st.did.add(&o.did)
 }
 
 func stateIndex(state netstat.TCPState) netstat.TCPState {
@@ -60,6 +66,14 @@ func (st *stats) merge(other *stats) {
 	for i, n := range other.perTransport {
 		st.perTransport[i] += n
 	}
+	st.rtts.merge(&other.rtts)
+	st.did.add(&other.did)
+}
+
+// reset makes ready for the next pass, in the room that there is.
+func (st *stats) reset() {
+	st.rtts.reset()
+	*st = stats{rtts: st.rtts}
 }
 
 // stateFields names the fields of the TCP states as Telegraf's inputs.netstat does.
@@ -77,8 +91,8 @@ var stateFields = [...]string{
 	netstat.TCPClosing:     "tcp_closing",
 }
 
-// fields puts the fields of every group measurement into fields.
-func (st *stats) fields(read protocolSet, fields map[string]any) {
+// gauges puts the fields that tell how the group stands into fields.
+func (st *stats) gauges(read protocolSet, gives netstat.Field, fields map[string]any) {
 	if read[netstat.TransportTCP] {
 		for state, name := range stateFields {
 			if name != "" {
@@ -87,6 +101,11 @@ func (st *stats) fields(read protocolSet, fields map[string]any) {
 		}
 		fields["tcp_rx_queue"] = st.queues[netstat.TransportTCP].recv
 		fields["tcp_tx_queue"] = st.queues[netstat.TransportTCP].send
+		if gives&netstat.FieldTCPInfo != 0 {
+			fields["tcp_rtt_p50_us"] = int64(st.rtts.percentile(50))
+			fields["tcp_rtt_p95_us"] = int64(st.rtts.percentile(95))
+			fields["tcp_rtt_max_us"] = int64(st.rtts.max)
+		}
 	}
 	if read[netstat.TransportUDP] {
 		fields["udp_socket"] = st.perTransport[netstat.TransportUDP]
@@ -99,5 +118,25 @@ func (st *stats) fields(read protocolSet, fields map[string]any) {
 		if read[transport] {
 			fields[transport.String()+"_socket"] = st.perTransport[transport]
 		}
+	}
+}
+
+// counters puts the fields that only grow into fields.
+func (t *traffic) counters(read protocolSet, gives netstat.Field, fields map[string]any) {
+	if read[netstat.TransportTCP] {
+		if gives&netstat.FieldTCPInfo != 0 {
+			fields["tcp_retrans_segs"] = t.retransSegs
+		}
+		if gives&netstat.FieldTCPBytes != 0 {
+			fields["tcp_bytes_acked"] = t.bytesAcked
+			fields["tcp_bytes_received"] = t.bytesReceived
+		}
+		if gives&netstat.FieldTCPSegs != 0 {
+			fields["tcp_segs_out"] = t.segsOut
+			fields["tcp_segs_in"] = t.segsIn
+		}
+	}
+	if read[netstat.TransportUDP] {
+		fields["udp_drops"] = t.udpDrops
 	}
 }

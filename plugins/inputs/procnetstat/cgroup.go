@@ -1,0 +1,187 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"errors"
+
+	"github.com/influxdata/telegraf"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// The tags that say what a cgroup is and what it stands for; those of them in process_tags are of the process's cgroup.
+const (
+	tagCgroup      = "cgroup"
+	tagSystemdUnit = "systemd_unit"
+	tagContainerID = "container_id"
+	tagPodUID      = "pod_uid"
+)
+
+// cgroup is a cgroup by its path.
+type cgroup struct {
+	path     string
+	workload netstat.Workload
+	series   *series // in procnetstat_cgroup, of this pass
+}
+
+// tag returns the value of one of the tags above: empty if the cgroup does not stand for one.
+func (c *cgroup) tag(name string) string {
+	if c == nil {
+		return ""
+	}
+	value := ""
+	switch name {
+	case tagCgroup:
+		value = c.path
+	case tagSystemdUnit:
+		value = c.workload.SystemdUnit
+	case tagContainerID:
+		value = c.workload.ContainerID
+	case tagPodUID:
+		value = c.workload.PodUID
+	}
+	if value == "" {
+		return ""
+	}
+	return tagValue(value)
+}
+
+// pathOrUnattributed is what the filters go by.
+func (c *cgroup) pathOrUnattributed() string {
+	if c == nil {
+		return unattributed
+	}
+	return c.path
+}
+
+// cgroups finds the cgroup of a socket: the one that it was made in, as the kernel tells through sock_diag; else the one
+// that its first owner is in now. Where the hierarchy of cgroup v2 is not the one that is used, sockets are in its root,
+// and processes say more.
+type cgroups struct {
+	inUse  bool             // something wants to know
+	paths  *netstat.Cgroups // nil if there is no cgroup2 file system
+	byID   map[uint64]*cgroup
+	byPath map[string]*cgroup
+	log    telegraf.Logger
+	said   bool
+}
+
+func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
+	c := &cgroups{inUse: inUse, byID: map[uint64]*cgroup{}, byPath: map[string]*cgroup{}, log: log}
+	if !inUse {
+		return c
+	}
+	paths, err := netstat.NewCgroups(procRoot)
+	switch {
+	case errors.Is(err, netstat.ErrNoCgroup2):
+		log.Infof("the cgroups of sockets are those of their processes: %v", err)
+	case err != nil:
+		log.Warnf("the cgroups of sockets are those of their processes: %v", err)
+	default:
+		c.paths = paths
+	}
+	return c
+}
+
+// end ends a pass: what went wrong in it is said once.
+func (c *cgroups) end() {
+	if c.paths == nil || c.said {
+		return
+	}
+	if err := c.paths.Err(); err != nil {
+		c.said = true
+		c.log.Warnf("reading the cgroups: %v", err)
+	}
+}
+
+// begin opens a pass. What an id stands for is asked anew in each, as it is a cheap question and cgroups come and go.
+func (c *cgroups) begin() {
+	clear(c.byID)
+	clear(c.byPath)
+}
+
+// ofSocket returns nil if the cgroup is not known.
+func (c *cgroups) ofSocket(s *netstat.Socket, owners []*netstat.Process) *cgroup {
+	if !c.inUse {
+		return nil
+	}
+	found := c.ofID(s)
+	if len(owners) > 0 && (found == nil || found.path == "/") {
+		if of := c.ofProcess(owners[0]); of != nil {
+			return of
+		}
+	}
+	return found
+}
+
+func (c *cgroups) ofID(s *netstat.Socket) *cgroup {
+	if c.paths == nil || !s.Has(netstat.FieldCgroupID) {
+		return nil
+	}
+	found, asked := c.byID[s.CgroupID]
+	if !asked {
+		if path, known := c.paths.Path(s.CgroupID); known {
+			found = c.at(path)
+		}
+		c.byID[s.CgroupID] = found
+	}
+	return found
+}
+
+func (c *cgroups) ofProcess(process *netstat.Process) *cgroup {
+	path := process.Cgroup()
+	if path == "" {
+		return nil
+	}
+	return c.at(path)
+}
+
+func (c *cgroups) at(path string) *cgroup {
+	found := c.byPath[path]
+	if found == nil {
+		found = &cgroup{path: path, workload: netstat.WorkloadOf(path)}
+		c.byPath[path] = found
+	}
+	return found
+}
+
+// cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, and so by service, container and pod.
+type cgroupMeasurement struct {
+	series       *seriesSet
+	unattributed *series // of this pass
+}
+
+var cgroupTags = []string{tagCgroup, tagSystemdUnit, tagContainerID, tagPodUID}
+
+func newCgroupMeasurement(limit seriesLimit) *cgroupMeasurement {
+	others := []string{other, "", "", ""}
+	return &cgroupMeasurement{series: newSeriesSet("procnetstat_cgroup", cgroupTags, others, limit)}
+}
+
+func (m *cgroupMeasurement) observe(o *observation) {
+	if o.cgroup == nil {
+		if m.unattributed == nil {
+			m.unattributed = m.series.get([]string{unattributed, "", "", ""})
+		}
+		m.unattributed.count(o)
+		return
+	}
+	if o.cgroup.series == nil {
+		values := make([]string, len(cgroupTags))
+		for i, name := range cgroupTags {
+			values[i] = o.cgroup.tag(name)
+		}
+		o.cgroup.series = m.series.get(values)
+	}
+	o.cgroup.series.count(o)
+}
+
+func (m *cgroupMeasurement) emit(to emission) {
+	m.series.emit(to.now, func(s *series) {
+		to.group(m.series.measurement, s, map[string]any{}, map[string]any{})
+	})
+	m.unattributed = nil
+}
+
+func (m *cgroupMeasurement) folded() int { return m.series.folded }

@@ -1,0 +1,156 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"fmt"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// allConnectionTags are the names in the option connection_tags. Those that are not chosen are fields, but for the last
+// six.
+var allConnectionTags = []string{
+	"protocol", "state", "src", "src_port", "dest", "dest_port", tagPID,
+	tagProcessName, tagUser, tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup,
+}
+
+// connectionMeasurement is procnetstat_connection: a point for every socket, with the names of procstat_socket.
+type connectionMeasurement struct {
+	tagNames []string
+	owners   *owners
+	limit    seriesLimit
+	rows     []connection
+	beyond   int // sockets of this pass beyond the limit
+	left     int // those of the last pass
+	said     bool
+}
+
+// connection is what is kept of a socket until it is emitted.
+type connection struct {
+	socket netstat.Socket
+	owner  *owner
+	cgroup *cgroup
+}
+
+func newConnectionMeasurement(tagNames []string, owners *owners, limit seriesLimit) *connectionMeasurement {
+	return &connectionMeasurement{tagNames: tagNames, owners: owners, limit: limit}
+}
+
+func (m *connectionMeasurement) observe(o *observation) {
+	if len(m.rows) == m.limit.most {
+		m.beyond++
+		return
+	}
+	row := connection{socket: *o.Socket, cgroup: o.cgroup}
+	if len(o.owners) > 0 {
+		row.owner = o.owners[0]
+	}
+	m.rows = append(m.rows, row)
+}
+
+func (m *connectionMeasurement) emit(to emission) {
+	for i := range m.rows {
+		row := &m.rows[i]
+		if !to.read[row.socket.Transport] {
+			continue
+		}
+		fields, tags := row.fields(), m.labels(row)
+		for _, name := range m.tagNames {
+			if value, ok := fields[name]; ok {
+				delete(fields, name)
+				tags[name] = fmt.Sprint(value)
+			}
+		}
+		to.gauges("procnetstat_connection", fields, tags)
+	}
+	if m.beyond > 0 && !m.said {
+		m.said = true
+		m.limit.log.Warnf("procnetstat_connection has %d sockets, more than max_series = %d: the rest is left out",
+			len(m.rows)+m.beyond, m.limit.most)
+	}
+	clear(m.rows)
+	m.rows, m.beyond, m.left = m.rows[:0], 0, m.beyond
+}
+
+// labels returns the tags that are no fields.
+func (m *connectionMeasurement) labels(row *connection) map[string]string {
+	tags := map[string]string{}
+	for _, name := range m.tagNames {
+		switch name {
+		case tagProcessName, tagUser:
+			tags[name] = unattributed
+			if row.owner != nil {
+				tags[name] = m.owners.tagValues(row.owner, []string{name})[0]
+			}
+		case tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup:
+			if value := row.cgroup.tag(name); value != "" {
+				tags[name] = value
+			}
+		}
+	}
+	return tags
+}
+
+// fields returns what procstat_socket has, and more.
+func (row *connection) fields() map[string]any {
+	s := &row.socket
+	fields := map[string]any{
+		"state":    connectionStates[stateIndex(s.State)],
+		"rx_queue": int64(s.RecvQueue),
+		"tx_queue": int64(s.SendQueue),
+		"inode":    int64(s.Inode),
+	}
+	if s.NetNS != 0 {
+		fields["netns"] = int64(s.NetNS)
+	}
+	if row.owner != nil {
+		fields["pid"] = int64(row.owner.process.PID)
+	}
+	if s.Transport == netstat.TransportUnix {
+		fields["protocol"] = s.Transport.String()
+		if s.Path != "" {
+			fields["name"] = tagValue(s.Path)
+		}
+		return fields
+	}
+	fields["protocol"] = s.Transport.String() + map[netstat.Family]string{netstat.FamilyIPv4: "4", netstat.FamilyIPv6: "6"}[s.Family]
+	fields["src"], fields["src_port"] = s.Local.Addr().Unmap().String(), int64(s.Local.Port())
+	fields["dest"], fields["dest_port"] = s.Remote.Addr().Unmap().String(), int64(s.Remote.Port())
+	if s.Has(netstat.FieldAcceptQueue) {
+		fields["rx_queue"], fields["tx_queue"] = int64(s.AcceptQueue), int64(s.AcceptQueueLimit)
+	}
+	if s.Has(netstat.FieldTCPInfo) {
+		fields["rtt_us"] = int64(s.TCP.RTT)
+		fields["cwnd"] = int64(s.TCP.CWnd)
+		fields["retrans_segs"] = int64(s.TCP.RetransSegs)
+		fields["lost"] = int64(s.TCP.Lost)
+		fields["retransmits"] = int64(s.TCP.Retransmits)
+	}
+	if s.Has(netstat.FieldTCPBytes) {
+		fields["bytes_received"] = int64(s.TCP.BytesReceived)
+	}
+	if s.Has(netstat.FieldTCPBytesSent) {
+		fields["bytes_sent"] = int64(s.TCP.BytesSent)
+	}
+	return fields
+}
+
+// connectionStates names the states as procstat_socket does.
+var connectionStates = [...]string{
+	netstat.TCPUnknown:     "unknown",
+	netstat.TCPEstablished: "established",
+	netstat.TCPSynSent:     "syn-sent",
+	netstat.TCPSynRecv:     "syn-recv",
+	netstat.TCPFinWait1:    "fin-wait1",
+	netstat.TCPFinWait2:    "fin-wait2",
+	netstat.TCPTimeWait:    "time-wait",
+	netstat.TCPClose:       "closed",
+	netstat.TCPCloseWait:   "close-wait",
+	netstat.TCPLastAck:     "last-ack",
+	netstat.TCPListen:      "listen",
+	netstat.TCPClosing:     "closing",
+}
+
+// folded returns the number of sockets that the last pass left out.
+func (m *connectionMeasurement) folded() int { return m.left }

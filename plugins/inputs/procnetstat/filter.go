@@ -1,0 +1,126 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/influxdata/telegraf/filter"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// filters leave sockets out of all measurements but that of the host.
+type filters struct {
+	owner  ownerFilter
+	socket socketFilter
+}
+
+// ownerFilter goes by the processes that hold a socket.
+type ownerFilter struct {
+	active            bool
+	names, users      filter.Filter
+	wantsUnattributed bool
+}
+
+// newFilters compiles the options; the error names the one that is wrong.
+func (p *ProcNetStat) newFilters() (filters, error) {
+	var (
+		f   filters
+		err error
+	)
+	globs := func(option string, include, exclude []string) filter.Filter {
+		compiled, e := filter.NewIncludeExcludeFilter(include, exclude)
+		if e != nil && err == nil {
+			err = fmt.Errorf("%s_include, %s_exclude: %w", option, option, e)
+		}
+		return compiled
+	}
+	f.owner.names = globs("process", p.ProcessInclude, p.ProcessExclude)
+	f.owner.users = globs("user", p.UserInclude, p.UserExclude)
+	if len(p.CgroupInclude)+len(p.CgroupExclude) > 0 {
+		f.socket.cgroups = globs("cgroup", p.CgroupInclude, p.CgroupExclude)
+	}
+	if err != nil {
+		return filters{}, err
+	}
+	f.owner.active = len(p.ProcessInclude)+len(p.ProcessExclude)+len(p.UserInclude)+len(p.UserExclude) > 0
+	f.owner.wantsUnattributed = f.owner.wants(unattributed, func() string { return unattributed })
+
+	addresses := netstat.FilterConfig{NotLoopback: p.ExcludeLoopback}
+	for _, list := range []struct {
+		option string
+		given  []ports
+		ranges *[]netstat.PortRange
+	}{
+		{"local_ports_include", p.LocalPortsInclude, &addresses.LocalPorts},
+		{"local_ports_exclude", p.LocalPortsExclude, &addresses.NotLocalPorts},
+		{"remote_ports_include", p.RemotePortsInclude, &addresses.RemotePorts},
+		{"remote_ports_exclude", p.RemotePortsExclude, &addresses.NotRemotePorts},
+	} {
+		if *list.ranges, err = parsePorts(list.option, list.given); err != nil {
+			return filters{}, err
+		}
+	}
+	if addresses.Remote, err = parsePrefixes("remote_cidrs_include", p.RemoteCIDRsInclude); err != nil {
+		return filters{}, err
+	}
+	if addresses.NotRemote, err = parsePrefixes("remote_cidrs_exclude", p.RemoteCIDRsExclude); err != nil {
+		return filters{}, err
+	}
+	f.socket.addresses = netstat.NewFilter(addresses)
+	return f, nil
+}
+
+// wants tells whether a process of this name and user is wanted.
+func (f *ownerFilter) wants(name string, user func() string) bool {
+	return !f.active || f.names.Match(name) && f.users.Match(user())
+}
+
+// socketFilter goes by the addresses of a socket and by its cgroup.
+type socketFilter struct {
+	addresses *netstat.Filter
+	cgroups   filter.Filter // nil wants all
+}
+
+func (f *socketFilter) wants(o *observation) bool {
+	return f.addresses.Wants(o.Socket) && (f.cgroups == nil || f.cgroups.Match(o.cgroup.pathOrUnattributed()))
+}
+
+// parsePorts parses a list of ports and ranges of ports, like "8000-8100".
+func parsePorts(option string, given []ports) ([]netstat.PortRange, error) {
+	var ranges []netstat.PortRange
+	for _, text := range given {
+		from, to, isRange := strings.Cut(string(text), "-")
+		if !isRange {
+			to = from
+		}
+		first, errFirst := strconv.ParseUint(strings.TrimSpace(from), 10, 16)
+		last, errLast := strconv.ParseUint(strings.TrimSpace(to), 10, 16)
+		if errFirst != nil || errLast != nil || first > last {
+			return nil, fmt.Errorf(`%s: %q is no port from 0 to 65535 and no range like "8000-8100"`, option, text)
+		}
+		ranges = append(ranges, netstat.PortRange{First: uint16(first), Last: uint16(last)})
+	}
+	return ranges, nil
+}
+
+// parsePrefixes compiles a list of networks; an address alone is a network of one.
+func parsePrefixes(option string, texts []string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, text := range texts {
+		prefix, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
+			addr = addr.Unmap()
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil || prefix.Addr().Is4In6() {
+			return nil, fmt.Errorf(`%s: %q is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`, option, text)
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}

@@ -1,0 +1,546 @@
+package procnetstat
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/influxdata/telegraf"
+	"github.com/influxdata/telegraf/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// live is a plugin that reads the real kernel.
+type live struct {
+	*testing.T
+	plugin *ProcNetStat
+	log    *testutil.CaptureLogger
+}
+
+// start starts a plugin, which stops with the test.
+func start(t *testing.T, options string) *live {
+	t.Helper()
+	l := &live{T: t, plugin: configure(t, options), log: &testutil.CaptureLogger{}}
+	l.plugin.Log = l.log
+	require.NoError(t, l.plugin.Init())
+	require.NoError(t, l.plugin.Start(nil))
+	t.Cleanup(l.plugin.Stop)
+	return l
+}
+
+// gather returns what one gather emits, and wants no error.
+func (l *live) gather() gathered {
+	l.Helper()
+	acc := &testutil.Accumulator{}
+	require.NoError(l, l.plugin.Gather(acc))
+	require.Empty(l, acc.Errors)
+	return gathered{l.T, acc.GetTelegrafMetrics()}
+}
+
+type gathered struct {
+	*testing.T
+	metrics []telegraf.Metric
+}
+
+// all returns the series of the measurement that have the tags, which are given as name=value: the fields of each, by its
+// tags.
+func (g gathered) all(measurement string, tags ...string) map[string]map[string]int64 {
+	g.Helper()
+	found := map[string]map[string]int64{}
+	for _, m := range g.metrics {
+		if m.Name() != measurement {
+			continue
+		}
+		var has []string
+		for _, tag := range m.TagList() {
+			has = append(has, tag.Key+"="+tag.Value)
+		}
+		if slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(has, tag) }) {
+			continue
+		}
+		key := strings.Join(has, ",")
+		if found[key] == nil {
+			found[key] = map[string]int64{}
+		}
+		for _, field := range m.FieldList() {
+			value, ok := field.Value.(int64)
+			require.True(g, ok, "%s is a %T", field.Key, field.Value)
+			require.NotContains(g, found[key], field.Key, "emitted twice for %s", key)
+			found[key][field.Key] = value
+		}
+	}
+	return found
+}
+
+// one returns the fields of the only series that has the tags.
+func (g gathered) one(measurement string, tags ...string) map[string]int64 {
+	g.Helper()
+	found := g.all(measurement, tags...)
+	require.Len(g, found, 1, "%s with %v", measurement, tags)
+	for _, fields := range found {
+		return fields
+	}
+	return nil
+}
+
+// sum returns the sums of the fields over the series that have the tags, without round-trip times, of which there is no sum.
+func (g gathered) sum(measurement string, tags ...string) map[string]int64 {
+	g.Helper()
+	sums := map[string]int64{}
+	for _, fields := range g.all(measurement, tags...) {
+		for name, value := range fields {
+			if !strings.HasPrefix(name, "tcp_rtt_") {
+				sums[name] += value
+			}
+		}
+	}
+	return sums
+}
+
+// expectation is what ss says of the sockets of a series.
+type expectation map[string]int64
+
+// expectations are by the tags of the series.
+type expectations map[string]expectation
+
+// count adds a row of ss to a series.
+func (e expectations) count(row testnet.Row, tags string) {
+	of := e[tags]
+	if of == nil {
+		of = expectation{"tcp_rx_queue": 0, "tcp_tx_queue": 0}
+		for _, name := range stateFields {
+			if name != "" {
+				of[name] = 0
+			}
+		}
+		e[tags] = of
+	}
+	if row.Netid == "udp" {
+		of["udp_socket"]++
+		of["udp_rx_queue"] += int64(row.RecvQ)
+		of["udp_tx_queue"] += int64(row.SendQ)
+		return
+	}
+	of["tcp_"+strings.ToLower(row.State)]++
+	if row.State != "LISTEN" {
+		of["tcp_rx_queue"] += int64(row.RecvQ)
+		of["tcp_tx_queue"] += int64(row.SendQ)
+	}
+}
+
+// requireIn requires that the measurement has these series and no other, with at least these fields.
+func (e expectations) requireIn(g gathered, measurement string) {
+	g.Helper()
+	got := expectations{}
+	for tags, fields := range g.all(measurement) {
+		got[tags] = expectation{}
+		for name, value := range fields {
+			if _, wanted := e[tags][name]; wanted || e[tags] == nil {
+				got[tags][name] = value
+			}
+		}
+	}
+	require.Equal(g, e, got, measurement)
+}
+
+// eventually waits until it is done. It runs done in this goroutine, which can end the test.
+func eventually(tb testing.TB, done func() bool) {
+	tb.Helper()
+	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			tb.Fatal("what was waited for did not happen in 10 seconds")
+		}
+	}
+}
+
+// await waits until sockets are in a state and all that they sent is acknowledged: a FIN takes a moment.
+func await(t *testing.T, state string, sockets ...testnet.Socket) {
+	t.Helper()
+	eventually(t, func() bool {
+		left := len(sockets)
+		for _, row := range testnet.SS(t, "-t") {
+			if row.State == state && row.SendQ == 0 && slices.ContainsFunc(sockets, func(s testnet.Socket) bool {
+				return s.Local == row.Local && s.Remote == row.Remote
+			}) {
+				left--
+			}
+		}
+		return left == 0
+	})
+}
+
+// fromSS makes of what ss says what the measurements should say.
+func fromSS(t *testing.T, users map[string]string) (host, processes, listeners expectations) {
+	t.Helper()
+	rows := testnet.SS(t, "-t", "-u", "-p")
+	listening := map[netip.AddrPort]testnet.Row{}
+	for _, row := range rows {
+		if row.State == "LISTEN" {
+			require.NotContains(t, listening, row.Local)
+			listening[row.Local] = row
+		}
+	}
+	listenerOf := func(row testnet.Row) (listener testnet.Row, found bool) {
+		if row.Netid != "tcp" {
+			return listener, false
+		}
+		if listener, found = listening[row.Local]; found {
+			return listener, true
+		}
+		wildcard := netip.IPv6Unspecified()
+		if row.Local.Addr().Is4() {
+			wildcard = netip.IPv4Unspecified()
+		}
+		listener, found = listening[netip.AddrPortFrom(wildcard, row.Local.Port())]
+		return listener, found
+	}
+	namesOf := func(row testnet.Row) (names []string) {
+		for _, process := range row.Processes {
+			if !slices.Contains(names, process.Name) {
+				names = append(names, process.Name)
+			}
+		}
+		return names
+	}
+	host, processes, listeners = expectations{}, expectations{}, expectations{}
+	for _, row := range rows {
+		host.count(row, "")
+		names := namesOf(row)
+		listener, cameIn := listenerOf(row)
+		if len(names) == 0 && cameIn {
+			names = namesOf(listener)
+		}
+		if len(names) == 0 {
+			processes.count(row, "process_name=unattributed,user=unattributed")
+		}
+		for _, name := range names {
+			processes.count(row, fmt.Sprintf("process_name=%s,user=%s", name, users[name]))
+		}
+		if !cameIn {
+			continue
+		}
+		for _, name := range namesOf(listener) {
+			tags := fmt.Sprintf("local_address=%v,local_port=%d,process_name=%s,protocol=tcp",
+				listener.Local.Addr(), listener.Local.Port(), name)
+			listeners.count(row, tags)
+			listeners[tags]["accept_queue"] = int64(listener.RecvQ)
+			listeners[tags]["accept_queue_limit"] = int64(listener.SendQ)
+		}
+	}
+	return host, processes, listeners
+}
+
+// TestAgreesWithSS: in every state, from both sources, with queues, and with sockets that no process holds.
+func TestAgreesWithSS(t *testing.T) {
+	testnet.Isolate(t, func() {
+		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
+			testnet.States(t, network)
+		}
+		testnet.UDP(t)
+		server := testnet.Start(t, testnet.Process{Name: "a server", UID: 65534, GID: 65534})
+		client := testnet.Start(t, testnet.Process{Name: "a client"})
+		listener := server.Listen("tcp4in6", netip.AddrPort{}, 10)
+		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), listener.Local.Port())
+		ends := client.Connect(to, 5)
+		accepted := server.Accept(listener, 3)
+		client.Send(ends[0], 1000)
+		client.Close(ends[1])
+		server.Close(accepted[2])
+		await(t, "ESTABLISHED", ends[0])
+		await(t, "FIN_WAIT2", ends[1], accepted[2])
+
+		self := testnet.SS(t, "-t", "-l", "-p")[0].Processes[0].Name
+		users := map[string]string{self: "root", "a server": "nobody", "a client": "root"}
+		host, processes, listeners := fromSS(t, users)
+		for _, state := range []string{"established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait", "close_wait", "last_ack", "listen", "closing"} {
+			require.Positive(t, host[""]["tcp_"+state], state)
+		}
+		require.Len(t, processes, 4, "with those that are unattributed")
+
+		for _, source := range []string{"netlink", "procfs"} {
+			t.Run(source, func(t *testing.T) {
+				l := start(t, fmt.Sprintf("source = %q", source))
+				g := l.gather()
+				host.requireIn(g, "procnetstat")
+				processes.requireIn(g, "procnetstat_process")
+				for _, of := range listeners {
+					if source == "procfs" {
+						delete(of, "accept_queue_limit") // it does not have it
+					}
+				}
+				listeners.requireIn(g, "procnetstat_listener")
+				for tags, fields := range g.all("procnetstat_listener") {
+					require.Equal(t, source == "netlink", has(fields, "accept_queue_limit"), tags)
+					require.Equal(t, source == "netlink", has(fields, "drops"), tags)
+				}
+				report := g.one("procnetstat_gather", "source="+source)
+				require.Equal(t, host[""].sockets(), report["sockets"])
+				require.Equal(t, processes["process_name=unattributed,user=unattributed"].sockets(), report["unattributed"])
+			})
+		}
+	})
+}
+
+func has(fields map[string]int64, name string) bool {
+	_, ok := fields[name]
+	return ok
+}
+
+// sockets is the number of sockets of the series.
+func (e expectation) sockets() int64 {
+	n := e["udp_socket"]
+	for _, name := range stateFields {
+		n += e[name]
+	}
+	return n
+}
+
+func TestListenerThatWorkersShare(t *testing.T) {
+	testnet.Isolate(t, func() {
+		master := testnet.Start(t, testnet.Process{Name: "master"})
+		listener := master.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		workers := master.Fork(8)
+		client := testnet.Start(t, testnet.Process{Name: "client"})
+		client.Connect(listener.Local, 10)
+		for _, worker := range workers {
+			worker.Accept(listener, 1)
+		}
+		g := start(t, "").gather()
+
+		tags := []string{"local_address=127.0.0.1", "local_port=" + strconv.Itoa(int(listener.Local.Port())), "process_name=master"}
+		of := g.one("procnetstat_listener", tags...)
+		require.Equal(t, int64(1), of["tcp_listen"])
+		require.Equal(t, int64(10), of["tcp_established"], "eight accepted and two that are not")
+		require.Equal(t, int64(2), of["accept_queue"])
+		require.Equal(t, int64(16), of["accept_queue_limit"])
+		require.Len(t, g.all("procnetstat_listener"), 1)
+
+		of = g.one("procnetstat_process", "process_name=master")
+		require.Equal(t, int64(1), of["tcp_listen"])
+		require.Equal(t, int64(10), of["tcp_established"])
+		require.Equal(t, int64(9), of["processes"])
+	})
+}
+
+// dropsOfListener returns the drops that ss tells of the only listener of the namespace with this port.
+func dropsOfListener(t *testing.T, at uint16) int64 {
+	t.Helper()
+	for _, row := range testnet.SS(t, "-t", "-l", "-m") {
+		if row.Local.Port() == at {
+			return int64(row.Drops)
+		}
+	}
+	t.Fatalf("ss shows no listener at port %d", at)
+	return 0
+}
+
+func TestListenerOverflow(t *testing.T) {
+	testnet.Isolate(t, func() {
+		at := testnet.Overflow(t, "tcp4").Sockets[0].Local.Port()
+		l := start(t, `measurements = ["listener"]`)
+		before := dropsOfListener(t, at)
+		require.Positive(t, before)
+		of := l.gather().one("procnetstat_listener")
+		require.Equal(t, int64(testnet.OverflowQueued), of["accept_queue"])
+		require.Equal(t, int64(testnet.OverflowBacklog), of["accept_queue_limit"])
+		require.Zero(t, of["drops"], "those before the start are not replayed")
+		require.Equal(t, before, dropsOfListener(t, at), "the clients try again a second after the last time")
+
+		eventually(t, func() bool { return dropsOfListener(t, at) > before })
+		for {
+			least := dropsOfListener(t, at) - before
+			drops := l.gather().one("procnetstat_listener")["drops"]
+			most := dropsOfListener(t, at) - before
+			require.GreaterOrEqual(t, drops, least)
+			require.LessOrEqual(t, drops, most)
+			if least == most {
+				break
+			}
+		}
+	})
+}
+
+// TestRemoteIsOutgoing: of a connection of which both ends are in the namespace, the client's end is under remote.
+func TestRemoteIsOutgoing(t *testing.T) {
+	testnet.Isolate(t, func() {
+		server := testnet.Start(t, testnet.Process{Name: "server"})
+		client := testnet.Start(t, testnet.Process{Name: "client"})
+		want := map[string]int64{}
+		for network, address := range map[string]string{"tcp4": "127.0.0.1", "tcp6": "::1", "tcp4in6": "127.0.0.2"} {
+			listener := server.Listen(network, netip.AddrPort{}, 16)
+			to := netip.AddrPortFrom(netip.MustParseAddr(address), listener.Local.Port())
+			client.Connect(to, 7)
+			server.Accept(listener, 5)
+			want[fmt.Sprintf("process_name=client,protocol=tcp,remote_address=%s,remote_port=%d", address, to.Port())] = 7
+		}
+		datagrams := server.UDP("udp4", netip.MustParseAddrPort("127.0.0.1:0"), netip.AddrPort{})
+		client.UDP("udp4", netip.AddrPort{}, datagrams.Local)
+		want[fmt.Sprintf("process_name=client,protocol=udp,remote_address=127.0.0.1,remote_port=%d", datagrams.Local.Port())] = 1
+
+		for _, source := range []string{"netlink", "procfs"} {
+			got := map[string]int64{}
+			for tags, fields := range start(t, fmt.Sprintf("source = %q", source)).gather().all("procnetstat_remote") {
+				got[tags] = fields["tcp_established"] + fields["udp_socket"]
+			}
+			require.Equal(t, want, got, source)
+		}
+	})
+}
+
+// TestConnections: every socket of all protocols has a point, and unix sockets have their names.
+func TestConnections(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.States(t, "tcp4")
+		testnet.UDP(t)
+		testnet.UDPLite(t)
+		testnet.Raw(t)
+		testnet.Ping(t)
+		units := testnet.Unix(t)
+
+		for _, source := range []string{"netlink", "procfs"} {
+			g := start(t, fmt.Sprintf(`
+				source = %q
+				measurements = ["connection", "host"]
+				protocols = ["tcp", "udp", "udplite", "raw", "icmp", "unix"]
+				max_series = 100000`, source)).gather()
+			points := map[string]int64{}
+			names, want := map[int64]string{}, map[int64]string{}
+			for _, m := range g.metrics {
+				if m.Name() != "procnetstat_connection" {
+					continue
+				}
+				protocol, _ := m.GetTag("protocol")
+				points[strings.TrimRight(protocol, "46")]++
+				if name, named := m.GetField("name"); named {
+					require.Equal(t, "unix", protocol)
+					inode, _ := m.GetField("inode")
+					names[inode.(int64)] = name.(string)
+				}
+			}
+			for _, u := range units {
+				if u.Path != "" {
+					want[int64(u.Inode)] = u.Path
+				}
+			}
+			require.NotEmpty(t, want)
+			require.Equal(t, want, names, source)
+
+			host := g.one("procnetstat")
+			require.Equal(t, expectation(host).sockets()-host["udp_socket"], points["tcp"])
+			for _, protocol := range []string{"udp", "udplite", "raw", "icmp", "unix"} {
+				require.Equal(t, host[protocol+"_socket"], points[protocol], protocol)
+			}
+			require.Equal(t, int64(len(units)), points["unix"])
+		}
+	})
+}
+
+// counters are the fields that only grow.
+var counters = []string{
+	"drops", "tcp_bytes_acked", "tcp_bytes_received", "tcp_retrans_segs", "tcp_segs_in", "tcp_segs_out", "udp_drops",
+}
+
+// shape is what must not change from gather to gather and from series to series: which fields there are, and of which type.
+type shape map[string]string
+
+// TestShape: metrics are gauges or counters, a series has the same tags and time in both, fields are integers, and all series
+// of a measurement have the same ones in every gather.
+func TestShape(t *testing.T) {
+	testnet.Isolate(t, func() {
+		server := testnet.Start(t, testnet.Process{Name: "server"})
+		client := testnet.Start(t, testnet.Process{Name: "client"})
+		for _, source := range []string{"netlink", "procfs"} {
+			t.Run(source, func(t *testing.T) {
+				for _, options := range []string{"", "family_tag = true", "max_series = 2"} {
+					l := start(t, fmt.Sprintf(`
+						source = %q
+						measurements = ["host", "process", "listener", "cgroup", "remote", "connection", "gather"]
+						protocols = ["tcp", "udp", "udplite", "raw", "icmp", "unix"]
+						%s`, source, options))
+					shapes := map[string]shape{}
+					l.gather().requireShape(shapes)
+					// The more there is, the more series there are.
+					listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+					l.gather().requireShape(shapes)
+					ends := client.Connect(listener.Local, 3)
+					datagrams := server.UDP("udp4", netip.MustParseAddrPort("127.0.0.1:0"), netip.AddrPort{})
+					client.UDP("udp4", netip.AddrPort{}, datagrams.Local)
+					l.gather().requireShape(shapes)
+					accepted := server.Accept(listener, 2)
+					client.Close(ends...)
+					l.gather().requireShape(shapes)
+					server.Close(accepted...)
+					server.Close(listener)
+					l.gather().requireShape(shapes)
+					for _, want := range []string{
+						"procnetstat gauge", "procnetstat counter", "procnetstat_process gauge", "procnetstat_process counter",
+						"procnetstat_listener gauge", "procnetstat_cgroup gauge", "procnetstat_cgroup counter",
+						"procnetstat_connection gauge", "procnetstat_gather gauge",
+					} {
+						require.Contains(t, shapes, want)
+					}
+					require.Equal(t, source == "netlink", shapes["procnetstat_listener counter"] != nil)
+				}
+			})
+		}
+	})
+}
+
+func (g gathered) requireShape(shapes map[string]shape) {
+	g.Helper()
+	times := map[string]time.Time{}
+	for _, m := range g.metrics {
+		kind := map[telegraf.ValueType]string{telegraf.Gauge: "gauge", telegraf.Counter: "counter"}[m.Type()]
+		require.NotEmpty(g, kind, "%v is neither gauge nor counter", m)
+		of := shape{}
+		for _, field := range m.FieldList() {
+			of[field.Key] = fmt.Sprintf("%T", field.Value)
+		}
+		require.NotEmpty(g, of)
+		series := fmt.Sprint(m.Name(), m.Tags())
+		if before, seen := times[series]; seen && m.Name() != "procnetstat_connection" {
+			require.Equal(g, before, m.Time(), series)
+		}
+		times[series] = m.Time()
+
+		name := m.Name() + " " + kind
+		switch m.Name() {
+		case "procnetstat_connection": // sockets of different kinds have different fields
+			for field, typ := range of {
+				require.Contains(g, []string{"int64", "string"}, typ, field)
+			}
+			shapes[name] = of
+			continue
+		case "procnetstat": // of one family
+			family, _ := m.GetTag("family")
+			if name += " " + family; family == "" || family == "ipv4" {
+				shapes[m.Name()+" "+kind] = of
+			}
+		case "procnetstat_remote": // of one protocol
+			protocol, _ := m.GetTag("protocol")
+			name += " " + protocol
+		}
+		if shapes[name] == nil {
+			shapes[name] = of
+		}
+		require.Equal(g, shapes[name], of, "%s: %v", name, m.Tags())
+		for field, typ := range of {
+			require.Equal(g, "int64", typ, field)
+			require.Equal(g, slices.Contains(counters, field), kind == "counter", field)
+		}
+	}
+	for _, m := range g.metrics { // every series has both
+		if m.Type() == telegraf.Counter {
+			require.True(g, slices.ContainsFunc(g.metrics, func(o telegraf.Metric) bool {
+				return o.Type() == telegraf.Gauge && o.Name() == m.Name() && o.Time().Equal(m.Time()) &&
+					fmt.Sprint(o.Tags()) == fmt.Sprint(m.Tags())
+			}), "%v has no gauges", m)
+		}
+	}
+}

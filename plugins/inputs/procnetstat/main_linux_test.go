@@ -1,0 +1,9 @@
+package procnetstat
+
+import (
+	"testing"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+func TestMain(m *testing.M) { testnet.Main(m) }

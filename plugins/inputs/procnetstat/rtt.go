@@ -1,0 +1,110 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"math/bits"
+	"slices"
+)
+
+// rtts are the round-trip times of the connections of a group, in microseconds. As long as they are few each is kept;
+// beyond that they are counted in buckets, so that the memory of a group is bounded and its percentiles are at most
+// 1.6 % off.
+type rtts struct {
+	few   []uint32
+	many  *[rttBuckets]uint32 // made when first needed, and kept
+	inUse bool                // many holds the times, and few none
+	count int
+	max   uint32
+}
+
+const (
+	fewRTTs = 256
+	// Times below 64 µs have a bucket each; above, each power of two has 32.
+	rttExact   = 64
+	rttHalf    = rttExact / 2
+	rttBuckets = rttExact + (32-6)*rttHalf
+)
+
+func rttBucket(rtt uint32) int {
+	if rtt < rttExact {
+		return int(rtt)
+	}
+	shift := bits.Len32(rtt) - 6
+	return shift*rttHalf + int(rtt>>shift)
+}
+
+// rttOf returns the middle of the bucket.
+func rttOf(bucket int) uint32 {
+	if bucket < rttExact {
+		return uint32(bucket)
+	}
+	shift := bucket/rttHalf - 1
+	lowest := uint32(bucket-shift*rttHalf) << shift
+	return lowest + uint32(1)<<shift/2
+}
+
+func (r *rtts) add(rtt uint32) {
+	r.count++
+	r.max = max(r.max, rtt)
+	if !r.inUse {
+		if len(r.few) < fewRTTs {
+			r.few = append(r.few, rtt)
+			return
+		}
+		r.useBuckets()
+	}
+	r.many[rttBucket(rtt)]++
+}
+
+func (r *rtts) useBuckets() {
+	if r.many == nil {
+		r.many = new([rttBuckets]uint32)
+	}
+	for _, rtt := range r.few {
+		r.many[rttBucket(rtt)]++
+	}
+	r.few, r.inUse = r.few[:0], true
+}
+
+func (r *rtts) merge(o *rtts) {
+	if !o.inUse {
+		for _, rtt := range o.few {
+			r.add(rtt)
+		}
+		return
+	}
+	if !r.inUse {
+		r.useBuckets()
+	}
+	for bucket, n := range o.many {
+		r.many[bucket] += n
+	}
+	r.count += o.count
+	r.max = max(r.max, o.max)
+}
+
+// percentile returns the time that p of a hundred connections do not exceed (the nearest rank); 0 if there are none.
+func (r *rtts) percentile(p int) uint32 {
+	if r.count == 0 {
+		return 0
+	}
+	rank := (r.count*p + 99) / 100 // from 1
+	if !r.inUse {
+		slices.Sort(r.few)
+		return r.few[rank-1]
+	}
+	for bucket, n := range r.many {
+		if rank -= int(n); rank <= 0 {
+			return min(rttOf(bucket), r.max)
+		}
+	}
+	return r.max
+}
+
+func (r *rtts) reset() {
+	if r.inUse {
+		*r.many = [rttBuckets]uint32{}
+	}
+	r.few, r.inUse, r.count, r.max = r.few[:0], false, 0, 0
+}

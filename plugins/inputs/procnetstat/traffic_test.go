@@ -1,0 +1,378 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/influxdata/telegraf/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// sent returns a connection that has sent and received so many bytes, and as many segments.
+func sent(cookie, bytes uint64) *netstat.Socket {
+	return &netstat.Socket{
+		Transport: netstat.TransportTCP, Family: netstat.FamilyIPv4, State: netstat.TCPEstablished, Cookie: cookie,
+		Fields: netstat.FieldCookie | netstat.FieldTCPInfo | netstat.FieldTCPBytes | netstat.FieldTCPSegs,
+		TCP: netstat.TCPInfo{
+			BytesAcked: bytes, BytesReceived: 2 * bytes, SegsOut: uint32(3 * bytes), SegsIn: uint32(4 * bytes),
+			RetransSegs: uint32(5 * bytes),
+		},
+	}
+}
+
+// datagrams returns a UDP socket that has dropped so many datagrams; from procfs, if cookie is 0.
+func datagrams(cookie, inode uint64, drops uint32) *netstat.Socket {
+	s := &netstat.Socket{
+		Transport: netstat.TransportUDP, Family: netstat.FamilyIPv4, State: netstat.TCPClose, Cookie: cookie, Inode: inode,
+		Drops: drops, Fields: netstat.FieldDrops,
+	}
+	if cookie != 0 {
+		s.Fields |= netstat.FieldCookie
+	}
+	return s
+}
+
+var (
+	tcpOnly = protocolSet{netstat.TransportTCP: true}
+	udpOnly = protocolSet{netstat.TransportUDP: true}
+	tcpUDP  = protocolSet{netstat.TransportTCP: true, netstat.TransportUDP: true}
+)
+
+// sum returns what the sockets did, all together, in a pass that could read these protocols.
+func (t *tracker) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
+	var sum traffic
+	for _, s := range sockets {
+		did := t.since(s)
+		sum.add(&did)
+	}
+	t.end(read)
+	return sum
+}
+
+// of is what the connection of sent does with so many bytes.
+func of(bytes int64) traffic {
+	return traffic{
+		bytesAcked: bytes, bytesReceived: 2 * bytes, segsOut: 3 * bytes, segsIn: 4 * bytes, retransSegs: 5 * bytes,
+	}
+}
+
+func TestTrackerFirstPassReplaysNothing(t *testing.T) {
+	var tr tracker
+	require.Equal(t, traffic{}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
+	require.Equal(t, of(5), tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 7)))
+	require.Equal(t, traffic{udpDrops: 2}, tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 9)))
+}
+
+func TestTrackerCountsNewSocketsWhole(t *testing.T) {
+	var tr tracker
+	tr.sum(tcpUDP)
+	require.Equal(t, of(1000), tr.sum(tcpUDP, sent(1, 1000)))
+	require.Equal(t, traffic{udpDrops: 7}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
+}
+
+// TestTrackerFailedPass: in a pass that failed for a protocol all, some or none of its sockets are seen.
+func TestTrackerFailedPass(t *testing.T) {
+	var tr tracker
+	tr.sum(tcpUDP, sent(1, 1000), sent(2, 1000))
+	for range 2 * missedPasses {
+		require.Equal(t, traffic{}, tr.sum(udpOnly))
+	}
+	require.Equal(t, of(10), tr.sum(udpOnly, sent(1, 1010)))
+	require.Equal(t, of(3+20), tr.sum(tcpUDP, sent(1, 1013), sent(2, 1020)), "neither lost nor replayed")
+}
+
+func TestTrackerFirstPassFails(t *testing.T) {
+	var tr tracker
+	require.Equal(t, traffic{}, tr.sum(udpOnly, sent(1, 1000)))
+	require.Equal(t, of(1), tr.sum(udpOnly, sent(1, 1001), sent(2, 500)), "of the second it is not known when it was made")
+	require.Equal(t, of(2), tr.sum(tcpUDP, sent(1, 1002), sent(2, 501), sent(3, 500)))
+	require.Equal(t, of(4+500), tr.sum(tcpUDP, sent(1, 1003), sent(2, 502), sent(3, 502), sent(4, 500)))
+}
+
+// TestTrackerForgetsWhatWasRead: that one protocol can never be read does not keep the sockets of the others.
+func TestTrackerForgetsWhatWasRead(t *testing.T) {
+	var tr tracker
+	tr.sum(tcpOnly, datagrams(1, 0, 0))
+	for cookie := range uint64(100) {
+		tr.sum(tcpOnly, sent(10+cookie, 1))
+	}
+	require.LessOrEqual(t, len(tr.known), 1+missedPasses+1)
+	require.Contains(t, tr.known, uint64(1), "it may be there still")
+}
+
+// TestTrackerMissedPasses: a dump can miss a socket, and counting it anew would count its past.
+func TestTrackerMissedPasses(t *testing.T) {
+	var tr tracker
+	tr.sum(tcpOnly, sent(1, 1000))
+	for missed := range missedPasses {
+		for range missed + 1 {
+			require.Equal(t, traffic{}, tr.sum(tcpOnly))
+		}
+		require.Equal(t, of(1), tr.sum(tcpOnly, sent(1, 1001+uint64(missed))))
+	}
+	for range missedPasses {
+		require.Equal(t, traffic{}, tr.sum(tcpOnly))
+	}
+	require.Equal(t, traffic{}, tr.sum(udpOnly), "it was not looked for")
+	require.Equal(t, of(1), tr.sum(tcpOnly, sent(1, 1001+missedPasses)))
+	for range missedPasses + 1 {
+		tr.sum(tcpOnly)
+	}
+	require.Empty(t, tr.known)
+}
+
+func TestTrackerWrap(t *testing.T) {
+	var tr tracker
+	before, after := sent(1, 0), sent(1, 0)
+	before.TCP = netstat.TCPInfo{BytesAcked: 1 << 40, SegsOut: 1<<32 - 1, SegsIn: 1<<32 - 10, RetransSegs: 1<<32 - 2}
+	after.TCP = netstat.TCPInfo{BytesAcked: 1<<40 + 9, SegsOut: 4, SegsIn: 1 << 30, RetransSegs: 1<<32 - 1}
+	tr.sum(tcpUDP, before, datagrams(2, 20, 1<<32-1))
+	require.Equal(t, traffic{bytesAcked: 9, segsOut: 5, segsIn: 1<<30 + 10, retransSegs: 1, udpDrops: 3},
+		tr.sum(tcpUDP, after, datagrams(2, 20, 2)))
+}
+
+// TestTrackerBeganAnew: each of the numbers can be the one that tells it.
+func TestTrackerBeganAnew(t *testing.T) {
+	for name, last := range map[string]netstat.TCPInfo{
+		"bytes acked":    {BytesAcked: 1000},
+		"bytes received": {BytesReceived: 1000},
+		"segments out":   {SegsOut: 1000},
+		"segments in":    {SegsIn: 1000},
+		"retransmitted":  {RetransSegs: 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tr tracker
+			before := sent(1, 0)
+			before.TCP = last
+			tr.sum(tcpOnly, before)
+			require.Equal(t, of(7), tr.sum(tcpOnly, sent(1, 7)))
+		})
+	}
+}
+
+// TestTrackerOfProcfs: without cookies sockets are told apart by their inodes, which are not mistaken for cookies.
+func TestTrackerOfProcfs(t *testing.T) {
+	var tr tracker
+	tr.sum(udpOnly, datagrams(0, 1, 10), datagrams(0, 2, 20), datagrams(1, 3, 30))
+	require.Equal(t, traffic{udpDrops: 1 + 2 + 4}, tr.sum(udpOnly, datagrams(0, 1, 11), datagrams(0, 2, 22), datagrams(1, 3, 34)))
+	require.Equal(t, traffic{udpDrops: 5}, tr.sum(udpOnly, datagrams(0, 4, 5)))
+	for range 3 { // two without an inode cannot be told apart
+		require.Equal(t, traffic{}, tr.sum(udpOnly, datagrams(0, 0, 100), datagrams(0, 0, 7)))
+	}
+}
+
+func TestTrackerLooksAtWhatIsThere(t *testing.T) {
+	var tr tracker
+	timeWait := &netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPTimeWait}
+	tr.sum(tcpOnly, timeWait)
+	require.Equal(t, traffic{}, tr.sum(tcpOnly, timeWait))
+	require.Empty(t, tr.known, "nothing is kept of what has no numbers")
+}
+
+// troupe is a process measurement that is fed by hand, with one process of each name.
+type troupe struct {
+	*testing.T
+	pass        *pass
+	measurement *processMeasurement
+	owners      map[string]*owner
+	now         time.Time
+}
+
+func newTroupe(t *testing.T, maxSeries int) *troupe {
+	p := newPass(filters{}, newCgroups(false, "", nil))
+	limit := seriesLimit{most: maxSeries, log: testutil.Logger{Quiet: true}}
+	return &troupe{
+		T: t, pass: p, owners: map[string]*owner{}, now: time.Unix(1000, 0),
+		measurement: newProcessMeasurement([]string{tagProcessName}, p.owners, limit),
+	}
+}
+
+// holding is a socket and the name of the process that holds it.
+type holding struct {
+	name string
+	*netstat.Socket
+}
+
+// gather returns the gauges and counters of a gather, by process name.
+func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[string]int64 {
+	tr.Helper()
+	tr.now = tr.now.Add(after)
+	tr.pass.begin()
+	for _, o := range tr.owners {
+		o.counted = false
+	}
+	for i, h := range held {
+		if tr.owners[h.name] == nil {
+			tr.owners[h.name] = &owner{process: &netstat.Process{Name: h.name}, name: h.name}
+		}
+		tr.measurement.observe(&observation{
+			Socket: h.Socket, number: uint64(i + 1), did: tr.pass.tracker.since(h.Socket), owners: []*owner{tr.owners[h.name]},
+		})
+	}
+	acc := &testutil.Accumulator{}
+	tr.pass.tracker.end(tcpOnly)
+	tr.measurement.emit(emission{acc: acc, now: tr.now, read: tcpOnly, gives: ^netstat.Field(0)})
+	fields := map[string]map[string]int64{}
+	for tags, of := range (gathered{tr.T, acc.GetTelegrafMetrics()}).all("procnetstat_process") {
+		fields[tags[len("process_name="):]] = of
+	}
+	return fields
+}
+
+func TestCountersKeepWhatClosedSocketsDid(t *testing.T) {
+	tr := newTroupe(t, 10)
+	tr.gather(0, holding{"a", sent(1, 100)}, holding{"a", sent(2, 100)})
+	got := tr.gather(interval, holding{"a", sent(1, 110)}, holding{"a", sent(2, 200)})
+	require.Equal(t, int64(110), got["a"]["tcp_bytes_acked"])
+	got = tr.gather(interval, holding{"a", sent(1, 111)})
+	require.Equal(t, int64(111), got["a"]["tcp_bytes_acked"])
+	require.Equal(t, int64(5*111), got["a"]["tcp_retrans_segs"])
+	require.Empty(t, tr.gather(interval))
+	got = tr.gather(interval, holding{"a", sent(3, 4)})
+	require.Equal(t, int64(115), got["a"]["tcp_bytes_acked"])
+}
+
+// TestCountersOfSocketThatMoves: what a socket did before it was handed to another process stays with the first.
+func TestCountersOfSocketThatMoves(t *testing.T) {
+	tr := newTroupe(t, 10)
+	tr.gather(0)
+	require.Equal(t, int64(100), tr.gather(interval, holding{"a", sent(1, 100)})["a"]["tcp_bytes_acked"])
+	got := tr.gather(interval, holding{"b", sent(1, 107)}, holding{"a", sent(2, 0)})
+	require.Equal(t, int64(100), got["a"]["tcp_bytes_acked"])
+	require.Equal(t, int64(7), got["b"]["tcp_bytes_acked"])
+	require.Equal(t, int64(1), got["b"]["tcp_established"])
+}
+
+// TestFoldingLosesNothing: with series folded or not, gauges add up to the same in every gather, and so does what the counters
+// grew by in the end; and no counter goes back.
+func TestFoldingLosesNothing(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	whole, folded := newTroupe(t, 1000), newTroupe(t, 5)
+	did := map[uint64]uint64{}
+	last := map[string]int64{}
+	sum := func(series map[string]map[string]int64, field string) (n int64) {
+		for _, fields := range series {
+			n += fields[field]
+		}
+		return n
+	}
+	total := func(tr *troupe) traffic {
+		sum := tr.measurement.series.other.total
+		for _, s := range tr.measurement.series.byKey {
+			sum.add(&s.total)
+		}
+		return sum
+	}
+	for range 200 {
+		var held []holding
+		for cookie := range uint64(60) {
+			if random.IntN(3) == 0 {
+				continue
+			}
+			did[cookie] += random.Uint64N(1000)
+			s := sent(cookie, did[cookie])
+			s.RecvQueue, s.SendQueue = random.Uint32N(100), random.Uint32N(100)
+			s.TCP.RTT = 1 + random.Uint32N(100_000)
+			held = append(held, holding{"process" + strconv.Itoa(random.IntN(20)), s})
+		}
+		all, some := whole.gather(interval, held...), folded.gather(interval, held...)
+		require.Len(t, some, min(len(all), 5))
+		for _, gauge := range []string{"tcp_established", "tcp_rx_queue", "tcp_tx_queue", "processes"} {
+			require.Equal(t, sum(all, gauge), sum(some, gauge), gauge)
+		}
+		require.Equal(t, total(whole), total(folded))
+		for name, fields := range some {
+			require.GreaterOrEqual(t, fields["tcp_bytes_acked"], last[name], name)
+			last[name] = fields["tcp_bytes_acked"]
+		}
+	}
+	require.Positive(t, last[other])
+}
+
+// TestFoldedRoundTripTimes are those of all connections of the series that were folded.
+func TestFoldedRoundTripTimes(t *testing.T) {
+	tr := newTroupe(t, 2)
+	var held []holding
+	for i := range uint64(1000) {
+		s := sent(i+1, 0)
+		s.TCP.RTT = uint32(i + 1)
+		held = append(held, holding{"process" + strconv.Itoa(int(i%10)), s}, holding{"busiest", sent(2000+i, 0)})
+	}
+	of := tr.gather(0, held...)[other]
+	require.InEpsilon(t, 500, of["tcp_rtt_p50_us"], 0.02)
+	require.InEpsilon(t, 950, of["tcp_rtt_p95_us"], 0.02)
+	require.Equal(t, int64(1000), of["tcp_rtt_max_us"])
+}
+
+// TestSeriesMemory: for an hour the counters of a series without sockets go on where they were; after that they begin anew.
+func TestSeriesMemory(t *testing.T) {
+	tr := newTroupe(t, 10)
+	tr.gather(0)
+	tr.gather(interval, holding{"a", sent(1, 5)})
+	got := tr.gather(counterMemory, holding{"a", sent(2, 6)})
+	require.Equal(t, int64(11), got["a"]["tcp_bytes_acked"])
+	tr.gather(counterMemory)
+	got = tr.gather(1, holding{"a", sent(3, 7)})
+	require.Equal(t, int64(18), got["a"]["tcp_bytes_acked"])
+	tr.gather(counterMemory + 1)
+	got = tr.gather(1, holding{"a", sent(4, 8)})
+	require.Equal(t, int64(8), got["a"]["tcp_bytes_acked"])
+}
+
+// TestSeriesMemoryIsBounded: of too many series without sockets those are forgotten that have been so for longest.
+func TestSeriesMemoryIsBounded(t *testing.T) {
+	limit := seriesLimit{most: 2 * mostRemembered, log: testutil.Logger{Quiet: true}}
+	set := newSeriesSet("m", []string{"port"}, []string{other}, limit)
+	now := time.Unix(1000, 0)
+	const batch, batches = 1000, mostRemembered/1000 + 2
+	number := uint64(0)
+	for b := range batches {
+		for i := range batch {
+			number++
+			set.get([]string{strconv.Itoa(b*batch + i)}).count(&observation{
+				Socket: sent(number, 0), number: number, did: traffic{bytesAcked: 1},
+			})
+		}
+		set.emit(now, func(*series) {})
+		now = now.Add(time.Second)
+	}
+	require.Len(t, set.byKey, mostRemembered+batch, "those with sockets do not count")
+	set.emit(now, func(*series) {})
+	require.Len(t, set.byKey, mostRemembered)
+	require.NotContains(t, set.byKey, "0")
+	require.NotContains(t, set.byKey, strconv.Itoa(2*batch-1))
+	require.Contains(t, set.byKey, strconv.Itoa(2*batch))
+}
+
+func TestStatsBySocket(t *testing.T) {
+	var st stats
+	add := func(s netstat.Socket) { st.add(&observation{Socket: &s}) }
+	add(netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPEstablished, RecvQueue: 1 << 31, SendQueue: 1 << 31, TCP: netstat.TCPInfo{RTT: 40}})
+	add(netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPCloseWait, RecvQueue: 1 << 31, SendQueue: 1 << 31, TCP: netstat.TCPInfo{RTT: 90}})
+	add(netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPNewSynRecv})
+	add(netstat.Socket{Transport: netstat.TransportTCP, State: 77})
+	add(netstat.Socket{Transport: netstat.TransportUDP, State: netstat.TCPClose, RecvQueue: 5, SendQueue: 6})
+	add(netstat.Socket{Transport: netstat.TransportRaw, State: netstat.TCPClose, RecvQueue: 1000})
+	add(netstat.Socket{Transport: netstat.TransportUnix, State: netstat.TCPListen, Local: netip.AddrPort{}})
+	fields := map[string]any{}
+	st.gauges(protocolSet{
+		netstat.TransportTCP: true, netstat.TransportUDP: true, netstat.TransportRaw: true, netstat.TransportUnix: true,
+	}, ^netstat.Field(0), fields)
+	for name, want := range map[string]int64{
+		"tcp_established": 1, "tcp_close_wait": 1, "tcp_syn_recv": 1, "tcp_listen": 0,
+		"tcp_rx_queue": 1 << 32, "tcp_tx_queue": 1 << 32,
+		"tcp_rtt_p50_us": 40, "tcp_rtt_max_us": 40,
+		"udp_socket": 1, "udp_rx_queue": 5, "udp_tx_queue": 6, "raw_socket": 1, "unix_socket": 1,
+	} {
+		require.Equal(t, want, fields[name], name)
+	}
+	require.Equal(t, int64(7), st.sockets)
+	require.NotContains(t, fields, "icmp_socket")
+}
