@@ -46,6 +46,7 @@ test-dependencies: # Install what the tests use and is not there
 	@missing=; for d in $(TEST_DEPENDENCIES); do \
 		PATH="$$PATH:/usr/sbin:/sbin" command -v $${d%%:*} >/dev/null || missing="$$missing $${d##*:}"; \
 	done; \
+	[ -e /usr/include/stdlib.h ] || missing="$$missing libc6-dev"; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 		echo "not installed, and not root on Debian: tests that need one are skipped:$$missing"; exit 0; \
