@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -77,22 +78,32 @@ func (db *influxDB) stop() {
 	db.server.stop()
 }
 
-// since returns all that the database has from a time on.
+// since returns all integers that the database has from a time on.
 func (db *influxDB) since(time int64) metrics {
 	db.t.Helper()
-	found := metrics{}
+	found, _ := db.all(time)
+	return found
+}
+
+// all returns all that the database has from a time on.
+func (db *influxDB) all(time int64) (metrics, texts) {
+	db.t.Helper()
+	found, foundTexts := metrics{}, texts{}
 	for _, s := range db.query(fmt.Sprintf("SELECT * FROM /.+/ WHERE time >= %d GROUP BY *", time)) {
 		series := seriesName(s.Name, s.Tags)
 		for _, row := range s.Values {
 			at := db.integer(row[0])
 			for i, value := range row[1:] {
-				if value != nil { // a field of another measurement
-					found.add(at, series, s.Columns[i+1], db.integer(value))
+				field := s.Columns[i+1]
+				if text, isText := value.(string); isText {
+					foundTexts[textField{at, series, field}] = text
+				} else if value != nil { // a field of another measurement
+					found.add(at, series, field, db.integer(value))
 				}
 			}
 		}
 	}
-	return found
+	return found, foundTexts
 }
 
 // wait waits until the database has as many values of a gather as it was sent, and returns them. What is being written shows one
@@ -164,13 +175,18 @@ func (db *influxDB) integer(value any) int64 {
 	return n
 }
 
-// requireIntegers wants all fields in the database to have been written as integers: an answer shows a whole float alike.
-func (db *influxDB) requireIntegers() {
+// requireTypes wants all fields in the database to have been written as integers, but for those that are named, which are to be
+// texts: an answer shows a whole float as an integer.
+func (db *influxDB) requireTypes(texts ...string) {
 	db.t.Helper()
 	for _, s := range db.query("SHOW FIELD KEYS") {
 		for _, row := range s.Values {
-			if row[1] != "integer" {
-				db.t.Errorf("%s has the field %v of the type %v", s.Name, row[0], row[1])
+			want := "integer"
+			if slices.Contains(texts, fmt.Sprint(row[0])) {
+				want = "string"
+			}
+			if row[1] != want {
+				db.t.Errorf("%s has the field %v of the type %v, expected %s", s.Name, row[0], row[1], want)
 			}
 		}
 	}

@@ -13,11 +13,12 @@ func TestOverflowingListener(t *testing.T) {
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
 		p := startPipeline(t, program, pluginConfig("netlink"), lastMeasurement)
+		empty := p.measure()
 		listener := testnet.Overflow(t, "tcp4").Sockets[0]
 
 		m := p.measure()
 		requireNumbers(t, "netlink", m)
-		requireDrops(t, "netlink", m)
+		requireTraffic(t, "netlink", p, empty, m)
 		series := listenerSeries(listensAt(listener.Local), m.before.ownersOf(m.before.listeners()[listener.Local]...)[0])
 		requireFields(t, m.stored, series, fields{
 			"accept_queue": testnet.OverflowQueued, "accept_queue_limit": testnet.OverflowBacklog,
@@ -32,7 +33,7 @@ func TestOverflowingListener(t *testing.T) {
 			return m.stored[series]["drops"] > drops
 		})
 		requireNumbers(t, "netlink", m)
-		requireDrops(t, "netlink", m)
+		requireTraffic(t, "netlink", p, empty, m)
 		p.end()
 	})
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
@@ -10,7 +11,8 @@ import (
 
 // Names that have everything in them that the line protocol has to escape, and what procnetstat has to.
 const (
-	serverName    = "srv a=1,b\"2"
+	serverName    = "a,b=c d\n\"\u00e9\xff"
+	serverEscaped = `a,b=c d\x0a"é\xff`
 	clientName    = "cli\nent\\"
 	clientEscaped = `cli\x0aent\x5c`
 	workersName   = "workers"
@@ -18,11 +20,17 @@ const (
 
 // escaped is how procnetstat should write the name of a process of the load.
 func escaped(name string) string {
-	if name == clientName {
+	switch name {
+	case serverName:
+		return serverEscaped
+	case clientName:
 		return clientEscaped
 	}
 	return name
 }
+
+// unit is the systemd unit that the server of the load is in, by the name of its cgroup.
+const unit = "e2e.service"
 
 const nobody = 65534
 
@@ -31,6 +39,11 @@ const (
 	connections = 7
 	accepted    = 5
 	forks       = 8
+
+	// Bytes on each connection that is accepted.
+	asked    = 1000
+	read     = 600 // of asked
+	answered = 500
 )
 
 // load is a known number of sockets: in all states, which the test itself holds, and those of a few processes.
@@ -44,7 +57,7 @@ type load struct {
 	connected, accepted     []testnet.Socket
 
 	// The series that the processes should be in.
-	serverSeries, clientSeries, workersSeries, serverListenerSeries string
+	serverSeries, clientSeries, workersSeries, serverListenerSeries, serverCgroupSeries, clientRemoteSeries string
 }
 
 func startLoad(t *testing.T) *load {
@@ -54,21 +67,44 @@ func startLoad(t *testing.T) *load {
 		l.states = append(l.states, testnet.States(t, network))
 	}
 
-	l.server = testnet.Start(t, testnet.Process{Name: serverName})
+	dir, cgroup := testnet.Cgroup(t, "e2e.slice/"+unit)
+	l.server = testnet.Start(t, testnet.Process{Name: serverName, Cgroup: dir})
 	l.listener = l.server.Listen("tcp4", loopback, 64)
 	l.client = testnet.Start(t, testnet.Process{Name: clientName, UID: nobody, GID: nobody})
 	l.connected = l.client.Connect(l.listener.Local, connections)
 	l.accepted = l.server.Accept(l.listener, accepted)
+	for _, server := range l.accepted {
+		client := l.peer(server)
+		l.client.Send(client, asked)
+		l.server.Receive(server, read)
+		l.server.Send(server, answered)
+		l.client.Receive(client, answered)
+	}
 
 	l.workers = testnet.Start(t, testnet.Process{Name: workersName})
 	l.workers.Listen("tcp4in6", netip.AddrPort{}, 8)
 	l.workers.Fork(forks)
 
-	server := owner{serverName, userOf(t, l.server.PID)}
+	server, client := owner{serverEscaped, userOf(t, l.server.PID)}, owner{clientEscaped, userOf(t, l.client.PID)}
 	l.serverSeries, l.serverListenerSeries = processSeries(server), listenerSeries(listensAt(l.listener.Local), server)
-	l.clientSeries = processSeries(owner{clientEscaped, userOf(t, l.client.PID)})
+	l.serverCgroupSeries = seriesName("procnetstat_cgroup", map[string]string{"cgroup": cgroup, "systemd_unit": unit})
+	l.clientSeries = processSeries(client)
+	l.clientRemoteSeries = seriesName("procnetstat_remote", map[string]string{
+		"protocol": "tcp", "remote_address": "127.0.0.1", "remote_port": strconv.Itoa(int(l.listener.Local.Port())),
+		"process_name": clientEscaped,
+	})
 	l.workersSeries = processSeries(owner{workersName, userOf(t, l.workers.PID)})
 	return l
+}
+
+// peer returns the client's end of a connection of the server.
+func (l *load) peer(server testnet.Socket) testnet.Socket {
+	l.t.Helper()
+	i := slices.IndexFunc(l.connected, func(client testnet.Socket) bool { return client.Local == server.Remote })
+	if i < 0 {
+		l.t.Fatalf("none of %v is the other end of %v", l.connected, server)
+	}
+	return l.connected[i]
 }
 
 // loopback leaves the choice of the port to the kernel.
@@ -92,20 +128,28 @@ const (
 	closed      = 3
 	newAccepted = 1
 	newWaiting  = 4
+	newAsked    = 700 // bytes on one of those that stay
 )
 
-// change changes the load: the client closes some of the accepted connections and makes new ones, the server accepts one, and
-// the workers end.
+// change changes the load: the client closes some of the accepted connections, sends on another and makes new ones, the server
+// accepts one, and the workers end.
 func (l *load) change() {
 	l.t.Helper()
 	for _, server := range l.accepted[:closed] {
-		i := slices.IndexFunc(l.connected, func(client testnet.Socket) bool { return client.Local == server.Remote })
-		if i < 0 {
-			l.t.Fatalf("none of %v is the other end of %v", l.connected, server)
-		}
-		l.client.Close(l.connected[i])
+		l.client.Close(l.peer(server))
 	}
+	stays := l.accepted[closed]
+	l.client.Send(l.peer(stays), newAsked)
+	l.server.Receive(stays, newAsked)
 	l.server.Accept(l.listener, newAccepted)
 	l.client.Connect(l.listener.Local, newWaiting)
 	l.workers.Stop()
 }
+
+// seriesOfServer are all that count the server's sockets and no others.
+func (l *load) seriesOfServer() []string {
+	return []string{l.serverSeries, l.serverListenerSeries, l.serverCgroupSeries}
+}
+
+// seriesOfClient are all that count the client's sockets and no others.
+func (l *load) seriesOfClient() []string { return []string{l.clientSeries, l.clientRemoteSeries} }

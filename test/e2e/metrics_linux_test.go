@@ -14,8 +14,16 @@ type metrics map[int64]gather
 // gather has the values of one time by series: see seriesName.
 type gather map[string]fields
 
-// fields are by name. All fields of procnetstat and of Telegraf's netstat are integers.
+// fields are by name. All fields of procnetstat and of Telegraf's netstat are integers, but for texts.
 type fields map[string]int64
+
+// texts are the fields of connections that are no integers.
+type texts map[textField]string
+
+type textField struct {
+	time          int64
+	series, field string
+}
 
 func (m metrics) add(time int64, series, field string, value int64) {
 	if m[time] == nil {

@@ -49,7 +49,7 @@ func compareWithNetstat(t *testing.T, program, input string) {
 		if unix := testnet.SS(t, "-x"); len(unix) > 0 {
 			t.Fatalf("there are Unix sockets: %v", unix)
 		}
-		requireFields(t, m.stored, ours, m.before.expect()[hostSeries])
+		requireFields(t, m.stored, ours, m.before.expect("netlink")[hostSeries])
 		requireFields(t, m.stored, ours, m.stored[theirs])
 		if fields := slices.Sorted(maps.Keys(m.stored[theirs])); !slices.Equal(fields, netstatFields) {
 			t.Errorf("inputs.netstat has the fields %v", fields)

@@ -76,25 +76,35 @@ func execdConfig(t *testing.T, program, signal, config string) string {
 // followLoad compares what InfluxDB has with what ss says: of a load, and when it has changed.
 func followLoad(t *testing.T, source string, p *pipeline) {
 	t.Helper()
-	empty := takeSnapshot(t).states()
+	empty := p.measure()
 	l := startLoad(t)
 	m := p.measure()
-	requireStates(t, m.before.states(), empty, l.tcpStates())
+	requireStates(t, m.before.states(), empty.before.states(), l.tcpStates())
 	requireNumbers(t, source, m)
-	requireDrops(t, source, m)
+	requireTraffic(t, source, p, empty, m)
 	requireFields(t, m.stored, l.serverSeries, fields{
 		"processes": 1, "tcp_listen": 1, "tcp_established": connections, // those that it has not accepted count too
+		"tcp_rx_queue": accepted * (asked - read),
 	})
 	requireFields(t, m.stored, l.clientSeries, fields{"processes": 1, "tcp_established": connections})
 	requireFields(t, m.stored, l.workersSeries, fields{"processes": 1 + forks, "tcp_listen": 1})
 	requireFields(t, m.stored, l.serverListenerSeries, fields{
 		"accept_queue": connections - accepted, "tcp_established": connections,
 	})
+	requireFields(t, m.stored, l.serverCgroupSeries, fields{"tcp_listen": 1, "tcp_established": connections})
+	requireFields(t, m.stored, l.clientRemoteSeries, fields{"tcp_established": connections})
+	received := fields{"tcp_bytes_received": accepted * asked}
+	for _, series := range l.seriesOfServer() {
+		requireFieldsOfNetlink(t, source, m.stored, series, received)
+	}
+	for _, series := range l.seriesOfClient() {
+		requireFieldsOfNetlink(t, source, m.stored, series, fields{"tcp_bytes_received": accepted * answered})
+	}
 
 	l.change()
-	m = p.measure()
+	earlier, m := m, p.measure()
 	requireNumbers(t, source, m)
-	requireDrops(t, source, m)
+	requireTraffic(t, source, p, earlier, m)
 	requireFields(t, m.stored, l.serverSeries, fields{
 		"tcp_established": connections - closed + newWaiting, "tcp_close_wait": closed,
 	})
@@ -102,10 +112,28 @@ func followLoad(t *testing.T, source string, p *pipeline) {
 		"accept_queue": connections - accepted - newAccepted + newWaiting, "tcp_close_wait": closed,
 	})
 	requireFields(t, m.stored, l.clientSeries, fields{"tcp_established": connections - closed + newWaiting})
+	for _, series := range l.seriesOfServer() {
+		received := accepted*asked + closed + newAsked // a FIN counts as a byte
+		requireFieldsOfNetlink(t, source, m.stored, series, fields{"tcp_bytes_received": int64(received)})
+	}
 	if series := l.workersSeries; m.stored[series] != nil {
 		t.Errorf("the processes have ended, but there is a series %s: %v", series, m.stored[series])
 	}
 	p.end()
+}
+
+// requireFieldsOfNetlink compares fields that a series should not have from another source.
+func requireFieldsOfNetlink(t *testing.T, source string, g gather, series string, want fields) {
+	t.Helper()
+	if source == "netlink" {
+		requireFields(t, g, series, want)
+		return
+	}
+	for field := range want {
+		if value, found := g[series][field]; found {
+			t.Errorf("%s has %s=%d", series, field, value)
+		}
+	}
 }
 
 // requireStates wants ss to say what is known of the load, and every state to be there.
@@ -121,54 +149,37 @@ func requireStates(t *testing.T, said, empty, added map[string]int) {
 	}
 }
 
-// requireNumbers wants InfluxDB to have what ss says.
+// requireNumbers wants InfluxDB to have what ss says, and all the fields that there should be.
 func requireNumbers(t *testing.T, source string, m measurement) {
 	t.Helper()
-	want := m.before.expect()
-	if source == "procfs" { // it does not tell the limits of accept queues
-		for series, f := range want.measurement("procnetstat_listener") {
-			delete(f, "accept_queue_limit")
-			requireNoField(t, m.stored, series, "accept_queue_limit")
-		}
-	}
-	for _, name := range []string{hostSeries, "procnetstat_process", "procnetstat_listener"} {
+	want := m.before.expect(source)
+	for _, name := range groupMeasurements {
 		requireSeries(t, m.stored, name, want)
+	}
+	for series, f := range m.stored {
+		names := slices.Sorted(slices.Values(slices.Concat(gauges(source, series), counters(source, series))))
+		if got := slices.Sorted(maps.Keys(f)); !slices.Equal(got, names) {
+			t.Errorf("%s has the fields\n%v, expected\n%v", series, got, names)
+		}
 	}
 	requireNothingLost(t, m.stored)
 	requireGather(t, source, m.stored, want[lastMeasurement])
 }
 
-// requireDrops wants the drops of listeners that were made since procnetstat runs. They may grow at any time, so they are to
-// be between what ss says before and after.
-func requireDrops(t *testing.T, source string, m measurement) {
-	t.Helper()
-	before, after := m.before.drops(), m.after.drops()
-	for _, series := range slices.Sorted(maps.Keys(before)) {
-		if source == "procfs" { // which does not tell them
-			requireNoField(t, m.stored, series, "drops")
-			continue
-		}
-		drops, found := m.stored[series]["drops"]
-		if !found || drops < before[series] || drops > after[series] {
-			t.Errorf("%s has the drops %d (%t); ss says %d before and %d after", series, drops, found, before[series], after[series])
-		}
-	}
+// groupMeasurements are those that have groups of sockets.
+var groupMeasurements = []string{
+	hostSeries, "procnetstat_process", "procnetstat_listener", "procnetstat_cgroup", "procnetstat_remote",
 }
 
-func requireNoField(t *testing.T, g gather, series, field string) {
-	t.Helper()
-	if value, found := g[series][field]; found {
-		t.Errorf("%s has %s=%d", series, field, value)
-	}
-}
-
-// requireNothingLost wants every socket of the host to be in the series of a process: none of the load has two names.
+// requireNothingLost wants every socket of the host to be in the series of one process and of one cgroup: none of the load has
+// two names.
 func requireNothingLost(t *testing.T, g gather) {
 	t.Helper()
-	processes := g.measurement("procnetstat_process")
-	for _, field := range slices.Concat(tcpFields, udpFields) {
-		if sum, all := processes.sum(field), g[hostSeries][field]; sum != all {
-			t.Errorf("%s is %d, but %d in all processes together", field, all, sum)
+	for _, measurement := range []string{"procnetstat_process", "procnetstat_cgroup"} {
+		for _, field := range slices.Concat(tcpGauges, udpGauges) {
+			if sum, all := g.measurement(measurement).sum(field), g[hostSeries][field]; sum != all {
+				t.Errorf("%s is %d, but %d in all series of %s together", field, all, sum, measurement)
+			}
 		}
 	}
 }

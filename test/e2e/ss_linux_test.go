@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"os/user"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,29 +16,127 @@ import (
 	"testing"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // snapshot is what ss says of the TCP and UDP sockets of the namespace.
 type snapshot struct {
-	rows   []testnet.Row
-	owners map[int]owner // of all processes that hold one, by process id
+	sockets []socket
+	owners  map[int]owner  // of all processes that hold one, by process id
+	cgroups map[int]string // of the same
+	used    int64          // sockets of any kind, which are more than ss is asked for
+}
+
+// socket is what ss says of one.
+type socket struct {
+	testnet.Row
+	rtt int64  // in microseconds; 0 if there is none
+	did fields // the counters of the socket, since it was made; nil if there are none
 }
 
 // owner is what procnetstat tells processes apart by.
 type owner struct{ name, user string }
 
 // noOwner is that of the sockets that belong to no process.
-var noOwner = owner{"unattributed", "unattributed"}
+var noOwner = owner{unattributed, unattributed}
+
+const unattributed = "unattributed"
 
 func takeSnapshot(t *testing.T) snapshot {
 	t.Helper()
-	s := snapshot{testnet.SS(t, "-t", "-u", "-p", "-m"), map[int]owner{}}
-	for _, row := range s.rows {
+	s := snapshot{owners: map[int]owner{}, cgroups: map[int]string{}, used: readSockstat(t)["sockets_used"]}
+	for _, row := range testnet.SS(t, "-t", "-u", "-p", "-m", "-i") {
+		s.sockets = append(s.sockets, socket{row, rttOf(t, row), countersOf(t, row)})
 		for _, process := range row.Processes {
 			s.owners[process.PID] = owner{escaped(process.Name), userOf(t, process.PID)}
+			s.cgroups[process.PID] = cgroupOf(t, process.PID)
 		}
 	}
 	return s
+}
+
+// readSockstat reads the numbers of the kernel that are fields of the host.
+func readSockstat(t *testing.T) fields {
+	t.Helper()
+	content, err := os.ReadFile("/proc/self/net/sockstat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := int64(os.Getpagesize())
+	found := fields{}
+	for _, number := range []struct {
+		field, pattern string
+		unit           int64
+	}{
+		{"sockets_used", `(?m)^sockets: used (\d+)`, 1},
+		{"tcp_orphan", `(?m)^TCP: .*\borphan (\d+)`, 1},
+		{"tcp_alloc", `(?m)^TCP: .*\balloc (\d+)`, 1},
+		{"tcp_mem_bytes", `(?m)^TCP: .*\bmem (\d+)`, page},
+		{"udp_mem_bytes", `(?m)^UDP: .*\bmem (\d+)`, page},
+	} {
+		match := regexp.MustCompile(number.pattern).FindSubmatch(content)
+		if match == nil {
+			t.Fatalf("%s is not in\n%s", number.field, content)
+		}
+		n, err := strconv.ParseInt(string(match[1]), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[number.field] = n * number.unit
+	}
+	return found
+}
+
+// ssRTT matches milliseconds, of which ss prints six digits.
+var ssRTT = regexp.MustCompile(`\srtt:([0-9.]+)/`)
+
+func rttOf(t *testing.T, row testnet.Row) int64 {
+	t.Helper()
+	match := ssRTT.FindStringSubmatch(row.Line)
+	if match == nil {
+		return 0
+	}
+	milliseconds, err := strconv.ParseFloat(match[1], 64)
+	if err != nil || milliseconds >= 1000 {
+		t.Fatalf("ss does not tell the microseconds of %q (%v)", match[0], err)
+	}
+	return int64(math.Round(1000 * milliseconds))
+}
+
+var ssCounters = map[string]*regexp.Regexp{
+	"tcp_bytes_acked":    regexp.MustCompile(`\sbytes_acked:(\d+)`),
+	"tcp_bytes_received": regexp.MustCompile(`\sbytes_received:(\d+)`),
+	"tcp_segs_out":       regexp.MustCompile(`\ssegs_out:(\d+)`),
+	"tcp_segs_in":        regexp.MustCompile(`\ssegs_in:(\d+)`),
+	"tcp_retrans_segs":   regexp.MustCompile(`\sretrans:\d+/(\d+)`),
+}
+
+// ssInfo matches what ss always says of a TCP socket that is more than an entry in a table, as TIME_WAIT and SYN_RECV are.
+var ssInfo = regexp.MustCompile(`\scwnd:\d`)
+
+func countersOf(t *testing.T, row testnet.Row) fields {
+	t.Helper()
+	switch {
+	case row.Netid == "udp":
+		return fields{"udp_drops": int64(row.Drops)}
+	case row.State == "LISTEN":
+		return fields{"drops": int64(row.Drops)}
+	case !ssInfo.MatchString(row.Line):
+		return nil
+	}
+	did := fields{}
+	for name, pattern := range ssCounters {
+		match := pattern.FindStringSubmatch(row.Line)
+		if match == nil {
+			continue // it is zero
+		}
+		n, err := strconv.ParseInt(match[1], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		did[name] = n
+	}
+	return did
 }
 
 func userOf(t *testing.T, pid int) string {
@@ -50,15 +152,37 @@ func userOf(t *testing.T, pid int) string {
 	return uid
 }
 
-// equal tells whether nothing changed that procnetstat shows, except for drops.
-func (s snapshot) equal(other snapshot) bool {
-	return slices.Equal(s.identities(), other.identities())
+// cgroupOf returns the cgroup of a process: that of version 2, or the first of version 1 that is not the root.
+func cgroupOf(t *testing.T, pid int) string {
+	t.Helper()
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hierarchy := range []string{"0::", `\d+:name=systemd:`, `\d+:memory:`, `\d+:(?:.*,)?cpu(?:,.*)?:`, `\d+:pids:`, `\d+:.*:`} {
+		for _, match := range regexp.MustCompile(`(?m)^`+hierarchy+`(/.*)$`).FindAllSubmatch(content, -1) {
+			if path := match[1]; !bytes.Equal(path, []byte("/")) {
+				return string(path)
+			}
+		}
+	}
+	return "/"
 }
 
-func (s snapshot) identities() []string {
-	var all []string
-	for _, r := range s.rows {
-		all = append(all, fmt.Sprint(r.Netid, r.State, r.Local, r.Remote, r.RecvQ, r.SendQ, r.Inode, r.Processes))
+// equal tells whether nothing changed that procnetstat shows. The counters of sockets that are noisy may differ.
+func (s snapshot) equal(other snapshot, noisy func(owner) bool) bool {
+	return slices.Equal(s.identities(noisy), other.identities(noisy))
+}
+
+func (s snapshot) identities(noisy func(owner) bool) []string {
+	listeners := s.listeners()
+	all := []string{strconv.FormatInt(s.used, 10)}
+	for _, r := range s.sockets {
+		identity := fmt.Sprint(r.Netid, r.State, r.Local, r.Remote, r.RecvQ, r.SendQ, r.Inode, r.Processes, r.Cgroup, r.rtt)
+		if slices.ContainsFunc(s.countsFor(r, listeners), func(o owner) bool { return !noisy(o) }) {
+			identity += fmt.Sprint(r.did)
+		}
+		all = append(all, identity)
 	}
 	slices.Sort(all)
 	return all
@@ -67,60 +191,110 @@ func (s snapshot) identities() []string {
 // states counts the TCP sockets by state.
 func (s snapshot) states() map[string]int {
 	count := map[string]int{}
-	for _, row := range s.rows {
-		if row.Netid == "tcp" {
-			count[row.State]++
+	for _, r := range s.sockets {
+		if r.Netid == "tcp" {
+			count[r.State]++
 		}
 	}
 	return count
 }
 
-// expect returns the series that procnetstat should make of the sockets, with those fields that ss can tell.
-func (s snapshot) expect() gather {
-	want, listeners := gather{}, s.listeners()
-	want.of(hostSeries).zero("tcp_none")
-	ofGather := want.of(lastMeasurement)
-	ofGather.zero("sockets", "unattributed", "folded_series")
-	for _, row := range s.rows {
-		want.of(hostSeries).count(row)
-		ofGather["sockets"]++
-
-		at, cameIn := listeners.of(row)
-		owners := s.ownersOf(row)
-		if len(owners) == 0 {
-			owners = s.ownersOf(listeners[at]...)
-		}
-		if len(owners) == 0 {
-			owners = []owner{noOwner}
-			ofGather["unattributed"]++
-			want.of(processSeries(noOwner)).zero("processes")
-		}
-		for _, o := range owners {
-			want.of(processSeries(o)).count(row)
+// each calls f with each socket and the series that procnetstat should count it in.
+func (s snapshot) each(source string, f func(r socket, series []string)) {
+	listeners := s.listeners()
+	for _, r := range s.sockets {
+		series := []string{hostSeries, cgroupSeries(s.cgroupOf(source, r, listeners))}
+		at, cameIn := listeners.of(r)
+		for _, o := range s.countsFor(r, listeners) {
+			series = append(series, processSeries(o))
+			if !cameIn && wentOut(r) {
+				series = append(series, remoteSeries(r, o))
+			}
 		}
 		if cameIn {
 			for _, o := range s.ownersOf(listeners[at]...) {
-				want.of(listenerSeries(at, o)).countOfListener(row)
+				series = append(series, listenerSeries(at, o))
 			}
 		}
+		slices.Sort(series)
+		f(r, slices.Compact(series))
+	}
+}
+
+// countsFor returns whom a socket counts for: who holds it, or else the listener that it came in through.
+func (s snapshot) countsFor(r socket, all listeners) []owner {
+	owners := s.ownersOf(r)
+	if at, _ := all.of(r); len(owners) == 0 {
+		owners = s.ownersOf(all[at]...)
+	}
+	if len(owners) == 0 {
+		owners = []owner{noOwner}
+	}
+	return owners
+}
+
+// cgroupOf returns the cgroup of a socket: what the kernel says, or the process, if it is in another than the root, or else
+// the listener.
+func (s snapshot) cgroupOf(source string, r socket, all listeners) string {
+	of := func(r socket) string {
+		path := r.Cgroup
+		if source == "procfs" || strings.HasPrefix(path, "unreachable:") { // not known, or to ss only
+			path = ""
+		}
+		if len(r.Processes) > 0 && (path == "" || path == "/") {
+			path = s.cgroups[r.Processes[0].PID]
+		}
+		return path
+	}
+	path := of(r)
+	if at, cameIn := all.of(r); cameIn && len(r.Processes) == 0 && (path == "" || path == "/") {
+		path = cmp.Or(of(all[at][0]), path)
+	}
+	return cmp.Or(path, unattributed)
+}
+
+// wentOut tells whether a socket that did not come in is one end of a connection.
+func wentOut(r socket) bool {
+	return r.Remote.Port() != 0 && (r.Netid == "tcp" || r.State == "ESTABLISHED")
+}
+
+// expect returns the series that procnetstat should make of the sockets, with those fields that ss can tell, but for the
+// counters.
+func (s snapshot) expect(source string) gather {
+	want, rtts := gather{}, map[string][]int64{}
+	ofGather := want.of(lastMeasurement)
+	ofGather.zero("sockets", "unattributed", "folded_series")
+	want.of(hostSeries)["sockets_used"] = s.used
+	s.each(source, func(r socket, series []string) {
+		ofGather["sockets"]++
+		if slices.Contains(series, processSeries(noOwner)) {
+			ofGather["unattributed"]++
+		}
+		for _, name := range series {
+			f := want.of(name)
+			f.zero(gauges(source, name)...)
+			f.count(r, gauges(source, name))
+			if r.State == "ESTABLISHED" && r.rtt > 0 {
+				rtts[name] = append(rtts[name], r.rtt)
+			}
+		}
+	})
+	for _, name := range ofAllNamespaces {
+		delete(want[hostSeries], name)
 	}
 	for _, o := range s.owners {
 		want.of(processSeries(o))["processes"]++
 	}
-	return want
-}
-
-// drops returns the drops of each series of listeners.
-func (s snapshot) drops() fields {
-	drops := fields{}
-	for at, rows := range s.listeners() {
-		for _, row := range rows {
-			for _, o := range s.ownersOf(row) {
-				drops[listenerSeries(at, o)] += int64(row.Drops)
+	for name, times := range rtts {
+		slices.Sort(times)
+		for field, percent := range map[string]int{"tcp_rtt_p50_us": 50, "tcp_rtt_p95_us": 95, "tcp_rtt_max_us": 100} {
+			if slices.Contains(gauges(source, name), field) {
+				rank := (len(times)*percent + 99) / 100
+				want[name][field] = times[rank-1]
 			}
 		}
 	}
-	return drops
+	return want
 }
 
 const hostSeries = "procnetstat"
@@ -135,11 +309,25 @@ func listenerSeries(at netip.AddrPort, o owner) string {
 	})
 }
 
+func remoteSeries(r socket, o owner) string {
+	return seriesName("procnetstat_remote", map[string]string{
+		"protocol": r.Netid, "remote_address": r.Remote.Addr().Unmap().String(), "remote_port": strconv.Itoa(int(r.Remote.Port())),
+		"process_name": o.name,
+	})
+}
+
+func cgroupSeries(path string) string {
+	of := netstat.WorkloadOf(path)
+	return seriesName("procnetstat_cgroup", map[string]string{
+		"cgroup": path, "systemd_unit": of.SystemdUnit, "container_id": of.ContainerID, "pod_uid": of.PodUID,
+	})
+}
+
 // ownersOf returns whom the sockets belong to, each once.
-func (s snapshot) ownersOf(rows ...testnet.Row) []owner {
+func (s snapshot) ownersOf(sockets ...socket) []owner {
 	var owners []owner
-	for _, row := range rows {
-		for _, process := range row.Processes {
+	for _, r := range sockets {
+		for _, process := range r.Processes {
 			if o := s.owners[process.PID]; !slices.Contains(owners, o) {
 				owners = append(owners, o)
 			}
@@ -149,14 +337,14 @@ func (s snapshot) ownersOf(rows ...testnet.Row) []owner {
 }
 
 // listeners are the sockets that listen, by address and port.
-type listeners map[netip.AddrPort][]testnet.Row
+type listeners map[netip.AddrPort][]socket
 
 func (s snapshot) listeners() listeners {
 	l := listeners{}
-	for _, row := range s.rows {
-		if row.State == "LISTEN" {
-			at := listensAt(row.Local)
-			l[at] = append(l[at], row)
+	for _, r := range s.sockets {
+		if r.State == "LISTEN" {
+			at := listensAt(r.Local)
+			l[at] = append(l[at], r)
 		}
 	}
 	return l
@@ -167,33 +355,92 @@ func listensAt(local netip.AddrPort) netip.AddrPort {
 }
 
 // of returns where the listener is that a TCP socket came in through, or is part of.
-func (l listeners) of(row testnet.Row) (at netip.AddrPort, cameIn bool) {
-	if row.Netid != "tcp" {
+func (l listeners) of(r socket) (at netip.AddrPort, cameIn bool) {
+	if r.Netid != "tcp" {
 		return netip.AddrPort{}, false
 	}
-	candidates := []netip.Addr{row.Local.Addr().Unmap()}
-	if row.Local.Addr().Is6() {
+	candidates := []netip.Addr{r.Local.Addr().Unmap()}
+	if r.Local.Addr().Is6() {
 		candidates = append(candidates, netip.IPv6Unspecified())
 	}
-	if row.Local.Addr().Unmap().Is4() {
+	if r.Local.Addr().Unmap().Is4() {
 		candidates = append(candidates, netip.IPv4Unspecified())
 	}
 	for _, addr := range candidates {
-		if at := netip.AddrPortFrom(addr, row.Local.Port()); len(l[at]) > 0 {
+		if at := netip.AddrPortFrom(addr, r.Local.Port()); len(l[at]) > 0 {
 			return at, true
 		}
 	}
 	return netip.AddrPort{}, false
 }
 
-// tcpFields and udpFields are the fields of a group of sockets.
+// The fields of a group of sockets.
 var (
-	tcpFields = []string{
+	tcpGauges = []string{
 		"tcp_established", "tcp_syn_sent", "tcp_syn_recv", "tcp_fin_wait1", "tcp_fin_wait2", "tcp_time_wait", "tcp_close",
 		"tcp_close_wait", "tcp_last_ack", "tcp_listen", "tcp_closing", "tcp_rx_queue", "tcp_tx_queue",
 	}
-	udpFields = []string{"udp_socket", "udp_rx_queue", "udp_tx_queue"}
+	rttGauges   = []string{"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us"}
+	tcpCounters = []string{"tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_out", "tcp_segs_in", "tcp_retrans_segs"}
+	udpGauges   = []string{"udp_socket", "udp_rx_queue", "udp_tx_queue"}
+	udpCounters = []string{"udp_drops"}
 )
+
+// ofAllNamespaces are fields of the host that the kernel counts for all network namespaces together.
+var ofAllNamespaces = []string{"tcp_orphan", "tcp_alloc", "tcp_mem_bytes", "udp_mem_bytes"}
+
+// gauges returns the names of all fields of a series that are no counters.
+func gauges(source, series string) []string {
+	tcp := tcpGauges
+	if source == "netlink" {
+		tcp = slices.Concat(tcpGauges, rttGauges)
+	}
+	both := slices.Concat(tcp, udpGauges)
+	switch measurement, _, _ := strings.Cut(series, ","); measurement {
+	case hostSeries:
+		return slices.Concat(both, []string{"tcp_none", "sockets_used"}, ofAllNamespaces)
+	case "procnetstat_process":
+		return append(both, "processes")
+	case "procnetstat_cgroup":
+		return both
+	case "procnetstat_remote":
+		if isUDP(series) {
+			return udpGauges
+		}
+		return tcp
+	case "procnetstat_listener":
+		if source == "netlink" {
+			return slices.Concat(tcp, []string{"accept_queue", "accept_queue_limit"})
+		}
+		return slices.Concat(tcp, []string{"accept_queue"})
+	default:
+		return []string{"duration_ns", "sockets", "processes", "unattributed", "denied", "folded_series", "interrupted"}
+	}
+}
+
+// counters returns the names of all fields of a series that only grow.
+func counters(source, series string) []string {
+	var tcp, listeners []string
+	if source == "netlink" {
+		tcp, listeners = tcpCounters, []string{"drops"}
+	}
+	switch measurement, _, _ := strings.Cut(series, ","); measurement {
+	case hostSeries, "procnetstat_process", "procnetstat_cgroup":
+		return slices.Concat(tcp, udpCounters)
+	case "procnetstat_remote":
+		if isUDP(series) {
+			return udpCounters
+		}
+		return tcp
+	case "procnetstat_listener":
+		return slices.Concat(tcp, listeners)
+	default:
+		return nil
+	}
+}
+
+// isUDP tells whether a series is of a UDP peer.
+func isUDP(series string) bool { return strings.Contains(series, `,protocol="udp"`) }
 
 func (f fields) zero(names ...string) {
 	for _, name := range names {
@@ -201,34 +448,25 @@ func (f fields) zero(names ...string) {
 	}
 }
 
-// count counts a socket in a group of sockets.
-func (f fields) count(row testnet.Row) {
-	f.zero(tcpFields...)
-	f.zero(udpFields...)
-	f.add(row)
-}
-
-// countOfListener counts a listener or a connection of one.
-func (f fields) countOfListener(row testnet.Row) {
-	f.zero(tcpFields...)
-	f.add(row)
-	if row.State == "LISTEN" {
-		f["accept_queue"] += int64(row.RecvQ)
-		f["accept_queue_limit"] += int64(row.SendQ)
+// count counts a socket in a series that has fields of these names.
+func (f fields) count(r socket, names []string) {
+	add := func(name string, n uint32) {
+		if slices.Contains(names, name) {
+			f[name] += int64(n)
+		}
 	}
-}
-
-func (f fields) add(row testnet.Row) {
 	switch {
-	case row.Netid == "udp":
-		f["udp_socket"]++
-		f["udp_rx_queue"] += int64(row.RecvQ)
-		f["udp_tx_queue"] += int64(row.SendQ)
-	case row.State == "LISTEN":
-		f["tcp_listen"]++
+	case r.Netid == "udp":
+		add("udp_socket", 1)
+		add("udp_rx_queue", r.RecvQ)
+		add("udp_tx_queue", r.SendQ)
+	case r.State == "LISTEN":
+		add("tcp_listen", 1)
+		add("accept_queue", r.RecvQ)
+		add("accept_queue_limit", r.SendQ)
 	default:
-		f["tcp_"+strings.ToLower(row.State)]++
-		f["tcp_rx_queue"] += int64(row.RecvQ)
-		f["tcp_tx_queue"] += int64(row.SendQ)
+		add("tcp_"+strings.ToLower(r.State), 1)
+		add("tcp_rx_queue", r.RecvQ)
+		add("tcp_tx_queue", r.SendQ)
 	}
 }

@@ -42,8 +42,12 @@ const onlyWhenAsked = "1h"
 type telegraf struct {
 	*server
 	file   *os.File
-	unread []byte  // the beginning of a line
-	seen   metrics // in the file
+	unread []byte // the beginning of a line
+
+	// What is in the file.
+	seen   metrics
+	texts  texts
+	points map[int64]map[string]int // by time and series: more than one if tags do not tell them apart
 
 	forgotten int // bytes of the log
 }
@@ -62,7 +66,10 @@ func startTelegraf(t *testing.T, program, flushInterval, inputs string) *telegra
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = file.Close() })
-	return &telegraf{server: startServer(t, program, "--config", configFile), file: file, seen: metrics{}}
+	return &telegraf{
+		server: startServer(t, program, "--config", configFile),
+		file:   file, seen: metrics{}, texts: texts{}, points: map[int64]map[string]int{},
+	}
 }
 
 // gatherAfter waits until there is a gather of a later time, and returns the time of the first. What is called last is the
@@ -102,13 +109,20 @@ func (tg *telegraf) read() {
 		tg.t.Fatal(err)
 	}
 	for _, point := range points {
-		series := seriesName(point.Name(), point.Tags())
+		at, series := point.Time().UnixNano(), seriesName(point.Name(), point.Tags())
+		if tg.points[at] == nil {
+			tg.points[at] = map[string]int{}
+		}
+		tg.points[at][series]++
 		for name, value := range point.Fields() {
-			n, isInteger := value.(int64)
-			if !isInteger {
-				tg.t.Fatalf("%s has %s=%v, which is not an integer", series, name, value)
+			switch v := value.(type) {
+			case int64:
+				tg.seen.add(at, series, name, v)
+			case string:
+				tg.texts[textField{at, series, name}] = v
+			default:
+				tg.t.Fatalf("%s has %s=%v, which is a %T", series, name, value, value)
 			}
-			tg.seen.add(point.Time().UnixNano(), series, name, n)
 		}
 	}
 }

@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// All measurements of all protocols, with the connections twice: with tags that tell those of the Internet protocols apart, and
+// with the default tags.
+const everything = `
+[[inputs.procnetstat]]
+  source = %[1]q
+  measurements = ["host", "process", "listener", "cgroup", "remote", "connection", "gather"]
+  protocols = ["tcp", "udp", "raw", "icmp", "unix"]
+  connection_tags = ["protocol", "state", "src", "src_port", "dest", "dest_port", "process_name", "user"]
+[[inputs.procnetstat]]
+  source = %[1]q
+  measurements = ["connection"]
+  protocols = ["tcp", "udp", "raw", "icmp", "unix"]
+  name_override = "` + defaultTags + `"
+`
+
+const (
+	connectionMeasurement = "procnetstat_connection"
+	defaultTags           = "default_tags"
+)
+
+// Everything that the plugin can emit gets into InfluxDB: no field has two types, and there is a point for every socket.
+func TestAllMeasurements(t *testing.T) {
+	for _, source := range []string{"netlink", "procfs"} {
+		t.Run(source, func(t *testing.T) {
+			setUp(t)
+			program := customTelegraf(t)
+			testnet.Isolate(t, func() {
+				p := startPipeline(t, program, fmt.Sprintf(everything, source), lastMeasurement, defaultTags)
+				startLoad(t)
+				sockets := map[string]int{"unix": len(testnet.Unix(t))}
+				for _, s := range slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets) {
+					sockets[protocolOf(s.Protocol, s.Local.Addr().Is4())]++
+				}
+				m := p.measure()
+				for _, s := range m.before.sockets {
+					sockets[protocolOf(s.Netid, s.Local.Addr().Is4())]++
+				}
+
+				for _, at := range m.gathers {
+					requirePoints(t, p.telegraf.points[at], sockets)
+				}
+				requireConnections(t, source, m, sockets)
+				requireFields(t, m.stored, hostSeries, m.before.expect(source)[hostSeries])
+				requireFields(t, m.stored, hostSeries, fields{
+					"unix_socket": int64(sockets["unix"]), "raw_socket": int64(sockets["raw4"] + sockets["raw6"]),
+					"icmp_socket": int64(sockets["icmp4"] + sockets["icmp6"]),
+				})
+				p.end("state", "src", "dest", "name")
+			})
+		})
+	}
+}
+
+// protocolOf returns what procnetstat calls the protocol that is called tcp, tcp6, raw, icmp6, … by others.
+func protocolOf(name string, isIPv4 bool) string {
+	if isIPv4 {
+		return strings.TrimSuffix(name, "6") + "4"
+	}
+	return strings.TrimSuffix(name, "6") + "6"
+}
+
+// requirePoints wants a gather to have as many points of each protocol as there are sockets.
+func requirePoints(t *testing.T, points, sockets map[string]int) {
+	t.Helper()
+	got := map[string]int{}
+	for series, n := range points {
+		if name, _, _ := strings.Cut(series, ","); name == connectionMeasurement || name == defaultTags {
+			_, value, _ := strings.Cut(series, `,protocol="`)
+			protocol, _, _ := strings.Cut(value, `"`)
+			got[protocol] += n
+		}
+	}
+	if !maps.Equal(got, sockets) {
+		t.Errorf("there are the points %v, expected %v", got, sockets)
+	}
+}
+
+// requireConnections wants InfluxDB to have a point for each TCP and UDP socket, with what ss says of it. It has fewer points
+// than there are Unix sockets, which no tags tell apart.
+func requireConnections(t *testing.T, source string, m measurement, sockets map[string]int) {
+	t.Helper()
+	want := gather{}
+	for _, s := range m.before.sockets {
+		f := want.of(m.before.connectionSeries(s))
+		f["inode"], f["rx_queue"], f["tx_queue"] = int64(s.Inode), int64(s.RecvQ), int64(s.SendQ)
+		if source == "procfs" && s.State == "LISTEN" {
+			f["tx_queue"] = 0 // it does not tell the limits of accept queues
+		}
+		if source == "netlink" && s.Netid == "tcp" && s.did != nil && s.State != "LISTEN" {
+			f["rtt_us"] = s.rtt
+			f["bytes_received"] = s.did["tcp_bytes_received"]
+		}
+	}
+	got, points := m.stored.measurement(connectionMeasurement), map[string]int{}
+	for series := range got {
+		for _, protocol := range []string{"raw", "icmp", "unix"} {
+			if strings.Contains(series, `,protocol="`+protocol) {
+				delete(got, series)
+				points[protocol]++
+			}
+		}
+	}
+	for _, protocol := range []string{"raw", "icmp"} {
+		if n := sockets[protocol+"4"] + sockets[protocol+"6"]; points[protocol] != n {
+			t.Errorf("there are %d points of %s sockets, expected %d", points[protocol], protocol, n)
+		}
+	}
+	requireSeries(t, got, connectionMeasurement, want)
+}
+
+// connectionSeries returns the series of a TCP or UDP socket.
+func (s snapshot) connectionSeries(r socket) string {
+	owner := s.countsFor(r, s.listeners())[0]
+	state := strings.ReplaceAll(strings.ToLower(r.State), "_", "-")
+	if state == "close" {
+		state = "closed"
+	}
+	return seriesName(connectionMeasurement, map[string]string{
+		"protocol": protocolOf(r.Netid, r.Local.Addr().Is4()), "state": state,
+		"src": r.Local.Addr().Unmap().String(), "src_port": strconv.Itoa(int(r.Local.Port())),
+		"dest": r.Remote.Addr().Unmap().String(), "dest_port": strconv.Itoa(int(r.Remote.Port())),
+		"process_name": owner.name, "user": owner.user,
+	})
+}

@@ -1,0 +1,45 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// A process has a name with all in it that the line protocol, InfluxQL or a terminal takes for something else, and a byte that
+// is not UTF-8. It is one series in InfluxDB, under a name that is recognised, and that can be asked for.
+func TestProcessNameOfAnyBytes(t *testing.T) {
+	setUp(t)
+	program := customTelegraf(t)
+	testnet.Isolate(t, func() {
+		process := testnet.Start(t, testnet.Process{Name: serverName})
+		listener := process.Listen("tcp4", loopback, 1)
+		process.Connect(listener.Local, 1)
+		p := startPipeline(t, program, pluginConfig("netlink"), lastMeasurement)
+
+		const recognised = `a,b=c d\x0a"é\xff`
+		for _, measurement := range []string{"procnetstat_process", "procnetstat_listener"} {
+			asked := strings.ReplaceAll(recognised, `\`, `\\`)
+			found := p.influx.query(`SELECT tcp_listen FROM ` + measurement + ` WHERE process_name = '` + asked + `' GROUP BY *`)
+			if len(found) != 1 || found[0].Tags["process_name"] != recognised {
+				t.Fatalf("asked for %s by the name %s, InfluxDB has %v", measurement, recognised, found)
+			}
+			if listening := p.influx.integer(found[0].Values[0][1]); listening != 1 {
+				t.Errorf("%s has tcp_listen=%d, expected 1", measurement, listening)
+			}
+		}
+		var all []string
+		for _, s := range p.influx.query(`SHOW TAG VALUES FROM procnetstat_process WITH KEY = process_name`) {
+			for _, row := range s.Values {
+				if name, _ := row[1].(string); strings.HasPrefix(name, "a") {
+					all = append(all, name)
+				}
+			}
+		}
+		if len(all) != 1 || all[0] != recognised {
+			t.Errorf("there are the names %q, expected %q alone", all, recognised)
+		}
+		p.end()
+	})
+}
