@@ -21,14 +21,14 @@ const everything = `
   connection_tags = ["protocol", "state", "src", "src_port", "dest", "dest_port", "process_name", "user"]
 [[inputs.procnetstat]]
   source = %[1]q
-  measurements = ["connection"]
+  measurements = ["connection", "gather"]
   protocols = ["tcp", "udp", "raw", "icmp", "unix"]
-  name_override = "` + defaultTags + `"
+  name_suffix = "` + defaultTags + `"
 `
 
 const (
 	connectionMeasurement = "procnetstat_connection"
-	defaultTags           = "default_tags"
+	defaultTags           = "_with_default_tags"
 )
 
 // Everything that the plugin can emit gets into InfluxDB: no field has two types, and there is a point for every socket.
@@ -38,7 +38,7 @@ func TestAllMeasurements(t *testing.T) {
 			setUp(t)
 			program := customTelegraf(t)
 			testnet.Isolate(t, func() {
-				p := startPipeline(t, program, fmt.Sprintf(everything, source), lastMeasurement, defaultTags)
+				p := startPipeline(t, program, fmt.Sprintf(everything, source), lastMeasurement, lastMeasurement+defaultTags)
 				startLoad(t)
 				sockets := map[string]int{"unix": len(testnet.Unix(t))}
 				for _, s := range slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets) {
@@ -77,7 +77,7 @@ func requirePoints(t *testing.T, points, sockets map[string]int) {
 	t.Helper()
 	got := map[string]int{}
 	for series, n := range points {
-		if name, _, _ := strings.Cut(series, ","); name == connectionMeasurement || name == defaultTags {
+		if name, _, _ := strings.Cut(series, ","); strings.HasPrefix(name, connectionMeasurement) {
 			_, value, _ := strings.Cut(series, `,protocol="`)
 			protocol, _, _ := strings.Cut(value, `"`)
 			got[protocol] += n

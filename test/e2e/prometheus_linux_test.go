@@ -86,19 +86,18 @@ func requireScraped(t *testing.T, tg *telegraf, prometheus *server) {
 		prometheus.check()
 		scraped = prometheusSamples(t)
 		tg.read()
-		return slices.ContainsFunc(slices.Collect(maps.Keys(tg.seen)), func(at int64) bool {
-			want, got := prometheusNames(t, tg.seen[at]), scraped[inMilliseconds(at)]
-			return len(want) > 0 && maps.EqualFunc(want, got, maps.Equal)
-		})
+		for at, want := range prometheusNames(t, tg.seen) {
+			if want[hostSeries+"_tcp_listen"] != nil && maps.EqualFunc(want, scraped[at], maps.Equal) {
+				return true
+			}
+		}
+		return false
 	})
 	newest := slices.Max(slices.Collect(maps.Keys(scraped)))
-	tg.gatherAfter(newest+millisecond, lastMeasurement) // until then the file may have less than Prometheus
-	gathers := metrics{}
-	for at, g := range tg.seen {
-		if named := prometheusNames(t, g); len(named) > 0 { // of two inputs in one millisecond
-			gathers[inMilliseconds(at)] = named
-		}
+	for _, last := range []string{lastMeasurement, lastMeasurement + defaultTags} {
+		tg.gatherAfter(newest+millisecond, last) // until then the file may have less than Prometheus
 	}
+	gathers := prometheusNames(t, tg.seen)
 	for at, samples := range scraped {
 		for name, sample := range samples {
 			if want, found := gathers[at][name]; !found || !maps.Equal(sample, want) {
@@ -110,33 +109,31 @@ func requireScraped(t *testing.T, tg *telegraf, prometheus *server) {
 
 const millisecond = int64(time.Millisecond)
 
-// inMilliseconds cuts a time as Prometheus does.
-func inMilliseconds(nanoseconds int64) int64 { return nanoseconds / millisecond * millisecond }
-
-// prometheusNames gives the values of a gather the names that they have in Prometheus, which has no fields but metrics. No two
-// may have the same.
-func prometheusNames(t *testing.T, g gather) gather {
+// prometheusNames gives all values the names and times that they have in Prometheus, which has no fields but metrics, and
+// milliseconds. No two may have the same.
+func prometheusNames(t *testing.T, all metrics) metrics {
 	t.Helper()
-	named := gather{}
-	for series, f := range g {
-		if isOfConnections(series) {
-			continue
-		}
-		measurement, _, _ := strings.Cut(series, ",")
-		for field, value := range f {
-			name := measurement + "_" + field + strings.TrimPrefix(series, measurement)
-			if named[name] != nil {
-				t.Fatalf("two fields have the name %s", name)
+	named := metrics{}
+	for at, g := range all {
+		at = at / millisecond * millisecond
+		for series, f := range g {
+			if isOfConnections(series) {
+				continue
 			}
-			named[name] = fields{"value": value}
+			measurement, _, _ := strings.Cut(series, ",")
+			for field, value := range f {
+				name := measurement + "_" + field + strings.TrimPrefix(series, measurement)
+				if named[at][name] != nil {
+					t.Fatalf("two fields have the name %s", name)
+				}
+				named.add(at, name, "value", value)
+			}
 		}
 	}
 	return named
 }
 
-func isOfConnections(series string) bool {
-	return strings.HasPrefix(series, connectionMeasurement) || strings.HasPrefix(series, defaultTags)
-}
+func isOfConnections(series string) bool { return strings.HasPrefix(series, connectionMeasurement) }
 
 // prometheusSamples returns the samples that Prometheus has of us.
 func prometheusSamples(t *testing.T) metrics {

@@ -11,9 +11,12 @@ import (
 // allConnectionTags are the names in the option connection_tags. Those that are not chosen are fields, but for the last
 // six.
 var allConnectionTags = []string{
-	"protocol", "state", "src", "src_port", "dest", "dest_port", tagPID,
+	"protocol", "state", "src", "src_port", "dest", "dest_port", "inode", "name", tagPID,
 	tagProcessName, tagUser, tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup,
 }
+
+// defaultConnectionTags tell IP sockets apart: of points with the same tags and time, InfluxDB keeps one.
+var defaultConnectionTags = []string{tagProcessName, "protocol", "src", "src_port", "dest", "dest_port"}
 
 // connectionMeasurement is procnetstat_connection: a point for every socket, with the names of procstat_socket.
 type connectionMeasurement struct {

@@ -38,7 +38,7 @@ func TestInitErrors(t *testing.T) {
 		{`process_tags = ["name"]`, `process_tags: "name" is not one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup`},
 		{`process_tags = []`, `process_tags: an empty list given, at least one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup is needed`},
 		{`max_series = 0`, `max_series: 0 given, 1 or more allowed`},
-		{`connection_tags = ["rtt"]`, `connection_tags: "rtt" is not one of protocol, state, src, src_port, dest, dest_port, pid, process_name, user, systemd_unit, container_id, pod_uid, cgroup`},
+		{`connection_tags = ["rtt"]`, `connection_tags: "rtt" is not one of protocol, state, src, src_port, dest, dest_port, inode, name, pid, process_name, user, systemd_unit, container_id, pod_uid, cgroup`},
 		{`remote_prefix_v4 = 33`, `remote_prefix_v4: 33 given, 0 to 32 allowed`},
 		{`remote_prefix_v6 = -1`, `remote_prefix_v6: -1 given, 0 to 128 allowed`},
 		{`process_include = ["[a"]`, `process_include, process_exclude: unexpected end of input`},

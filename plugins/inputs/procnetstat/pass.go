@@ -100,6 +100,7 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 		if len(o.owners) == 0 {
 			o.owners = l.owners
 		}
+		// Where cgroup v1 is used, all sockets are in the root of v2: that says less than the listener's process.
 		if o.cgroup == nil || o.cgroup.path == "/" && len(held) == 0 && l.cgroup != nil {
 			o.cgroup = l.cgroup
 		}

@@ -151,7 +151,7 @@ func (p *ProcNetStat) setDefaults() {
 		p.ProcessTags = []string{tagProcessName, tagUser}
 	}
 	if p.ConnectionTags == nil {
-		p.ConnectionTags = []string{tagProcessName, "protocol"}
+		p.ConnectionTags = slices.Clone(defaultConnectionTags)
 	}
 	if p.Measurements == nil {
 		p.Measurements = slices.DeleteFunc(slices.Clone(defaultMeasurements), func(name string) bool {
