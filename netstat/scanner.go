@@ -236,11 +236,14 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	}
 }
 
-// leavesOut tells whether the socket is a connection that config.Connections does not want. What the kernel has filtered
-// passes.
+// leavesOut tells whether the socket is a connection that config.Connections does not want. Where the kernel runs the filter
+// it is not looked at again.
 func (s *Scanner) leavesOut(socket *Socket) bool {
-	return s.config.Connections != nil && socket.Transport == TransportTCP && socket.State != TCPListen &&
-		!s.config.Connections.Wants(socket)
+	if s.config.Connections == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
+		return false
+	}
+	byKernel := s.bytecode != nil && s.SourceOf(TransportTCP) == SourceNetlink
+	return !byKernel && !s.config.Connections.Wants(socket)
 }
 
 // each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to

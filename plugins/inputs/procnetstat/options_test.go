@@ -30,6 +30,7 @@ func TestInitErrors(t *testing.T) {
 		{`measurements = ["host", "host"]`, `measurements: "host" given twice`},
 		{"measurements = [\"process\"]\nowners = \"none\"", `measurements: "process" given, which has no content with owners = "none"`},
 		{"measurements = [\"listener\"]\nprotocols = [\"udp\"]", `measurements: "listener" given, which has no content without "tcp" in protocols`},
+		{"owners = \"none\"\nuser_exclude = [\"root\"]", `process_include, process_exclude, user_include, user_exclude: one given with owners = "none", where no process is known; leave them out or choose another way to find owners`},
 		{`protocols = ["tcp6"]`, `protocols: "tcp6" is not one of tcp, udp, udplite, raw, icmp, unix`},
 		{`protocols = ["tcp", "tcp"]`, `protocols: "tcp" given twice`},
 		{`protocols = []`, `protocols: an empty list given, at least one of tcp, udp, udplite, raw, icmp, unix is needed`},

@@ -50,41 +50,41 @@ func newOwners(filter ownerFilter, groups *cgroups) *owners {
 }
 
 // begin opens a pass, and forgets the processes that had no sockets in the last one.
-func (os *owners) begin() {
-	for process, o := range os.known {
-		if o.pass != os.pass {
-			delete(os.known, process)
+func (all *owners) begin() {
+	for process, o := range all.known {
+		if o.pass != all.pass {
+			delete(all.known, process)
 		}
 		o.counted = false
 	}
-	os.pass++
-	os.last = nil
+	all.pass++
+	all.last = nil
 }
 
-func (os *owners) of(process *netstat.Process) *owner {
-	if os.last != nil && os.last.process == process {
-		return os.last
+func (all *owners) of(process *netstat.Process) *owner {
+	if all.last != nil && all.last.process == process {
+		return all.last
 	}
-	o := os.known[process]
+	o := all.known[process]
 	if o == nil {
 		o = &owner{process: process, name: tagValue(process.Name)}
-		o.wanted = os.filter.wants(o.name, func() string { return os.userOf(process) })
-		os.known[process] = o
+		o.wanted = all.filter.wants(o.name, func() string { return all.userOf(process) })
+		all.known[process] = o
 	}
-	o.pass = os.pass
-	os.last = o
+	o.pass = all.pass
+	all.last = o
 	return o
 }
 
 // tagValues returns the values of the tags, which are names in allProcessTags.
-func (os *owners) tagValues(o *owner, names []string) []string {
+func (all *owners) tagValues(o *owner, names []string) []string {
 	values := make([]string, len(names))
 	for i, name := range names {
 		switch name {
 		case tagProcessName:
 			values[i] = o.name
 		case tagUser:
-			values[i] = os.userOf(o.process)
+			values[i] = all.userOf(o.process)
 		case tagPID:
 			values[i] = strconv.Itoa(o.process.PID)
 		case tagExe:
@@ -92,26 +92,26 @@ func (os *owners) tagValues(o *owner, names []string) []string {
 		case tagCmdline:
 			values[i] = tagValue(strings.Join(o.process.Cmdline(), " "))
 		case tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup:
-			values[i] = os.groups.ofProcess(o.process).tag(name)
+			values[i] = all.groups.ofProcess(o.process).tag(name)
 		}
 	}
 	return values
 }
 
 // userOf returns the name of the user that the process runs as, or the number of one that has no name.
-func (os *owners) userOf(process *netstat.Process) string {
+func (all *owners) userOf(process *netstat.Process) string {
 	uid, known := process.UID()
 	if !known {
 		return "unknown" // it has ended since its descriptors were read
 	}
-	name, known := os.users[uid]
+	name, known := all.users[uid]
 	if !known {
 		name = strconv.FormatUint(uint64(uid), 10)
 		if u, err := user.LookupId(name); err == nil {
 			name = u.Username
 		}
 		name = tagValue(name)
-		os.users[uid] = name
+		all.users[uid] = name
 	}
 	return name
 }

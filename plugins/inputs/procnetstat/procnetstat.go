@@ -126,6 +126,10 @@ func (p *ProcNetStat) Init() error {
 	if p.filters, err = p.newFilters(); err != nil {
 		return err
 	}
+	if p.filters.owner.active && p.scan.Owners == netstat.OwnersNone {
+		return errors.New(`process_include, process_exclude, user_include, user_exclude: one given with owners = "none", ` +
+			"where no process is known; leave them out or choose another way to find owners")
+	}
 	if !slices.Contains(p.Measurements, measureHost) {
 		p.scan.Connections = p.filters.socket.addresses // nobody looks at what it leaves out
 	}
@@ -173,7 +177,10 @@ func (p *ProcNetStat) lacks(measurement string) string {
 
 func (p *ProcNetStat) initScan() error {
 	p.scan = netstat.ScannerConfig{
-		ProcRoot: procRoot(), TCPInfo: true, UnixPaths: slices.Contains(p.Measurements, measureConnection), Warn: func(err error) { p.Log.Warn(err) },
+		ProcRoot:  procRoot(),
+		TCPInfo:   true,
+		UnixPaths: slices.Contains(p.Measurements, measureConnection),
+		Warn:      func(err error) { p.Log.Warn(err) },
 	}
 	var err error
 	if p.scan.Source, err = netstat.ParseSource(p.Source); err != nil {

@@ -19,7 +19,8 @@ type remoteMeasurement struct {
 
 type remote struct {
 	transport   netstat.Transport
-	addr        netip.AddrPort
+	network     netip.Prefix
+	port        uint16
 	processName string
 }
 
@@ -39,7 +40,7 @@ func (m *remoteMeasurement) observe(o *observation) {
 	if !wentOut(o) {
 		return
 	}
-	r := remote{transport: o.Transport, addr: netip.AddrPortFrom(m.mask(o.Remote.Addr().Unmap()), o.Remote.Port())}
+	r := remote{transport: o.Transport, network: m.network(o.Remote.Addr().Unmap()), port: o.Remote.Port()}
 	switch {
 	case !m.withOwners:
 		m.seriesOf(r).count(o)
@@ -60,28 +61,22 @@ func wentOut(o *observation) bool {
 	if o.Transport == netstat.TransportTCP {
 		return o.listener == nil && o.HasPeer()
 	}
-	return goesOut(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
+	return hasPeers(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
 }
 
-func (m *remoteMeasurement) mask(addr netip.Addr) netip.Addr {
-	length := m.prefixV6
-	if addr.Is4() {
-		length = m.prefixV4
+// network returns the network that stands for the peer: of the peer alone, if all bits of its address are told apart.
+func (m *remoteMeasurement) network(peer netip.Addr) netip.Prefix {
+	bits := m.prefixV6
+	if peer.Is4() {
+		bits = m.prefixV4
 	}
-	if length == addr.BitLen() {
-		return addr
-	}
-	prefix, err := addr.Prefix(length)
-	if err != nil {
-		return addr // not of a length that Init lets through
-	}
-	return prefix.Addr()
+	return netip.PrefixFrom(peer, bits).Masked()
 }
 
 func (m *remoteMeasurement) seriesOf(r remote) *series {
 	s := m.found[r]
 	if s == nil {
-		values := []string{r.transport.String(), m.show(r.addr.Addr()), strconv.Itoa(int(r.addr.Port()))}
+		values := []string{r.transport.String(), showNetwork(r.network), strconv.Itoa(int(r.port))}
 		if m.withOwners {
 			values = append(values, r.processName)
 		}
@@ -91,16 +86,11 @@ func (m *remoteMeasurement) seriesOf(r remote) *series {
 	return s
 }
 
-// show returns the address, or the network if not all of its bits are told apart.
-func (m *remoteMeasurement) show(addr netip.Addr) string {
-	length := m.prefixV6
-	if addr.Is4() {
-		length = m.prefixV4
+func showNetwork(network netip.Prefix) string {
+	if network.IsSingleIP() {
+		return network.Addr().String()
 	}
-	if length == addr.BitLen() {
-		return addr.String()
-	}
-	return netip.PrefixFrom(addr, length).String()
+	return network.String()
 }
 
 func (m *remoteMeasurement) emit(to emission) {
@@ -108,7 +98,7 @@ func (m *remoteMeasurement) emit(to emission) {
 		of := to
 		of.read = protocolSet{}
 		for transport := range to.read { // those of other protocols would always be zero
-			if name := s.tags["protocol"]; name == transport.String() || name == other && goesOut(transport) {
+			if name := s.tags["protocol"]; name == transport.String() || name == other && hasPeers(transport) {
 				of.read[transport] = true
 			}
 		}
@@ -119,8 +109,8 @@ func (m *remoteMeasurement) emit(to emission) {
 	clear(m.found)
 }
 
-// goesOut tells whether the transport has connections that go out.
-func goesOut(transport netstat.Transport) bool {
+// hasPeers tells whether the measurement is about the transport.
+func hasPeers(transport netstat.Transport) bool {
 	return transport == netstat.TransportTCP || transport == netstat.TransportUDP || transport == netstat.TransportUDPLite
 }
 

@@ -128,7 +128,7 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		case s.total == traffic{} || now.Sub(s.seen) > counterMemory:
 			delete(set.byKey, key)
 		default:
-			s.stats.rtts = rtts{}
+			s.stats.rtts = rtts{} // gives back their memory
 			idle = append(idle, s)
 		}
 	}
