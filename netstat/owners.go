@@ -10,12 +10,22 @@ type OwnerMethod uint8
 
 // The ways to find the processes behind the sockets.
 const (
-	OwnersAuto   OwnerMethod = iota // the best way that works
-	OwnersProcfs                    // reading the links in /proc/<pid>/fd
-	OwnersNone                      // not at all
+	// OwnersAuto is the first of OwnersBPF and OwnersProcfs that works.
+	OwnersAuto OwnerMethod = iota
+	// OwnersBPF has the kernel go through the descriptors of all processes (a BPF iterator, iter/task_file), which costs
+	// less than a tenth of reading the links. It takes Linux 5.11 with BTF, CAP_BPF and CAP_PERFMON, amd64 or arm64, and
+	// a ScannerConfig.ProcRoot of the initial PID namespace, in which the reader is too.
+	OwnersBPF
+	// OwnersProcfs reads the links in /proc/<pid>/fd. To see those of other users it takes CAP_SYS_PTRACE and
+	// CAP_DAC_READ_SEARCH.
+	OwnersProcfs
+	// OwnersNone does not look for them.
+	OwnersNone
 )
 
-var ownerMethodNames = [...]string{OwnersAuto: "auto", OwnersProcfs: "procfs", OwnersNone: "none"}
+var ownerMethodNames = [...]string{
+	OwnersAuto: "auto", OwnersBPF: "bpf", OwnersProcfs: "procfs", OwnersNone: "none",
+}
 
 // String returns the method's name, and OwnerMethod(n) for a number that is no method.
 func (m OwnerMethod) String() string { return enumName("OwnerMethod", int(m), ownerMethodNames[:]) }
@@ -37,70 +47,6 @@ type ownerFinder interface {
 type ownerStats struct {
 	processes int // that hold a socket
 	denied    int // processes whose descriptors may not be read
-}
-
-// ownerTable says which processes hold a socket. It is filled anew for every scan, in the room that it already has.
-type ownerTable struct {
-	chains map[uint64]chain // by inode
-	links  []link
-}
-
-// chain is the list of a socket's holders in ownerTable.links, in the order in which they were found.
-type chain struct{ head, tail int32 }
-
-type link struct {
-	process *Process
-	next    int32 // index of the next holder's link; 0: this is the last, as links[0] is nobody's
-}
-
-func (t *ownerTable) clear() {
-	if t.chains == nil {
-		t.chains = make(map[uint64]chain)
-	}
-	clear(t.chains)
-	clear(t.links)
-	t.links = append(t.links[:0], link{})
-}
-
-// add records that the process holds the sockets. It is called once for every process.
-func (t *ownerTable) add(p *Process, inodes []uint64) {
-	for _, inode := range inodes {
-		c, held := t.chains[inode]
-		if held && t.links[c.tail].process == p {
-			continue // a duplicate of a descriptor: dup(2)
-		}
-		last := int32(len(t.links))
-		t.links = append(t.links, link{process: p})
-		if held {
-			t.links[c.tail].next = last
-			c.tail = last
-		} else {
-			c = chain{head: last, tail: last}
-		}
-		t.chains[inode] = c
-	}
-}
-
-func (t *ownerTable) appendOwners(owners []*Process, inode uint64) []*Process {
-	if inode == 0 {
-		return owners
-	}
-	for i := t.chains[inode].head; i != 0; i = t.links[i].next {
-		owners = append(owners, t.links[i].process)
-	}
-	return owners
-}
-
-// first returns the process that was found first to hold the socket, or nil.
-func (t *ownerTable) first(inode uint64) *Process {
-	if inode == 0 {
-		return nil
-	}
-	c, held := t.chains[inode]
-	if !held {
-		return nil
-	}
-	return t.links[c.head].process
 }
 
 // noOwners is the way to find no processes.

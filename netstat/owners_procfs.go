@@ -48,9 +48,9 @@ func (w *fdWalk) refresh(table *ownerTable) (ownerStats, error) {
 		if process == nil {
 			return
 		}
-		stats.processes++
 		table.add(process, inodes)
 	})
+	stats.processes = w.processes.count
 	return stats, errors.Join(err, failed)
 }
 

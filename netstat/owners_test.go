@@ -57,7 +57,7 @@ func TestOwnerTableDoesNotAllocate(t *testing.T) {
 }
 
 func TestOwnerMethod(t *testing.T) {
-	for method, name := range map[OwnerMethod]string{OwnersAuto: "auto", OwnersProcfs: "procfs", OwnersNone: "none"} {
+	for method, name := range map[OwnerMethod]string{OwnersAuto: "auto", OwnersBPF: "bpf", OwnersProcfs: "procfs", OwnersNone: "none"} {
 		require.Equal(t, name, method.String())
 		got, err := ParseOwnerMethod(name)
 		require.NoError(t, err)
@@ -65,5 +65,5 @@ func TestOwnerMethod(t *testing.T) {
 	}
 	require.Equal(t, "OwnerMethod(200)", OwnerMethod(200).String())
 	_, err := ParseOwnerMethod("Procfs")
-	require.EqualError(t, err, `"Procfs" is not one of auto, procfs, none`)
+	require.EqualError(t, err, `"Procfs" is not one of auto, bpf, procfs, none`)
 }

@@ -91,6 +91,7 @@ type processCache struct {
 	root      string
 	processes map[int]*Process
 	scan      uint64
+	count     int // processes that were asked for in this scan
 	buf       [4 << 10]byte
 }
 
@@ -99,7 +100,10 @@ func newProcessCache(root string) *processCache {
 }
 
 // begin opens a scan: every process that is not asked for until end is forgotten.
-func (c *processCache) begin() { c.scan++ }
+func (c *processCache) begin() {
+	c.scan++
+	c.count = 0
+}
 
 func (c *processCache) end() {
 	for pid, p := range c.processes {
@@ -109,19 +113,27 @@ func (c *processCache) end() {
 	}
 }
 
-// get returns the process with the pid, or nil if it has gone. The kernel gives a pid to another process sooner or later,
-// and a process can become another program: both are told by what /proc/<pid>/stat says.
+// get returns the process with the pid, or nil if it has gone.
 func (c *processCache) get(dir *procDir, pid int) *Process {
 	stat, err := c.stat(dir, pid)
 	if err != nil {
 		return nil
 	}
+	return c.see(pid, stat.startTime, stat.name)
+}
+
+// see returns the process with the pid. The kernel gives a pid to another process sooner or later, and a process can become
+// another program: both are told by the start time and the name.
+func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	p := c.processes[pid]
-	if p == nil || p.StartTime != stat.startTime || p.Name != string(stat.name) {
-		p = &Process{PID: pid, StartTime: stat.startTime, Name: string(stat.name), root: c.root}
+	if p == nil || p.StartTime != startTime || p.Name != string(name) {
+		p = &Process{PID: pid, StartTime: startTime, Name: string(name), root: c.root}
 		c.processes[pid] = p
 	}
-	p.seen = c.scan
+	if p.seen != c.scan {
+		p.seen = c.scan
+		c.count++
+	}
 	return p
 }
 

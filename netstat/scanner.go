@@ -135,32 +135,69 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	s.bytecode = config.Connections.bytecode()
 	s.diagNetNS, s.procNetNS = threadNetNS(config.ProcRoot), processNetNS(config.ProcRoot)
 
-	switch config.Owners {
-	case OwnersAuto, OwnersProcfs:
-		s.finder, s.stats.Owners = newFDWalk(config.ProcRoot), OwnersProcfs
-		s.socket.table = &s.owners
-	case OwnersNone:
-		s.finder, s.stats.Owners = noOwners{}, OwnersNone
-	default:
+	if int(config.Owners) >= len(ownerMethodNames) {
 		return nil, fmt.Errorf("%s is no way to find owners", config.Owners)
 	}
-
-	switch config.Source {
-	case SourceAuto, SourceNetlink, SourceProcfs:
-	default:
+	if int(config.Source) >= len(sourceNames) {
 		return nil, fmt.Errorf("%s is no source", config.Source)
 	}
+	s.openFinder()
 	s.stats.Source = SourceProcfs
 	if config.Source == SourceNetlink || config.Source == SourceAuto && isProcfs(config.ProcRoot) {
 		if err := s.openDiag(); err != nil {
+			s.finder.close()
 			return nil, err
 		}
 	}
 	return s, nil
 }
 
+// openFinder sets the way to find owners.
+func (s *Scanner) openFinder() {
+	switch s.config.Owners {
+	case OwnersNone:
+		s.finder, s.stats.Owners = noOwners{}, OwnersNone
+		return
+	case OwnersAuto, OwnersBPF:
+		if s.config.Owners == OwnersAuto && !isProcfs(s.config.ProcRoot) {
+			break // no kernel's pids are those of a copy
+		}
+		finder, err := newBPFOwners(s.config.ProcRoot)
+		if err == nil {
+			s.finder, s.stats.Owners = finder, OwnersBPF
+			s.socket.table = &s.owners
+			return
+		}
+		s.warnNoBPF(err)
+	}
+	s.walkForOwners()
+}
+
+// walkForOwners has the owners found by reading the links in procfs.
+func (s *Scanner) walkForOwners() {
+	s.finder, s.stats.Owners = newFDWalk(s.config.ProcRoot), OwnersProcfs
+	s.socket.table = &s.owners
+}
+
+func (s *Scanner) warnNoBPF(err error) {
+	s.warn("bpf", fmt.Errorf("finding the owners of sockets by reading procfs, which costs more: %w", err))
+}
+
+// findOwners fills the table of owners.
+func (s *Scanner) findOwners() error {
+	found, err := s.finder.refresh(&s.owners)
+	if s.stats.Owners == OwnersBPF && errors.Is(err, errors.ErrUnsupported) { // a capability that was given up since
+		s.warnNoBPF(err)
+		s.finder.close()
+		s.walkForOwners()
+		found, err = s.finder.refresh(&s.owners)
+	}
+	s.stats.Processes, s.stats.Denied = found.processes, found.denied
+	return err
+}
+
 func (s *Scanner) openDiag() error {
-	diag, err := openDiagSocket()
+	diag, err := openDiagSocket(s.fetchOwners)
 	if errors.Is(err, errors.ErrUnsupported) {
 		s.warn("sock_diag", fmt.Errorf("reading the sockets from procfs, which tells less and costs more: %w", err))
 		return nil
@@ -170,6 +207,13 @@ func (s *Scanner) openDiag() error {
 	}
 	s.diag, s.stats.Source = diag, SourceNetlink
 	return nil
+}
+
+// fetchOwners has the owners of the socket in a message fetched from memory.
+func (s *Scanner) fetchOwners(message []byte) {
+	if inode, ok := inodeInMsg(message); ok {
+		s.owners.fetch(inode)
+	}
 }
 
 // Close gives back what the scanner holds.
@@ -193,7 +237,7 @@ func (s *Scanner) SourceOf(transport Transport) Source {
 }
 
 // Sockets looks up the owners and then goes through the sockets, transport by transport; listening TCP sockets come
-// before the connections of their family. Each step fills the same [Socket].
+// before connections: from netlink before all, from procfs before those of their family. Each step fills the same [Socket].
 //
 // An error stands for a part that failed, and its socket is nil: a [*TableError] for the sockets of a transport, another
 // for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
@@ -201,8 +245,7 @@ func (s *Scanner) SourceOf(transport Transport) Source {
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yield func(*Socket, error) bool) {
 		s.stats = ScanStats{Source: s.stats.Source, Owners: s.stats.Owners}
-		found, err := s.finder.refresh(&s.owners)
-		s.stats.Processes, s.stats.Denied = found.processes, found.denied
+		err := s.findOwners()
 		s.pings = s.pings[:0]
 		if err != nil && !yield(nil, err) {
 			return
@@ -297,7 +340,7 @@ func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOu
 		case errors.Is(err, errors.ErrUnsupported) && s.stats.Sockets == before && failed == nil:
 			return fmt.Errorf("%w: %w", errNoDiag, err)
 		default:
-			failed = append(failed, fmt.Errorf("reading %s %s sockets by sock_diag: %w", request.family, transport, err))
+			failed = append(failed, fmt.Errorf("reading %s sockets by sock_diag: %w", request, err))
 		}
 		if errors.Is(err, errNoAnswer) {
 			break // every further request would wait as long
@@ -314,10 +357,8 @@ func (s *Scanner) requests(transport Transport) []dumpRequest {
 		return []dumpRequest{{transport: transport, family: FamilyUnix, states: statesAll, paths: s.config.UnixPaths}}
 	case TransportTCP:
 		return []dumpRequest{
-			{transport: transport, family: FamilyIPv4, states: statesListen, memInfo: true},
-			{transport: transport, family: FamilyIPv6, states: statesListen, memInfo: true},
-			{transport: transport, family: FamilyIPv4, states: statesConnected, tcpInfo: s.config.TCPInfo, bytecode: s.bytecode},
-			{transport: transport, family: FamilyIPv6, states: statesConnected, tcpInfo: s.config.TCPInfo, bytecode: s.bytecode},
+			{transport: transport, states: statesListen, memInfo: true},
+			{transport: transport, states: statesConnected, tcpInfo: s.config.TCPInfo, bytecode: s.bytecode},
 		}
 	default:
 		return []dumpRequest{

@@ -165,8 +165,8 @@ func tcpMessages(inodes ...uint32) [][]byte {
 	return payloads
 }
 
-// tcpListeners is the number of the request for listening IPv4 sockets; the others follow it.
-const tcpListeners, tcp6Listeners, tcpConnections, tcp6Connections = 0, 1, 2, 3
+// tcpListeners is the number of the request for listening sockets; the others follow it.
+const tcpListeners, tcpConnections, udp4Sockets = 0, 1, 2
 
 func TestNewScannerErrors(t *testing.T) {
 	for _, test := range []struct {
@@ -178,7 +178,7 @@ func TestNewScannerErrors(t *testing.T) {
 		{"transport too high", ScannerConfig{Transports: []Transport{TransportTCP, 7}}, "Transport(7) is no transport"},
 		{"transport twice", ScannerConfig{Transports: []Transport{TransportUDP, TransportTCP, TransportUDP}},
 			"transport udp is given twice"},
-		{"owners", ScannerConfig{Owners: 3}, "OwnerMethod(3) is no way to find owners"},
+		{"owners", ScannerConfig{Owners: 4}, "OwnerMethod(4) is no way to find owners"},
 		{"source", ScannerConfig{Source: 3}, "Source(3) is no source"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -211,7 +211,7 @@ func TestParse(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, name, source.String())
 	}
-	for _, name := range []string{"auto", "procfs", "none"} {
+	for _, name := range []string{"auto", "bpf", "procfs", "none"} {
 		method, err := ParseOwnerMethod(name)
 		require.NoError(t, err)
 		require.Equal(t, name, method.String())
@@ -229,7 +229,7 @@ func TestParseErrors(t *testing.T) {
 		{transport, "", `"" is not one of tcp, udp, udplite, raw, icmp, unix`},
 		{transport, "TCP", `"TCP" is not one of tcp, udp, udplite, raw, icmp, unix`},
 		{source, "sock_diag\n", `"sock_diag\n" is not one of auto, netlink, procfs`},
-		{owners, "ebpf", `"ebpf" is not one of auto, procfs, none`},
+		{owners, "ebpf", `"ebpf" is not one of auto, bpf, procfs, none`},
 	} {
 		require.EqualError(t, test.parse(test.name), test.want)
 	}
@@ -281,10 +281,8 @@ func TestScannerRequests(t *testing.T) {
 		want      []dumpRequest
 	}{
 		{TransportTCP, []dumpRequest{
-			tcpListeners:    {TransportTCP, FamilyIPv4, statesListen, false, true, false, nil},
-			tcp6Listeners:   {TransportTCP, FamilyIPv6, statesListen, false, true, false, nil},
-			tcpConnections:  {TransportTCP, FamilyIPv4, connected, true, false, false, nil},
-			tcp6Connections: {TransportTCP, FamilyIPv6, connected, true, false, false, nil},
+			tcpListeners:   {TransportTCP, 0, statesListen, false, true, false, nil},
+			tcpConnections: {TransportTCP, 0, connected, true, false, false, nil},
 		}},
 		{TransportUDP, []dumpRequest{
 			{TransportUDP, FamilyIPv4, statesAll, false, true, false, nil},
@@ -343,45 +341,42 @@ func TestScannerDumpErrors(t *testing.T) {
 		{
 			name: "before the first socket",
 			dumps: []fakeDump{
-				tcpListeners:    {payloads: tcpMessages(1)},
-				tcp6Listeners:   {err: broken},
-				tcpConnections:  {payloads: tcpMessages(3)},
-				tcp6Connections: {payloads: tcpMessages(4)},
+				tcpListeners:   {err: broken},
+				tcpConnections: {payloads: tcpMessages(3)},
 			},
-			wantInodes: []uint64{1, 3, 4},
-			wantErrs:   []string{"reading ipv6 tcp sockets by sock_diag: input/output error"},
-			requests:   4,
+			wantInodes: []uint64{3},
+			wantErrs:   []string{"reading tcp sockets by sock_diag: input/output error"},
+			requests:   2,
 		},
 		{
 			name: "in the middle of two dumps",
 			dumps: []fakeDump{
-				tcpListeners:    {payloads: tcpMessages(1, 2), err: broken},
-				tcpConnections:  {payloads: tcpMessages(3), err: broken},
-				tcp6Connections: {payloads: tcpMessages(4)},
+				tcpListeners:   {payloads: tcpMessages(1, 2), err: broken},
+				tcpConnections: {payloads: tcpMessages(3), err: broken},
 			},
-			wantInodes: []uint64{1, 2, 3, 4},
-			wantErrs: []string{"reading ipv4 tcp sockets by sock_diag: input/output error\n" +
-				"reading ipv4 tcp sockets by sock_diag: input/output error"},
-			requests: 4,
+			wantInodes: []uint64{1, 2, 3},
+			wantErrs: []string{"reading tcp sockets by sock_diag: input/output error\n" +
+				"reading tcp sockets by sock_diag: input/output error"},
+			requests: 2,
 		},
 		{
 			name:       "not supported, but too late to read another source",
-			dumps:      []fakeDump{tcpListeners: {payloads: tcpMessages(1)}, tcp6Listeners: {err: errors.ErrUnsupported}},
+			dumps:      []fakeDump{tcpListeners: {payloads: tcpMessages(1)}, tcpConnections: {err: errors.ErrUnsupported}},
 			wantInodes: []uint64{1},
-			wantErrs:   []string{"reading ipv6 tcp sockets by sock_diag: unsupported operation"},
-			requests:   4,
+			wantErrs:   []string{"reading tcp sockets by sock_diag: unsupported operation"},
+			requests:   2,
 		},
 		{
 			name:       "not supported after the first socket",
 			dumps:      []fakeDump{tcpListeners: {payloads: tcpMessages(1), err: errors.ErrUnsupported}},
 			wantInodes: []uint64{1},
-			wantErrs:   []string{"reading ipv4 tcp sockets by sock_diag: unsupported operation"},
-			requests:   4,
+			wantErrs:   []string{"reading tcp sockets by sock_diag: unsupported operation"},
+			requests:   2,
 		},
 		{
 			name:     "a silent kernel is not asked again",
 			dumps:    []fakeDump{tcpListeners: {err: fmt.Errorf("%w in 5s", errNoAnswer)}},
-			wantErrs: []string{"reading ipv4 tcp sockets by sock_diag: no answer from the kernel in 5s"},
+			wantErrs: []string{"reading tcp sockets by sock_diag: no answer from the kernel in 5s"},
 			requests: 1,
 		},
 		{
@@ -402,7 +397,7 @@ func TestScannerDumpErrors(t *testing.T) {
 				"inet_diag_msg of unknown address family 99",
 				"attributes of inet_diag_msg: message is cut off",
 			},
-			requests: 4,
+			requests: 2,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -441,12 +436,12 @@ func TestScannerUnixDumpError(t *testing.T) {
 
 func TestScannerCountsInterruptedDumps(t *testing.T) {
 	diag := &fakeDiag{dumps: []fakeDump{
-		tcpListeners:    {interrupted: true},
-		tcp6Listeners:   {payloads: tcpMessages(1)},
-		tcpConnections:  {interrupted: true, payloads: tcpMessages(2)},
-		tcp6Connections: {interrupted: true, err: errors.New("failed")},
+		tcpListeners:    {interrupted: true, payloads: tcpMessages(1)},
+		tcpConnections:  {payloads: tcpMessages(2)},
+		udp4Sockets:     {interrupted: true},
+		udp4Sockets + 1: {interrupted: true, err: errors.New("failed")},
 	}}
-	s := newFakeScanner(t, ScannerConfig{Transports: []Transport{TransportTCP}}, diag)
+	s := newFakeScanner(t, ScannerConfig{}, diag)
 	inodes, errs := scan(s, inode)
 	require.Equal(t, []uint64{1, 2}, inodes)
 	require.Len(t, errs, 1)
@@ -519,10 +514,10 @@ func TestScannerContextEnds(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			diag := &fakeDiag{dumps: []fakeDump{
-				tcpListeners:        {payloads: tcpMessages(1, 2)},
-				tcpConnections:      {payloads: tcpMessages(3)},
-				tcp6Connections:     {payloads: tcpMessages(4)},
-				tcp6Connections + 1: {payloads: tcpMessages(5)}, // udp
+				tcpListeners:    {payloads: tcpMessages(1, 2)},
+				tcpConnections:  {payloads: tcpMessages(3)},
+				udp4Sockets:     {payloads: tcpMessages(4)},
+				udp4Sockets + 1: {payloads: tcpMessages(5)},
 			}}
 			s := newFakeScanner(t, ScannerConfig{}, diag)
 			ctx, cancel := context.WithCancel(t.Context())

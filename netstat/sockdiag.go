@@ -21,6 +21,7 @@ const (
 	nlmFlagDumpIntr = 0x10
 	nlmFlagDump     = 0x300
 
+	tcpDiagGetSock   = 18
 	sockDiagByFamily = 20
 
 	inetDiagInfo      = 2
@@ -61,7 +62,7 @@ const (
 	statesConnected          = statesAll &^ statesListen
 )
 
-// dumpRequest asks for the sockets of one transport and family.
+// dumpRequest asks for the sockets of one transport and family; of both families, where that is zero: TCP only.
 type dumpRequest struct {
 	transport Transport
 	family    Family
@@ -72,19 +73,33 @@ type dumpRequest struct {
 	bytecode  []byte // INET_DIAG_REQ_BYTECODE: a filter
 }
 
+// String names the sockets.
+func (r dumpRequest) String() string {
+	if r.family == 0 || r.family == FamilyUnix {
+		return r.transport.String()
+	}
+	return r.family.String() + " " + r.transport.String()
+}
+
 // appendTo appends the netlink message to b.
 func (r dumpRequest) appendTo(b []byte, sequence uint32) []byte {
 	start := len(b)
 	b = append(b, make([]byte, nlmsgHeaderLen)...)
-	if r.transport == TransportUnix {
+	kind := uint16(sockDiagByFamily)
+	switch {
+	case r.transport == TransportUnix:
 		b = r.appendUnixRequest(b)
-	} else {
+	case r.family == 0:
+		kind = tcpDiagGetSock
+		b = r.appendTCPRequest(b)
+		b = r.appendBytecode(b)
+	default:
 		b = r.appendInetRequest(b)
 		b = r.appendBytecode(b)
 	}
 	header := b[start:]
 	binary.NativeEndian.PutUint32(header[0:], uint32(len(header)))
-	binary.NativeEndian.PutUint16(header[4:], sockDiagByFamily)
+	binary.NativeEndian.PutUint16(header[4:], kind)
 	binary.NativeEndian.PutUint16(header[6:], nlmFlagRequest|nlmFlagDump)
 	binary.NativeEndian.PutUint32(header[8:], sequence)
 	return b
@@ -97,16 +112,30 @@ func (r dumpRequest) appendInetRequest(b []byte) []byte {
 	if r.family == FamilyIPv6 {
 		family = afInet6
 	}
-	var extensions uint8
-	if r.tcpInfo {
-		extensions |= 1 << (inetDiagInfo - 1)
-	}
-	if r.memInfo {
-		extensions |= 1 << (inetDiagSKMemInfo - 1)
-	}
-	b = append(b, family, ipProtocols[r.transport], extensions, 0)
+	b = append(b, family, ipProtocols[r.transport], r.extensions(), 0)
 	b = binary.NativeEndian.AppendUint32(b, uint32(r.states))
 	return append(b, make([]byte, inetDiagSockIDLen)...)
+}
+
+// appendTCPRequest appends struct inet_diag_req: idiag_family, idiag_src_len, idiag_dst_len, idiag_ext, id, idiag_states,
+// idiag_dbs. It is the request of before Linux 3.3, and the only one that gets both families: the kernel goes through its
+// table of connections once, and not once for each.
+func (r dumpRequest) appendTCPRequest(b []byte) []byte {
+	b = append(b, 0, 0, 0, r.extensions())
+	b = append(b, make([]byte, inetDiagSockIDLen)...)
+	b = binary.NativeEndian.AppendUint32(b, uint32(r.states))
+	return binary.NativeEndian.AppendUint32(b, 0)
+}
+
+// extensions is the set of attributes that are asked for.
+func (r dumpRequest) extensions() (ext uint8) {
+	if r.tcpInfo {
+		ext |= 1 << (inetDiagInfo - 1)
+	}
+	if r.memInfo {
+		ext |= 1 << (inetDiagSKMemInfo - 1)
+	}
+	return ext
 }
 
 // appendBytecode appends the filter as an attribute.
@@ -232,6 +261,14 @@ func decodeInetMsg(b []byte, transport Transport, s *Socket) error {
 		return fmt.Errorf("attributes of inet_diag_msg: %w", err)
 	}
 	return nil
+}
+
+// inodeInMsg returns the inode in struct inet_diag_msg; false if it is none.
+func inodeInMsg(b []byte) (inode uint32, ok bool) {
+	if len(b) < inetDiagMsgLen {
+		return 0, false
+	}
+	return binary.NativeEndian.Uint32(b[68:]), true
 }
 
 func addrPort(family Family, addr, port []byte) netip.AddrPort {
@@ -379,7 +416,7 @@ func eachAnswer(b []byte, sequence uint32, message func(payload []byte) bool) (d
 				err = errnoError(number)
 			}
 			return true, interrupted, err
-		case sockDiagByFamily:
+		case sockDiagByFamily, tcpDiagGetSock:
 			if !message(m.payload) {
 				return false, interrupted, errStopped
 			}

@@ -16,6 +16,10 @@ type diagSocket struct {
 	request  []byte
 	answer   [64 << 10]byte // the kernel fills at most 32 KiB at a time (netlink_dump, net/netlink/af_netlink.c)
 	pending  bool           // the answer to the last request has not been read to its end
+
+	// coming, if set, is called with the payload of each answer that was received at once, before the first of them is
+	// handed out.
+	coming func(payload []byte)
 }
 
 var _ diagConn = (*diagSocket)(nil)
@@ -23,7 +27,7 @@ var _ diagConn = (*diagSocket)(nil)
 // answerTimeout bounds the wait for the kernel, which answers at once: it fills the buffer while it is read.
 const answerTimeout = 5 * time.Second
 
-func openDiagSocket() (diagConn, error) {
+func openDiagSocket(coming func(payload []byte)) (diagConn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("opening a sock_diag socket: %w", notSupported(err))
@@ -33,7 +37,7 @@ func openDiagSocket() (diagConn, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("setting the timeout of a sock_diag socket: %w", err)
 	}
-	return &diagSocket{fd: fd}, nil
+	return &diagSocket{fd: fd, coming: coming}, nil
 }
 
 func (d *diagSocket) Close() error {
@@ -74,6 +78,12 @@ func (d *diagSocket) read(ctx context.Context, message func(payload []byte) bool
 		}
 		if err != nil {
 			return interrupted, err
+		}
+		if d.coming != nil {
+			_, _, _ = eachAnswer(d.answer[:n], d.sequence, func(payload []byte) bool {
+				d.coming(payload)
+				return true
+			})
 		}
 		done, intr, err := eachAnswer(d.answer[:n], d.sequence, message)
 		interrupted = interrupted || intr

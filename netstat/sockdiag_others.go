@@ -8,7 +8,7 @@ import (
 	"runtime"
 )
 
-func openDiagSocket() (diagConn, error) {
+func openDiagSocket(func([]byte)) (diagConn, error) {
 	return nil, fmt.Errorf("sock_diag on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
 

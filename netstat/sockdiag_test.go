@@ -44,9 +44,9 @@ func answer(kind, flags uint16, sequence uint32, payload []byte) []byte {
 
 func TestRequest(t *testing.T) {
 	order := binary.NativeEndian
-	header := func(b []byte) []byte {
+	header := func(b []byte, kind uint16) []byte {
 		require.EqualValues(t, len(b), order.Uint32(b[0:]))
-		require.EqualValues(t, 20, order.Uint16(b[4:]), "SOCK_DIAG_BY_FAMILY")
+		require.Equal(t, kind, order.Uint16(b[4:]))
 		require.EqualValues(t, 0x301, order.Uint16(b[6:]), "NLM_F_REQUEST | NLM_F_DUMP")
 		require.EqualValues(t, 7, order.Uint32(b[8:]))
 		require.EqualValues(t, 0, order.Uint32(b[12:]))
@@ -63,13 +63,19 @@ func TestRequest(t *testing.T) {
 		{dumpRequest{transport: TransportRaw, family: FamilyIPv4}, 2, 255, 0},
 	} {
 		test.request.states = 0x1234
-		b := header(test.request.appendTo(nil, 7))
+		b := header(test.request.appendTo(nil, 7), sockDiagByFamily)
 		require.Len(t, b, 56, "struct inet_diag_req_v2")
 		require.Equal(t, []byte{test.family, test.protocol, test.extensions, 0}, b[:4])
 		require.EqualValues(t, 0x1234, order.Uint32(b[4:]))
 		require.Equal(t, make([]byte, 48), b[8:])
 	}
-	b := header(dumpRequest{transport: TransportUnix, family: FamilyUnix, states: 0x1234}.appendTo(nil, 7))
+	b := header(dumpRequest{transport: TransportTCP, states: 0x1234, tcpInfo: true, memInfo: true}.appendTo(nil, 7), 18)
+	require.Len(t, b, 60, "struct inet_diag_req")
+	require.Equal(t, []byte{0, 0, 0, 1<<1 | 1<<6}, b[:4])
+	require.Equal(t, make([]byte, 48), b[4:52])
+	require.EqualValues(t, 0x1234, order.Uint32(b[52:]))
+	require.EqualValues(t, 0, order.Uint32(b[56:]))
+	b = header(dumpRequest{transport: TransportUnix, family: FamilyUnix, states: 0x1234}.appendTo(nil, 7), 20)
 	require.Len(t, b, 24, "struct unix_diag_req")
 	require.Equal(t, []byte{1, 0, 0, 0}, b[:4])
 	require.EqualValues(t, 0x1234, order.Uint32(b[4:]))
@@ -400,13 +406,11 @@ var update = flag.Bool("update-sockdiag", false, "record the answers of this ker
 
 // captures are the requests of which the answers are recorded, by file name.
 var captures = map[string]dumpRequest{
-	"tcp4-listen":    {TransportTCP, FamilyIPv4, statesListen, false, true, false, nil},
-	"tcp6-listen":    {TransportTCP, FamilyIPv6, statesListen, false, true, false, nil},
-	"tcp4-connected": {TransportTCP, FamilyIPv4, statesConnected, true, false, false, nil},
-	"tcp6-connected": {TransportTCP, FamilyIPv6, statesConnected, true, false, false, nil},
-	"udp4":           {TransportUDP, FamilyIPv4, statesAll, false, true, false, nil},
-	"udp6":           {TransportUDP, FamilyIPv6, statesAll, false, true, false, nil},
-	"unix":           {TransportUnix, FamilyUnix, statesAll, false, false, false, nil},
+	"tcp-listen":    {TransportTCP, 0, statesListen, false, true, false, nil},
+	"tcp-connected": {TransportTCP, 0, statesConnected, true, false, false, nil},
+	"udp4":          {TransportUDP, FamilyIPv4, statesAll, false, true, false, nil},
+	"udp6":          {TransportUDP, FamilyIPv6, statesAll, false, true, false, nil},
+	"unix":          {TransportUnix, FamilyUnix, statesAll, false, false, false, nil},
 }
 
 func readCapture(tb testing.TB, name string) []byte {
@@ -513,8 +517,9 @@ func addCaptures(f *testing.F, family Family, add func(transport Transport, payl
 // A message is an error or a socket of which nothing is set that it does not have.
 func FuzzDecodeInetMsg(f *testing.F) {
 	add := func(transport Transport, payload []byte) { f.Add(byte(transport), payload) }
-	addCaptures(f, FamilyIPv4, add)
-	addCaptures(f, FamilyIPv6, add)
+	for _, family := range []Family{0, FamilyIPv4, FamilyIPv6} {
+		addCaptures(f, family, add)
+	}
 	f.Fuzz(func(t *testing.T, transport byte, b []byte) {
 		before := bytes.Clone(b)
 		s := Socket{NetNS: 5, Inode: 1, Fields: fieldsAll, TCP: TCPInfo{RTT: 1, SegsIn: 1, BytesAcked: 1}, Drops: 1}

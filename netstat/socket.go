@@ -172,8 +172,7 @@ func (s *Socket) Owners() []*Process {
 
 // reset makes s ready for the next socket, and keeps what belongs to the scan.
 func (s *Socket) reset(transport Transport, family Family) {
-	*s = Socket{
-		Transport: transport, Family: family, NetNS: s.NetNS,
-		table: s.table, owners: s.owners[:0],
-	}
+	netNS, table, owners := s.NetNS, s.table, s.owners[:0]
+	*s = Socket{} // in one go: a literal with these in it would be made elsewhere, and copied
+	s.Transport, s.Family, s.NetNS, s.table, s.owners = transport, family, netNS, table, owners
 }

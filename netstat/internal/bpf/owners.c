@@ -1,0 +1,103 @@
+//go:build ignore
+
+// owners.c is an iterator over the descriptors of all processes (iter/task_file, Linux 5.8) that tells which of them are
+// sockets (bpf_sock_from_file, Linux 5.11). What it writes is decoded in netstat/owners_bpf_linux.go:
+//
+//	a process:  u64 0, u64 start_boottime, u32 tgid, u32 0, char comm[16]
+//	and then each of its sockets:  u64 inode number, which is never 0
+//
+// It loads nothing but what the verifier lets it load directly, as bpf_probe_read_kernel is not there on a kernel in
+// lockdown. The structures have only the members that are used: where these are is found out when it is loaded (CO-RE).
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define CORE __attribute__((preserve_access_index))
+
+#define TASK_COMM_LEN 16
+
+struct inode {
+	unsigned long i_ino;
+} CORE;
+
+struct file {
+	struct inode *f_inode;
+} CORE;
+
+struct task_struct {
+	int tgid;
+	struct task_struct *group_leader;
+	u64 start_boottime;
+	char comm[TASK_COMM_LEN];
+} CORE;
+
+struct seq_file;
+struct socket;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+	u64 session_id;
+	u64 seq_num;
+} CORE;
+
+// The context of the program, whose members are 8 bytes apart.
+struct task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u64 fd;
+	struct file *file;
+};
+
+// include/uapi/linux/bpf.h
+static long (*const bpf_seq_write)(struct seq_file *, const void *, u32) = (void *)127;
+static struct socket *(*const bpf_sock_from_file)(struct file *) = (void *)162;
+
+struct process {
+	u64 mark;
+	u64 start_boottime;
+	u32 tgid;
+	u32 pad;
+	char comm[TASK_COMM_LEN];
+};
+
+// The process that was written last, and the iteration in which it was. An iteration calls the program again with the same
+// descriptor after what it wrote had no room: then nothing of it has been kept.
+u64 session;
+u32 written;
+
+SEC("iter/task_file")
+int owners(struct task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct task_struct *task = ctx->task;
+	struct seq_file *seq = ctx->meta->seq;
+	u64 inode;
+	u32 tgid;
+
+	if (!file || !task || !bpf_sock_from_file(file))
+		return 0;
+	inode = file->f_inode->i_ino;
+	tgid = task->tgid;
+	if (session != ctx->meta->session_id || written != tgid) {
+		struct task_struct *leader = task->group_leader;
+		struct process process = {
+			.start_boottime = leader->start_boottime,
+			.tgid = tgid,
+		};
+#pragma unroll
+		for (int i = 0; i < TASK_COMM_LEN; i++)
+			process.comm[i] = leader->comm[i];
+		if (bpf_seq_write(seq, &process, sizeof(process)))
+			return 0;
+		if (bpf_seq_write(seq, &inode, sizeof(inode)))
+			return 0;
+		session = ctx->meta->session_id;
+		written = tgid;
+		return 0;
+	}
+	bpf_seq_write(seq, &inode, sizeof(inode));
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,13 @@
+//go:build !linux || !(amd64 || arm64)
+
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+func newBPFOwners(string) (ownerFinder, error) {
+	return nil, fmt.Errorf("no BPF program for %s on %s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)
+}
