@@ -62,6 +62,8 @@ type cgroups struct {
 	inUse  bool             // something wants to know
 	paths  *netstat.Cgroups // nil if there is no cgroup2 file system
 	byID   map[uint64]*cgroup
+	lastID uint64 // most sockets are of the cgroup of the socket before
+	last   *cgroup
 	byPath map[string]*cgroup
 	log    telegraf.Logger
 	said   bool
@@ -97,19 +99,24 @@ func (c *cgroups) end() {
 
 // begin opens a pass. What an id stands for is asked anew in each, as it is a cheap question and cgroups come and go.
 func (c *cgroups) begin() {
+	c.last = nil
 	clear(c.byID)
 	clear(c.byPath)
 }
 
 // ofSocket returns nil if the cgroup is not known.
-func (c *cgroups) ofSocket(s *netstat.Socket, owners []*netstat.Process) *cgroup {
+func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroup {
 	if !c.inUse {
 		return nil
 	}
 	found := c.ofID(s)
 	if len(owners) > 0 && (found == nil || found.path == "/") {
-		if of := c.ofProcess(owners[0]); of != nil {
-			return of
+		first := owners[0]
+		if !first.cgroupKnown {
+			first.cgroup, first.cgroupKnown = c.ofProcess(first.process), true
+		}
+		if first.cgroup != nil {
+			return first.cgroup
 		}
 	}
 	return found
@@ -119,6 +126,9 @@ func (c *cgroups) ofID(s *netstat.Socket) *cgroup {
 	if c.paths == nil || !s.Has(netstat.FieldCgroupID) {
 		return nil
 	}
+	if c.last != nil && c.lastID == s.CgroupID {
+		return c.last
+	}
 	found, asked := c.byID[s.CgroupID]
 	if !asked {
 		if path, known := c.paths.Path(s.CgroupID); known {
@@ -126,6 +136,7 @@ func (c *cgroups) ofID(s *netstat.Socket) *cgroup {
 		}
 		c.byID[s.CgroupID] = found
 	}
+	c.last, c.lastID = found, s.CgroupID
 	return found
 }
 

@@ -19,6 +19,7 @@ type ProcNetStat struct {
 	Protocols          []string        `toml:"protocols"`
 	Source             string          `toml:"source"`
 	Owners             string          `toml:"owners"`
+	TCPDetails         bool            `toml:"tcp_details"`
 	ProcessTags        []string        `toml:"process_tags"`
 	ConnectionTags     []string        `toml:"connection_tags"`
 	FamilyTag          bool            `toml:"family_tag"`
@@ -53,7 +54,7 @@ func (p *ports) UnmarshalTOML(source []byte) error {
 }
 
 func newPlugin() *ProcNetStat {
-	return &ProcNetStat{MaxSeries: 500, RemotePrefixV4: 32, RemotePrefixV6: 128}
+	return &ProcNetStat{TCPDetails: true, MaxSeries: 500, RemotePrefixV4: 32, RemotePrefixV6: 128}
 }
 
 // SampleConfig returns the plugin's configuration with all defaults.

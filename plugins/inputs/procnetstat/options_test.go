@@ -35,7 +35,7 @@ func TestInitErrors(t *testing.T) {
 		{`protocols = ["tcp", "tcp"]`, `protocols: "tcp" given twice`},
 		{`protocols = []`, `protocols: an empty list given, at least one of tcp, udp, udplite, raw, icmp, unix is needed`},
 		{`source = "sockdiag"`, `source: "sockdiag" is not one of auto, netlink, procfs`},
-		{`owners = "yes"`, `owners: "yes" is not one of auto, procfs, none`},
+		{`owners = "yes"`, `owners: "yes" is not one of auto, bpf, procfs, none`},
 		{`process_tags = ["name"]`, `process_tags: "name" is not one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup`},
 		{`process_tags = []`, `process_tags: an empty list given, at least one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup is needed`},
 		{`max_series = 0`, `max_series: 0 given, 1 or more allowed`},

@@ -29,8 +29,17 @@ type owner struct {
 	name    string  // as a tag value
 	wanted  bool    // the filters let it through
 	pass    uint64  // the last one that it was seen in
-	series  *series // in procnetstat_process
-	counted bool    // in this pass, as one of the processes of series
+
+	ofPass
+}
+
+// ofPass is what one pass found out about an owner.
+type ofPass struct {
+	series      *series // in procnetstat_process; nil: it has had no socket yet
+	cgroup      *cgroup
+	cgroupKnown bool
+	remote      remoteKey // the peer of its last connection that went out
+	toRemote    *series   // in procnetstat_remote, of that; nil: none yet
 }
 
 // owners keeps what was found out about the processes from pass to pass.
@@ -55,7 +64,7 @@ func (all *owners) begin() {
 		if o.pass != all.pass {
 			delete(all.known, process)
 		}
-		o.counted = false
+		o.ofPass = ofPass{}
 	}
 	all.pass++
 	all.last = nil

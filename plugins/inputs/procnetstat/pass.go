@@ -17,8 +17,9 @@ type observation struct {
 	*netstat.Socket
 	// number is the socket's in this pass, from 1.
 	number uint64
-	// did is what the socket did since the pass before.
-	did traffic
+	// did is what the socket did since the pass before; idle says that this is nothing.
+	did  traffic
+	idle bool
 	// owners are the processes that it counts for: those that hold it; for a socket that none holds (TIME_WAIT, SYN_RECV,
 	// not yet accepted, orphaned) those of the listener that it came in through. Empty if none is known. Processes that
 	// the filters exclude are left out.
@@ -77,14 +78,15 @@ func (p *pass) begin() {
 // host alone. It is valid until the next call.
 func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 	o = &p.current
-	*o = observation{Socket: s, number: o.number + 1, did: p.tracker.since(s)}
-	held := s.Owners()
+	o.Socket, o.number = s, o.number+1
+	o.listener = nil
+	o.did, o.idle = p.tracker.since(s)
 	p.held = p.held[:0]
-	for _, process := range held {
+	for _, process := range s.Owners() {
 		p.held = append(p.held, p.owners.of(process))
 	}
 	o.owners = p.held
-	o.cgroup = p.cgroups.ofSocket(s, held)
+	o.cgroup = p.cgroups.ofSocket(s, p.held)
 
 	if s.Transport == netstat.TransportTCP {
 		if s.State == netstat.TCPListen {
@@ -101,7 +103,7 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 			o.owners = l.owners
 		}
 		// Where cgroup v1 is used, all sockets are in the root of v2: that says less than the listener's process.
-		if o.cgroup == nil || o.cgroup.path == "/" && len(held) == 0 && l.cgroup != nil {
+		if o.cgroup == nil || o.cgroup.path == "/" && len(p.held) == 0 && l.cgroup != nil {
 			o.cgroup = l.cgroup
 		}
 	}
@@ -138,7 +140,7 @@ func (p *pass) wants(o *observation) bool {
 func (p *pass) listen(o *observation) *listener {
 	addr, port := o.Local.Addr().Unmap(), o.Local.Port()
 	p.listening[port/64] |= 1 << (port % 64)
-	l := p.find(addr, port)
+	l := at(addr, p.listeners[port])
 	if l == nil {
 		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
 		p.listeners[port] = append(p.listeners[port], l)
@@ -158,19 +160,21 @@ func (p *pass) cameInThrough(local netip.AddrPort) *listener {
 	if p.listening[port/64]&(1<<(port%64)) == 0 {
 		return nil
 	}
-	if l := p.find(addr.Unmap(), port); l != nil {
+	candidates := p.listeners[port]
+	if l := at(addr.Unmap(), candidates); l != nil {
 		return l
 	}
 	if addr.Is6() {
-		if l := p.find(netip.IPv6Unspecified(), port); l != nil || !addr.Is4In6() {
+		if l := at(netip.IPv6Unspecified(), candidates); l != nil || !addr.Is4In6() {
 			return l
 		}
 	}
-	return p.find(netip.IPv4Unspecified(), port)
+	return at(netip.IPv4Unspecified(), candidates)
 }
 
-func (p *pass) find(addr netip.Addr, port uint16) *listener {
-	for _, l := range p.listeners[port] {
+// at returns the listener at the address, or nil.
+func at(addr netip.Addr, candidates []*listener) *listener {
+	for _, l := range candidates {
 		if l.addr == addr {
 			return l
 		}

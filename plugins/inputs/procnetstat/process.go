@@ -27,8 +27,7 @@ func (m *processMeasurement) observe(o *observation) {
 		return
 	}
 	for _, w := range o.owners {
-		if !w.counted { // its first socket in this pass
-			w.counted = true
+		if w.series == nil {
 			w.series = m.series.get(m.owners.tagValues(w, m.tagNames))
 			w.series.processes++
 		}

@@ -133,6 +133,9 @@ func (p *ProcNetStat) Init() error {
 	if !slices.Contains(p.Measurements, measureHost) {
 		p.scan.Connections = p.filters.socket.addresses // nobody looks at what it leaves out
 	}
+	if slices.Equal(p.Measurements, []string{measureHost}) {
+		p.scan.Owners = netstat.OwnersNone // nobody looks at them
+	}
 	for _, name := range p.Measurements {
 		if why := p.lacks(name); why != "" {
 			return fmt.Errorf("measurements: %q given, which %s", name, why)
@@ -178,7 +181,7 @@ func (p *ProcNetStat) lacks(measurement string) string {
 func (p *ProcNetStat) initScan() error {
 	p.scan = netstat.ScannerConfig{
 		ProcRoot:  procRoot(),
-		TCPInfo:   true,
+		TCPInfo:   p.TCPDetails,
 		UnixPaths: slices.Contains(p.Measurements, measureConnection),
 		Warn:      func(err error) { p.Log.Warn(err) },
 	}
@@ -374,7 +377,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 
 // gives returns what is known of every TCP connection: what the source can give, and the kernel did.
 func (p *ProcNetStat) gives() netstat.Field {
-	if p.scanner.SourceOf(netstat.TransportTCP) != netstat.SourceNetlink {
+	if !p.TCPDetails || p.scanner.SourceOf(netstat.TransportTCP) != netstat.SourceNetlink {
 		return 0
 	}
 	return p.pass.gives

@@ -3,6 +3,7 @@
 package procnetstat
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"strconv"
 
@@ -14,14 +15,16 @@ type remoteMeasurement struct {
 	withOwners         bool
 	prefixV4, prefixV6 int
 	series             *seriesSet
-	found              map[remote]*series // of this pass, so that no tag value is made for a socket
+	found              map[remoteKey]*series // of this pass, so that no tag value is made for a socket
 }
 
-type remote struct {
-	transport   netstat.Transport
-	network     netip.Prefix
-	port        uint16
-	processName string
+// remoteKey is a remote endpoint and who is connected to it. It has no padding and nothing that is not compared bit by bit, so
+// that it is hashed at once.
+type remoteKey struct {
+	network         [2]uint64 // the address, without the bits that are not told apart
+	owner           *owner    // nil: none
+	transport, port uint16
+	is4             uint32
 }
 
 func newRemoteMeasurement(withOwners bool, prefixV4, prefixV6 int, limit seriesLimit) *remoteMeasurement {
@@ -32,7 +35,7 @@ func newRemoteMeasurement(withOwners bool, prefixV4, prefixV6 int, limit seriesL
 	return &remoteMeasurement{
 		withOwners: withOwners, prefixV4: prefixV4, prefixV6: prefixV6,
 		series: newSeriesSet("procnetstat_remote", tagNames, repeat(other, len(tagNames)), limit),
-		found:  map[remote]*series{},
+		found:  map[remoteKey]*series{},
 	}
 }
 
@@ -40,19 +43,34 @@ func (m *remoteMeasurement) observe(o *observation) {
 	if !wentOut(o) {
 		return
 	}
-	r := remote{transport: o.Transport, network: m.network(o.Remote.Addr().Unmap()), port: o.Remote.Port()}
-	switch {
-	case !m.withOwners:
-		m.seriesOf(r).count(o)
-	case len(o.owners) == 0:
-		r.processName = unattributed
-		m.seriesOf(r).count(o)
-	default:
-		for _, w := range o.owners {
-			r.processName = w.name
-			m.seriesOf(r).count(o)
-		}
+	key := m.keyOf(o)
+	if !m.withOwners || len(o.owners) == 0 {
+		m.seriesOf(key, o).count(o)
+		return
 	}
+	for _, key.owner = range o.owners {
+		w := key.owner
+		if w.toRemote == nil || w.remote != key {
+			w.remote, w.toRemote = key, m.seriesOf(key, o)
+		}
+		w.toRemote.count(o)
+	}
+}
+
+func (m *remoteMeasurement) keyOf(o *observation) remoteKey {
+	peer := o.Remote.Addr()
+	b := peer.As16()
+	key := remoteKey{
+		network:   [2]uint64{binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])},
+		transport: uint16(o.Transport), port: o.Remote.Port(),
+	}
+	bits := m.prefixV6
+	if peer.Is4() || peer.Is4In6() {
+		bits, key.is4 = 96+m.prefixV4, 1
+	}
+	key.network[0] &= ^uint64(0) << max(64-bits, 0)
+	key.network[1] &= ^uint64(0) << min(128-bits, 64)
+	return key
 }
 
 // wentOut tells whether the socket is one end of an outgoing connection: TCP to a peer from a port that nobody listens at,
@@ -73,15 +91,20 @@ func (m *remoteMeasurement) network(peer netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(peer, bits).Masked()
 }
 
-func (m *remoteMeasurement) seriesOf(r remote) *series {
-	s := m.found[r]
+func (m *remoteMeasurement) seriesOf(key remoteKey, o *observation) *series {
+	s := m.found[key]
 	if s == nil {
-		values := []string{r.transport.String(), showNetwork(r.network), strconv.Itoa(int(r.port))}
-		if m.withOwners {
-			values = append(values, r.processName)
+		network := m.network(o.Remote.Addr().Unmap())
+		values := []string{o.Transport.String(), showNetwork(network), strconv.Itoa(int(o.Remote.Port()))}
+		switch {
+		case !m.withOwners:
+		case key.owner == nil:
+			values = append(values, unattributed)
+		default:
+			values = append(values, key.owner.name)
 		}
 		s = m.series.get(values)
-		m.found[r] = s
+		m.found[key] = s
 	}
 	return s
 }

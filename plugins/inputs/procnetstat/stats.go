@@ -39,7 +39,9 @@ func (st *stats) add(o *observation) {
 	q := &st.queues[o.Transport]
 	q.recv += int64(o.RecvQueue)
 	q.send += int64(o.SendQueue)
-	st.did.add(&o.did)
+	if !o.idle {
+		st.did.add(&o.did)
+	}
 }
 
 func stateIndex(state netstat.TCPState) netstat.TCPState {

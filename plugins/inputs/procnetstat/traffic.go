@@ -25,22 +25,14 @@ func (t *traffic) add(o *traffic) {
 // tracker makes increments of the numbers that the kernel keeps for each socket since it was made. It remembers those of
 // the pass before, by what identifies the socket.
 type tracker struct {
-	known   map[uint64]reading
+	known   readings
 	passes  [netstat.TransportUnix + 1]uint32 // in which all sockets of the transport were read
 	started [netstat.TransportUnix + 1]bool   // all sockets of the transport have been read once
 }
 
-// reading is what the kernel told of a socket.
-type reading struct {
-	bytesAcked, bytesReceived           uint64
-	segsOut, segsIn, retransSegs, drops uint32
-	pass                                uint32
-	transport                           netstat.Transport
-}
-
 // beganAnew tells whether the numbers are those of another connection: a process can end a connection and make one anew with
 // the same socket (tcp_disconnect, net/ipv4/tcp.c).
-func (r *reading) beganAnew(last *reading) bool {
+func (r *numbers) beganAnew(last *numbers) bool {
 	// A 32-bit number that wraps goes forward by less than half of its range.
 	wentBack := func(now, last uint32) bool { return int32(now-last) < 0 }
 	return r.bytesAcked < last.bytesAcked || r.bytesReceived < last.bytesReceived ||
@@ -48,37 +40,42 @@ func (r *reading) beganAnew(last *reading) bool {
 }
 
 // since returns what the socket did since the pass before: all that it ever did, if it was made since; nothing, if its
-// transport is read for the first time, as what was before the plugin started is not its to count.
-func (t *tracker) since(s *netstat.Socket) traffic {
+// transport is read for the first time, as what was before the plugin started is not its to count. Most sockets are idle.
+func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
 	if s.Fields&(netstat.FieldTCPInfo|netstat.FieldDrops) == 0 {
-		return traffic{}
+		return traffic{}, true
 	}
 	id := s.Cookie
 	if !s.Has(netstat.FieldCookie) {
 		if s.Inode == 0 {
-			return traffic{} // nothing tells it from others
+			return traffic{}, true // nothing tells it from others
 		}
 		const fromInode = 1 << 63 // no cookie is as high
 		id = s.Inode | fromInode
 	}
-	if t.known == nil {
-		t.known = map[uint64]reading{}
-	}
-	last, known := t.known[id]
-	now := reading{
+	now := numbers{
 		bytesAcked: s.TCP.BytesAcked, bytesReceived: s.TCP.BytesReceived,
 		segsOut: s.TCP.SegsOut, segsIn: s.TCP.SegsIn, retransSegs: s.TCP.RetransSegs, drops: s.Drops,
-		pass: t.passes[s.Transport], transport: s.Transport,
 	}
-	t.known[id] = now
-	if !known && !t.started[s.Transport] {
-		return traffic{}
+	var last numbers
+	pass := t.passes[s.Transport]
+	if known := t.known.find(id); known != nil {
+		last, known.pass = known.numbers, pass
+		if now == last {
+			return traffic{}, true
+		}
+		known.numbers = now
+	} else {
+		t.known.add(reading{id: id, numbers: now, pass: pass, transport: s.Transport})
+		if !t.started[s.Transport] {
+			return traffic{}, true
+		}
 	}
 	if now.beganAnew(&last) {
-		last = reading{}
+		last = numbers{}
 	}
 	// The 32-bit numbers wrap, and so do their differences.
-	did := traffic{
+	did = traffic{
 		bytesAcked:    int64(now.bytesAcked - last.bytesAcked),
 		bytesReceived: int64(now.bytesReceived - last.bytesReceived),
 		segsOut:       int64(now.segsOut - last.segsOut),
@@ -91,7 +88,7 @@ func (t *tracker) since(s *netstat.Socket) traffic {
 	case netstat.TransportUDP:
 		did.udpDrops = drops
 	}
-	return did
+	return did, false
 }
 
 // missedPasses is how often a socket can be missing before it is taken for closed. A dump can miss a socket while the table
@@ -105,11 +102,9 @@ func (t *tracker) end(read protocolSet) {
 	for transport := range read {
 		t.started[transport], done[transport] = true, true
 	}
-	for id, last := range t.known {
-		if done[last.transport] && t.passes[last.transport]-last.pass > missedPasses {
-			delete(t.known, id)
-		}
-	}
+	t.known.keep(func(last *reading) bool {
+		return !done[last.transport] || t.passes[last.transport]-last.pass <= missedPasses
+	})
 	for transport := range read {
 		t.passes[transport]++
 	}
