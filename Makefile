@@ -11,7 +11,8 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 READMES  := github.com/influxdata/telegraf/tools/readme_linter@$(TELEGRAF)
 
 # What the tests use, as command:Debian package.
-TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc setpriv:util-linux nft:nftables prometheus:prometheus
+TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc /usr/include/stdlib.h:libc6-dev setpriv:util-linux \
+	nft:nftables prometheus:prometheus
 
 # A user without a home, such as nobody, can build too.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
@@ -43,21 +44,51 @@ test: test-dependencies build ## Run all tests, with the race detector, against 
 
 .PHONY: test-dependencies
 test-dependencies: # Install what the tests use and is not there
-	@missing=; for d in $(TEST_DEPENDENCIES); do \
-		PATH="$$PATH:/usr/sbin:/sbin" command -v $${d%%:*} >/dev/null || missing="$$missing $${d##*:}"; \
-	done; \
-	[ -e /usr/include/stdlib.h ] || missing="$$missing libc6-dev"; \
-	[ -z "$$missing" ] && exit 0; \
-	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
-		echo "not installed, and not root on Debian: tests that need one are skipped:$$missing"; exit 0; \
-	fi; \
-	apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing
+	@$(call install,$(TEST_DEPENDENCIES))
+
+# install installs the packages of a list like TEST_DEPENDENCIES of which the command is not there. A path is a file.
+define install
+missing=; for d in $(1); do \
+	PATH="$$PATH:/usr/sbin:/sbin" command -v $${d%%:*} >/dev/null || [ -e $${d%%:*} ] || missing="$$missing $${d##*:}"; \
+done; \
+[ -z "$$missing" ] && exit 0; \
+if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	echo "not installed, and not root on Debian: what needs one is skipped:$$missing"; exit 0; \
+fi; \
+apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing
+endef
 
 .PHONY: lint
-lint: ## Check format, code and READMEs
+lint: generate-check ## Check format, code, READMEs and generated files
 	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./netstat/... ./plugins/... ./cmd/...
 	$(GO) run $(GOLANGCI) run
 	$(GO) run $(READMES) plugins/inputs/procnetstat/README.md
+
+# The version of clang that makes the BPF objects: another one would make others.
+CLANG  := 19
+BPF2GO := $(GO) run github.com/cilium/ebpf/cmd/bpf2go -cc clang-$(CLANG) -strip llvm-strip-$(CLANG) -target amd64,arm64
+
+.PHONY: generate
+generate: generate-dependencies ## Make the BPF objects in the repository anew, with clang
+	@$(call bpf-objects,.)
+
+.PHONY: generate-check
+generate-check: generate-dependencies # Compare the BPF objects with what their source makes
+	@command -v clang-$(CLANG) >/dev/null && command -v llvm-strip-$(CLANG) >/dev/null || { \
+		echo "no clang-$(CLANG): the BPF objects are not compared with their source"; [ "$$CI" != true ]; exit; }; \
+	made=$$(mktemp -d) && trap 'rm -r "$$made"' EXIT && $(call bpf-objects,"$$made") && \
+	for f in "$$made"/*; do \
+		cmp "$$f" "$${f##*/}" || { echo "make generate was not run after $(BPF) was changed"; exit 1; }; \
+	done
+
+BPF := netstat/internal/bpf
+
+# bpf-objects makes the objects and what loads them in a directory.
+bpf-objects = cd $(BPF) && $(BPF2GO) -go-package bpf -output-dir $(1) Owners owners.c -- -O2 -Wall -Wextra -Werror
+
+.PHONY: generate-dependencies
+generate-dependencies:
+	@$(call install,clang-$(CLANG):clang-$(CLANG) llvm-strip-$(CLANG):llvm-$(CLANG))
 
 .PHONY: clean
 clean: ## Remove what was built

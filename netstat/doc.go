@@ -38,10 +38,14 @@
 // sock_diag or a later kernel; [Socket.Has] says which a socket has. On other systems than Linux the package reads copies of
 // a proc file system only.
 //
+// Owners come from a BPF iterator, Linux 5.11 with BTF, amd64 and arm64, or from the links in /proc/<pid>/fd. The iterator
+// sees the descriptors of a thread that does not share those of its process too, and pids of the initial PID namespace:
+// where the reader or [ScannerConfig].ProcRoot is in another one, the links are read.
+//
 // # Privileges
 //
 // Any user may read all sockets of a network namespace that the process is in, and the processes of that user. To find
-// other users' processes, CAP_DAC_READ_SEARCH opens /proc/<pid>/fd and CAP_SYS_PTRACE reads the links in it: it takes
+// other users' processes, CAP_BPF and CAP_PERFMON run the BPF iterator, which sees all. Without it, CAP_DAC_READ_SEARCH opens /proc/<pid>/fd and CAP_SYS_PTRACE reads the links in it: it takes
 // both. [Process.Exe] takes CAP_SYS_PTRACE; names, command lines and user ids are open to all, unless proc is mounted with
 // hidepid. [ScanStats].Denied counts the processes that could not be looked into. Nothing fails for want of a privilege.
 //

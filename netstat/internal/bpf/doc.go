@@ -1,4 +1,3 @@
-// Package bpf holds the BPF programs of package netstat, as source and as objects that the Go programs carry.
+// Package bpf holds the BPF programs of package netstat: the source in C, and the objects that Go programs carry and load.
+// make generate makes these from the source.
 package bpf
-
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -go-package bpf Owners owners.c -- -O2 -Wall -Wextra -Werror
