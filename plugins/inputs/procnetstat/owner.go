@@ -26,9 +26,9 @@ var allProcessTags = []string{
 // owner is a process that sockets count for, and what was found out about it.
 type owner struct {
 	process *netstat.Process
-	name    string  // as a tag value
-	wanted  bool    // the filters let it through
-	pass    uint64  // the last one that it was seen in
+	name    string // as a tag value
+	wanted  bool   // the filters let it through
+	pass    uint64 // the last one that it was seen in
 
 	ofPass
 }

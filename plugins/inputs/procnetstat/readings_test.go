@@ -1,0 +1,78 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReadings compares readings with a map, through passes in which sockets come, go and change their order.
+func TestReadings(t *testing.T) {
+	for name, id := range map[string]func(n uint64) uint64{
+		"one after the other": func(n uint64) uint64 { return n + 1 },
+		"far apart":           func(n uint64) uint64 { return (n + 1) << 32 },
+		"equal low bits":      func(n uint64) uint64 { return n<<16 | 7 },
+		"from inodes":         func(n uint64) uint64 { return n | 1<<63 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(1, 2))
+			var r readings
+			model := map[uint64]uint64{}
+			alive := []uint64{}
+			next := uint64(0)
+			for pass := range uint32(60) {
+				for range random.IntN(400) {
+					alive = append(alive, id(next))
+					next++
+				}
+				if pass%10 == 5 { // a load ends
+					alive = alive[:len(alive)/20]
+				}
+				if pass%3 == 0 {
+					random.Shuffle(len(alive), func(i, j int) { alive[i], alive[j] = alive[j], alive[i] })
+				}
+				for _, socket := range alive {
+					value := random.Uint64()
+					was, known := model[socket]
+					got := r.find(socket)
+					require.Equal(t, known, got != nil)
+					if got == nil {
+						r.add(reading{id: socket, numbers: numbers{bytesAcked: value}, pass: pass})
+					} else {
+						require.Equal(t, was, got.bytesAcked)
+						got.bytesAcked, got.pass = value, pass
+					}
+					model[socket] = value
+				}
+				r.keep(func(of *reading) bool { return of.pass == pass })
+				for socket := range model {
+					if r.find(socket) == nil {
+						delete(model, socket)
+					}
+				}
+				require.Len(t, r.all, len(alive))
+				require.Len(t, model, len(alive))
+			}
+			r.keep(func(*reading) bool { return false })
+			require.Nil(t, r.find(id(0)))
+			require.LessOrEqual(t, cap(r.all)+len(r.slots), 256, "memory is given back")
+		})
+	}
+}
+
+func TestReadingsDoNotAllocate(t *testing.T) {
+	var r readings
+	pass := func() {
+		for id := range uint64(5000) {
+			if r.find(id+1) == nil {
+				r.add(reading{id: id + 1})
+			}
+		}
+		r.keep(func(of *reading) bool { return of.id%10 != 0 }) // some go, and come again
+	}
+	pass()
+	require.LessOrEqual(t, testing.AllocsPerRun(10, pass), 1.0)
+}
