@@ -41,6 +41,7 @@ bin/%: $(SOURCES)
 test: test-dependencies build ## Run all tests, with the race detector, against the kernel and real servers
 	$(GO) vet ./...
 	E2E_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m ./...
+	cd bench && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...
 
 .PHONY: test-dependencies
 test-dependencies: # Install what the tests use and is not there
@@ -58,10 +59,23 @@ fi; \
 apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing
 endef
 
+SOCKETS   ?= 120000
+PROCESSES ?= 50
+RUNS      ?= 5
+RESULTS   ?= bench/results
+
+.PHONY: bench
+bench: bin/procnetstat test-dependencies ## Measure side by side with others: SOCKETS=120000 PROCESSES=50 RUNS=5, results in RESULTS
+	cd bench && $(GO) build -o ../bin/bench .
+	mkdir -p $(RESULTS)
+	bin/bench -sockets $(SOCKETS) -processes $(PROCESSES) -runs $(RUNS) -execd bin/procnetstat \
+		-text $(RESULTS)/performance.txt -json $(RESULTS)/performance.json -chart $(RESULTS)/performance.svg
+
 .PHONY: lint
 lint: generate-check ## Check format, code, READMEs and generated files
 	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./netstat/... ./plugins/... ./cmd/...
 	$(GO) run $(GOLANGCI) run
+	cd bench && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
 	$(GO) run $(READMES) plugins/inputs/procnetstat/README.md
 
 # The version of clang that makes the BPF objects: another one would make others.
