@@ -1,9 +1,6 @@
 package netstat
 
-import (
-	"math"
-	"math/bits"
-)
+import "math/bits"
 
 // ownerTable says which processes hold a socket. It is filled anew for every scan, in the room that it already has.
 //
@@ -83,21 +80,22 @@ func (t *ownerTable) grow() {
 	}
 }
 
-// add records that the process holds the sockets. The kernel's numbers of sockets have 32 bits (get_next_ino, fs/inode.c);
-// what has more is no socket of its.
+// add records that the process holds the sockets. Of their numbers 32 bits count: the kernel makes no others (get_next_ino,
+// fs/inode.c), and sock_diag has room for no others.
 func (t *ownerTable) add(p *Process, inodes []uint64) {
 	process := int32(len(t.processes))
 	t.processes = append(t.processes, p)
 	for _, inode := range inodes {
-		if inode == 0 || inode > math.MaxUint32 {
+		key := uint32(inode)
+		if key == 0 {
 			continue
 		}
 		if 2*t.inUse >= len(t.slots) {
 			t.grow()
 		}
-		s := t.at(uint32(inode))
+		s := t.at(key)
 		if s.inode == 0 {
-			*s = slot{uint32(inode), process}
+			*s = slot{key, process}
 			t.inUse++
 			continue
 		}
@@ -136,10 +134,11 @@ func (t *ownerTable) addHolder(s *slot, process int32) {
 
 // find returns the slot of the socket, or nil.
 func (t *ownerTable) find(inode uint64) *slot {
-	if inode == 0 || inode > math.MaxUint32 || t.inUse == 0 {
+	key := uint32(inode)
+	if key == 0 || t.inUse == 0 {
 		return nil
 	}
-	if s := t.at(uint32(inode)); s.inode != 0 {
+	if s := t.at(key); s.inode != 0 {
 		return s
 	}
 	return nil
