@@ -1,0 +1,211 @@
+package main
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// madeUp returns a report with rows of one gather, which took so many milliseconds of CPU time.
+func madeUp(sockets int, cpu map[string]float64) *report {
+	r := &report{
+		Date:       time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Machine:    machine{CPU: "a CPU", Cores: 2, Memory: 8e9, Kernel: "6.1.0"},
+		Versions:   []version{{"go", "1.26"}, {"github.com/influxdata/telegraf", "v1.37.2"}},
+		Parameters: options{Sockets: sockets, Processes: 4, Runs: 1},
+	}
+	groups := map[string]group{
+		floorDump: groupFloors, floorInfoDump: groupFloors, floorWalk: groupFloors, floorRead: groupFloors, floorBPF: groupFloors,
+		rowNetstat: groupPeers, rowProcstat: groupPeers,
+	}
+	for _, name := range []string{
+		floorDump, floorInfoDump, floorWalk, floorRead, rowHost, rowDefaultsBPF, rowDefaultsProcfs, rowV1, rowExecd,
+		rowNetstat, rowProcstat,
+	} {
+		ms, measured := cpu[name]
+		if !measured {
+			continue
+		}
+		of := &row{Name: name, Group: groups[name], Runs: []sample{{CPU: time.Duration(ms * 1e6), PeakRSS: 50e6, Sockets: sockets}}}
+		if of.Group == "" {
+			of.Group = groupOurs
+		}
+		r.Rows = append(r.Rows, of)
+	}
+	return r
+}
+
+// good is a measurement by which all targets of CPU time are met, narrowly.
+func good() map[string]float64 {
+	return map[string]float64{
+		floorDump: 100, floorInfoDump: 120, floorWalk: 500, floorRead: 300,
+		rowHost: 115, rowDefaultsBPF: 180, rowDefaultsProcfs: 775, rowV1: 1000, rowExecd: 190,
+		rowNetstat: 6300, rowProcstat: 3602,
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tt := range []struct {
+		values []int
+		want   int
+	}{
+		{[]int{7}, 7},
+		{[]int{1, 4}, 2},
+		{[]int{9, 1, 5}, 5},
+		{[]int{1000, 2, 4, 1}, 3},
+	} {
+		require.Equal(t, tt.want, median(tt.values), "%v", tt.values)
+	}
+}
+
+func TestMedianIsOfEachColumn(t *testing.T) {
+	of := row{Runs: []sample{
+		{Wall: 1, CPU: 30, Heap: &heap{Objects: 2, Bytes: 10}, PeakRSS: 5, Sockets: 100},
+		{Wall: 2, CPU: 10, Heap: &heap{Objects: 3, Bytes: 30}, PeakRSS: 6, Sockets: 100},
+		{Wall: 9, CPU: 20, Heap: &heap{Objects: 1, Bytes: 20}, PeakRSS: 7, Sockets: 100},
+	}}
+	require.Equal(t, sample{Wall: 2, CPU: 20, Heap: &heap{Objects: 2, Bytes: 20}, PeakRSS: 6, Sockets: 100}, of.median())
+}
+
+func TestTargets(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		change  func(*report)
+		want    map[string]result // where it is not met
+		missed  bool
+		figures map[string]float64
+	}{
+		{
+			name: "all met", change: func(*report) {},
+			figures: map[string]float64{
+				"host only":                             1.15,
+				"inputs.netstat ÷ defaults, BPF owners": 35,
+				"allocations of defaults, BPF owners":   1.02,
+				"peak RSS of the execd program":         50,
+			},
+		},
+		{
+			name: "host missed", change: func(r *report) { r.row(rowHost).Runs[0].CPU += time.Millisecond },
+			want: map[string]result{"host only": missed}, missed: true,
+		},
+		{
+			name: "sums of floors", change: func(r *report) {
+				r.row(floorWalk).Runs[0].CPU -= time.Millisecond
+			},
+			want: map[string]result{
+				"defaults with TCP details, procfs owners": missed, "TCP.Connections() of the v1 API": missed,
+			},
+			missed: true,
+		},
+		{
+			name: "peers", change: func(r *report) {
+				r.row(rowNetstat).Runs[0].CPU -= time.Millisecond
+				r.row(rowProcstat).Runs[0].CPU = 3599 * time.Millisecond
+			},
+			want: map[string]result{
+				"inputs.netstat ÷ defaults, BPF owners":                   missed,
+				"defaults, BPF owners ÷ inputs.procstat for each process": missed,
+			},
+			missed: false, // others have become cheaper
+		},
+		{
+			name: "memory", change: func(r *report) {
+				r.row(rowExecd).Runs[0].PeakRSS = maxExecdRSS + 1
+				r.Steady[0].Many = []int64{1021}
+			},
+			want: map[string]result{
+				"peak RSS of the execd program": missed, "allocations of defaults, BPF owners": missed,
+			},
+			missed: true,
+		},
+		{
+			name: "not measured", change: func(r *report) {
+				r.row(rowHost).Failed = "it broke"
+				r.row(floorWalk).Unavailable = "not here"
+				r.row(rowExecd).Runs = nil
+				r.Steady[1].Many = nil
+				r.Steady = r.Steady[1:]
+			},
+			want: map[string]result{
+				"host only": notMeasured,
+				"defaults with TCP details, procfs owners": notMeasured,
+				"TCP.Connections() of the v1 API":          notMeasured,
+				"allocations of defaults, BPF owners":      notMeasured,
+				"allocations of defaults, procfs owners":   notMeasured,
+				"peak RSS of the execd program":            notMeasured,
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := madeUp(judgedFrom, good())
+			r.Steady = []*steady{
+				{Name: rowDefaultsBPF, Few: []int64{1000, 1, 2000}, Many: []int64{1, 1020, 3000}},
+				{Name: rowDefaultsProcfs, Few: []int64{1000}, Many: []int64{900}},
+			}
+			tt.change(r)
+			r.judge()
+			require.Len(t, r.Targets, len(targets))
+			for _, v := range r.Targets {
+				want := met
+				if other, ok := tt.want[v.What]; ok {
+					want = other
+				}
+				require.Equal(t, want, v.Result, v.What)
+				require.Equal(t, want == notMeasured, v.Figure == nil, v.What)
+				if figure, ok := tt.figures[v.What]; ok {
+					require.InDelta(t, figure, *v.Figure, 1e-9, v.What)
+				}
+			}
+			require.Equal(t, tt.missed, r.missed())
+			for name := range tt.want {
+				require.Contains(t, r.text(), name)
+			}
+		})
+	}
+}
+
+func TestRelations(t *testing.T) {
+	for of, want := range map[relation][3]bool{
+		atMost:  {true, true, false},
+		atLeast: {false, true, true},
+		below:   {true, false, false},
+	} {
+		for i, figure := range []float64{1, 2, 3} {
+			require.Equal(t, want[i], of.holds(figure, 2), "%v %s 2", figure, of)
+		}
+	}
+}
+
+func TestTargetsThatAreNotJudged(t *testing.T) {
+	cpu := good()
+	cpu[rowHost] *= 10
+	r := madeUp(judgedFrom-2, cpu)
+	r.judge()
+	require.False(t, r.missed())
+	require.Equal(t, notJudged, r.Targets[0].Result)
+	require.InDelta(t, 11.5, *r.Targets[0].Figure, 1e-9)
+
+	r = madeUp(usualSockets+2, good())
+	r.row(rowExecd).Runs[0].PeakRSS *= 2
+	r.judge()
+	require.False(t, r.missed())
+	require.Equal(t, met, r.Targets[0].Result)
+	require.Equal(t, notJudged, r.Targets[len(r.Targets)-1].Result)
+}
+
+func TestJSON(t *testing.T) {
+	r := madeUp(judgedFrom, good())
+	r.OwnNamespace = true
+	r.Steady = []*steady{{Name: rowDefaultsBPF, Few: []int64{3}, Many: []int64{4}}}
+	r.row(rowHost).Runs[0].Heap = &heap{Objects: 1, Bytes: 2, Numbers: 1}
+	r.row(rowExecd).Runs[0].Owners = "bpf"
+	r.row(rowV1).Failed = "it broke"
+	r.judge()
+	encoded, err := json.Marshal(r)
+	require.NoError(t, err)
+	decoded := &report{}
+	require.NoError(t, json.Unmarshal(encoded, decoded))
+	require.Equal(t, r, decoded)
+}
