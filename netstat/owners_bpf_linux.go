@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -66,7 +67,9 @@ func inInitialPIDNamespace(root string) error {
 // bpfError says what is missing.
 func bpfError(doing string, err error) error {
 	takes := "Linux 5.11 with BTF"
-	if errors.Is(err, fs.ErrPermission) {
+	var log *ebpf.VerifierError
+	rejected := errors.As(err, &log) && len(log.Log) > 0 // by the verifier, whose EACCES is no want of a capability
+	if errors.Is(err, fs.ErrPermission) && !rejected {
 		takes = "CAP_BPF and CAP_PERFMON"
 		if errno := unix.Errno(0); errors.As(err, &errno) {
 			err = errno // what is around it speaks of other causes
@@ -79,6 +82,9 @@ func (w *bpfOwners) refresh(table *ownerTable) (ownerStats, error) {
 	table.clear()
 	sockets, err := w.iterator.Open()
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return ownerStats{}, bpfError("starting the BPF iterator", err)
+		}
 		return ownerStats{}, fmt.Errorf("starting the BPF iterator: %w", notSupported(err))
 	}
 	defer sockets.Close()
@@ -132,7 +138,6 @@ var errNoProcess = errors.New("a socket of no process")
 // A process that has threads with descriptors of their own can come more than once.
 func (o *ownerRecords) each(from io.Reader, visit func(p *ownerRecord, inodes []uint64)) error {
 	var process ownerRecord
-	o.inodes = o.inodes[:0]
 	flush := func() {
 		if len(o.inodes) > 0 {
 			visit(&process, o.inodes)

@@ -1,59 +1,81 @@
 package netstat
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/internal/proctree"
 )
 
-func TestOwnerTable(t *testing.T) {
-	var table ownerTable
-	a, b, c := &Process{PID: 1}, &Process{PID: 2}, &Process{PID: 3}
-	for range 2 { // it can be filled again
-		table.clear()
-		require.Nil(t, table.first(10))
-		require.Empty(t, table.appendOwners(nil, 10))
+// refusedFinder is a way to find owners that worked, until it was no longer permitted.
+type refusedFinder struct {
+	err      error
+	asked    int
+	isClosed bool
+}
 
-		table.add(a, []uint64{10, 11, 10, 10, 0}) // with duplicates of a descriptor
-		table.add(b, []uint64{11})
-		table.add(c, []uint64{11, 12, 11})
+func (f *refusedFinder) refresh(table *ownerTable) (ownerStats, error) {
+	f.asked++
+	table.clear()
+	return ownerStats{processes: 99, denied: 99}, f.err
+}
 
-		for inode, want := range map[uint64][]*Process{10: {a}, 11: {a, b, c}, 12: {c}, 13: nil, 0: nil} {
-			require.Equal(t, want, table.appendOwners(nil, inode), "inode %d", inode)
-			if want == nil {
-				require.Nil(t, table.first(inode), "inode %d", inode)
-			} else {
-				require.Same(t, want[0], table.first(inode), "inode %d", inode)
+func (f *refusedFinder) close() { f.isClosed = true }
+
+// A method that is no longer permitted is replaced by reading procfs in the same scan, and for good. Any other failure is an
+// error of that scan.
+func TestScannerFallsBackFromBPF(t *testing.T) {
+	unsupported := fmt.Errorf("starting it: %w: not permitted", errors.ErrUnsupported)
+	failed := errors.New("out of memory")
+	for name, test := range map[string]struct {
+		method    OwnerMethod
+		err       error
+		fallsBack bool
+	}{
+		"unsupported":      {OwnersBPF, unsupported, true},
+		"failed":           {OwnersBPF, failed, false},
+		"there is no next": {OwnersProcfs, unsupported, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			finder := &refusedFinder{err: test.err}
+			var warnings []string
+			s := newScanner(t, ScannerConfig{
+				ProcRoot: proctree.Materialize(t, smallTree), Warn: func(err error) { warnings = append(warnings, err.Error()) },
+			})
+			s.finder.close()
+			s.finder, s.stats.Owners = finder, test.method
+			for range 3 {
+				_, errs := scan(s, func(s *Socket) struct{} {
+					if s.Inode == 20020 {
+						require.Equal(t, test.fallsBack, len(s.Owners()) == 2)
+					}
+					return struct{}{}
+				})
+				if test.fallsBack {
+					require.Empty(t, errs)
+					require.Equal(t, OwnersProcfs, s.Stats().Owners)
+					require.Equal(t, 7, s.Stats().Processes)
+					require.Zero(t, s.Stats().Denied)
+				} else {
+					require.Equal(t, []error{test.err}, errs)
+					require.Equal(t, test.method, s.Stats().Owners)
+				}
 			}
-		}
+			require.Equal(t, test.fallsBack, finder.isClosed)
+			if test.fallsBack {
+				require.Equal(t, 1, finder.asked)
+				require.Equal(t, []string{
+					"finding the owners of sockets by reading procfs, which costs more: starting it: unsupported operation: not permitted",
+				}, warnings)
+			} else {
+				require.Equal(t, 3, finder.asked)
+				require.Empty(t, warnings)
+			}
+		})
 	}
-	require.Equal(t, []*Process{c, a}, table.appendOwners([]*Process{c}, 10), "appended")
-}
-
-// A table that was not filled has no owners.
-func TestOwnerTableZero(t *testing.T) {
-	var table ownerTable
-	require.Nil(t, table.first(1))
-	require.Empty(t, table.appendOwners(nil, 1))
-}
-
-func TestOwnerTableDoesNotAllocate(t *testing.T) {
-	var table ownerTable
-	processes, inodes := []*Process{{PID: 1}, {PID: 2}}, make([]uint64, 1000)
-	for i := range inodes {
-		inodes[i] = uint64(i)
-	}
-	owners := make([]*Process, 0, len(processes))
-	allocs := testing.AllocsPerRun(10, func() {
-		table.clear()
-		for _, p := range processes {
-			table.add(p, inodes)
-		}
-		for _, inode := range inodes {
-			owners = table.appendOwners(owners[:0], inode)
-		}
-	})
-	require.Zero(t, allocs)
 }
 
 func TestOwnerMethod(t *testing.T) {

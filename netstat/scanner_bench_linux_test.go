@@ -1,8 +1,10 @@
 package netstat
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,6 +45,7 @@ func TestScannerAllocates(t *testing.T) {
 			grow(size)
 			for _, config := range []ScannerConfig{
 				{Source: SourceNetlink, TCPInfo: true},
+				{Source: SourceNetlink, Owners: OwnersProcfs},
 				{Source: SourceNetlink, Owners: OwnersNone},
 				{Source: SourceProcfs},
 			} {
@@ -85,16 +88,19 @@ func BenchmarkScanner(b *testing.B) {
 				{"netlink_tcpinfo", ScannerConfig{Source: SourceNetlink, TCPInfo: true}},
 				{"procfs", ScannerConfig{Source: SourceProcfs}},
 			} {
-				for _, owners := range []OwnerMethod{OwnersNone, OwnersProcfs} {
+				for _, owners := range []OwnerMethod{OwnersNone, OwnersBPF, OwnersProcfs} {
 					bench.config.Owners = owners
 					b.Run(fmt.Sprintf("%s/owners=%s/sockets=%d", bench.name, owners, size), func(b *testing.B) {
+						if owners == OwnersBPF {
+							testnet.RequireBPF(b)
+						}
 						s := newScanner(b, bench.config)
 						readAll(b, s)
 						b.ReportAllocs()
 						for b.Loop() {
 							readAll(b, s)
 						}
-						b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(size), "ns/socket")
+						reportPer(b, "socket", size)
 					})
 				}
 			}
@@ -102,29 +108,144 @@ func BenchmarkScanner(b *testing.B) {
 	})
 }
 
-// BenchmarkDecode is a scan without the kernel: the answers are the captures.
+// firstAnswer returns the first message of a capture that is about a socket in the state.
+func firstAnswer(b *testing.B, capture string, state TCPState) []byte {
+	b.Helper()
+	content := readCapture(b, capture)
+	first, _, err := nextMessage(content)
+	require.NoError(b, err)
+	var found []byte
+	_, _, err = eachAnswer(content, first.sequence, func(payload []byte) bool {
+		at := 1 // idiag_state
+		if payload[0] == afUnix {
+			at = 2 // udiag_state
+		}
+		if TCPState(payload[at]) == state {
+			found = payload
+		}
+		return found == nil
+	})
+	require.ErrorIs(b, err, errStopped, "it is there")
+	return found
+}
+
+// without returns the inet_diag_msg as it is if the attribute was not asked for.
+func without(b *testing.B, payload []byte, unwanted uint16) []byte {
+	b.Helper()
+	rest := slices.Clone(payload[:inetDiagMsgLen])
+	require.NoError(b, attributes(payload[inetDiagMsgLen:], func(kind uint16, value []byte) {
+		if kind != unwanted {
+			rest = append(rest, attribute(kind, value)...)
+		}
+	}))
+	require.Less(b, len(rest), len(payload))
+	return rest
+}
+
+// BenchmarkDecode decodes what a kernel answered: one message, and as many as it sends at once.
 func BenchmarkDecode(b *testing.B) {
-	for _, name := range []string{"tcp-listen", "tcp-connected", "udp4", "unix"} {
-		b.Run(name, func(b *testing.B) {
-			capture, transport := readCapture(b, name), captures[name].transport
-			first, _, err := nextMessage(capture)
-			require.NoError(b, err)
-			var s Socket
-			decode := func(payload []byte) bool {
-				if transport == TransportUnix {
-					err = decodeUnixMsg(payload, &s)
-				} else {
-					err = decodeInetMsg(payload, transport, &s)
-				}
-				return err == nil
+	connection := firstAnswer(b, "tcp-connected", TCPEstablished)
+	for _, bench := range []struct {
+		name      string
+		transport Transport
+		payload   []byte
+	}{
+		{"listener", TransportTCP, firstAnswer(b, "tcp-listen", TCPListen)},
+		{"connection", TransportTCP, without(b, connection, inetDiagInfo)},
+		{"connection_info", TransportTCP, connection},
+		{"udp", TransportUDP, firstAnswer(b, "udp4", TCPClose)},
+		{"unix", TransportUnix, firstAnswer(b, "unix", TCPEstablished)},
+	} {
+		var s Socket
+		decode := func(payload []byte) bool {
+			if bench.transport == TransportUnix {
+				return decodeUnixMsg(payload, &s) == nil
 			}
-			b.SetBytes(int64(len(capture)))
+			return decodeInetMsg(payload, bench.transport, &s) == nil
+		}
+		b.Run("message/"+bench.name, func(b *testing.B) {
+			b.SetBytes(int64(len(bench.payload)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := eachAnswer(capture, first.sequence, decode); err != nil {
-					b.Fatal(err)
+				if !decode(bench.payload) {
+					b.Fatal("not decoded")
 				}
 			}
 		})
+		b.Run("buffer/"+bench.name, func(b *testing.B) {
+			const sequence, room = 1, 32 << 10 // netlink_dump, net/netlink/af_netlink.c
+			one := answer(sockDiagByFamily, 0, sequence, bench.payload)
+			sockets := room / len(one)
+			buffer := bytes.Repeat(one, sockets)
+			b.SetBytes(int64(len(buffer)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := eachAnswer(buffer, sequence, decode); err != nil {
+					b.Fatal(err)
+				}
+			}
+			reportPer(b, "socket", sockets)
+		})
+	}
+}
+
+// BenchmarkRows reads and parses tables of /proc/net.
+func BenchmarkRows(b *testing.B) {
+	for _, table := range []struct {
+		name, header, row string
+		parse             func(text []byte, s *Socket) error
+	}{
+		{
+			"tcp", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
+			"%4d: 0100007F:1F90 0200007F:C350 01 00000000:00000000 02:000A7D8C 00000000  1000        0 %d 2 0000000000000000 20 4 30 10 -1\n",
+			func(text []byte, s *Socket) error { return parseInetRow(text, TransportTCP, hostOrder, s) },
+		},
+		{
+			"tcp6", "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
+			"%4d: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF00000200007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 %d 1 0000000000000000 20 4 0 10 -1\n",
+			func(text []byte, s *Socket) error { return parseInetRow(text, TransportTCP, hostOrder, s) },
+		},
+		{
+			"unix", "Num       RefCount Protocol Flags    Type St Inode Path\n",
+			"%016x: 00000003 00000000 00000000 0001 03 %d /run/systemd/journal/stdout\n",
+			parseUnixRow,
+		},
+	} {
+		for _, rows := range []int{1, 1000, 100_000} {
+			b.Run(fmt.Sprintf("%s/rows=%d", table.name, rows), func(b *testing.B) {
+				text := []byte(table.header)
+				for i := range rows {
+					text = fmt.Appendf(text, table.row, i, 100_000+i)
+				}
+				var (
+					reader rowReader
+					socket Socket
+					from   bytes.Reader
+					seen   int
+				)
+				row := func(_ int, text []byte, err error) bool {
+					if err == nil {
+						err = table.parse(text, &socket)
+					}
+					seen++
+					return err == nil
+				}
+				read := func() {
+					seen = 0
+					from.Reset(text)
+					if err := reader.each(&from, row); err != nil || seen != rows {
+						b.Fatalf("%d rows, error %v", seen, err)
+					}
+				}
+				read() // makes the buffer
+				b.SetBytes(int64(len(text)))
+				b.ReportAllocs()
+				for b.Loop() {
+					read()
+				}
+				reportPer(b, "row", rows)
+				require.Equal(b, uint64(100_000+rows-1), socket.Inode)
+			})
+		}
 	}
 }

@@ -35,6 +35,7 @@ type request struct {
 	Local, Remote netip.AddrPort
 	N             int
 	Inodes        []uint64
+	Name          []byte // JSON would mend a string that is not UTF-8
 }
 
 type reply struct {
@@ -56,6 +57,13 @@ const (
 	opReceive op = "receive"
 	opClose   op = "close"
 	opFork    op = "fork"
+	opDup     op = "dup"
+	opInbox   op = "open inbox"
+	opPass    op = "pass"
+	opTake    op = "take"
+	opPost    op = "post"
+	opRename  op = "rename"
+	opEndMain op = "end main thread"
 )
 
 var mainCalled bool
@@ -64,15 +72,25 @@ var mainCalled bool
 //
 //	func TestMain(m *testing.M) { testnet.Main(m) }
 func Main(m *testing.M) {
-	if _, ok := os.LookupEnv(helperEnv); ok {
-		if err := runHelper(); err != nil {
-			fmt.Fprintln(os.Stderr, "testnet:", err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if isHelper() {
+		h := &helper{fds: make(map[uint64]int), inbox: -1, endMain: make(chan struct{})}
+		go func() {
+			if err := h.run(); err != nil {
+				fmt.Fprintln(os.Stderr, "testnet:", err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}()
+		<-h.endMain
+		exitThread()
 	}
 	mainCalled = true
 	os.Exit(m.Run())
+}
+
+func isHelper() bool {
+	_, ok := os.LookupEnv(helperEnv)
+	return ok
 }
 
 // A helper holds sockets until its standard input ends. They are bare file descriptors, and not known to Go's poller: it does
@@ -81,9 +99,11 @@ type helper struct {
 	fds       map[uint64]int // by inode
 	listeners []int
 	workers   []*worker
+	inbox     int // see Proc.Pass
+	endMain   chan struct{}
 }
 
-func runHelper() error {
+func (h *helper) run() error {
 	if err := takeName(os.Getenv(helperEnv)); err != nil {
 		return err
 	}
@@ -95,7 +115,6 @@ func runHelper() error {
 			return err
 		}
 	}
-	h := &helper{fds: make(map[uint64]int)}
 	if err := h.inherit(); err != nil {
 		return err
 	}
@@ -122,7 +141,11 @@ func takeName(name string) error {
 	if fileName(name) == name {
 		return nil
 	}
-	if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil {
+	return rename([]byte(name))
+}
+
+func rename(name []byte) error {
+	if err := os.WriteFile("/proc/self/comm", name, 0); err != nil {
 		return fmt.Errorf("taking the name %q: %w", name, err)
 	}
 	return nil
@@ -165,6 +188,21 @@ func (h *helper) do(r request) (reply, error) {
 		return reply{}, h.each(r, h.close)
 	case opFork:
 		return h.fork()
+	case opDup:
+		return reply{}, h.each(r, dup)
+	case opInbox:
+		return reply{}, h.openInbox()
+	case opPass:
+		return reply{}, h.each(r, func(fd int) error { return pass(fd, r.N) })
+	case opTake:
+		return one(h.take(end))
+	case opPost:
+		return reply{}, h.each(r, post)
+	case opRename:
+		return reply{}, rename(r.Name)
+	case opEndMain:
+		close(h.endMain)
+		return reply{}, waitForMainThread(end)
 	}
 	return reply{}, fmt.Errorf("unknown request %q", r.Op)
 }

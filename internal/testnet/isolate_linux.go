@@ -46,11 +46,32 @@ const (
 // statement, and the only call of Isolate in that test.
 func Isolate(tb testing.TB, f func()) {
 	tb.Helper()
+	isolate(tb, unix.CLONE_NEWNET, f)
+}
+
+// IsolatePIDs is Isolate in a PID namespace as well, whose processes are those of /proc.
+func IsolatePIDs(tb testing.TB, f func()) {
+	tb.Helper()
+	isolate(tb, unix.CLONE_NEWNET|unix.CLONE_NEWPID|unix.CLONE_NEWNS, func() {
+		tb.Helper()
+		err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		if err == nil {
+			err = unix.Mount("proc", "/proc", "proc", 0, "")
+		}
+		if err != nil {
+			tb.Fatalf("mounting the proc file system: %v", err)
+		}
+		f()
+	})
+}
+
+func isolate(tb testing.TB, namespaces uintptr, f func()) {
+	tb.Helper()
 	if file := os.Getenv(insideEnv); file != "" {
 		runInside(tb, file, f)
 		return
 	}
-	verdict := runAgain(tb)
+	verdict := runAgain(tb, namespaces)
 	_, isBenchmark := tb.(*testing.B)
 	switch {
 	case verdict == verdictSkip:
@@ -83,8 +104,8 @@ func runInside(tb testing.TB, file string, f func()) {
 	f()
 }
 
-// runAgain runs the test tb in a new process in a new network namespace, and returns the verdict that it left.
-func runAgain(tb testing.TB) string {
+// runAgain runs the test tb in a new process in new namespaces, and returns the verdict that it left.
+func runAgain(tb testing.TB, namespaces uintptr) string {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "verdict")
 	exe, err := os.Executable()
@@ -100,7 +121,7 @@ func runAgain(tb testing.TB) string {
 	cmd.Env = append(os.Environ(), insideEnv+"="+file, quickExit())
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: unix.SIGKILL}
 
 	// Pdeathsig is sent when the thread that started the process ends, not when this process does.
 	runtime.LockOSThread()

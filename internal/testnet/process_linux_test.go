@@ -244,6 +244,94 @@ func TestProcessEndsWithTest(t *testing.T) {
 	})
 }
 
+// TestPass has a socket come to an older process and stay with it alone.
+func TestPass(t *testing.T) {
+	Isolate(t, func() {
+		older, younger := Start(t, Process{Name: "older"}), Start(t, Process{Name: "younger"})
+		listener := younger.Listen("tcp4", netip.AddrPort{}, 8)
+		younger.Pass(listener, older)
+		if got := holders(t)[listener.Inode]; !equalSets(got, []int{older.PID, younger.PID}) {
+			t.Errorf("the listener is held by %v", got)
+		}
+		younger.Dup(listener)
+		if got := holders(t)[listener.Inode]; !equalSets(got, []int{older.PID, younger.PID, younger.PID}) {
+			t.Errorf("with a duplicate, the listener is held by %v", got)
+		}
+		older.Close(listener)
+		younger.Close(listener)
+		if got := holders(t)[listener.Inode]; !equalSets(got, []int{younger.PID}) {
+			t.Errorf("the listener is held by %v, want the duplicate of %d", got, younger.PID)
+		}
+		younger.Pass(younger.Listen("tcp4", netip.AddrPort{}, 8), older) // there is an inbox again
+		if rows := SS(t, "-x"); len(rows) != 0 {
+			t.Errorf("unix sockets are left: %+v", rows)
+		}
+	})
+}
+
+func TestPost(t *testing.T) {
+	Isolate(t, func() {
+		p := Start(t, Process{Name: "sender"})
+		listener := p.Listen("tcp4", netip.AddrPort{}, 8)
+		p.Post(listener)
+		p.Close(listener)
+		if got := holders(t)[listener.Inode]; len(got) != 0 {
+			t.Errorf("the listener is held by %v", got)
+		}
+		if rows := SS(t, "-lt"); len(rows) != 1 || rows[0].Inode != listener.Inode {
+			t.Errorf("ss shows %+v", rows)
+		}
+	})
+}
+
+func TestRename(t *testing.T) {
+	Isolate(t, func() {
+		p := Start(t, Process{Name: "old"})
+		worker := p.Fork(1)[0]
+		worker.Rename("a\xff\n")
+		p.Rename("new")
+		for pid, want := range map[int]string{p.PID: "new\n", worker.PID: "a\xff\n\n"} {
+			if comm := readProc(t, pid, "comm"); comm != want {
+				t.Errorf("the name is %q, want %q", comm, want)
+			}
+		}
+	})
+}
+
+func TestEndMainThread(t *testing.T) {
+	p := Start(t, Process{Name: "headless"})
+	before := p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{})
+	p.EndMainThread()
+	after := p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}) // it does as it is told
+	p.Close(before, after)
+	if isAlive(p.PID) {
+		t.Errorf("the main thread is\n%s", readProc(t, p.PID, "stat"))
+	}
+	p.Stop()
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", p.PID)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the process is there still: %v", err)
+	}
+}
+
+func TestIsolatePIDs(t *testing.T) {
+	IsolatePIDs(t, func() {
+		if pid := os.Getpid(); pid != 1 {
+			t.Errorf("this is process %d", pid)
+		}
+		if cmdline := readProc(t, 1, "cmdline"); !strings.HasPrefix(cmdline, os.Args[0]+"\x00") {
+			t.Errorf("the first process in /proc is %q", cmdline)
+		}
+		p := Start(t, Process{Name: "second"})
+		listener := p.Listen("tcp4", netip.AddrPort{}, 1)
+		if got := holders(t)[listener.Inode]; !slices.Equal(got, []int{p.PID}) {
+			t.Errorf("the listener is held by %v", got)
+		}
+		if rows := SS(t, "-t"); len(rows) != 1 {
+			t.Errorf("ss shows %+v", rows)
+		}
+	})
+}
+
 func TestCrowd(t *testing.T) {
 	Isolate(t, func() {
 		const pairs, connections = 2, 4500

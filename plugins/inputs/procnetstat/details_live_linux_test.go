@@ -64,6 +64,7 @@ func TestTCPDetails(t *testing.T) {
 // TestWhatIsNotNeededIsNotRead: the host measurement alone looks for no owners.
 func TestWhatIsNotNeededIsNotRead(t *testing.T) {
 	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
 		for options, want := range map[string]netstat.OwnerMethod{
 			`measurements = ["host"]`:                          netstat.OwnersNone,
 			"measurements = [\"host\"]\nowners = \"procfs\"":   netstat.OwnersNone,
@@ -80,6 +81,7 @@ func TestWhatIsNotNeededIsNotRead(t *testing.T) {
 // TestOwnerMethodsAgree: the series of processes are the same however the owners are found.
 func TestOwnerMethodsAgree(t *testing.T) {
 	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
 		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
 		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
 		client.Connect(listener.Local, 5)

@@ -1,0 +1,56 @@
+package netstat
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// BenchmarkFDWalk reads the links of the processes of the benchmark alone: it has a PID namespace of its own.
+func BenchmarkFDWalk(b *testing.B) {
+	testnet.IsolatePIDs(b, func() {
+		benchmarkOwners(b, func() ownerFinder { return newFDWalk("/proc") })
+	})
+}
+
+// BenchmarkBPFOwners goes through the descriptors of all processes of the machine, as there is no other way: the sockets that it
+// finds can be more than were made for it.
+func BenchmarkBPFOwners(b *testing.B) {
+	testnet.Isolate(b, func() {
+		testnet.RequireBPF(b)
+		benchmarkOwners(b, func() ownerFinder {
+			finder, err := newBPFOwners("/proc")
+			require.NoError(b, err)
+			return finder
+		})
+	})
+}
+
+func benchmarkOwners(b *testing.B, newFinder func() ownerFinder) {
+	b.Helper()
+	grow := crowd(b)
+	for _, size := range []int{1000, 10_000} {
+		grow(size)
+		b.Run(fmt.Sprintf("sockets=%d", size), func(b *testing.B) {
+			finder := newFinder()
+			defer finder.close()
+			var table ownerTable
+			refresh := func() {
+				if _, err := finder.refresh(&table); err != nil {
+					b.Fatal(err)
+				}
+			}
+			refresh()
+			require.GreaterOrEqual(b, table.inUse, size-2)
+			b.ReportAllocs()
+			for b.Loop() {
+				refresh()
+			}
+			reportPer(b, "socket", table.inUse)
+			b.ReportMetric(float64(table.inUse), "sockets")
+		})
+	}
+}

@@ -1,0 +1,1325 @@
+//go:build amd64 || arm64
+
+package netstat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// holders are the processes that should be found to hold the sockets, by inode.
+type holders map[uint64][]int
+
+func (h holders) of(s testnet.Socket, pids ...int) { h[s.Inode] = pids }
+
+// oneOf is the holder of sockets that have one, and are not held if they have no inode.
+func (h holders) oneOf(pid int, sockets ...testnet.Socket) {
+	for _, s := range sockets {
+		if s.Inode != 0 {
+			h.of(s, pid)
+		}
+	}
+}
+
+// owner is a process as /proc/<pid>/stat shows it, or as the owner of a socket.
+func owner(pid int, name string, startTime uint64) string {
+	return fmt.Sprintf("%d %q since %d", pid, name, startTime)
+}
+
+// processFromProc reads comm and the 22nd column of stat.
+func processFromProc(t *testing.T, pid int) string {
+	t.Helper()
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	require.NoError(t, err)
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	startTime, err := strconv.ParseUint(columns[22-3], 10, 64)
+	require.NoError(t, err)
+	return owner(pid, strings.TrimSuffix(string(comm), "\n"), startTime)
+}
+
+func (h holders) inWords(t *testing.T) map[uint64][]string {
+	t.Helper()
+	words := map[uint64][]string{}
+	for inode, pids := range h {
+		slices.Sort(pids)
+		for _, pid := range pids {
+			words[inode] = append(words[inode], processFromProc(t, pid))
+		}
+	}
+	return words
+}
+
+// scanOwners returns the owners of every socket that has an inode, in the order in which Owners gives them.
+func scanOwners(t *testing.T, s *Scanner) map[uint64][]string {
+	t.Helper()
+	found := map[uint64][]string{}
+	mustScan(t, s, func(s *Socket) struct{} {
+		if s.Inode == 0 {
+			require.Empty(t, s.Owners())
+			return struct{}{}
+		}
+		found[s.Inode] = nil
+		for _, p := range s.Owners() {
+			found[s.Inode] = append(found[s.Inode], owner(p.PID, p.Name, p.StartTime))
+		}
+		return struct{}{}
+	})
+	return found
+}
+
+// requireOwners compares what a scanner finds with what should be found; other sockets may be there.
+func requireOwners(t *testing.T, want, found map[uint64][]string) {
+	t.Helper()
+	for inode, owners := range want {
+		require.Contains(t, found, inode)
+		require.Equal(t, owners, found[inode], "socket %d", inode)
+	}
+}
+
+// newBPFScanner returns a scanner that finds owners by BPF.
+func newBPFScanner(t *testing.T, config ScannerConfig) *Scanner {
+	t.Helper()
+	config.Owners = OwnersBPF
+	config.Warn = func(err error) {
+		if strings.HasPrefix(err.Error(), walksInstead) {
+			t.Error(err)
+		}
+	}
+	s := newScanner(t, config)
+	require.Equal(t, OwnersBPF, s.Stats().Owners)
+	return s
+}
+
+var oddNames = []string{
+	"two words", "(a) b", ") S 1 (", "a\nb", "x\xff\xfey", `back\slash`, "tab\t\x1b", "kworker/0:1",
+	"fifteen_bytes_x", "more_than_fifteen",
+}
+
+// The BPF iterator, the walk, ss and the one who made the sockets agree on who holds them.
+func TestOwnersAgree(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		want, anywhere := holders{}, netip.AddrPort{}
+
+		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} { // TIME_WAIT and orphans too
+			want.oneOf(os.Getpid(), testnet.States(t, network).Sockets...)
+		}
+		for _, load := range []*testnet.Load{testnet.UDP(t), testnet.Raw(t), testnet.Ping(t)} {
+			want.oneOf(os.Getpid(), load.Sockets...)
+		}
+		for _, s := range testnet.Unix(t) {
+			want[s.Inode] = []int{os.Getpid()}
+		}
+
+		master := testnet.Start(t, testnet.Process{Name: "master"})
+		shared := master.Listen("tcp4", anywhere, 16)
+		workers := master.Fork(8)
+		client := testnet.Start(t, testnet.Process{Name: "client"})
+		want.oneOf(client.PID, client.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), shared.Local.Port()), 8)...)
+		pids := []int{master.PID}
+		for _, worker := range workers {
+			pids = append(pids, worker.PID)
+			want.oneOf(worker.PID, worker.Accept(shared, 1)...)
+		}
+		want.of(shared, pids...)
+
+		older, younger := testnet.Start(t, testnet.Process{Name: "older"}), testnet.Start(t, testnet.Process{Name: "younger"})
+		duplicated := older.Listen("tcp6", anywhere, 5)
+		for range 3 {
+			older.Dup(duplicated)
+		}
+		want.of(duplicated, older.PID)
+		passed := younger.Listen("tcp4", anywhere, 5)
+		younger.Pass(passed, older)
+		want.of(passed, older.PID, younger.PID)
+		given := younger.Listen("tcp4", anywhere, 5)
+		younger.Pass(given, older)
+		younger.Close(given)
+		want.of(given, older.PID)
+		workers[3].Pass(shared, older) // in the middle of the others, by its pid
+		workers[5].Pass(shared, younger)
+		want.of(shared, append(pids, older.PID, younger.PID)...)
+		workers[0].Dup(shared)
+
+		inFlight, held := younger.UDP("udp4", anywhere, anywhere), younger.UDP("udp6", anywhere, anywhere)
+		younger.Post(inFlight)
+		younger.Close(inFlight)
+		want.of(inFlight)
+		younger.Post(held)
+		want.of(held, younger.PID)
+
+		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})
+		listener := user.Listen("tcp6", netip.MustParseAddrPort("[::1]:0"), 5)
+		want.oneOf(user.PID, listener, user.Connect(listener.Local, 1)[0], user.Accept(listener, 1)[0], user.UDP("udp6", anywhere, anywhere))
+
+		var odd []*testnet.Proc
+		for _, name := range oddNames {
+			p := testnet.Start(t, testnet.Process{Name: name})
+			want.oneOf(p.PID, p.UDP("udp4", anywhere, anywhere))
+			odd = append(odd, p)
+		}
+
+		bpf := newBPFScanner(t, ScannerConfig{Transports: allTransports})
+		walk := newScanner(t, ScannerConfig{Transports: allTransports, Owners: OwnersProcfs})
+		agree := func(t *testing.T) {
+			t.Helper()
+			words := want.inWords(t)
+			for range 3 {
+				byBPF, byWalk := scanOwners(t, bpf), scanOwners(t, walk)
+				requireOwners(t, words, byBPF)
+				require.Equal(t, byWalk, byBPF)
+				require.Zero(t, bpf.Stats().Denied)
+			}
+		}
+		agree(t)
+		t.Run("ss", func(t *testing.T) { requireOwnersOfSS(t, bpf) })
+		t.Run("renamed", func(t *testing.T) {
+			for i, p := range odd {
+				p.Rename(oddNames[(i+1)%len(oddNames)])
+			}
+			master.Rename("MASTER")
+			agree(t)
+		})
+		t.Run("stopped", func(t *testing.T) {
+			older.Stop()
+			delete(want, duplicated.Inode)
+			delete(want, given.Inode)
+			want.of(passed, younger.PID)
+			want.of(shared, append(pids, younger.PID)...)
+			agree(t)
+			require.NotContains(t, bpf.finder.(*bpfOwners).processes.processes, older.PID, "it is forgotten")
+		})
+	})
+}
+
+// requireOwnersOfSS compares pids: ss shows not all of an odd name.
+func requireOwnersOfSS(t *testing.T, s *Scanner) {
+	t.Helper()
+	want, found := map[uint64][]int{}, map[uint64][]int{}
+	for _, r := range testnet.SS(t, "-t", "-u", "-x", "-p") {
+		if r.Inode == 0 {
+			require.Empty(t, r.Processes)
+			continue
+		}
+		pids := []int{}
+		for _, p := range r.Processes {
+			pids = append(pids, p.PID)
+		}
+		slices.Sort(pids)
+		want[r.Inode] = slices.Compact(pids)
+	}
+	mustScan(t, s, func(s *Socket) struct{} {
+		if s.Inode != 0 && s.Transport != TransportRaw && s.Transport != TransportICMP {
+			found[s.Inode] = []int{}
+			for _, p := range s.Owners() {
+				found[s.Inode] = append(found[s.Inode], p.PID)
+			}
+		}
+		return struct{}{}
+	})
+	require.Equal(t, want, found)
+}
+
+// The sockets that a thread has by descriptors of its own belong to its process. The links in /proc/<pid>/fd are those of the
+// main thread, and others are only in /proc/<pid>/task/<tid>/fd, so that the walk does not see them; nor does ss.
+func TestOwnersOfThreadWithDescriptors(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		before := bindUDP(t)
+		other := testnet.Start(t, testnet.Process{Name: "other"})
+		want := holders{}
+		want.oneOf(other.PID, other.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
+		words := want.inWords(t)
+		type thread struct {
+			id    int
+			inode uint64
+		}
+		threads, end, ended := make(chan thread), make(chan struct{}), make(chan struct{})
+		for range 2 {
+			startThread(other.PID, 20, func() {
+				defer func() { ended <- struct{}{} }()
+				name := append([]byte("thread"), 0)
+				assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
+				assert.NoError(t, unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0))
+				threads <- thread{unix.Gettid(), bindUDP(t)}
+				<-end
+			})
+		}
+		first, second := <-threads, <-threads
+		after := bindUDP(t)
+
+		self := []string{processFromProc(t, os.Getpid())}
+		bpf := newBPFScanner(t, ScannerConfig{})
+		walk := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		for range 3 {
+			for _, inode := range []uint64{before, first.inode, second.inode, after} {
+				words[inode] = self
+			}
+			require.Equal(t, words, scanOwners(t, bpf))
+			words[first.inode], words[second.inode] = nil, nil
+			require.Equal(t, words, scanOwners(t, walk))
+		}
+		finder := bpf.finder.(*bpfOwners)
+		require.Len(t, finder.processes.processes, bpf.Stats().Processes, "a process counts once")
+		sockets, visits := readIterator(t, finder)
+		require.Equal(t, 3, count(sockets[os.Getpid()], before), "it comes with each table of descriptors")
+		if min(first.id, second.id) > other.PID { // or the numbers began anew
+			require.Equal(t, 2, visits[os.Getpid()], "before and after the other process")
+		}
+		close(end)
+		<-ended
+		<-ended
+	})
+}
+
+// bindUDP opens a socket, which nobody closes, and returns its inode; 0 if that fails. Any goroutine may call it.
+func bindUDP(t *testing.T) uint64 {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	var stat unix.Stat_t
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{})
+	}
+	if err == nil {
+		err = unix.Fstat(fd, &stat)
+	}
+	assert.NoError(t, err)
+	return stat.Ino
+}
+
+// startThread runs f on a thread that ends with it. It is not the main thread, and younger than a process, unless the tries end
+// before there is such a thread.
+func startThread(than, tries int, f func()) {
+	locked := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		if id := unix.Gettid(); id == unix.Getpid() || id < than && tries > 0 {
+			startThread(than, tries-1, f) // while this one is taken
+			runtime.UnlockOSThread()
+			close(locked)
+			return
+		}
+		close(locked)
+		f()
+	}()
+	<-locked
+}
+
+func count(inodes []uint64, inode uint64) (n int) {
+	for _, i := range inodes {
+		if i == inode {
+			n++
+		}
+	}
+	return n
+}
+
+// A process whose main thread has ended is a zombie, of which /proc/<pid>/fd shows nothing, but its other threads hold its
+// sockets: each of them shows the iterator all.
+func TestOwnersWithoutMainThread(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		p := testnet.Start(t, testnet.Process{Name: "head/less"}) // its other threads are named head_less
+		sockets := []testnet.Socket{
+			p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}), p.Listen("tcp6", netip.AddrPort{}, 5),
+		}
+		p.EndMainThread()
+		sockets = append(sockets, p.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}))
+		want := holders{}
+		want.oneOf(p.PID, sockets...)
+
+		bpf := newBPFScanner(t, ScannerConfig{})
+		for range 3 {
+			require.Equal(t, want.inWords(t), scanOwners(t, bpf))
+		}
+		walk := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		require.Len(t, scanOwners(t, walk), len(sockets))
+	})
+}
+
+// newIterator is newBPFOwners for a test.
+func newIterator(t *testing.T) *bpfOwners {
+	t.Helper()
+	finder, err := newBPFOwners("/proc")
+	require.NoError(t, err)
+	t.Cleanup(finder.close)
+	return finder.(*bpfOwners)
+}
+
+// readIterator reads what the program writes: the inodes of each process, and how often it comes.
+func readIterator(t *testing.T, w *bpfOwners) (inodes map[int][]uint64, visits map[int]int) {
+	t.Helper()
+	inodes, visits = map[int][]uint64{}, map[int]int{}
+	from, err := w.iterator.Open()
+	require.NoError(t, err)
+	defer from.Close()
+	require.NoError(t, w.records.each(from, func(p *ownerRecord, of []uint64) {
+		inodes[int(p.pid)] = append(inodes[int(p.pid)], of...)
+		visits[int(p.pid)]++
+	}))
+	return inodes, visits
+}
+
+// openForProcess starts an iteration over the descriptors of one process, which Linux 6.1 can do.
+func openForProcess(t *testing.T, w *bpfOwners, pid int) *os.File {
+	t.Helper()
+	bpf := func(command int, attributes unsafe.Pointer, size uintptr) int {
+		fd, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(attributes), size)
+		if errno == unix.EINVAL {
+			testnet.SkipOrFail(t, "an iterator over one process takes Linux 6.1")
+		}
+		require.Zero(t, errno)
+		return int(fd)
+	}
+	// union bpf_iter_link_info and union bpf_attr, include/uapi/linux/bpf.h
+	info := struct{ tid, pid, pidFD, pad uint32 }{pid: uint32(pid)}
+	create := struct {
+		program, target, attachType, flags uint32
+		info                               unsafe.Pointer
+		infoLen, pad                       uint32
+	}{
+		program: uint32(w.programs.Owners.FD()), attachType: unix.BPF_TRACE_ITER,
+		info: unsafe.Pointer(&info), infoLen: uint32(unsafe.Sizeof(info)),
+	}
+	link := bpf(unix.BPF_LINK_CREATE, unsafe.Pointer(&create), unsafe.Sizeof(create))
+	defer unix.Close(link)
+	open := struct{ link, flags uint32 }{link: uint32(link)}
+	file := os.NewFile(uintptr(bpf(unix.BPF_ITER_CREATE, unsafe.Pointer(&open), unsafe.Sizeof(open))), "bpf_iter")
+	t.Cleanup(func() { _ = file.Close() })
+	return file
+}
+
+// The program begins each iteration with the process, also where the one before, or one at the same time, had come to it last.
+func TestOwnersIterateAnew(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		const sockets = 9000 // the kernel's buffer has room for 4096
+		for range sockets / 2 {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			defer unix.Close(pair[0])
+			defer unix.Close(pair[1])
+		}
+		want := walkFor(t, func(pid int, _ []uint64) bool { return pid == os.Getpid() })[os.Getpid()]
+		require.GreaterOrEqual(t, len(want), sockets)
+
+		w := newIterator(t)
+		read := func(from io.Reader) {
+			t.Helper()
+			var inodes []uint64
+			require.NoError(t, w.records.each(from, func(p *ownerRecord, of []uint64) {
+				require.Equal(t, os.Getpid(), int(p.pid))
+				inodes = append(inodes, of...)
+			}))
+			slices.Sort(inodes)
+			require.True(t, slices.Equal(want, inodes), "%d sockets, want %d", len(inodes), len(want))
+		}
+		for range 3 {
+			read(openForProcess(t, w, os.Getpid()))
+		}
+		given := openForProcess(t, w, os.Getpid())
+		begun := make([]byte, 1<<10)
+		n, err := io.ReadFull(given, begun)
+		require.NoError(t, err)
+		read(openForProcess(t, w, os.Getpid()))
+		read(io.MultiReader(bytes.NewReader(begun[:n]), given))
+	})
+}
+
+// startReaders starts processes that have the files and wait, until they are stopped or the test ends. It returns when all are
+// there.
+func startReaders(t *testing.T, processes int, files ...*os.File) (stop func()) {
+	t.Helper()
+	wait, end, err := os.Pipe()
+	require.NoError(t, err)
+	const script = `i=0; while [ $i -lt "$1" ]; do (read -r _) <&3 & i=$((i+1)); done; echo; wait`
+	cmd := exec.Command("sh", "-c", script, "sh", strconv.Itoa(processes))
+	cmd.ExtraFiles = append([]*os.File{wait}, files...)
+	cmd.Stderr = os.Stderr
+	started, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	stop = func() {
+		_ = end.Close() // they come to the end of what they read
+		_ = cmd.Wait()
+	}
+	t.Cleanup(stop)
+	_ = wait.Close()
+	_, err = io.ReadFull(started, make([]byte, 1))
+	require.NoError(t, err)
+	return stop
+}
+
+// roomForFiles returns how many descriptors this process may have, but not more than most.
+func roomForFiles(t *testing.T, most int) int {
+	t.Helper()
+	const besides = 200
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	return int(min(limit.Cur-besides, uint64(most)))
+}
+
+// What the program writes fills the kernel's buffer of 32 KiB many times. Where it does so is moved by 8 bytes with each scan, so
+// that it is once at each place in the records of the processes.
+func TestOwnersOverflowBuffer(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		const (
+			processes = 1000
+			shared    = 5
+			shifts    = (ownerRecordLen + 8*shared) / 8
+		)
+		many := roomForFiles(t, 16_000)
+		if many < 15_000 {
+			testnet.SkipOrFail(t, fmt.Sprintf("it takes a limit of 15,200 open files, this one allows %d", many))
+		}
+		for range many / 2 {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			defer unix.Close(pair[0])
+			defer unix.Close(pair[1])
+		}
+		var files []*os.File
+		for len(files) < shared {
+			socket, _ := openSocket(t)
+			files = append(files, socket)
+		}
+		held := fdInode(t, int(files[0].Fd()))
+
+		var (
+			want   map[int][]uint64
+			mover  *testnet.Proc
+			socket testnet.Socket
+		)
+		for isFirst := false; !isFirst; {
+			mover = testnet.Start(t, testnet.Process{Name: "mover"})
+			socket = mover.UDP("udp4", netip.AddrPort{}, netip.AddrPort{})
+			stop := startReaders(t, processes, files...)
+			want = walkFor(t, func(pid int, inodes []uint64) bool {
+				return pid == os.Getpid() || pid == mover.PID || slices.Contains(inodes, held)
+			})
+			require.Len(t, want, processes+3, "with the shell, the mover and this process")
+			isFirst = true
+			for pid := range want {
+				isFirst = isFirst && (pid >= mover.PID || pid == os.Getpid())
+			}
+			if !isFirst { // the numbers began anew
+				stop()
+				mover.Stop()
+			}
+		}
+		require.GreaterOrEqual(t, len(want[os.Getpid()]), 15_000)
+
+		iterators := []*bpfOwners{newIterator(t), newIterator(t)}
+		for scan := range 2 * shifts {
+			inodes, visits := readIterator(t, iterators[scan%2])
+			for pid, of := range want {
+				slices.Sort(inodes[pid])
+				if !slices.Equal(of, inodes[pid]) { // require.Equal would print them all
+					t.Fatalf("scan %d: process %d has %d sockets, want %d", scan, pid, len(inodes[pid]), len(of))
+				}
+				if visits[pid] != 1 {
+					t.Fatalf("scan %d: process %d comes %d times", scan, pid, visits[pid])
+				}
+			}
+			mover.Dup(socket)
+			want[mover.PID] = append(want[mover.PID], socket.Inode) // it has no other
+		}
+
+		var byBPF, byWalk ownerTable
+		_, err := iterators[0].refresh(&byBPF)
+		require.NoError(t, err)
+		finder := newFDWalk("/proc")
+		defer finder.close()
+		_, err = finder.refresh(&byWalk)
+		require.NoError(t, err)
+		require.Equal(t, holdersIn(&byWalk, want), holdersIn(&byBPF, want))
+	})
+}
+
+// walkFor returns the sockets of the processes that are wanted, by the links in procfs.
+func walkFor(t *testing.T, wanted func(pid int, inodes []uint64) bool) map[int][]uint64 {
+	t.Helper()
+	walk := socketWalk{root: "/proc"}
+	defer walk.dir.close()
+	found := map[int][]uint64{}
+	require.NoError(t, walk.each(func(pid int, inodes []uint64, _ error) {
+		if wanted(pid, inodes) {
+			found[pid] = slices.Sorted(slices.Values(inodes))
+		}
+	}))
+	return found
+}
+
+// holdersIn returns the holders of the sockets that the processes have.
+func holdersIn(table *ownerTable, processes map[int][]uint64) map[uint64]string {
+	found := map[uint64]string{}
+	for _, inodes := range processes {
+		for _, inode := range inodes {
+			var text []byte
+			for _, p := range table.appendOwners(nil, inode) {
+				text = fmt.Appendf(text, "%d %s %d, ", p.PID, p.Name, p.StartTime)
+			}
+			found[inode] = string(text)
+		}
+	}
+	return found
+}
+
+// countAgain counts the reads that gave EAGAIN.
+type countAgain struct {
+	io.Reader
+	count int
+}
+
+func (c *countAgain) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	if errors.Is(err, unix.EAGAIN) {
+		c.count++
+	}
+	return n, err
+}
+
+// After a million descriptors without a socket a read of the iterator gives EAGAIN (MAX_ITER_OBJECTS,
+// kernel/bpf/bpf_iter.c). Here they are of one process, by threads that each have as many as a process may have.
+func TestOwnersMillionDescriptors(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		const descriptors = 2_100_000 // a million before or after the socket, wherever that is
+		isSelf := func(pid int, _ []uint64) bool { return pid == os.Getpid() }
+		if inherited := walkFor(t, isSelf)[os.Getpid()]; len(inherited) > 0 {
+			testnet.SkipOrFail(t, fmt.Sprintf("this process was given sockets: %d", inherited))
+		}
+		null, err := os.Open(os.DevNull)
+		require.NoError(t, err)
+		defer null.Close()
+		files := roomForFiles(t, 19_000)
+		threads := descriptors/files + 1
+		if threads > 1000 {
+			testnet.SkipOrFail(t, fmt.Sprintf("it takes %d threads, as each can have %d open files", threads, files))
+		}
+		for range files {
+			fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			require.NoError(t, err)
+			defer unix.Close(fd)
+		}
+		begun, end, ended := make(chan uint64), make(chan struct{}), make(chan struct{})
+		defer func() {
+			close(end)
+			for range threads {
+				<-ended
+			}
+		}()
+		var want uint64
+		for i := range threads {
+			startThread(0, 0, func() {
+				defer func() { ended <- struct{}{} }()
+				assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
+				if i == threads/2 {
+					begun <- bindUDP(t)
+				} else {
+					begun <- 0
+				}
+				<-end
+			})
+			want += <-begun
+		}
+
+		w := newIterator(t)
+		again := &countAgain{Reader: openForProcess(t, w, os.Getpid())}
+		var found []uint64
+		require.NoError(t, w.records.each(again, func(_ *ownerRecord, inodes []uint64) { found = append(found, inodes...) }))
+		require.Equal(t, []uint64{want}, found)
+		require.Positive(t, again.count)
+		var table ownerTable
+		_, err = w.refresh(&table) // as part of the whole machine
+		require.NoError(t, err)
+		require.Equal(t, os.Getpid(), table.first(want).PID)
+	})
+}
+
+// written is what the program writes of a process.
+func written(pid int, name string, inodes ...uint64) []byte {
+	const second = 1_000_000_000 // ns
+	b := binary.NativeEndian.AppendUint64(nil, 0)
+	b = binary.NativeEndian.AppendUint64(b, uint64(pid)*second)
+	b = binary.NativeEndian.AppendUint32(b, uint32(pid))
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	var comm [16]byte
+	copy(comm[:], name)
+	b = append(b, comm[:]...)
+	for _, inode := range inodes {
+		b = binary.NativeEndian.AppendUint64(b, inode)
+	}
+	return b
+}
+
+// readRecords returns what each visits, a line for every time.
+func readRecords(records *ownerRecords, from io.Reader) (visited []string, err error) {
+	err = records.each(from, func(p *ownerRecord, inodes []uint64) {
+		visited = append(visited, fmt.Sprintf("%d %q since %d: %d", p.pid, p.name(), p.startTime(), inodes))
+	})
+	return visited, err
+}
+
+func TestOwnerRecords(t *testing.T) {
+	const most = 1<<64 - 1
+	for name, test := range map[string]struct {
+		stream []byte
+		want   []string
+		err    error
+	}{
+		"nothing": {nil, nil, nil},
+		"one":     {written(1, "init", 7), []string{`1 "init" since 100: [7]`}, nil},
+		"names": {
+			slices.Concat(written(1, "", 1), written(2, "123456789012345", 2), written(3, "1234567890123456", 3), written(4, "a\xff\n", 4)),
+			[]string{
+				`1 "" since 100: [1]`, `2 "123456789012345" since 200: [2]`, `3 "1234567890123456" since 300: [3]`,
+				`4 "a\xff\n" since 400: [4]`,
+			}, nil,
+		},
+		"many":       {written(9, "x", 1, 2, 2, most), []string{fmt.Sprintf(`9 "x" since 900: [1 2 2 %d]`, uint64(most))}, nil},
+		"no sockets": {slices.Concat(written(1, "a"), written(2, "b", 3)), []string{`2 "b" since 200: [3]`}, nil},
+		"twice": {
+			slices.Concat(written(1, "a", 1), written(1, "a", 2), written(2, "b", 3), written(1, "a", 4)),
+			[]string{`1 "a" since 100: [1]`, `1 "a" since 100: [2]`, `2 "b" since 200: [3]`, `1 "a" since 100: [4]`}, nil,
+		},
+		"biggest pid":   {written(1<<22, "a", 1), []string{`4194304 "a" since 419430400: [1]`}, nil},
+		"cut inode":     {written(1, "a", 1, 2)[:ownerRecordLen+15], []string{`1 "a" since 100: [1]`}, io.ErrUnexpectedEOF},
+		"cut process":   {slices.Concat(written(1, "a", 1), written(2, "b")[:39]), []string{`1 "a" since 100: [1]`}, io.ErrUnexpectedEOF},
+		"cut at once":   {written(1, "a")[:1], nil, io.ErrUnexpectedEOF},
+		"no process":    {binary.NativeEndian.AppendUint64(nil, 5), nil, errNoProcess},
+		"process 0":     {slices.Concat(written(1, "a", 1), written(0, "b", 2), written(3, "c", 3)), []string{`1 "a" since 100: [1]`}, errNoProcess},
+		"zeros":         {make([]byte, 2*ownerRecordLen), nil, nil},
+		"only a header": {written(1, "a"), nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var records ownerRecords // is used again: nothing of a stream is left in it
+			read := func(from io.Reader, how string, args ...any) {
+				t.Helper()
+				visited, err := readRecords(&records, from)
+				require.Equal(t, test.err, err, how, args)
+				require.Equal(t, test.want, visited, how, args)
+			}
+			read(bytes.NewReader(test.stream), "at once")
+			read(iotest.DataErrReader(bytes.NewReader(test.stream)), "with the end")
+			for size := range 50 {
+				read(&pieces{b: test.stream, size: size + 1}, "in pieces of %d", size+1)
+				read(&pieces{b: test.stream, size: size + 1, between: unix.EAGAIN}, "in pieces of %d, EAGAIN between", size+1)
+			}
+			for i := range test.stream {
+				read(io.MultiReader(bytes.NewReader(test.stream[:i]), bytes.NewReader(test.stream[i:])), "in two at %d", i)
+			}
+		})
+	}
+}
+
+// pieces gives size bytes at a time, and an error between them.
+type pieces struct {
+	b       []byte
+	size    int
+	between error
+	odd     bool
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.odd = !p.odd; p.odd && p.between != nil {
+		return 0, &os.PathError{Op: "read", Path: "bpf_iter", Err: p.between}
+	}
+	if len(p.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.b[:min(p.size, len(p.b))])
+	p.b = p.b[n:]
+	return n, nil
+}
+
+// What was read before an error is told, and is not in the next scan.
+func TestOwnerRecordsError(t *testing.T) {
+	failure := errors.New("out of memory")
+	stream := slices.Concat(written(1, "a", 1, 2), written(2, "b", 3, 4), written(3, "c"))
+	want := []string{`1 "a" since 100: [1 2]`, `2 "b" since 200: [3 4]`}
+	var records ownerRecords
+	for at := range len(stream) + 1 {
+		visited, err := readRecords(&records, io.MultiReader(bytes.NewReader(stream[:at]), iotest.ErrReader(failure)))
+		require.Equal(t, failure, err, "at %d", at)
+		switch first, second := ownerRecordLen+16, 2*(ownerRecordLen+16); {
+		case at < ownerRecordLen+8:
+			require.Empty(t, visited, "at %d", at)
+		case at < first:
+			require.Equal(t, []string{`1 "a" since 100: [1]`}, visited, "at %d", at)
+		case at >= second:
+			require.Equal(t, want, visited, "at %d", at)
+		default:
+			require.Equal(t, want[0], visited[0], "at %d", at)
+		}
+		visited, err = readRecords(&records, bytes.NewReader(written(9, "next", 9)))
+		require.NoError(t, err)
+		require.Equal(t, []string{`9 "next" since 900: [9]`}, visited, "after an error at %d", at)
+	}
+}
+
+// More than the buffer has room for.
+func TestOwnerRecordsLong(t *testing.T) {
+	const processes, each = 500, 40
+	var stream []byte
+	want := map[uint32][]uint64{}
+	for pid := range uint32(processes) {
+		pid++
+		for i := range uint64(each) {
+			want[pid] = append(want[pid], uint64(pid)<<32|i+1)
+		}
+		stream = append(stream, written(int(pid), "name", want[pid]...)...)
+	}
+	var records ownerRecords
+	require.Greater(t, len(stream), 2*len(records.buf))
+	for _, from := range []io.Reader{
+		bytes.NewReader(stream), iotest.HalfReader(bytes.NewReader(stream)), &pieces{b: stream, size: 32<<10 - 24},
+	} {
+		got := map[uint32][]uint64{}
+		require.NoError(t, records.each(from, func(p *ownerRecord, inodes []uint64) { got[p.pid] = slices.Clone(inodes) }))
+		require.Equal(t, want, got)
+	}
+}
+
+// FuzzOwnerRecords: the size of the pieces changes nothing, an error is one of two, and of a stream that is whole every inode is
+// visited, with its process.
+func FuzzOwnerRecords(f *testing.F) {
+	f.Add([]byte{}, uint8(1))
+	f.Add(written(1, "a", 1, 2), uint8(7))
+	f.Add(slices.Concat(written(1, "a", 1), written(2, "b")[:39]), uint8(39))
+	f.Add(binary.NativeEndian.AppendUint64(nil, 5), uint8(8))
+	f.Add([]byte("0what ev0er it is0"), uint8(40))
+	var records ownerRecords
+	f.Fuzz(func(t *testing.T, data []byte, size uint8) {
+		if len(data) > 4<<10 {
+			return
+		}
+		whole, wholeErr := readRecords(&records, bytes.NewReader(data))
+		inPieces, err := readRecords(&records, &pieces{b: data, size: int(size) + 1, between: unix.EAGAIN})
+		require.Equal(t, wholeErr, err)
+		require.Equal(t, whole, inPieces)
+		require.Contains(t, []error{nil, io.ErrUnexpectedEOF, errNoProcess}, err)
+
+		// A digit begins a process, and any other byte is one of its sockets.
+		var stream []byte
+		var want []string
+		for i := 0; i < len(data); i++ {
+			if data[i] < '0' || data[i] > '9' {
+				continue
+			}
+			pid, name, inodes := i+1, string(data[i]), []uint64(nil)
+			for ; i+1 < len(data) && (data[i+1] < '0' || data[i+1] > '9'); i++ {
+				inodes = append(inodes, uint64(data[i+1])<<56|uint64(i+1))
+			}
+			stream = append(stream, written(pid, name, inodes...)...)
+			if len(inodes) > 0 {
+				want = append(want, fmt.Sprintf("%d %q since %d: %d", pid, name, 100*pid, inodes))
+			}
+		}
+		visited, err := readRecords(&records, &pieces{b: stream, size: int(size) + 1})
+		require.NoError(t, err)
+		require.Equal(t, want, visited)
+	})
+}
+
+// becomeNobody takes this thread, which ends with the test, from its user and all capabilities but some.
+func becomeNobody(t *testing.T, keep ...uint) {
+	t.Helper()
+	const nobody = 65534
+	runtime.LockOSThread()
+	require.NoError(t, unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0))
+	// The functions of package unix would set the user of all threads.
+	for _, call := range [][4]uintptr{
+		{unix.SYS_SETGROUPS, 0, 0, 0},
+		{unix.SYS_SETRESGID, nobody, nobody, nobody},
+		{unix.SYS_SETRESUID, nobody, nobody, nobody},
+	} {
+		_, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3])
+		if errno == unix.EPERM {
+			testnet.SkipOrFail(t, "becoming another user wants CAP_SETUID and CAP_SETGID: "+errno.Error())
+		}
+		require.Zero(t, errno)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	for _, capability := range keep {
+		sets[capability/32].Effective |= 1 << (capability % 32)
+		sets[capability/32].Permitted |= 1 << (capability % 32)
+	}
+	require.NoError(t, unix.Capset(&header, &sets[0]))
+}
+
+// hideBTF covers the kernel's BTF, for this thread, which ends with the test.
+func hideBTF(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNS))
+	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	for _, dir := range []string{"/sys/kernel/btf", "/boot", "/lib/modules", "/usr/lib/modules", "/usr/lib/debug"} {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); !errors.Is(err, unix.ENOENT) {
+			require.NoError(t, err)
+		}
+	}
+}
+
+// forbidBPF makes bpf(2) fail with the error on this thread, which ends with the test: for one command, or for all.
+func forbidBPF(t *testing.T, errno unix.Errno, command ...uint32) {
+	t.Helper()
+	runtime.LockOSThread()
+	const number, firstArgument, allow, fail = 0, 16, 0x7fff0000, 0x00050000 // struct seccomp_data, SECCOMP_RET_*
+	load := func(at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
+	}
+	unless := func(value uint32, skip uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: skip}
+	}
+	is := func(verdict uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: verdict}
+	}
+	filter := []unix.SockFilter{load(number), unless(unix.SYS_BPF, 1), is(fail | uint32(errno)), is(allow)}
+	if len(command) > 0 {
+		filter = []unix.SockFilter{
+			load(number), unless(unix.SYS_BPF, 3),
+			load(firstArgument), unless(command[0], 1),
+			is(fail | uint32(errno)),
+			is(allow),
+		}
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	require.NoError(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+	runtime.KeepAlive(filter)
+	if err != nil {
+		testnet.SkipOrFail(t, fmt.Sprintf("seccomp: %v", err))
+	}
+}
+
+const (
+	walksInstead = "finding the owners of sockets by reading procfs, which costs more: "
+	notPermitted = "unsupported operation: operation not permitted"
+)
+
+// requireReadable fails the test if a warning is not one line that somebody may want to read.
+func requireReadable(t *testing.T, warning string) {
+	t.Helper()
+	require.NotContains(t, warning, "\n")
+	require.Less(t, len(warning), 300)
+	require.NotContains(t, warning, "processed", "the log of the verifier")
+	t.Log(warning)
+}
+
+// A program that the verifier rejects is not said to want a capability, although the error is that of one that is not permitted.
+func TestBPFError(t *testing.T) {
+	lacks := "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{unix.EINVAL, lacks + "invalid argument"},
+		{ebpf.ErrNotSupported, lacks + "not supported"},
+		{unix.EPERM, "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted},
+		{
+			fmt.Errorf("map create: %w (MEMLOCK may be too low)", unix.EPERM),
+			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
+		},
+		{
+			&ebpf.VerifierError{Cause: unix.EPERM}, // without a word
+			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
+		},
+		{
+			fmt.Errorf("program owners: %w", &ebpf.VerifierError{Cause: unix.EACCES, Log: []string{"0: R1=ctx()", "bad access", "processed 1 insns"}}),
+			lacks + "program owners: : permission denied: bad access (2 line(s) omitted)",
+		},
+	} {
+		err := bpfError("the BPF program", test.err)
+		require.EqualError(t, err, test.want)
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+	}
+}
+
+// Where there is no BPF, the links in procfs are read, and the one warning says what would help.
+func TestOwnersFallBack(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		tree := proctree.Materialize(t, smallTree)
+		missing := filepath.Join(t.TempDir(), "missing")
+		want := holders{}
+		roots := testnet.Start(t, testnet.Process{Name: "root's"})
+		ofRoot := roots.Listen("tcp4", netip.AddrPort{}, 5)
+		want.of(ofRoot, roots.PID)
+		nobodys := testnet.Start(t, testnet.Process{Name: "nobody's", UID: 65534, GID: 65534})
+		want.of(nobodys.Listen("tcp6", netip.AddrPort{}, 5), nobodys.PID)
+		all := want.inWords(t)
+		ownOnly := maps.Clone(all)
+		ownOnly[ofRoot.Inode] = nil
+
+		nobody := func(keep ...uint) func(*testing.T) {
+			return func(t *testing.T) { t.Helper(); becomeNobody(t, keep...) }
+		}
+		without := func(capabilities ...uint) func(*testing.T) {
+			return func(t *testing.T) { t.Helper(); dropCapabilities(t, capabilities) }
+		}
+		forbidden := func(errno unix.Errno, command ...uint32) func(*testing.T) {
+			return func(t *testing.T) { t.Helper(); forbidBPF(t, errno, command...) }
+		}
+		const (
+			refused = "^" + walksInstead + "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + "$"
+			lacks   = "^" + walksInstead + "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
+			foreign = " is not of the initial PID namespace, whose pids BPF programs see: unsupported operation$"
+		)
+		for _, test := range []struct {
+			name    string
+			before  func(*testing.T)
+			config  ScannerConfig
+			warning string // a regular expression; empty: none
+			want    map[uint64][]string
+		}{
+			{"nobody", nobody(), ScannerConfig{}, refused, ownOnly},
+			{"nobody who asked for it", nobody(), ScannerConfig{Owners: OwnersBPF}, refused, ownOnly},
+			{"nobody with CAP_BPF", nobody(unix.CAP_BPF), ScannerConfig{}, refused, ownOnly},
+			{"nobody with CAP_PERFMON", nobody(unix.CAP_PERFMON), ScannerConfig{}, refused, ownOnly},
+			{"root without CAP_BPF", without(unix.CAP_BPF, unix.CAP_SYS_ADMIN), ScannerConfig{}, refused, all},
+			{"root without CAP_PERFMON", without(unix.CAP_PERFMON, unix.CAP_SYS_ADMIN), ScannerConfig{}, refused, all},
+			{"seccomp", forbidden(unix.EPERM), ScannerConfig{}, refused, all},
+			{
+				"seccomp lets programs be loaded only", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), ScannerConfig{},
+				"^" + walksInstead + "attaching the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + "$", all,
+			},
+			{"kernel without BPF", forbidden(unix.ENOSYS), ScannerConfig{}, lacks + ".*: function not implemented$", all},
+			{"kernel without BTF", hideBTF, ScannerConfig{}, lacks + ".*: no BTF found for kernel version .*: not supported$", all},
+			{"copy of a proc file system", nil, ScannerConfig{ProcRoot: tree}, "", nil},
+			{"copy, and it was asked for", nil, ScannerConfig{ProcRoot: tree, Owners: OwnersBPF}, "^" + walksInstead + tree + foreign, nil},
+			{"no proc file system", nil, ScannerConfig{ProcRoot: missing}, "", nil},
+			{"none, and it was asked for", nil, ScannerConfig{ProcRoot: missing, Owners: OwnersBPF}, "^" + walksInstead + missing + foreign, nil},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				if test.before != nil {
+					test.before(t)
+				}
+				var warnings []string
+				test.config.Warn = func(err error) {
+					if !strings.HasPrefix(err.Error(), "the kernel has no udp sockets") { // where there is no proc file system
+						warnings = append(warnings, err.Error())
+					}
+				}
+				s := newScanner(t, test.config)
+				for range 3 {
+					if test.want != nil {
+						require.Equal(t, test.want, scanOwners(t, s))
+					} else {
+						scan(s, inode)
+					}
+					require.Equal(t, OwnersProcfs, s.Stats().Owners)
+				}
+				if test.warning == "" {
+					require.Empty(t, warnings)
+					return
+				}
+				require.Len(t, warnings, 1)
+				requireReadable(t, warnings[0])
+				require.Regexp(t, test.warning, warnings[0])
+			})
+		}
+		t.Run("again", func(t *testing.T) { // nothing of that stays
+			require.Equal(t, all, scanOwners(t, newBPFScanner(t, ScannerConfig{})))
+		})
+	})
+}
+
+// requireFallBackFrom scans a proc file system whose pids are not what a BPF program sees.
+func requireFallBackFrom(t *testing.T, root string, want map[uint64][]string) {
+	t.Helper()
+	for _, method := range []OwnerMethod{OwnersAuto, OwnersBPF} {
+		var warnings []string
+		s := newScanner(t, ScannerConfig{
+			ProcRoot: root, Owners: method, Warn: func(err error) { warnings = append(warnings, err.Error()) },
+		})
+		for range 3 {
+			require.Equal(t, want, scanOwners(t, s))
+			require.Equal(t, OwnersProcfs, s.Stats().Owners)
+		}
+		require.Len(t, warnings, 1)
+		requireReadable(t, warnings[0])
+		require.Contains(t, warnings[0], walksInstead+root+" is not of the initial PID namespace")
+	}
+}
+
+// In a container there are other pids, but those of the host where its proc file system is shown.
+func TestOwnersInPIDNamespace(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		p := testnet.Start(t, testnet.Process{Name: "contained"})
+		want := holders{}
+		listener := p.Listen("tcp4", netip.AddrPort{}, 5)
+		want.of(listener, p.PID)
+		requireFallBackFrom(t, "/proc", want.inWords(t))
+
+		require.NoError(t, unix.Unmount("/proc", unix.MNT_DETACH))
+		var pid int
+		for name, target := range links(t, "/proc/[0-9]*/fd/*") {
+			if target == fmt.Sprintf("socket:[%d]", listener.Inode) {
+				_, err := fmt.Sscanf(name, "/proc/%d/", &pid)
+				require.NoError(t, err)
+			}
+		}
+		require.NotEqual(t, p.PID, pid)
+		want.of(listener, pid)
+		requireFallBackFrom(t, "/proc", want.inWords(t))
+	})
+}
+
+// links reads the links that match a pattern.
+func links(t *testing.T, pattern string) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	require.NoError(t, err)
+	targets := map[string]string{}
+	for _, name := range names {
+		targets[name], _ = os.Readlink(name) // it may be gone
+	}
+	return targets
+}
+
+// The proc file system of a container, read from outside.
+func TestOwnersOfPIDNamespace(t *testing.T) {
+	testnet.Isolate(t, func() {
+		socket, inode := openSocket(t)
+		require.NoError(t, unix.Bind(int(socket.Fd()), &unix.SockaddrInet4{}))
+		cmd := exec.Command("sh", "-c", "mount -t proc proc /proc && echo && exec cat")
+		cmd.ExtraFiles = []*os.File{socket}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}
+		stdin, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		stdout, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		defer func() {
+			_ = stdin.Close()
+			_ = cmd.Wait()
+		}()
+		_, err = io.ReadFull(stdout, make([]byte, 1))
+		require.NoError(t, err)
+
+		_, err = stdin.Write([]byte("\n"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(stdout, make([]byte, 1)) // it is cat
+		require.NoError(t, err)
+		outside := processFromProc(t, cmd.Process.Pid)
+		inside := "1" + strings.TrimPrefix(outside, strconv.Itoa(cmd.Process.Pid))
+		require.Contains(t, inside, `1 "cat" since `)
+		requireFallBackFrom(t, fmt.Sprintf("/proc/%d/root/proc", cmd.Process.Pid), map[uint64][]string{inode: {inside}})
+	})
+}
+
+// A thread that gives its capabilities up after NewScanner goes on, or falls back once: that is up to the kernel.
+func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		p := testnet.Start(t, testnet.Process{Name: "server"})
+		want := holders{}
+		want.of(p.Listen("tcp4", netip.AddrPort{}, 5), p.PID)
+		words := want.inWords(t)
+		for name, refuse := range map[string]func(*testing.T){
+			"capabilities": func(t *testing.T) {
+				t.Helper()
+				dropCapabilities(t, []uint{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN})
+			},
+			"seccomp": func(t *testing.T) { t.Helper(); forbidBPF(t, unix.EPERM) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				var warnings []string
+				before := openDescriptors(t)
+				s := newScanner(t, ScannerConfig{Warn: func(err error) { warnings = append(warnings, err.Error()) }})
+				require.Equal(t, words, scanOwners(t, s))
+				require.Equal(t, OwnersBPF, s.Stats().Owners)
+				refuse(t)
+				for range 3 {
+					require.Equal(t, words, scanOwners(t, s))
+				}
+				if name == "capabilities" && s.Stats().Owners == OwnersBPF {
+					require.Empty(t, warnings)
+					return
+				}
+				require.Equal(t, OwnersProcfs, s.Stats().Owners)
+				require.Len(t, warnings, 1)
+				requireReadable(t, warnings[0])
+				require.Equal(t, walksInstead+"starting the BPF iterator takes CAP_BPF and CAP_PERFMON: "+notPermitted, warnings[0])
+				require.Len(t, openDescriptors(t), len(before)+2, "the netlink socket and /proc")
+			})
+		}
+	})
+}
+
+// serviceEnv has what a process finds that TestOwnersOfServiceUser starts.
+const serviceEnv = "NETSTAT_TEST_SERVICE"
+
+// A process of a user who has only CAP_BPF and CAP_PERFMON, as with systemd's AmbientCapabilities=, finds the owners of all
+// sockets, of root's processes too.
+func TestOwnersOfServiceUser(t *testing.T) {
+	if want, isService := os.LookupEnv(serviceEnv); isService {
+		require.Equal(t, 65534, os.Geteuid())
+		s := newBPFScanner(t, ScannerConfig{Transports: allTransports})
+		for range 3 {
+			require.Equal(t, want, fmt.Sprint(scanOwners(t, s)))
+			require.Zero(t, s.Stats().Denied)
+		}
+		mustScan(t, s, func(s *Socket) struct{} {
+			for _, p := range s.Owners() {
+				_, known := p.UID()
+				require.True(t, known)
+				require.NotEmpty(t, p.Cmdline())
+				require.Empty(t, p.Exe(), "it takes CAP_SYS_PTRACE")
+			}
+			return struct{}{}
+		})
+		return
+	}
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		master := testnet.Start(t, testnet.Process{Name: "root's"})
+		want := holders{}
+		shared := master.Listen("tcp4", netip.AddrPort{}, 5)
+		want.of(shared, master.PID, master.Fork(1)[0].PID)
+		other := testnet.Start(t, testnet.Process{Name: "another's", UID: 1234})
+		want.of(other.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}), other.PID)
+
+		t.Run("thread", func(t *testing.T) {
+			becomeNobody(t, unix.CAP_BPF, unix.CAP_PERFMON)
+			s := newBPFScanner(t, ScannerConfig{Transports: allTransports})
+			for range 3 {
+				require.Equal(t, want.inWords(t), scanOwners(t, s))
+				require.Zero(t, s.Stats().Denied)
+			}
+		})
+		program, err := os.Open("/proc/self/exe") // others may not go the way to it
+		require.NoError(t, err)
+		defer program.Close()
+		cmd := exec.Command("/proc/self/fd/3", "-test.run=^"+t.Name()+"$")
+		cmd.ExtraFiles = []*os.File{program}
+		cmd.Dir = "/"
+		cmd.Env = append(os.Environ(), serviceEnv+"="+fmt.Sprint(want.inWords(t)), "GOCOVERDIR="+os.TempDir())
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
+			AmbientCaps: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON},
+		}
+		output, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", output)
+		require.Contains(t, string(output), "PASS")
+	})
+}
+
+// bpfMemory counts the mappings of BPF maps in this process.
+func bpfMemory(t *testing.T) int {
+	t.Helper()
+	mappings, err := os.ReadFile("/proc/self/maps")
+	require.NoError(t, err)
+	return strings.Count(string(mappings), "bpf")
+}
+
+// Nothing is left of a hundred scanners: no descriptor, and so no program, map or link, and no memory of a map.
+func TestOwnersGiveBack(t *testing.T) {
+	testnet.RequireBPF(t)
+	const times = 100
+	mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what is opened once
+	before, memory := openDescriptors(t), bpfMemory(t)
+	t.Run("closed", func(t *testing.T) {
+		for range times {
+			s, err := NewScanner(ScannerConfig{Owners: OwnersBPF})
+			require.NoError(t, err)
+			mustScan(t, s, inode)
+			require.Greater(t, len(openDescriptors(t)), len(before)+1, "a program and a link")
+			require.NoError(t, s.Close())
+		}
+		require.Equal(t, before, openDescriptors(t))
+		require.Equal(t, memory, bpfMemory(t))
+	})
+	t.Run("failed", func(t *testing.T) {
+		for i := range times {
+			_, err := NewScanner(ScannerConfig{Owners: OwnersBPF, Source: 9})
+			require.EqualError(t, err, "Source(9) is no source")
+			_, err = NewScanner(ScannerConfig{Owners: OwnerMethod(9 + i)})
+			require.ErrorContains(t, err, "is no way to find owners")
+		}
+		require.Equal(t, before, openDescriptors(t))
+	})
+	t.Run("out of descriptors", func(t *testing.T) {
+		var limit unix.Rlimit
+		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+		ends := map[string]int{}
+		for room := range 12 { // they run out at one place after the other
+			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
+			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
+			s, err := NewScanner(ScannerConfig{Source: SourceNetlink})
+			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+			if err != nil {
+				require.EqualError(t, err, "opening a sock_diag socket: too many open files")
+				ends["no scanner"]++
+			} else {
+				ends[s.Stats().Owners.String()]++
+				require.NoError(t, s.Close())
+			}
+			require.Equal(t, before, openDescriptors(t), "with room for %d", room)
+		}
+		require.Len(t, ends, 3, "%v", ends)
+	})
+	for name, refuse := range map[string]func(*testing.T){
+		"not permitted": func(t *testing.T) {
+			t.Helper()
+			dropCapabilities(t, []uint{unix.CAP_PERFMON, unix.CAP_SYS_ADMIN})
+		},
+		"not attached": func(t *testing.T) { t.Helper(); forbidBPF(t, unix.EPERM, unix.BPF_LINK_CREATE) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			refuse(t)
+			for range times / 5 {
+				s, err := NewScanner(ScannerConfig{Owners: OwnersBPF})
+				require.NoError(t, err)
+				require.Equal(t, OwnersProcfs, s.Stats().Owners)
+				require.NoError(t, s.Close())
+			}
+			require.Equal(t, before, openDescriptors(t))
+			require.Equal(t, memory, bpfMemory(t))
+		})
+	}
+}
+
+// limitFor returns the limit of open files that leaves room for so many more of them.
+func limitFor(t *testing.T, room int) (limit uint64) {
+	t.Helper()
+	taken := map[string]bool{}
+	for _, line := range openDescriptors(t) {
+		number, _, _ := strings.Cut(line, " ")
+		taken[number] = true
+	}
+	for ; room > 0 || taken[strconv.FormatUint(limit, 10)]; limit++ {
+		if !taken[strconv.FormatUint(limit, 10)] {
+			room--
+		}
+	}
+	return limit
+}
