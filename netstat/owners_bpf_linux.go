@@ -75,6 +75,11 @@ func bpfError(doing string, err error) error {
 			err = errno // what is around it speaks of other causes
 		}
 	}
+	for _, scarce := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, scarce) { // nothing is missing but for now
+			return fmt.Errorf("%s: %w: %w", doing, errors.ErrUnsupported, err)
+		}
+	}
 	return fmt.Errorf("%s takes %s: %w: %w", doing, takes, errors.ErrUnsupported, err)
 }
 

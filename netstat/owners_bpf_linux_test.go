@@ -851,33 +851,6 @@ func FuzzOwnerRecords(f *testing.F) {
 	})
 }
 
-// becomeNobody takes this thread, which ends with the test, from its user and all capabilities but some.
-func becomeNobody(t *testing.T, keep ...uint) {
-	t.Helper()
-	const nobody = 65534
-	runtime.LockOSThread()
-	require.NoError(t, unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0))
-	// The functions of package unix would set the user of all threads.
-	for _, call := range [][4]uintptr{
-		{unix.SYS_SETGROUPS, 0, 0, 0},
-		{unix.SYS_SETRESGID, nobody, nobody, nobody},
-		{unix.SYS_SETRESUID, nobody, nobody, nobody},
-	} {
-		_, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3])
-		if errno == unix.EPERM {
-			testnet.SkipOrFail(t, "becoming another user wants CAP_SETUID and CAP_SETGID: "+errno.Error())
-		}
-		require.Zero(t, errno)
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	for _, capability := range keep {
-		sets[capability/32].Effective |= 1 << (capability % 32)
-		sets[capability/32].Permitted |= 1 << (capability % 32)
-	}
-	require.NoError(t, unix.Capset(&header, &sets[0]))
-}
-
 // hideBTF covers the kernel's BTF, for this thread, which ends with the test.
 func hideBTF(t *testing.T) {
 	t.Helper()
@@ -888,38 +861,6 @@ func hideBTF(t *testing.T) {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); !errors.Is(err, unix.ENOENT) {
 			require.NoError(t, err)
 		}
-	}
-}
-
-// forbidBPF makes bpf(2) fail with the error on this thread, which ends with the test: for one command, or for all.
-func forbidBPF(t *testing.T, errno unix.Errno, command ...uint32) {
-	t.Helper()
-	runtime.LockOSThread()
-	const number, firstArgument, allow, fail = 0, 16, 0x7fff0000, 0x00050000 // struct seccomp_data, SECCOMP_RET_*
-	load := func(at uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
-	}
-	unless := func(value uint32, skip uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: skip}
-	}
-	is := func(verdict uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: verdict}
-	}
-	filter := []unix.SockFilter{load(number), unless(unix.SYS_BPF, 1), is(fail | uint32(errno)), is(allow)}
-	if len(command) > 0 {
-		filter = []unix.SockFilter{
-			load(number), unless(unix.SYS_BPF, 3),
-			load(firstArgument), unless(command[0], 1),
-			is(fail | uint32(errno)),
-			is(allow),
-		}
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	require.NoError(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
-	runtime.KeepAlive(filter)
-	if err != nil {
-		testnet.SkipOrFail(t, fmt.Sprintf("seccomp: %v", err))
 	}
 }
 
@@ -983,13 +924,13 @@ func TestOwnersFallBack(t *testing.T) {
 		ownOnly[ofRoot.Inode] = nil
 
 		nobody := func(keep ...uint) func(*testing.T) {
-			return func(t *testing.T) { t.Helper(); becomeNobody(t, keep...) }
+			return func(t *testing.T) { t.Helper(); testnet.BecomeNobody(t, keep...) }
 		}
 		without := func(capabilities ...uint) func(*testing.T) {
 			return func(t *testing.T) { t.Helper(); dropCapabilities(t, capabilities) }
 		}
 		forbidden := func(errno unix.Errno, command ...uint32) func(*testing.T) {
-			return func(t *testing.T) { t.Helper(); forbidBPF(t, errno, command...) }
+			return func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, errno, command...) }
 		}
 		const (
 			refused = "^" + walksInstead + "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + "$"
@@ -1135,7 +1076,7 @@ func TestOwnersOfPIDNamespace(t *testing.T) {
 		outside := processFromProc(t, cmd.Process.Pid)
 		inside := "1" + strings.TrimPrefix(outside, strconv.Itoa(cmd.Process.Pid))
 		require.Contains(t, inside, `1 "cat" since `)
-		requireFallBackFrom(t, fmt.Sprintf("/proc/%d/root/proc", cmd.Process.Pid), map[uint64][]string{inode: {inside}})
+		requireFallBackFrom(t, filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "root", "proc"), map[uint64][]string{inode: {inside}})
 	})
 }
 
@@ -1152,7 +1093,7 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 				t.Helper()
 				dropCapabilities(t, []uint{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN})
 			},
-			"seccomp": func(t *testing.T) { t.Helper(); forbidBPF(t, unix.EPERM) },
+			"seccomp": func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, unix.EPERM) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				var warnings []string
@@ -1212,7 +1153,7 @@ func TestOwnersOfServiceUser(t *testing.T) {
 		want.of(other.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}), other.PID)
 
 		t.Run("thread", func(t *testing.T) {
-			becomeNobody(t, unix.CAP_BPF, unix.CAP_PERFMON)
+			testnet.BecomeNobody(t, unix.CAP_BPF, unix.CAP_PERFMON)
 			s := newBPFScanner(t, ScannerConfig{Transports: allTransports})
 			for range 3 {
 				require.Equal(t, want.inWords(t), scanOwners(t, s))
@@ -1295,7 +1236,7 @@ func TestOwnersGiveBack(t *testing.T) {
 			t.Helper()
 			dropCapabilities(t, []uint{unix.CAP_PERFMON, unix.CAP_SYS_ADMIN})
 		},
-		"not attached": func(t *testing.T) { t.Helper(); forbidBPF(t, unix.EPERM, unix.BPF_LINK_CREATE) },
+		"not attached": func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, unix.EPERM, unix.BPF_LINK_CREATE) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			refuse(t)
@@ -1325,4 +1266,15 @@ func limitFor(t *testing.T, room int) (limit uint64) {
 		}
 	}
 	return limit
+}
+
+// cacheOf returns the processes that a finder keeps; nil if it keeps none.
+func cacheOf(finder ownerFinder) *processCache {
+	switch finder := finder.(type) {
+	case *fdWalk:
+		return finder.processes
+	case *bpfOwners:
+		return finder.processes
+	}
+	return nil
 }

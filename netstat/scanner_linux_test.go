@@ -550,7 +550,7 @@ func TestNewScannerOutOfDescriptors(t *testing.T) {
 func TestScannerWithoutNetlink(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EAFNOSUPPORT, unix.EPERM} {
 		t.Run(errno.Error(), func(t *testing.T) {
-			forbidNetlink(t, errno)
+			forbid(t, unix.SYS_SOCKET, errno, unix.AF_NETLINK)
 			var warned []string
 			s := newScanner(t, ScannerConfig{
 				Source: SourceNetlink, Warn: func(err error) { warned = append(warned, err.Error()) },
@@ -565,8 +565,9 @@ func TestScannerWithoutNetlink(t *testing.T) {
 	}
 }
 
-// forbidNetlink makes socket(2) fail with the error for AF_NETLINK, on this thread, which ends with the test.
-func forbidNetlink(t *testing.T, errno unix.Errno) {
+// forbid makes a system call fail with the error on this thread, which ends with the test: in any case, or if its first argument
+// is the given one.
+func forbid(t *testing.T, call uint32, errno unix.Errno, argument ...uint32) {
 	t.Helper()
 	runtime.LockOSThread()
 	const number, firstArgument, allow, fail = 0, 16, 0x7fff0000, 0x00050000 // struct seccomp_data, SECCOMP_RET_*
@@ -579,11 +580,14 @@ func forbidNetlink(t *testing.T, errno unix.Errno) {
 	is := func(verdict uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: verdict}
 	}
-	filter := []unix.SockFilter{
-		load(number), unless(unix.SYS_SOCKET, 3),
-		load(firstArgument), unless(unix.AF_NETLINK, 1),
-		is(fail | uint32(errno)),
-		is(allow),
+	filter := []unix.SockFilter{load(number), unless(call, 1), is(fail | uint32(errno)), is(allow)}
+	if len(argument) > 0 {
+		filter = []unix.SockFilter{
+			load(number), unless(call, 3),
+			load(firstArgument), unless(argument[0], 1),
+			is(fail | uint32(errno)),
+			is(allow),
+		}
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	require.NoError(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

@@ -2,38 +2,13 @@ package procnetstat
 
 import (
 	"net/netip"
-	"runtime"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
-
-// becomeNobody takes this thread, which ends with the test, from its user and all privileges.
-func becomeNobody(t *testing.T) {
-	t.Helper()
-	const nobody = 65534
-	runtime.LockOSThread()
-	// The functions of package unix would set the user of all threads.
-	for _, call := range [][4]uintptr{
-		{unix.SYS_SETGROUPS, 0, 0, 0},
-		{unix.SYS_SETRESGID, nobody, nobody, nobody},
-		{unix.SYS_SETRESUID, nobody, nobody, nobody},
-	} {
-		_, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3])
-		if errno == unix.EPERM {
-			testnet.SkipOrFail(t, "becoming another user wants CAP_SETUID and CAP_SETGID: "+errno.Error())
-		}
-		require.Zero(t, errno)
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	require.NoError(t, unix.Capget(&header, &sets[0]))
-	require.Zero(t, sets[0].Effective|sets[1].Effective)
-}
 
 // TestAsNobody: without any privilege all but the processes of others is right, and the log says once what would show those.
 func TestAsNobody(t *testing.T) {
@@ -60,7 +35,7 @@ func TestAsNobody(t *testing.T) {
 		port := strconv.Itoa(int(listener.Local.Port()))
 
 		t.Run("nobody", func(t *testing.T) {
-			becomeNobody(t)
+			testnet.BecomeNobody(t)
 			asRoot.T = t
 			l := start(t, "")
 			for range 3 {

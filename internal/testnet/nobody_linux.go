@@ -1,0 +1,41 @@
+package testnet
+
+import (
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// BecomeNobody takes this thread, which ends with the test, from its user and all capabilities but some.
+func BecomeNobody(tb testing.TB, keep ...uint) {
+	tb.Helper()
+	const nobody = 65534
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		tb.Fatal(err)
+	}
+	// The functions of package unix would set the user of all threads.
+	for _, call := range [][4]uintptr{
+		{unix.SYS_SETGROUPS, 0, 0, 0},
+		{unix.SYS_SETRESGID, nobody, nobody, nobody},
+		{unix.SYS_SETRESUID, nobody, nobody, nobody},
+	} {
+		_, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3])
+		if errno == unix.EPERM {
+			SkipOrFail(tb, "becoming another user wants CAP_SETUID and CAP_SETGID: "+errno.Error())
+		}
+		if errno != 0 {
+			tb.Fatal(errno)
+		}
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	for _, capability := range keep {
+		sets[capability/32].Effective |= 1 << (capability % 32)
+		sets[capability/32].Permitted |= 1 << (capability % 32)
+	}
+	if err := unix.Capset(&header, &sets[0]); err != nil {
+		tb.Fatal(err)
+	}
+}
