@@ -21,6 +21,7 @@ import (
 const (
 	helperEnv          = "TESTNET_HELPER" // the name of the process
 	helperNetnsEnv     = "TESTNET_HELPER_NETNS"
+	helperProcEnv      = "TESTNET_HELPER_PROC"      // where to mount the proc file system
 	helperListenersEnv = "TESTNET_HELPER_LISTENERS" // how many files from 3 on are listeners
 )
 
@@ -29,12 +30,14 @@ const requestLimit = 30 * time.Second
 
 // A request is a line of JSON on the standard input of a helper, and a reply one on its standard output.
 type request struct {
-	Worker        int // forward the request to this one
+	Worker        int    // forward the request to this one
+	Netns         string // do it in this network namespace
 	Op            op
 	Network       string
 	Local, Remote netip.AddrPort
 	N             int
 	Inodes        []uint64
+	Churn         Churn
 	Name          []byte // JSON would mend a string that is not UTF-8
 }
 
@@ -43,6 +46,7 @@ type reply struct {
 	Sockets []Socket
 	PID     int
 	Worker  int
+	Churned Churned
 }
 
 type op string
@@ -57,13 +61,17 @@ const (
 	opReceive op = "receive"
 	opClose   op = "close"
 	opFork    op = "fork"
-	opDup     op = "dup"
-	opInbox   op = "open inbox"
-	opPass    op = "pass"
-	opTake    op = "take"
-	opPost    op = "post"
-	opRename  op = "rename"
-	opEndMain op = "end main thread"
+
+	opChurn    op = "churn"
+	opChurned  op = "churned"
+	opEndChurn op = "end churn"
+	opDup      op = "dup"
+	opInbox    op = "open inbox"
+	opPass     op = "pass"
+	opTake     op = "take"
+	opPost     op = "post"
+	opRename   op = "rename"
+	opEndMain  op = "end main thread"
 )
 
 var mainCalled bool
@@ -99,7 +107,8 @@ type helper struct {
 	fds       map[uint64]int // by inode
 	listeners []int
 	workers   []*worker
-	inbox     int // see Proc.Pass
+	churn     *churn // nil: none runs
+	inbox     int    // see Proc.Pass
 	endMain   chan struct{}
 }
 
@@ -112,6 +121,14 @@ func (h *helper) run() error {
 			return err
 		}
 		if err := os.Unsetenv(helperNetnsEnv); err != nil {
+			return err
+		}
+	}
+	if dir := os.Getenv(helperProcEnv); dir != "" {
+		if err := unix.Mount("proc", dir, "proc", 0, ""); err != nil {
+			return fmt.Errorf("mounting a proc file system on %s: %w", dir, err)
+		}
+		if err := os.Unsetenv(helperProcEnv); err != nil {
 			return err
 		}
 	}
@@ -168,6 +185,15 @@ func (h *helper) do(r request) (reply, error) {
 	if r.Worker > 0 {
 		return h.forward(r)
 	}
+	if netns := r.Netns; netns != "" {
+		r.Netns = ""
+		var answer reply
+		err := inNetns(netns, func() (err error) {
+			answer, err = h.do(r)
+			return err
+		})
+		return answer, err
+	}
 	end := time.Now().Add(requestLimit)
 	switch r.Op {
 	case opHello:
@@ -188,6 +214,8 @@ func (h *helper) do(r request) (reply, error) {
 		return reply{}, h.each(r, h.close)
 	case opFork:
 		return h.fork()
+	case opChurn, opChurned, opEndChurn:
+		return h.doChurn(r)
 	case opDup:
 		return reply{}, h.each(r, dup)
 	case opInbox:

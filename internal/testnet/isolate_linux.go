@@ -43,35 +43,32 @@ const (
 // of a thread, so a thread in another namespace would not do. There f runs and may do all that a test may, subtests
 // included. Here f does not run; the output, failure or skip of the other process becomes that of tb, and the result lines of
 // a benchmark are printed as they are. What stands before the call runs in both processes, so it should be the first
-// statement, and the only call of Isolate in that test.
+// statement, and the only call of Isolate, IsolateMounts or IsolatePIDs in that test.
 func Isolate(tb testing.TB, f func()) {
 	tb.Helper()
-	isolate(tb, unix.CLONE_NEWNET, f)
+	isolate(tb, 0, f)
 }
 
-// IsolatePIDs is Isolate in a PID namespace as well, whose processes are those of /proc.
+// IsolateMounts is Isolate with a mount namespace too, in which no network namespace has a name: see [Netns].
+func IsolateMounts(tb testing.TB, f func()) {
+	tb.Helper()
+	isolate(tb, unix.CLONE_NEWNS, f)
+}
+
+// IsolatePIDs is IsolateMounts with a PID namespace too: /proc shows no processes but those of the test, which is process 1.
 func IsolatePIDs(tb testing.TB, f func()) {
 	tb.Helper()
-	isolate(tb, unix.CLONE_NEWNET|unix.CLONE_NEWPID|unix.CLONE_NEWNS, func() {
-		tb.Helper()
-		err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-		if err == nil {
-			err = unix.Mount("proc", "/proc", "proc", 0, "")
-		}
-		if err != nil {
-			tb.Fatalf("mounting the proc file system: %v", err)
-		}
-		f()
-	})
+	isolate(tb, unix.CLONE_NEWNS|unix.CLONE_NEWPID, f)
 }
 
-func isolate(tb testing.TB, namespaces uintptr, f func()) {
+// isolate runs f in a new network namespace, and further namespaces that are given as flags of clone(2).
+func isolate(tb testing.TB, further uintptr, f func()) {
 	tb.Helper()
 	if file := os.Getenv(insideEnv); file != "" {
-		runInside(tb, file, f)
+		runInside(tb, file, further, f)
 		return
 	}
-	verdict := runAgain(tb, namespaces)
+	verdict := runAgain(tb, further)
 	_, isBenchmark := tb.(*testing.B)
 	switch {
 	case verdict == verdictSkip:
@@ -84,7 +81,7 @@ func isolate(tb testing.TB, namespaces uintptr, f func()) {
 	}
 }
 
-func runInside(tb testing.TB, file string, f func()) {
+func runInside(tb testing.TB, file string, further uintptr, f func()) {
 	tb.Helper()
 	// The first cleanup runs last: it sees what the others made of the test.
 	tb.Cleanup(func() {
@@ -98,14 +95,20 @@ func runInside(tb testing.TB, file string, f func()) {
 			tb.Errorf("telling the verdict: %v", err)
 		}
 	})
+	if further&unix.CLONE_NEWNS != 0 {
+		if err := hideMounts(further&unix.CLONE_NEWPID != 0); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	if err := setUp("lo"); err != nil {
 		tb.Fatal(err)
 	}
 	f()
 }
 
-// runAgain runs the test tb in a new process in new namespaces, and returns the verdict that it left.
-func runAgain(tb testing.TB, namespaces uintptr) string {
+// runAgain runs the test tb in a new process in a new network namespace, and further ones, and returns the verdict that it
+// left.
+func runAgain(tb testing.TB, further uintptr) string {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "verdict")
 	exe, err := os.Executable()
@@ -121,7 +124,7 @@ func runAgain(tb testing.TB, namespaces uintptr) string {
 	cmd.Env = append(os.Environ(), insideEnv+"="+file, quickExit())
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | further, Pdeathsig: unix.SIGKILL}
 
 	// Pdeathsig is sent when the thread that started the process ends, not when this process does.
 	runtime.LockOSThread()

@@ -27,6 +27,11 @@ type Process struct {
 	UID, GID uint32
 	// Netns gives the process a network namespace of its own, in which lo is up.
 	Netns bool
+	// In is the file of the network namespace that the process starts in: that of [Netns], or /proc/<pid>/ns/net.
+	In string
+	// Proc is a directory: the process gets a PID namespace of its own, and the proc file system of that is mounted there. It
+	// wants IsolateMounts or IsolatePIDs.
+	Proc string
 	// Cgroup is the directory of the cgroup that the process starts in: see the function Cgroup.
 	Cgroup string
 }
@@ -43,6 +48,7 @@ type Proc struct {
 	replies  *json.Decoder
 	replyEnd *os.File
 	worker   int // of the process that reads the requests, from 1; 0 is that process itself
+	netns    string
 }
 
 // Start starts a process, which ends with the test, or when the test process does. Its program is the test binary under
@@ -69,6 +75,18 @@ func Start(tb testing.TB, p Process) *Proc {
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
 		cmd.Env = append(cmd.Env, helperNetnsEnv+"=1")
 	}
+	if p.Proc != "" {
+		if !netnsDirIsOwn {
+			tb.Fatal("a mounted proc file system wants IsolateMounts or IsolatePIDs")
+		}
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID
+		cmd.Env = append(cmd.Env, helperProcEnv+"="+p.Proc)
+		tb.Cleanup(func() {
+			if err := unix.Unmount(p.Proc, unix.MNT_DETACH); err != nil {
+				tb.Errorf("unmounting %s: %v", p.Proc, err)
+			}
+		})
+	}
 	if p.Cgroup != "" {
 		dir, err := os.Open(p.Cgroup)
 		if err != nil {
@@ -77,7 +95,11 @@ func Start(tb testing.TB, p Process) *Proc {
 		defer dir.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	}
-	err := cmd.Start()
+	start := cmd.Start
+	if p.In != "" {
+		start = func() error { return inNetns(p.In, cmd.Start) }
+	}
+	err := start()
 	_, _ = requestRead.Close(), replyWrite.Close()
 	if errors.Is(err, unix.EPERM) {
 		SkipOrFail(tb, fmt.Sprintf("another user or network namespace wants CAP_SETUID or CAP_SYS_ADMIN: %v", err))
@@ -107,6 +129,12 @@ func pipe(tb testing.TB) (r, w *os.File) {
 	}
 	tb.Cleanup(func() { _, _ = r.Close(), w.Close() })
 	return r, w
+}
+
+// Program returns a program that every user may start, with the name: it is the test binary, until the test ends.
+func Program(tb testing.TB, name string) string {
+	tb.Helper()
+	return link(tb, name)
 }
 
 // link makes a hard link to the test binary, or a copy of it, so that exec gives the process the name, and /proc/<pid>/exe
@@ -159,6 +187,17 @@ func coverDir(tb testing.TB) string {
 	}
 	return tb.TempDir()
 }
+
+// In returns the process as one that opens its sockets in the network namespace that the file stands for, in which it need not
+// be itself.
+func (p *Proc) In(file string) *Proc {
+	in := *p
+	in.netns = file
+	return &in
+}
+
+// Netns is the file that stands for the network namespace that the process is in.
+func (p *Proc) Netns() string { return fmt.Sprintf("/proc/%d/ns/net", p.PID) }
 
 // Listen makes a TCP listener. The network is tcp4, tcp6 or tcp4in6; at is the address, where a port of 0 leaves the choice
 // to the kernel, and the zero AddrPort stands for any address. More than net.core.somaxconn (4096) is no use for backlog.
@@ -250,7 +289,7 @@ func (p *Proc) do(r request) []Socket {
 
 func (p *Proc) exchange(r request) reply {
 	p.tb.Helper()
-	r.Worker = p.worker
+	r.Worker, r.Netns = p.worker, p.netns
 	var answer reply
 	err := p.requests.Encode(r)
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,11 +55,23 @@ type RowProcess struct {
 // only, -l for listening ones, -p for processes or -m for memory.
 func SS(tb testing.TB, args ...string) []Row {
 	tb.Helper()
-	Require(tb, "ss")
+	return ss(tb, []string{"ss"}, args)
+}
+
+// SSIn is SS in the network namespace that a file such as /proc/<pid>/ns/net stands for.
+func SSIn(tb testing.TB, file string, args ...string) []Row {
+	tb.Helper()
+	return ss(tb, []string{"nsenter", "--net=" + file, "ss"}, args)
+}
+
+func ss(tb testing.TB, command, args []string) []Row {
+	tb.Helper()
+	Require(tb, command[0], "ss")
 	// With -p and a hundred thousand sockets it takes ten seconds and more.
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "ss", append([]string{"-H", "-O", "-n", "-a", "-e"}, args...)...)
+	args = slices.Concat(command[1:], []string{"-H", "-O", "-n", "-a", "-e"}, args)
+	cmd := exec.CommandContext(ctx, command[0], args...)
 	// What ss writes to stderr is not looked at: it complains of each protocol that the kernel has no sock_diag for.
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {

@@ -1,0 +1,89 @@
+package testnet
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A churn starts and ends processes and connections, no faster than it is told, and leaves nothing but sockets in TIME_WAIT, where
+// it accepted.
+func TestChurn(t *testing.T) {
+	Isolate(t, func() {
+		p := Start(t, Process{Name: "churn"})
+		want := Churn{Processes: 100, Connections: 1000, TimeWaits: 100, Lifetime: 50 * time.Millisecond}
+		p.Churn(want)
+		var done Churned
+		for end := deadline(); done.Processes < 50 || done.Connections < 500; done = p.Churned() {
+			if time.Now().After(end) {
+				t.Fatalf("only %+v", done)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		most := done.For.Seconds() + 1
+		if float64(done.Processes) > most*float64(want.Processes) || float64(done.Connections) > most*float64(want.Connections+want.Processes) {
+			t.Errorf("faster than it should be: %+v", done)
+		}
+		if seen := Sightings(t); len(seen) < 10 {
+			t.Errorf("only %d sockets", len(seen))
+		}
+		ports := map[uint16]bool{}
+		for _, row := range SS(t, "-t", "-l", "-p") {
+			for _, of := range row.Processes {
+				if of.PID == p.PID {
+					ports[row.Local.Port()] = true
+				}
+			}
+		}
+		p.EndChurn()
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.PID))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("no threads of process %d: %v", p.PID, err)
+		}
+		for _, file := range threads {
+			if children, err := os.ReadFile(file); err != nil || len(children) > 0 {
+				t.Errorf("it left the processes %s: %v", children, err)
+			}
+		}
+		left := SS(t, "-t", "-u")
+		if len(left) == 0 {
+			t.Error("no socket is in TIME_WAIT")
+		}
+		for _, row := range left {
+			if row.State != "TIME_WAIT" || !ports[row.Local.Port()] {
+				t.Errorf("it left %s", row.Line)
+			}
+		}
+		p.Churn(want)
+		p.EndChurn()
+	})
+}
+
+// Sightings are what ss says.
+func TestSightings(t *testing.T) {
+	Isolate(t, func() {
+		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
+			States(t, network)
+		}
+		UDP(t)
+		want := map[Sighting]int{}
+		for _, row := range SS(t, "-t", "-u") {
+			want[Sighting{row.Netid, row.State, row.Cookie}]++
+		}
+		seen := Sightings(t)
+		if len(seen) < 20 {
+			t.Errorf("%d sockets", len(seen))
+		}
+		for s, n := range want {
+			if seen[s] != n {
+				t.Errorf("%d of %+v, ss has %d", seen[s], s, n)
+			}
+			delete(seen, s)
+		}
+		if len(seen) > 0 {
+			t.Errorf("ss does not have %+v", seen)
+		}
+	})
+}
