@@ -48,16 +48,16 @@ func (t *cgroupFS) open() (fd int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("looking for the cgroup2 file system: %s: %w", t.mountinfo, err)
 	}
-	var failed []error
+	failed := ErrNoCgroup2
 	for _, mount := range mounts {
 		fd, err := openCgroup2(mount.point)
 		if err == nil {
 			t.mount = mount
 			return fd, nil
 		}
-		failed = append(failed, err)
+		failed = fmt.Errorf("%w; %w", failed, err)
 	}
-	return -1, errors.Join(append([]error{ErrNoCgroup2}, failed...)...)
+	return -1, failed
 }
 
 // openCgroup2 opens a mount point, unless another file system is mounted over it.

@@ -214,7 +214,7 @@ func TestCgroupFSIsFound(t *testing.T) {
 		require.NoError(t, unix.Unmount(part, 0))
 		requireNoPath(t, c, 2)
 		require.ErrorIs(t, c.Err(), ErrNoCgroup2)
-		require.EqualError(t, c.Err(), ErrNoCgroup2.Error()+"\nanother file system is mounted over "+mount)
+		require.EqualError(t, c.Err(), ErrNoCgroup2.Error()+"; another file system is mounted over "+mount)
 		requirePath(t, c, id, path) // as it was
 		_, err = open()
 		require.ErrorIs(t, err, ErrNoCgroup2)

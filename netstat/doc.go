@@ -51,8 +51,15 @@
 //
 // # Network namespaces
 //
-// A Scanner reads one network namespace: with sock_diag that of the thread that called [NewScanner], from procfs that of the
-// process. Processes are found in every namespace, but in a container only those that its proc file system shows.
+// A Scanner reads its own network namespace, or those that [ScannerConfig].Namespaces names. Its own is with sock_diag that of
+// the thread that called [NewScanner], from procfs that of the process. In others a thread opens a netlink socket, once, and comes
+// back, which takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name in /run/netns. Without them the tables of a process
+// in it are read, which any user may; one that has a name and no process is not read then. Without CAP_SYS_PTRACE the number and
+// the name of a namespace in which are others' processes only are not known.
+//
+// A namespace that ends is kept by the kernel until the next scan, which lets go of it. One that only threads are in, other than
+// the first of their process, is not found. Processes are found in every namespace, but in a container only those that its proc
+// file system shows.
 //
 // # Consistency
 //

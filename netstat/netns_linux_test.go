@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -25,31 +26,22 @@ func netNS(t *testing.T, link string) uint64 {
 	return inode
 }
 
-// onThread runs f on a thread that ends with it, and that is not the first: the first stands for the process.
+// onThread runs f on a thread that ends with it.
 func onThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			onThread(f)
-			runtime.UnlockOSThread()
-			return
-		}
+	onOtherThread(func() (restored bool) {
 		f()
-	}()
-	<-done
+		return false
+	})
 }
 
 func TestNetNS(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	require.Equal(t, netNS(t, "/proc/self/ns/net"), processNetNS("/proc"))
-	require.Equal(t, netNS(t, "/proc/thread-self/ns/net"), threadNetNS("/proc"))
+	require.Equal(t, netNS(t, "/proc/self/ns/net"), netNSOf("/proc/self"))
+	require.Equal(t, netNS(t, "/proc/thread-self/ns/net"), netNSOf("/proc/thread-self"))
 
 	tree := proctree.Materialize(t, smallTree)
-	require.Zero(t, processNetNS(tree), "a copy does not tell")
-	require.Zero(t, threadNetNS(tree))
+	require.Zero(t, netNSOf(filepath.Join(tree, "self")), "a copy does not tell")
 }
 
 // Netlink gives the sockets of the namespace that the scanner was made in, procfs those of the process; each socket says

@@ -2,6 +2,19 @@
 
 package netstat
 
-func threadNetNS(string) uint64 { return 0 }
+import (
+	"errors"
+	"fmt"
+)
 
-func processNetNS(string) uint64 { return 0 }
+func netNSOf(string) uint64 { return 0 }
+
+func netTable(string) uint64 { return 0 }
+
+func namespaceFile(string) (uint64, error) { return 0, errNoNamespaces }
+
+func inNamespace(string, uint64, func() error) (uint64, error) { return 0, errNoNamespaces }
+
+func (*procDir) inode(int, string) (uint64, error) { return 0, errNoNamespaces }
+
+var errNoNamespaces = fmt.Errorf("network namespaces: %w", errors.ErrUnsupported)

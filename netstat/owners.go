@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"context"
 	"fmt"
 	"strings"
 )
@@ -38,8 +39,8 @@ func ParseOwnerMethod(name string) (OwnerMethod, error) {
 
 // ownerFinder finds the processes behind the sockets of the host, in all network namespaces at once.
 type ownerFinder interface {
-	// refresh fills the table, which is empty.
-	refresh(*ownerTable) (ownerStats, error)
+	// refresh fills the table anew. The end of ctx is an error.
+	refresh(context.Context, *ownerTable) (ownerStats, error)
 	close()
 }
 
@@ -54,8 +55,8 @@ type noOwners struct{}
 
 var _ ownerFinder = noOwners{}
 
-func (noOwners) refresh(*ownerTable) (ownerStats, error) { return ownerStats{}, nil }
-func (noOwners) close()                                  {}
+func (noOwners) refresh(context.Context, *ownerTable) (ownerStats, error) { return ownerStats{}, nil }
+func (noOwners) close()                                                   {}
 
 // enumName returns the name of value i of the type.
 func enumName(typeName string, i int, names []string) string {

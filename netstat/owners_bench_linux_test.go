@@ -12,7 +12,7 @@ import (
 // BenchmarkFDWalk reads the links of the processes of the benchmark alone: it has a PID namespace of its own.
 func BenchmarkFDWalk(b *testing.B) {
 	testnet.IsolatePIDs(b, func() {
-		benchmarkOwners(b, func() ownerFinder { return newFDWalk("/proc") })
+		benchmarkOwners(b, func() ownerFinder { return newFDWalk("/proc", nil) })
 	})
 }
 
@@ -22,7 +22,7 @@ func BenchmarkBPFOwners(b *testing.B) {
 	testnet.Isolate(b, func() {
 		testnet.RequireBPF(b)
 		benchmarkOwners(b, func() ownerFinder {
-			finder, err := newBPFOwners("/proc")
+			finder, err := newBPFOwners("/proc", nil)
 			require.NoError(b, err)
 			return finder
 		})
@@ -39,7 +39,7 @@ func benchmarkOwners(b *testing.B, newFinder func() ownerFinder) {
 			defer finder.close()
 			var table ownerTable
 			refresh := func() {
-				if _, err := finder.refresh(&table); err != nil {
+				if _, err := finder.refresh(b.Context(), &table); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -4,6 +4,7 @@ package netstat
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,11 +32,11 @@ type bpfOwners struct {
 var _ ownerFinder = (*bpfOwners)(nil)
 
 // newBPFOwners loads the program. An error that is errors.ErrUnsupported says that it cannot work here, or not for this user.
-func newBPFOwners(root string) (ownerFinder, error) {
+func newBPFOwners(root string, warn func(what string, err error)) (ownerFinder, error) {
 	if err := inInitialPIDNamespace(root); err != nil {
 		return nil, err
 	}
-	w := &bpfOwners{processes: newProcessCache(root)}
+	w := &bpfOwners{processes: newProcessCache(root, warn)}
 	if err := bpf.LoadOwnersObjects(&w.programs, nil); err != nil {
 		return nil, bpfError("the BPF program", err)
 	}
@@ -83,7 +84,7 @@ func bpfError(doing string, err error) error {
 	return fmt.Errorf("%s takes %s: %w: %w", doing, takes, errors.ErrUnsupported, err)
 }
 
-func (w *bpfOwners) refresh(table *ownerTable) (ownerStats, error) {
+func (w *bpfOwners) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	table.clear()
 	sockets, err := w.iterator.Open()
 	if err != nil {
@@ -95,10 +96,10 @@ func (w *bpfOwners) refresh(table *ownerTable) (ownerStats, error) {
 	defer sockets.Close()
 	w.processes.begin()
 	defer w.processes.end()
-	err = w.records.each(sockets, func(p *ownerRecord, inodes []uint64) {
+	err = w.records.each(ctx, sockets, func(p *ownerRecord, inodes []uint64) {
 		table.add(w.processes.see(int(p.pid), p.startTime(), p.name()), inodes)
 	})
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("reading from the BPF iterator: %w", err)
 	}
 	return ownerStats{processes: w.processes.count}, err
@@ -141,7 +142,7 @@ var errNoProcess = errors.New("a socket of no process")
 
 // each calls visit with every process, and the inodes of its sockets: all of them, or those that were read before the error.
 // A process that has threads with descriptors of their own can come more than once.
-func (o *ownerRecords) each(from io.Reader, visit func(p *ownerRecord, inodes []uint64)) error {
+func (o *ownerRecords) each(ctx context.Context, from io.Reader, visit func(p *ownerRecord, inodes []uint64)) error {
 	var process ownerRecord
 	flush := func() {
 		if len(o.inodes) > 0 {
@@ -151,6 +152,9 @@ func (o *ownerRecords) each(from io.Reader, visit func(p *ownerRecord, inodes []
 	}
 	rest := 0 // bytes of a record that is not complete
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		n, err := from.Read(o.buf[rest:])
 		b := o.buf[:rest+n]
 		for len(b) >= 8 {

@@ -4,6 +4,7 @@ package netstat
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -365,7 +366,7 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 // newIterator is newBPFOwners for a test.
 func newIterator(t *testing.T) *bpfOwners {
 	t.Helper()
-	finder, err := newBPFOwners("/proc")
+	finder, err := newBPFOwners("/proc", nil)
 	require.NoError(t, err)
 	t.Cleanup(finder.close)
 	return finder.(*bpfOwners)
@@ -378,7 +379,7 @@ func readIterator(t *testing.T, w *bpfOwners) (inodes map[int][]uint64, visits m
 	from, err := w.iterator.Open()
 	require.NoError(t, err)
 	defer from.Close()
-	require.NoError(t, w.records.each(from, func(p *ownerRecord, of []uint64) {
+	require.NoError(t, w.records.each(t.Context(), from, func(p *ownerRecord, of []uint64) {
 		inodes[int(p.pid)] = append(inodes[int(p.pid)], of...)
 		visits[int(p.pid)]++
 	}))
@@ -432,7 +433,7 @@ func TestOwnersIterateAnew(t *testing.T) {
 		read := func(from io.Reader) {
 			t.Helper()
 			var inodes []uint64
-			require.NoError(t, w.records.each(from, func(p *ownerRecord, of []uint64) {
+			require.NoError(t, w.records.each(t.Context(), from, func(p *ownerRecord, of []uint64) {
 				require.Equal(t, os.Getpid(), int(p.pid))
 				inodes = append(inodes, of...)
 			}))
@@ -552,11 +553,11 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 		}
 
 		var byBPF, byWalk ownerTable
-		_, err := iterators[0].refresh(&byBPF)
+		_, err := iterators[0].refresh(t.Context(), &byBPF)
 		require.NoError(t, err)
-		finder := newFDWalk("/proc")
+		finder := newFDWalk("/proc", nil)
 		defer finder.close()
-		_, err = finder.refresh(&byWalk)
+		_, err = finder.refresh(t.Context(), &byWalk)
 		require.NoError(t, err)
 		require.Equal(t, holdersIn(&byWalk, want), holdersIn(&byBPF, want))
 	})
@@ -568,7 +569,7 @@ func walkFor(t *testing.T, wanted func(pid int, inodes []uint64) bool) map[int][
 	walk := socketWalk{root: "/proc"}
 	defer walk.dir.close()
 	found := map[int][]uint64{}
-	require.NoError(t, walk.each(func(pid int, inodes []uint64, _ error) {
+	require.NoError(t, walk.each(t.Context(), func(pid int, inodes []uint64, _ error) {
 		if wanted(pid, inodes) {
 			found[pid] = slices.Sorted(slices.Values(inodes))
 		}
@@ -656,11 +657,11 @@ func TestOwnersMillionDescriptors(t *testing.T) {
 		w := newIterator(t)
 		again := &countAgain{Reader: openForProcess(t, w, os.Getpid())}
 		var found []uint64
-		require.NoError(t, w.records.each(again, func(_ *ownerRecord, inodes []uint64) { found = append(found, inodes...) }))
+		require.NoError(t, w.records.each(t.Context(), again, func(_ *ownerRecord, inodes []uint64) { found = append(found, inodes...) }))
 		require.Equal(t, []uint64{want}, found)
 		require.Positive(t, again.count)
 		var table ownerTable
-		_, err = w.refresh(&table) // as part of the whole machine
+		_, err = w.refresh(t.Context(), &table) // as part of the whole machine
 		require.NoError(t, err)
 		require.Equal(t, os.Getpid(), table.first(want).PID)
 	})
@@ -684,7 +685,7 @@ func written(pid int, name string, inodes ...uint64) []byte {
 
 // readRecords returns what each visits, a line for every time.
 func readRecords(records *ownerRecords, from io.Reader) (visited []string, err error) {
-	err = records.each(from, func(p *ownerRecord, inodes []uint64) {
+	err = records.each(context.Background(), from, func(p *ownerRecord, inodes []uint64) {
 		visited = append(visited, fmt.Sprintf("%d %q since %d: %d", p.pid, p.name(), p.startTime(), inodes))
 	})
 	return visited, err
@@ -805,7 +806,7 @@ func TestOwnerRecordsLong(t *testing.T) {
 		bytes.NewReader(stream), iotest.HalfReader(bytes.NewReader(stream)), &pieces{b: stream, size: 32<<10 - 24},
 	} {
 		got := map[uint32][]uint64{}
-		require.NoError(t, records.each(from, func(p *ownerRecord, inodes []uint64) { got[p.pid] = slices.Clone(inodes) }))
+		require.NoError(t, records.each(t.Context(), from, func(p *ownerRecord, inodes []uint64) { got[p.pid] = slices.Clone(inodes) }))
 		require.Equal(t, want, got)
 	}
 }

@@ -8,6 +8,6 @@ import (
 	"runtime"
 )
 
-func newBPFOwners(string) (ownerFinder, error) {
+func newBPFOwners(string, func(string, error)) (ownerFinder, error) {
 	return nil, fmt.Errorf("no BPF program for %s on %s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)
 }

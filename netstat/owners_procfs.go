@@ -2,6 +2,7 @@ package netstat
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,13 +17,13 @@ type fdWalk struct {
 
 var _ ownerFinder = (*fdWalk)(nil)
 
-func newFDWalk(root string) *fdWalk {
-	return &fdWalk{processes: newProcessCache(root), sockets: socketWalk{root: root}}
+func newFDWalk(root string, warn func(what string, err error)) *fdWalk {
+	return &fdWalk{processes: newProcessCache(root, warn), sockets: socketWalk{root: root}}
 }
 
 func (w *fdWalk) close() { w.sockets.dir.close() }
 
-func (w *fdWalk) refresh(table *ownerTable) (ownerStats, error) {
+func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	table.clear()
 	w.processes.begin()
 	defer w.processes.end()
@@ -30,7 +31,7 @@ func (w *fdWalk) refresh(table *ownerTable) (ownerStats, error) {
 		stats  ownerStats
 		failed error
 	)
-	err := w.sockets.each(func(pid int, inodes []uint64, err error) {
+	err := w.sockets.each(ctx, func(pid int, inodes []uint64, err error) {
 		switch {
 		case err == nil, vanished(err):
 		case errors.Is(err, fs.ErrPermission):
@@ -63,8 +64,8 @@ type socketWalk struct {
 }
 
 // each calls visit with every process, in the order of their pids, and the inodes of its sockets: all of them, or those
-// that were found before the error.
-func (w *socketWalk) each(visit func(pid int, inodes []uint64, err error)) error {
+// that were found before the error. It stops with ctx.
+func (w *socketWalk) each(ctx context.Context, visit func(pid int, inodes []uint64, err error)) error {
 	if err := w.dir.open(w.root); err != nil {
 		return fmt.Errorf("opening the proc file system: %w", err)
 	}
@@ -73,7 +74,10 @@ func (w *socketWalk) each(visit func(pid int, inodes []uint64, err error)) error
 		return fmt.Errorf("listing the processes in %s: %w", w.root, err)
 	}
 	for _, pid := range w.pids {
-		w.inodes, err = w.dir.appendSockets(w.inodes[:0], pid)
+		w.inodes, err = w.dir.appendSockets(ctx, w.inodes[:0], pid)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		visit(pid, w.inodes, err)
 	}
 	return nil

@@ -50,14 +50,14 @@ func TestParseSocketLink(t *testing.T) {
 
 func TestFDWalk(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
-	walk := newFDWalk(root)
+	walk := newFDWalk(root, nil)
 	defer walk.close()
 	var (
 		table  ownerTable
 		before = map[int]*Process{}
 	)
 	for range 2 { // the second time it has the processes still
-		stats, err := walk.refresh(&table)
+		stats, err := walk.refresh(t.Context(), &table)
 		require.NoError(t, err)
 		require.Equal(t, ownerStats{processes: 7}, stats)
 		for inode, want := range map[uint64][]int{
@@ -76,25 +76,25 @@ func TestFDWalk(t *testing.T) {
 	}
 
 	require.NoError(t, os.RemoveAll(filepath.Join(root, "1001")))
-	stats, err := walk.refresh(&table)
+	stats, err := walk.refresh(t.Context(), &table)
 	require.NoError(t, err)
 	require.Equal(t, 6, stats.processes)
 	require.Equal(t, 1002, table.first(20020).PID)
 }
 
 func TestFDWalkBroken(t *testing.T) {
-	walk := newFDWalk(proctree.Materialize(t, brokenTree))
+	walk := newFDWalk(proctree.Materialize(t, brokenTree), nil)
 	defer walk.close()
 	var table ownerTable
-	stats, err := walk.refresh(&table)
+	stats, err := walk.refresh(t.Context(), &table)
 	require.ErrorContains(t, err, "reading the descriptors of process 1002: not a directory")
 	require.Equal(t, ownerStats{}, stats, "no process with a stat that can be read")
 }
 
 func TestFDWalkMissing(t *testing.T) {
-	walk := newFDWalk(filepath.Join(t.TempDir(), "missing"))
+	walk := newFDWalk(filepath.Join(t.TempDir(), "missing"), nil)
 	defer walk.close()
-	_, err := walk.refresh(&ownerTable{})
+	_, err := walk.refresh(t.Context(), &ownerTable{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "opening the proc file system: ")
 }
@@ -103,17 +103,17 @@ func TestSocketWalk(t *testing.T) {
 	walk := socketWalk{root: proctree.Materialize(t, brokenTree)}
 	defer walk.dir.close()
 	found := map[int][]uint64{}
-	require.NoError(t, walk.each(func(pid int, inodes []uint64, _ error) { found[pid] = append([]uint64{}, inodes...) }))
+	require.NoError(t, walk.each(t.Context(), func(pid int, inodes []uint64, _ error) { found[pid] = append([]uint64{}, inodes...) }))
 	slices.Sort(found[1001])
 	require.Equal(t, map[int][]uint64{1001: {0, 1<<64 - 1}, 1002: {}, 1003: {1}}, found)
 }
 
 func TestFDWalkDoesNotAllocate(t *testing.T) {
-	walk := newFDWalk(proctree.Materialize(t, smallTree))
+	walk := newFDWalk(proctree.Materialize(t, smallTree), nil)
 	defer walk.close()
 	var table ownerTable
 	allocs := testing.AllocsPerRun(10, func() {
-		if _, err := walk.refresh(&table); err != nil {
+		if _, err := walk.refresh(t.Context(), &table); err != nil {
 			t.Fatal(err)
 		}
 	})

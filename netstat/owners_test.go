@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -17,7 +18,7 @@ type refusedFinder struct {
 	isClosed bool
 }
 
-func (f *refusedFinder) refresh(table *ownerTable) (ownerStats, error) {
+func (f *refusedFinder) refresh(_ context.Context, table *ownerTable) (ownerStats, error) {
 	f.asked++
 	table.clear()
 	return ownerStats{processes: 99, denied: 99}, f.err

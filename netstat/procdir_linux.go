@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -51,8 +52,8 @@ func (d *procDir) appendPIDs(pids []int) ([]int, error) {
 }
 
 // appendSockets appends the inodes of the sockets that the process has descriptors of. What was found before an error is
-// returned with it.
-func (d *procDir) appendSockets(inodes []uint64, pid int) ([]uint64, error) {
+// returned with it; the end of ctx is one.
+func (d *procDir) appendSockets(ctx context.Context, inodes []uint64, pid int) ([]uint64, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
 	fd, err := openZ(d.fd(), d.pathOf(pid, "/fd\x00"), flags)
 	if err != nil {
@@ -60,9 +61,14 @@ func (d *procDir) appendSockets(inodes []uint64, pid int) ([]uint64, error) {
 	}
 	defer unix.Close(fd)
 	var denied error
+	const checkEvery = 1024 // descriptors
+	seen := 0
 	err = eachEntry(fd, d.names[:], func(e dirEntry) bool {
 		if e.name[0] == '.' {
 			return true
+		}
+		if seen++; seen%checkEvery == 0 && ctx.Err() != nil {
+			return false
 		}
 		n, err := readlinkZ(fd, e.name, d.target[:])
 		if errors.Is(err, unix.EACCES) { // without CAP_SYS_PTRACE
@@ -76,6 +82,9 @@ func (d *procDir) appendSockets(inodes []uint64, pid int) ([]uint64, error) {
 		}
 		return true
 	})
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err == nil && denied != nil {
 		// A process that has just gone is refused as well.
 		if _, err = d.readFile(pid, "stat", d.target[:]); err == nil {
@@ -132,4 +141,11 @@ func readlinkZ(at int, name, target []byte) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
+}
+
+// inode returns the inode number of a file of the process.
+func (d *procDir) inode(pid int, name string) (uint64, error) {
+	var stat unix.Stat_t
+	err := unix.Fstatat(d.fd(), strconv.Itoa(pid)+"/"+name, &stat, 0)
+	return stat.Ino, err
 }

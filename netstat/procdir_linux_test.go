@@ -133,7 +133,7 @@ func TestProcessEndsWhileLookedAt(t *testing.T) {
 	pid, end := startProcess(t, socket)
 	dir := openProcDir(t, "/proc")
 
-	inodes, err := dir.appendSockets(nil, pid)
+	inodes, err := dir.appendSockets(t.Context(), nil, pid)
 	require.NoError(t, err)
 	require.Equal(t, []uint64{inode, inode}, inodes)
 	buf := make([]byte, 1000)
@@ -155,7 +155,7 @@ func TestProcessEndsWhileLookedAt(t *testing.T) {
 	require.True(t, vanished(err), "reading stat: %v", err)
 	_, err = readlinkZ(fds, []byte("3\x00"), dir.target[:])
 	require.True(t, vanished(err), "reading a link: %v", err)
-	inodes, err = dir.appendSockets(nil, pid)
+	inodes, err = dir.appendSockets(t.Context(), nil, pid)
 	require.True(t, vanished(err), "opening the descriptors: %v", err)
 	require.Empty(t, inodes)
 	_, err = dir.readFile(pid, "stat", buf)
@@ -174,9 +174,9 @@ func TestFDWalkVanishingProcesses(t *testing.T) {
 	}
 	walk := socketWalk{root: root}
 	defer walk.dir.close()
-	cache := newProcessCache(root)
+	cache := newProcessCache(root, nil)
 	var seen []string
-	require.NoError(t, walk.each(func(pid int, inodes []uint64, err error) {
+	require.NoError(t, walk.each(t.Context(), func(pid int, inodes []uint64, err error) {
 		switch pid {
 		case 1:
 			require.NoError(t, os.RemoveAll(process(2)))                     // before it is looked at

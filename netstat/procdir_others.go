@@ -3,6 +3,7 @@
 package netstat
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -36,7 +37,7 @@ func (d *procDir) appendPIDs(pids []int) ([]int, error) {
 }
 
 // appendSockets appends the inodes of the sockets that the process has descriptors of.
-func (d *procDir) appendSockets(inodes []uint64, pid int) ([]uint64, error) {
+func (d *procDir) appendSockets(_ context.Context, inodes []uint64, pid int) ([]uint64, error) {
 	dir := filepath.Join(d.root, strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(dir)
 	for _, entry := range entries {

@@ -3,6 +3,9 @@ package netstat
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,7 +13,8 @@ import (
 )
 
 // Process is a process that holds sockets. It is the same Process in every scan for as long as the process lives and does
-// not change its name. What its methods tell is read when they are first called, and kept.
+// not change its name. What its methods tell is read when they are first called, and kept; what cannot be read because the host
+// has run out of something is asked for again.
 type Process struct {
 	PID int
 	// StartTime is when the process started, in clock ticks (USER_HZ, a hundredth of a second) after boot. A process
@@ -21,7 +25,8 @@ type Process struct {
 	Name string
 
 	root    string
-	seen    uint64 // the scan that it was seen in last
+	warn    func(what string, err error) // says what may not be read, the first time; can be nil
+	seen    uint64                       // the scan that it was seen in last
 	exe     *string
 	cmdline []string
 	uid     *uint32
@@ -33,20 +38,36 @@ type Process struct {
 func (p *Process) Exe() string {
 	if p.exe == nil {
 		target, err := os.Readlink(p.path("exe"))
+		if err == nil {
+			err = p.check()
+		}
 		if err != nil {
 			target = ""
+		}
+		if errors.Is(err, fs.ErrPermission) && p.warn != nil {
+			p.warn("exe", fmt.Errorf("executables of processes are not known: reading them takes CAP_SYS_PTRACE: %w", err))
+		}
+		if err != nil && !isAbsent(err) {
+			return ""
 		}
 		p.exe = &target
 	}
 	return *p.exe
 }
 
-// Cmdline returns the command line, which the process can change; an empty slice if it has none or has gone.
+// mostCmdline bounds a command line in bytes. No process is started with a longer one (bprm_stack_limits, fs/exec.c), but it can
+// have the kernel show all of its memory as its command line (PR_SET_MM, prctl(2)).
+const mostCmdline = 6 << 20
+
+// Cmdline returns the command line, which the process can change: at most 6 MiB of it; an empty slice if it has none or has gone.
 func (p *Process) Cmdline() []string {
 	if p.cmdline == nil {
+		content, err := p.readFile("cmdline", mostCmdline)
+		if err != nil && !isAbsent(err) {
+			return []string{}
+		}
 		p.cmdline = []string{}
-		content, err := os.ReadFile(p.path("cmdline"))
-		if content = bytes.TrimRight(content, "\x00"); err == nil && len(content) > 0 {
+		if content = bytes.TrimRight(content, "\x00"); len(content) > 0 {
 			p.cmdline = strings.Split(string(content), "\x00")
 		}
 	}
@@ -56,7 +77,7 @@ func (p *Process) Cmdline() []string {
 // UID returns the effective user id; false if the process has gone.
 func (p *Process) UID() (uid uint32, known bool) {
 	if p.uid == nil {
-		status, err := os.ReadFile(p.path("status"))
+		status, err := p.readFile("status", mostStatus)
 		if err != nil {
 			return 0, false
 		}
@@ -73,13 +94,50 @@ func (p *Process) UID() (uid uint32, known bool) {
 // not be read, or if the process has gone. It is that of cgroup v2, unless a cgroup of v1 says more: see cgroups(7).
 func (p *Process) Cgroup() string {
 	if p.cgroup == nil {
-		var path string
-		if content, err := os.ReadFile(p.path("cgroup")); err == nil {
-			path, _ = parseProcCgroup(content) // empty on an error
+		content, err := p.readFile("cgroup", mostStatus)
+		if err != nil && !isAbsent(err) {
+			return ""
 		}
+		path, _ := parseProcCgroup(content) // empty on an error
 		p.cgroup = &path
 	}
 	return *p.cgroup
+}
+
+// mostStatus bounds what the kernel itself writes, in bytes.
+const mostStatus = 1 << 20
+
+// readFile reads at most so many bytes of a file of the process; nothing, if there is an error.
+func (p *Process) readFile(name string, most int64) ([]byte, error) {
+	file, err := os.Open(p.path(name))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, most))
+	if err == nil {
+		err = p.check()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return content, nil
+}
+
+// check tells by fs.ErrNotExist that the process has gone, and that what was read may be of another one with its pid.
+func (p *Process) check() error {
+	if p.StartTime == 0 {
+		return nil // it is not known
+	}
+	content, err := os.ReadFile(p.path("stat"))
+	if err != nil {
+		return err
+	}
+	stat, err := parseStat(content)
+	if err == nil && stat.startTime != p.StartTime {
+		err = fmt.Errorf("process %d is another one now: %w", p.PID, fs.ErrNotExist)
+	}
+	return err
 }
 
 func (p *Process) path(name string) string {
@@ -89,14 +147,15 @@ func (p *Process) path(name string) string {
 // processCache keeps the processes from scan to scan.
 type processCache struct {
 	root      string
+	warn      func(what string, err error)
 	processes map[int]*Process
 	scan      uint64
 	count     int // processes that were asked for in this scan
 	buf       [4 << 10]byte
 }
 
-func newProcessCache(root string) *processCache {
-	return &processCache{root: root, processes: map[int]*Process{}}
+func newProcessCache(root string, warn func(what string, err error)) *processCache {
+	return &processCache{root: root, warn: warn, processes: map[int]*Process{}}
 }
 
 // begin opens a scan: every process that is not asked for until end is forgotten.
@@ -127,7 +186,7 @@ func (c *processCache) get(dir *procDir, pid int) *Process {
 func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	p := c.processes[pid]
 	if p == nil || p.StartTime != startTime || p.Name != string(name) {
-		p = &Process{PID: pid, StartTime: startTime, Name: string(name), root: c.root}
+		p = &Process{PID: pid, StartTime: startTime, Name: string(name), root: c.root, warn: c.warn}
 		c.processes[pid] = p
 	}
 	if p.seen != c.scan {

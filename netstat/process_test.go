@@ -98,7 +98,7 @@ func TestParseStatusUID(t *testing.T) {
 
 func TestProcess(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
-	dir, cache := openProcDir(t, root), newProcessCache(root)
+	dir, cache := openProcDir(t, root), newProcessCache(root, nil)
 	for _, want := range []struct {
 		pid       int
 		startTime uint64
@@ -130,7 +130,7 @@ func TestProcess(t *testing.T) {
 
 func TestProcessBroken(t *testing.T) {
 	root := proctree.Materialize(t, brokenTree)
-	dir, cache := openProcDir(t, root), newProcessCache(root)
+	dir, cache := openProcDir(t, root), newProcessCache(root, nil)
 	for _, pid := range []int{3, 1001, 1002, 1003} {
 		require.Nil(t, cache.get(dir, pid), "process %d", pid)
 		_, known := (&Process{PID: pid, root: root}).UID()
@@ -169,7 +169,7 @@ func TestProcessCache(t *testing.T) {
 	}
 	writeStat(7, "a", 100)
 	writeStat(8, "b", 100)
-	dir, cache := openProcDir(t, root), newProcessCache(root)
+	dir, cache := openProcDir(t, root), newProcessCache(root, nil)
 
 	cache.begin()
 	seven, eight := cache.get(dir, 7), cache.get(dir, 8)
@@ -201,7 +201,7 @@ func TestProcessCache(t *testing.T) {
 
 func TestProcessCacheDoesNotAllocate(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
-	dir, cache := openProcDir(t, root), newProcessCache(root)
+	dir, cache := openProcDir(t, root), newProcessCache(root, nil)
 	allocs := testing.AllocsPerRun(10, func() {
 		cache.begin()
 		if cache.get(dir, 1001) == nil {

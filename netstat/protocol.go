@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -52,7 +53,7 @@ func (p *Protocol) Connections() ([]*Connection, error) {
 	owners.clear()
 	walk := socketWalk{root: root}
 	defer walk.dir.close()
-	walkErr := walk.each(func(pid int, inodes []uint64, _ error) {
+	walkErr := walk.each(context.Background(), func(pid int, inodes []uint64, _ error) {
 		if len(inodes) > 0 {
 			owners.add(&Process{PID: pid, root: root}, inodes)
 		}

@@ -45,6 +45,10 @@ func ParseTransport(name string) (Transport, error) {
 type ScannerConfig struct {
 	// ProcRoot is the proc file system to read; "/proc" if empty.
 	ProcRoot string
+	// Namespaces are the network namespaces to read: NamespaceSelf, NamespaceHost, NamespaceAll, names in /run/netns, and
+	// pids; NamespaceSelf if empty. They are looked for in every scan. One that is not there, or may not be read, is said
+	// to Warn.
+	Namespaces []string
 	// Transports to read, in this order; TCP and UDP if empty.
 	Transports []Transport
 	// Source of the sockets.
@@ -59,28 +63,31 @@ type ScannerConfig struct {
 	// through sock_diag; nil wants all. Listening sockets and those of other transports are handed out in any case.
 	Connections *Filter
 	// Warn is called with each thing that the scanner has to do without, once: a source that had to be replaced, a
-	// table that the kernel does not have. Nil: nobody is told.
+	// table that the kernel does not have, what may not be read of processes. Nil: nobody is told.
 	Warn func(error)
 }
 
-// Scanner reads the sockets of a network namespace, again and again: it keeps its netlink socket, its buffers and what it
+// Scanner reads the sockets of network namespaces, again and again: it keeps its netlink sockets, its buffers and what it
 // knows of the processes. It is not for concurrent use. It must be closed.
 //
-// From netlink it reads the namespace of the thread that called NewScanner, from procfs that of the process.
+// Its own namespace is from netlink that of the thread that called NewScanner, from procfs that of the process.
 type Scanner struct {
-	config ScannerConfig
-	diag   diagConn // nil: procfs only
-	noDiag map[Transport]bool
+	config     ScannerConfig
+	namespaces namespaces
+	reading    *Namespace
+	noDiag     map[Transport]bool
 	// bytecode is config.Connections for the kernel; nil if it is to be done here.
 	bytecode []byte
 	rows     rowReader
 	pings    []uint64 // inodes of the ping sockets of a scan, which are few
 
-	diagNetNS, procNetNS uint64 // the network namespaces that netlink and procfs tell of
+	procNetNS uint64 // the network namespace that /proc/net tells of
 
 	finder ownerFinder
 	owners ownerTable
 	socket Socket
+	late   lateSockets
+	live   bool // the proc file system is none that stays as it is
 
 	warned map[string]bool
 	stats  ScanStats
@@ -96,13 +103,19 @@ type ScanStats struct {
 	Interrupted int         // tables that changed while they were dumped (NLM_F_DUMP_INTR): sockets may be missing
 }
 
-// TableError says that the sockets of a transport could not be read, or not all of them.
+// TableError says that the sockets of a transport in a network namespace could not be read, or not all of them.
 type TableError struct {
+	Namespace *Namespace
 	Transport Transport
 	Err       error
 }
 
-func (e *TableError) Error() string { return e.Err.Error() }
+func (e *TableError) Error() string {
+	if e.Namespace == nil || e.Namespace.Self {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("network namespace %s: %v", e.Namespace, e.Err)
+}
 
 // Unwrap returns what went wrong.
 func (e *TableError) Unwrap() error { return e.Err }
@@ -133,8 +146,15 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	config.Transports = slices.Clone(config.Transports)
 	s := &Scanner{config: config, noDiag: map[Transport]bool{TransportICMP: true}, warned: map[string]bool{}}
 	s.bytecode = config.Connections.bytecode()
-	s.diagNetNS, s.procNetNS = threadNetNS(config.ProcRoot), processNetNS(config.ProcRoot)
-
+	s.live = isProcfs(config.ProcRoot)
+	if len(config.Namespaces) == 0 {
+		s.config.Namespaces = []string{NamespaceSelf}
+	}
+	for _, name := range config.Namespaces {
+		if err := ParseNamespace(name); err != nil {
+			return nil, fmt.Errorf("network namespace %w", err)
+		}
+	}
 	if int(config.Owners) >= len(ownerMethodNames) {
 		return nil, fmt.Errorf("%s is no way to find owners", config.Owners)
 	}
@@ -142,14 +162,52 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 		return nil, fmt.Errorf("%s is no source", config.Source)
 	}
 	s.openFinder()
-	s.stats.Source = SourceProcfs
-	if config.Source == SourceNetlink || config.Source == SourceAuto && isProcfs(config.ProcRoot) {
-		if err := s.openDiag(); err != nil {
-			s.finder.close()
-			return nil, err
+	if err := s.openNamespaces(); err != nil {
+		s.finder.close()
+		return nil, err
+	}
+	s.warnOfHidden()
+	return s, nil
+}
+
+// warnOfHidden says so if the proc file system hides processes from the reader: see hidepid in proc(5). Otherwise the stat of
+// process 1, which is always there, is open to all.
+func (s *Scanner) warnOfHidden() {
+	root := s.config.ProcRoot
+	if s.config.Owners == OwnersNone && s.namespaces.static() || !isProcfs(root) {
+		return
+	}
+	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
+		s.warn("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their users, executables, command "+
+			"lines, cgroups and network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount "+
+			"option gid names: %w", root, err))
+	}
+}
+
+// openNamespaces opens a netlink socket in the reader's own namespace, and makes ready to find others.
+func (s *Scanner) openNamespaces() error {
+	root := s.config.ProcRoot
+	self := &Namespace{Self: true, PID: os.Getpid(), Source: SourceProcfs, root: root, procDir: root}
+	s.namespaces = namespaces{
+		root: root, wanted: slices.Clone(s.config.Namespaces), self: self,
+		byInode: map[uint64]*Namespace{}, byTable: map[uint64]*Namespace{}, coming: s.fetchOwners, warn: s.warn,
+	}
+	if s.namespaces.static() {
+		s.namespaces.known = []*Namespace{self}
+	}
+	if s.config.Source == SourceNetlink || s.config.Source == SourceAuto && isProcfs(root) {
+		if err := s.openDiag(self); err != nil {
+			return err
 		}
 	}
-	return s, nil
+	s.namespaces.withDiag = self.diag != nil
+	s.namespaces.identifySelf()
+	s.procNetNS = netNSOf(filepath.Join(self.procDir, "self"))
+	if _, err := os.Lstat(filepath.Join(self.procDir, "net")); errors.Is(err, fs.ErrNotExist) && isProcfs(self.procDir) {
+		self.procDir = filepath.Join(self.procDir, "self") // it is mounted with subset=pid
+	}
+	s.stats.Source = self.Source
+	return nil
 }
 
 // openFinder sets the way to find owners.
@@ -162,7 +220,7 @@ func (s *Scanner) openFinder() {
 		if s.config.Owners == OwnersAuto && !isProcfs(s.config.ProcRoot) {
 			break // no kernel's pids are those of a copy
 		}
-		finder, err := newBPFOwners(s.config.ProcRoot)
+		finder, err := newBPFOwners(s.config.ProcRoot, s.warn)
 		if err == nil {
 			s.finder, s.stats.Owners = finder, OwnersBPF
 			s.socket.table = &s.owners
@@ -175,7 +233,7 @@ func (s *Scanner) openFinder() {
 
 // walkForOwners has the owners found by reading the links in procfs.
 func (s *Scanner) walkForOwners() {
-	s.finder, s.stats.Owners = newFDWalk(s.config.ProcRoot), OwnersProcfs
+	s.finder, s.stats.Owners = newFDWalk(s.config.ProcRoot, s.warn), OwnersProcfs
 	s.socket.table = &s.owners
 }
 
@@ -184,19 +242,19 @@ func (s *Scanner) warnNoBPF(err error) {
 }
 
 // findOwners fills the table of owners.
-func (s *Scanner) findOwners() error {
-	found, err := s.finder.refresh(&s.owners)
+func (s *Scanner) findOwners(ctx context.Context) error {
+	found, err := s.finder.refresh(ctx, &s.owners)
 	if s.stats.Owners == OwnersBPF && errors.Is(err, errors.ErrUnsupported) { // a capability that was given up since
 		s.warnNoBPF(err)
 		s.finder.close()
 		s.walkForOwners()
-		found, err = s.finder.refresh(&s.owners)
+		found, err = s.finder.refresh(ctx, &s.owners)
 	}
 	s.stats.Processes, s.stats.Denied = found.processes, found.denied
 	return err
 }
 
-func (s *Scanner) openDiag() error {
+func (s *Scanner) openDiag(self *Namespace) error {
 	diag, err := openDiagSocket(s.fetchOwners)
 	if errors.Is(err, errors.ErrUnsupported) {
 		s.warn("sock_diag", fmt.Errorf("reading the sockets from procfs, which tells less and costs more: %w", err))
@@ -205,7 +263,7 @@ func (s *Scanner) openDiag() error {
 	if err != nil {
 		return err
 	}
-	s.diag, s.stats.Source = diag, SourceNetlink
+	self.diag, self.Source = diag, SourceNetlink
 	return nil
 }
 
@@ -219,25 +277,28 @@ func (s *Scanner) fetchOwners(message []byte) {
 // Close gives back what the scanner holds.
 func (s *Scanner) Close() error {
 	s.finder.close()
-	if s.diag == nil {
-		return nil
-	}
-	return s.diag.Close()
+	s.namespaces.close()
+	return nil
 }
 
 // Stats tells how the last scan went.
 func (s *Scanner) Stats() ScanStats { return s.stats }
 
-// SourceOf tells where the sockets of the transport come from.
-func (s *Scanner) SourceOf(transport Transport) Source {
-	if s.diag == nil || s.noDiag[transport] {
+// Namespaces returns the network namespaces that the last scan has read, in their order.
+func (s *Scanner) Namespaces() []*Namespace { return s.namespaces.known }
+
+// SourceOf tells where the sockets of the transport come from in a namespace.
+func (s *Scanner) SourceOf(n *Namespace, transport Transport) Source {
+	if n.Source == SourceProcfs || s.noDiag[transport] {
 		return SourceProcfs
 	}
 	return SourceNetlink
 }
 
-// Sockets looks up the owners and then goes through the sockets, transport by transport; listening TCP sockets come
-// before connections: from netlink before all, from procfs before those of their family. Each step fills the same [Socket].
+// Sockets looks up the owners and then goes through the sockets, namespace by namespace, and transport by transport;
+// listening TCP sockets come before connections: from netlink before all, from procfs before those of their family. Each step
+// fills the same [Socket]. Sockets that do not listen, and of which no process was known then, come last in their namespace: if
+// they are many, the owners are looked up once more, as most of these sockets have been opened since.
 //
 // An error stands for a part that failed, and its socket is nil: a [*TableError] for the sockets of a transport, another
 // for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
@@ -245,11 +306,21 @@ func (s *Scanner) SourceOf(transport Transport) Source {
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yield func(*Socket, error) bool) {
 		s.stats = ScanStats{Source: s.stats.Source, Owners: s.stats.Owners}
-		err := s.findOwners()
-		s.pings = s.pings[:0]
-		if err != nil && !yield(nil, err) {
+		if err := ctx.Err(); err != nil {
+			yield(nil, err)
 			return
 		}
+		errNamespaces, errOwners := s.namespaces.refresh(), s.findOwners(ctx)
+		s.late.looked = errOwners != nil
+		if errors.Is(errOwners, ctx.Err()) { // the last, as below
+			errOwners = nil
+		}
+		for _, err := range []error{errNamespaces, errOwners} {
+			if err != nil && !yield(nil, err) {
+				return
+			}
+		}
+		s.stats.Source = s.namespaces.source()
 		handOut := func(err error) bool {
 			if err != nil {
 				return yield(nil, err)
@@ -257,22 +328,36 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			if s.leavesOut(&s.socket) {
 				return true
 			}
+			if s.live && s.socket.table != nil && s.late.hold(&s.socket) {
+				return true
+			}
 			s.stats.Sockets++
 			return yield(&s.socket, nil)
 		}
-		for _, transport := range s.config.Transports {
-			err := ctx.Err()
-			if err == nil {
-				err = s.each(ctx, transport, handOut)
+		for _, s.reading = range slices.Clone(s.namespaces.known) {
+			s.pings = s.pings[:0]
+			s.late.begin(s.stats.Sockets)
+		transports:
+			for _, transport := range s.config.Transports {
+				err := ctx.Err()
+				if err == nil {
+					err = s.each(ctx, transport, handOut)
+				}
+				switch {
+				case err == nil:
+				case errors.Is(err, errNamespaceGone):
+					s.namespaces.forget(s.reading)
+					break transports
+				case errors.Is(err, errStopped):
+					return
+				case errors.Is(err, ctx.Err()):
+					yield(nil, err)
+					return
+				case !yield(nil, &TableError{s.reading, transport, err}):
+					return
+				}
 			}
-			switch {
-			case err == nil:
-			case errors.Is(err, errStopped):
-				return
-			case errors.Is(err, ctx.Err()):
-				yield(nil, err)
-				return
-			case !yield(nil, &TableError{transport, err}):
+			if !s.handOutLate(ctx, yield) {
 				return
 			}
 		}
@@ -285,14 +370,15 @@ func (s *Scanner) leavesOut(socket *Socket) bool {
 	if s.config.Connections == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
 		return false
 	}
-	byKernel := s.bytecode != nil && s.SourceOf(TransportTCP) == SourceNetlink
+	byKernel := s.bytecode != nil && s.SourceOf(s.reading, TransportTCP) == SourceNetlink
 	return !byKernel && !s.config.Connections.Wants(socket)
 }
 
 // each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
 // stop; or calls it with the error of a socket that could not be decoded.
 func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
-	if s.diag == nil || s.noDiag[transport] {
+	s.socket.Namespace = s.reading
+	if s.SourceOf(s.reading, transport) == SourceProcfs {
 		return s.eachOfProcfs(ctx, transport, handOut)
 	}
 	err := s.eachOfNetlink(ctx, transport, handOut)
@@ -319,7 +405,7 @@ var diagModules = map[Transport]string{
 // eachOfNetlink is each for sock_diag. errNoDiag says that there is none for the transport, and that no socket was handed
 // out.
 func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOut func(error) bool) error {
-	s.socket.NetNS = s.diagNetNS
+	s.socket.NetNS = s.reading.Inode
 	message := func(payload []byte) bool {
 		if transport == TransportUnix {
 			return handOut(decodeUnixMsg(payload, &s.socket))
@@ -327,9 +413,10 @@ func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOu
 		return handOut(decodeInetMsg(payload, transport, &s.socket))
 	}
 	var failed []error
-	before := s.stats.Sockets
+	seen := func() int { return s.stats.Sockets + len(s.late.held) }
+	before := seen()
 	for _, request := range s.requests(transport) {
-		interrupted, err := s.diag.dump(ctx, request, message)
+		interrupted, err := s.reading.diag.dump(ctx, request, message)
 		if interrupted {
 			s.stats.Interrupted++
 		}
@@ -337,7 +424,7 @@ func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOu
 		case err == nil:
 		case errors.Is(err, errStopped), ctx.Err() != nil:
 			return err
-		case errors.Is(err, errors.ErrUnsupported) && s.stats.Sockets == before && failed == nil:
+		case errors.Is(err, errors.ErrUnsupported) && seen() == before && failed == nil:
 			return fmt.Errorf("%w: %w", errNoDiag, err)
 		default:
 			failed = append(failed, fmt.Errorf("reading %s sockets by sock_diag: %w", request, err))
@@ -380,13 +467,16 @@ var tables = map[Transport][]string{
 
 // eachOfProcfs is each for the tables in the proc file system.
 func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut func(error) bool) error {
-	s.socket.NetNS = s.procNetNS
+	s.socket.NetNS = s.reading.Inode
+	if s.reading.Self {
+		s.socket.NetNS = s.procNetNS
+	}
 	var failed []error
 	for i, table := range tables[transport] {
-		err := s.eachOfTable(ctx, transport, filepath.Join(s.config.ProcRoot, table), handOut)
+		err := s.eachOfTable(ctx, transport, table, handOut)
 		switch {
 		case err == nil:
-		case errors.Is(err, errStopped), ctx.Err() != nil:
+		case errors.Is(err, errStopped), errors.Is(err, errNamespaceGone), ctx.Err() != nil:
 			return err
 		case errors.Is(err, fs.ErrNotExist) && i > 0: // a kernel without IPv6
 		case errors.Is(err, fs.ErrNotExist) && transport != TransportTCP:
@@ -398,12 +488,13 @@ func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut
 	return errors.Join(failed...)
 }
 
-func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, path string, handOut func(error) bool) error {
-	file, err := os.Open(path)
+func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, table string, handOut func(error) bool) error {
+	file, err := s.namespaces.openTable(s.reading, table)
 	if err != nil {
 		return fmt.Errorf("opening the %s table: %w", transport, err)
 	}
 	defer file.Close()
+	path := file.Name()
 
 	var broken brokenRows
 	stopped := false

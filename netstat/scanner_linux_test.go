@@ -491,10 +491,10 @@ func TestScannerStopsInDump(t *testing.T) {
 					break
 				}
 			}
-			require.True(t, s.diag.(*diagSocket).pending)
+			require.True(t, s.namespaces.self.diag.(*diagSocket).pending)
 			require.Equal(t, 10, s.Stats().Sockets)
 			require.Len(t, mustScan(t, s, inode), 2*connections+1)
-			require.False(t, s.diag.(*diagSocket).pending)
+			require.False(t, s.namespaces.self.diag.(*diagSocket).pending)
 		}
 	})
 }
@@ -630,16 +630,16 @@ func TestScannerPrivileges(t *testing.T) {
 }
 
 // dropCapabilities takes capabilities from this thread, which ends with the test.
-func dropCapabilities(t *testing.T, capabilities []uint) {
-	t.Helper()
+func dropCapabilities(tb testing.TB, capabilities []uint) {
+	tb.Helper()
 	runtime.LockOSThread()
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
-	require.NoError(t, unix.Capget(&header, &sets[0]))
+	require.NoError(tb, unix.Capget(&header, &sets[0]))
 	for _, capability := range capabilities {
 		sets[capability/32].Effective &^= 1 << (capability % 32)
 	}
-	require.NoError(t, unix.Capset(&header, &sets[0]))
+	require.NoError(tb, unix.Capset(&header, &sets[0]))
 }
 
 func TestScannerSource(t *testing.T) {

@@ -120,7 +120,9 @@ func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner
 		config.ProcRoot = tb.TempDir()
 	}
 	s := newScanner(tb, config)
-	s.diag, s.stats.Source = diag, SourceNetlink
+	self := s.namespaces.self
+	self.close()
+	self.diag, self.Source, s.stats.Source = diag, SourceNetlink, SourceNetlink
 	return s
 }
 
@@ -180,6 +182,8 @@ func TestNewScannerErrors(t *testing.T) {
 			"transport udp is given twice"},
 		{"owners", ScannerConfig{Owners: 4}, "OwnerMethod(4) is no way to find owners"},
 		{"source", ScannerConfig{Source: 3}, "Source(3) is no source"},
+		{"namespace", ScannerConfig{Namespaces: []string{"self", "a/b"}},
+			`network namespace "a/b" is not one of self, host, all, a name in /run/netns, a pid`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, err := NewScanner(test.config)
@@ -598,7 +602,7 @@ var errFinder = errors.New("no processes today")
 
 type failingFinder struct{ noOwners }
 
-func (failingFinder) refresh(*ownerTable) (ownerStats, error) {
+func (failingFinder) refresh(context.Context, *ownerTable) (ownerStats, error) {
 	return ownerStats{processes: 1, denied: 2}, errFinder
 }
 
@@ -675,7 +679,7 @@ func TestScannerClose(t *testing.T) {
 	diag := &fakeDiag{}
 	s, err := NewScanner(ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
 	require.NoError(t, err)
-	s.diag = diag
+	s.namespaces.self.diag = diag
 	_, errs := scan(s, inode)
 	require.Empty(t, errs)
 	require.NoError(t, s.Close())

@@ -107,6 +107,8 @@ type Socket struct {
 	UID uint32
 	// CgroupID is the id of the cgroup v2 that the socket was made in; of an accepted connection: that of its listener.
 	CgroupID uint64
+	// Namespace is the network namespace that the socket is in.
+	Namespace *Namespace
 	// NetNS is the inode number of the network namespace that the socket is in; 0 if it is not known.
 	NetNS uint64
 
@@ -172,7 +174,7 @@ func (s *Socket) Owners() []*Process {
 
 // reset makes s ready for the next socket, and keeps what belongs to the scan.
 func (s *Socket) reset(transport Transport, family Family) {
-	netNS, table, owners := s.NetNS, s.table, s.owners[:0]
+	namespace, netNS, table, owners := s.Namespace, s.NetNS, s.table, s.owners[:0]
 	*s = Socket{} // in one go: a literal with these in it would be made elsewhere, and copied
-	s.Transport, s.Family, s.NetNS, s.table, s.owners = transport, family, netNS, table, owners
+	s.Transport, s.Family, s.Namespace, s.NetNS, s.table, s.owners = transport, family, namespace, netNS, table, owners
 }

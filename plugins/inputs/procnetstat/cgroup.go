@@ -22,7 +22,7 @@ const (
 type cgroup struct {
 	path     string
 	workload netstat.Workload
-	series   *series // in procnetstat_cgroup, of this pass
+	series   *series // in procnetstat_cgroup, in this scope
 }
 
 // tag returns the value of one of the tags above: empty if the cgroup does not stand for one.
@@ -104,6 +104,13 @@ func (c *cgroups) begin() {
 	clear(c.byPath)
 }
 
+// enter begins a scope.
+func (c *cgroups) enter() {
+	for _, of := range c.byPath {
+		of.series = nil
+	}
+}
+
 // ofSocket returns nil if the cgroup is not known.
 func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroup {
 	if !c.inUse {
@@ -160,14 +167,18 @@ func (c *cgroups) at(path string) *cgroup {
 // cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, and so by service, container and pod.
 type cgroupMeasurement struct {
 	series       *seriesSet
-	unattributed *series // of this pass
+	unattributed *series // in this scope
 }
 
 var cgroupTags = []string{tagCgroup, tagSystemdUnit, tagContainerID, tagPodUID}
 
-func newCgroupMeasurement(limit seriesLimit) *cgroupMeasurement {
+func newCgroupMeasurement(options seriesOptions) *cgroupMeasurement {
 	others := []string{other, "", "", ""}
-	return &cgroupMeasurement{series: newSeriesSet("procnetstat_cgroup", cgroupTags, others, limit)}
+	return &cgroupMeasurement{series: newSeriesSet("procnetstat_cgroup", cgroupTags, others, options)}
+}
+
+func (m *cgroupMeasurement) enter(in *scope) {
+	m.series.scope, m.unattributed = in, nil
 }
 
 func (m *cgroupMeasurement) observe(o *observation) {
@@ -190,9 +201,8 @@ func (m *cgroupMeasurement) observe(o *observation) {
 
 func (m *cgroupMeasurement) emit(to emission) {
 	m.series.emit(to.now, func(s *series) {
-		to.group(m.series.measurement, s, map[string]any{}, map[string]any{})
+		to.in(s.scope).group(m.series.measurement, s, map[string]any{}, map[string]any{})
 	})
-	m.unattributed = nil
 }
 
 func (m *cgroupMeasurement) folded() int { return m.series.folded }

@@ -22,7 +22,8 @@ var defaultConnectionTags = []string{tagProcessName, "protocol", "src", "src_por
 type connectionMeasurement struct {
 	tagNames []string
 	owners   *owners
-	limit    seriesLimit
+	scope    *scope
+	options  seriesOptions
 	rows     []connection
 	beyond   int // sockets of this pass beyond the limit
 	left     int // those of the last pass
@@ -34,18 +35,21 @@ type connection struct {
 	socket netstat.Socket
 	owner  *owner
 	cgroup *cgroup
+	scope  *scope
 }
 
-func newConnectionMeasurement(tagNames []string, owners *owners, limit seriesLimit) *connectionMeasurement {
-	return &connectionMeasurement{tagNames: tagNames, owners: owners, limit: limit}
+func newConnectionMeasurement(tagNames []string, owners *owners, options seriesOptions) *connectionMeasurement {
+	return &connectionMeasurement{tagNames: tagNames, owners: owners, options: options}
 }
+
+func (m *connectionMeasurement) enter(in *scope) { m.scope = in }
 
 func (m *connectionMeasurement) observe(o *observation) {
-	if len(m.rows) == m.limit.most {
+	if len(m.rows) == m.options.most {
 		m.beyond++
 		return
 	}
-	row := connection{socket: *o.Socket, cgroup: o.cgroup}
+	row := connection{socket: *o.Socket, cgroup: o.cgroup, scope: m.scope}
 	if len(o.owners) > 0 {
 		row.owner = o.owners[0]
 	}
@@ -55,10 +59,14 @@ func (m *connectionMeasurement) observe(o *observation) {
 func (m *connectionMeasurement) emit(to emission) {
 	for i := range m.rows {
 		row := &m.rows[i]
-		if !to.read[row.socket.Transport] {
+		if !to.in(row.scope).read[row.socket.Transport] {
 			continue
 		}
 		fields, tags := row.fields(), m.labels(row)
+		if m.options.netNS {
+			delete(fields, tagNetNS)
+			tags[tagNetNS] = row.scope.tag
+		}
 		for _, name := range m.tagNames {
 			if value, ok := fields[name]; ok {
 				delete(fields, name)
@@ -69,8 +77,8 @@ func (m *connectionMeasurement) emit(to emission) {
 	}
 	if m.beyond > 0 && !m.said {
 		m.said = true
-		m.limit.log.Warnf("procnetstat_connection has %d sockets, more than max_series = %d: the rest is left out",
-			len(m.rows)+m.beyond, m.limit.most)
+		m.options.log.Warnf("procnetstat_connection has %d sockets, more than max_series = %d: the rest is left out",
+			len(m.rows)+m.beyond, m.options.most)
 	}
 	clear(m.rows)
 	m.rows, m.beyond, m.left = m.rows[:0], 0, m.beyond

@@ -3,24 +3,52 @@
 package procnetstat
 
 import (
+	"errors"
+	"io/fs"
+	"time"
+
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // hostMeasurement is procnetstat: the sockets of the host. Its fields are those of Telegraf's inputs.netstat and more.
 type hostMeasurement struct {
 	byFamily bool
+	netNS    bool // with the tag netns
+	totals   map[string]*hostTotals
+	current  *hostTotals
+}
+
+// hostTotals are the sockets in a network namespace.
+type hostTotals struct {
 	families [netstat.FamilyUnix + 1]series // the first is of all families
-	sockstat func() (map[string]any, error)
+	seen     time.Time                      // when they were emitted last
 }
 
 const allFamilies = netstat.Family(0)
 
-func newHostMeasurement(byFamily bool, sockstat func() (map[string]any, error)) *hostMeasurement {
-	m := &hostMeasurement{byFamily: byFamily, sockstat: sockstat}
-	for family := netstat.FamilyIPv4; byFamily && family <= netstat.FamilyUnix; family++ {
-		m.families[family].tags = map[string]string{"family": family.String()}
+func newHostMeasurement(byFamily, netNS bool) *hostMeasurement {
+	return &hostMeasurement{byFamily: byFamily, netNS: netNS, totals: map[string]*hostTotals{}}
+}
+
+func (m *hostMeasurement) enter(in *scope) {
+	m.current = m.totals[in.tag]
+	if m.current == nil {
+		m.current = &hostTotals{}
+		m.totals[in.tag] = m.current
+		for family := range m.current.families {
+			tags := map[string]string{}
+			if m.byFamily {
+				tags["family"] = netstat.Family(family).String()
+			}
+			if m.netNS {
+				tags[tagNetNS] = in.tag
+			}
+			m.current.families[family].tags = tags
+		}
 	}
-	return m
+	for family := range m.current.families {
+		m.current.families[family].scope = in
+	}
 }
 
 func (m *hostMeasurement) observe(o *observation) {
@@ -28,16 +56,30 @@ func (m *hostMeasurement) observe(o *observation) {
 	if m.byFamily {
 		family = o.Family
 	}
-	m.families[family].count(o)
+	m.current.families[family].count(o)
 }
 
+// emit emits every namespace that was read, also one without sockets.
 func (m *hostMeasurement) emit(to emission) {
-	if !m.byFamily {
-		fields, err := m.sockstat()
+	for _, in := range to.scopes.all {
+		m.enter(in)
+		m.current.seen = to.now
+		m.current.emit(to.in(in), m.byFamily, in.namespace)
+	}
+	for tag, totals := range m.totals {
+		if to.now.Sub(totals.seen) > counterMemory {
+			delete(m.totals, tag)
+		}
+	}
+}
+
+func (h *hostTotals) emit(to emission, byFamily bool, namespace *netstat.Namespace) {
+	if !byFamily {
+		fields, err := sockstat(namespace)
 		if err != nil {
 			to.acc.AddError(err)
 		}
-		m.emitFamily(to, allFamilies, to.read, fields)
+		h.emitFamily(to, allFamilies, to.read, fields)
 		return
 	}
 	ip, unix := protocolSet{}, protocolSet{}
@@ -48,13 +90,13 @@ func (m *hostMeasurement) emit(to emission) {
 			ip[transport] = true
 		}
 	}
-	m.emitFamily(to, netstat.FamilyIPv4, ip, map[string]any{})
-	m.emitFamily(to, netstat.FamilyIPv6, ip, map[string]any{})
-	m.emitFamily(to, netstat.FamilyUnix, unix, map[string]any{})
+	h.emitFamily(to, netstat.FamilyIPv4, ip, map[string]any{})
+	h.emitFamily(to, netstat.FamilyIPv6, ip, map[string]any{})
+	h.emitFamily(to, netstat.FamilyUnix, unix, map[string]any{})
 }
 
-func (m *hostMeasurement) emitFamily(to emission, family netstat.Family, read protocolSet, gauges map[string]any) {
-	s := &m.families[family]
+func (h *hostTotals) emitFamily(to emission, family netstat.Family, read protocolSet, gauges map[string]any) {
+	s := &h.families[family]
 	s.total.add(&s.stats.did)
 	if read[netstat.TransportTCP] {
 		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
@@ -62,4 +104,25 @@ func (m *hostMeasurement) emitFamily(to emission, family netstat.Family, read pr
 	to.read = read
 	to.group("procnetstat", s, gauges, map[string]any{})
 	s.reset()
+}
+
+// sockstat returns the fields of procnetstat that the kernel counts by itself.
+func sockstat(namespace *netstat.Namespace) (map[string]any, error) {
+	s, err := namespace.ReadSockstat()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // the fields are absent
+	}
+	fields := map[string]any{}
+	for name, value := range map[string]*uint64{
+		"sockets_used":  s.SocketsUsed,
+		"tcp_orphan":    s.TCPOrphan,
+		"tcp_alloc":     s.TCPAlloc,
+		"tcp_mem_bytes": s.TCPMemBytes,
+		"udp_mem_bytes": s.UDPMemBytes,
+	} {
+		if value != nil {
+			fields[name] = int64(*value)
+		}
+	}
+	return fields, err
 }

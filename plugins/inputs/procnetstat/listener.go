@@ -39,7 +39,7 @@ func (a *acceptQueue) merge(o *acceptQueue) {
 // listenerProtocols are those that have listeners: the fields of others would always be zero.
 var listenerProtocols = protocolSet{netstat.TransportTCP: true}
 
-func newListenerMeasurement(withOwners bool, limit seriesLimit) *listenerMeasurement {
+func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMeasurement {
 	tagNames := []string{"protocol", "local_address", "local_port"}
 	others := []string{netstat.TransportTCP.String(), other, other}
 	if withOwners {
@@ -47,9 +47,11 @@ func newListenerMeasurement(withOwners bool, limit seriesLimit) *listenerMeasure
 	}
 	return &listenerMeasurement{
 		withOwners: withOwners,
-		series:     newSeriesSet("procnetstat_listener", tagNames, others, limit),
+		series:     newSeriesSet("procnetstat_listener", tagNames, others, options),
 	}
 }
+
+func (m *listenerMeasurement) enter(in *scope) { m.series.scope = in }
 
 func (m *listenerMeasurement) observe(o *observation) {
 	if o.listener == nil {
@@ -97,7 +99,8 @@ func (m *listenerMeasurement) seriesOf(o *observation) []*series {
 
 func (m *listenerMeasurement) emit(to emission) {
 	m.series.emit(to.now, func(s *series) {
-		if !to.read[netstat.TransportTCP] {
+		of := to.in(s.scope)
+		if !of.read[netstat.TransportTCP] {
 			return
 		}
 		gauges, counters := map[string]any{"accept_queue": s.accept.waiting}, map[string]any{}
@@ -107,7 +110,6 @@ func (m *listenerMeasurement) emit(to emission) {
 		if s.accept.hasDrops {
 			counters["drops"] = s.total.listenDrops
 		}
-		of := to
 		of.read = listenerProtocols
 		of.group(m.series.measurement, s, gauges, counters)
 	})

@@ -178,7 +178,15 @@ func await(t *testing.T, state string, sockets ...testnet.Socket) {
 // fromSS makes of what ss says what the measurements should say.
 func fromSS(t *testing.T, users map[string]string) (host, processes, listeners expectations) {
 	t.Helper()
-	rows := testnet.SS(t, "-t", "-u", "-p")
+	return fromRows(t, testnet.SS(t, "-t", "-u", "-p"), users)
+}
+
+// tagged is a key of expectations. A tag is name=value.
+func tagged(tags ...string) string { return strings.Join(slices.Sorted(slices.Values(tags)), ",") }
+
+// listenersOf returns what tells which listener of the rows a row came in through.
+func listenersOf(t *testing.T, rows []testnet.Row) func(testnet.Row) (listener testnet.Row, found bool) {
+	t.Helper()
 	listening := map[netip.AddrPort]testnet.Row{}
 	for _, row := range rows {
 		if row.State == "LISTEN" {
@@ -186,7 +194,7 @@ func fromSS(t *testing.T, users map[string]string) (host, processes, listeners e
 			listening[row.Local] = row
 		}
 	}
-	listenerOf := func(row testnet.Row) (listener testnet.Row, found bool) {
+	return func(row testnet.Row) (listener testnet.Row, found bool) {
 		if row.Netid != "tcp" {
 			return listener, false
 		}
@@ -200,37 +208,51 @@ func fromSS(t *testing.T, users map[string]string) (host, processes, listeners e
 		listener, found = listening[netip.AddrPortFrom(wildcard, row.Local.Port())]
 		return listener, found
 	}
-	namesOf := func(row testnet.Row) (names []string) {
-		for _, process := range row.Processes {
-			if !slices.Contains(names, process.Name) {
-				names = append(names, process.Name)
-			}
+}
+
+// namesOf returns the names of the processes that hold the socket.
+func namesOf(row testnet.Row) (names []string) {
+	for _, process := range row.Processes {
+		if !slices.Contains(names, process.Name) {
+			names = append(names, process.Name)
 		}
-		return names
 	}
+	return names
+}
+
+// fromRows is fromSS for rows of ss, and series that have further tags.
+func fromRows(t *testing.T, rows []testnet.Row, users map[string]string, tags ...string) (host, processes, listeners expectations) {
+	t.Helper()
+	listenerOf := listenersOf(t, rows)
 	host, processes, listeners = expectations{}, expectations{}, expectations{}
 	for _, row := range rows {
-		host.count(row, "")
+		host.count(row, tagged(tags...))
 		names := namesOf(row)
 		listener, cameIn := listenerOf(row)
 		if len(names) == 0 && cameIn {
 			names = namesOf(listener)
 		}
 		if len(names) == 0 {
-			processes.count(row, "process_name=unattributed,user=unattributed")
+			processes.count(row, tagged(slices.Concat(tags, []string{"process_name=unattributed", "user=unattributed"})...))
 		}
 		for _, name := range names {
-			processes.count(row, fmt.Sprintf("process_name=%s,user=%s", name, users[name]))
+			processes.count(row, tagged(slices.Concat(tags, []string{"process_name=" + name, "user=" + users[name]})...))
 		}
 		if !cameIn {
 			continue
 		}
-		for _, name := range namesOf(listener) {
-			tags := fmt.Sprintf("local_address=%v,local_port=%d,process_name=%s,protocol=tcp",
-				listener.Local.Addr(), listener.Local.Port(), name)
-			listeners.count(row, tags)
-			listeners[tags]["accept_queue"] = int64(listener.RecvQ)
-			listeners[tags]["accept_queue_limit"] = int64(listener.SendQ)
+		names = namesOf(listener)
+		if len(names) == 0 {
+			names = []string{unattributed}
+		}
+		for _, name := range names {
+			key := tagged(slices.Concat(tags, []string{
+				"protocol=tcp", "local_address=" + listener.Local.Addr().String(),
+				"local_port=" + strconv.Itoa(int(listener.Local.Port())), "process_name=" + name,
+			})...)
+			listeners.count(row, key)
+			listeners[key]["accept_queue"] = int64(listener.RecvQ)
+			listeners[key]["accept_queue_limit"] = int64(listener.SendQ)
 		}
 	}
 	return host, processes, listeners

@@ -16,6 +16,7 @@ var sampleConfig string
 // ProcNetStat is the plugin.
 type ProcNetStat struct {
 	Measurements       []string        `toml:"measurements"`
+	Namespaces         []string        `toml:"namespaces"`
 	Protocols          []string        `toml:"protocols"`
 	Source             string          `toml:"source"`
 	Owners             string          `toml:"owners"`

@@ -51,6 +51,13 @@ func TestInitErrors(t *testing.T) {
 		{`remote_ports_exclude = ["65536"]`, `remote_ports_exclude: "65536" is no port from 0 to 65535 and no range like "8000-8100"`},
 		{`remote_cidrs_include = ["10.0.0.0/33"]`, `remote_cidrs_include: "10.0.0.0/33" is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`},
 		{`remote_cidrs_exclude = ["::ffff:10.0.0.0/104"]`, `remote_cidrs_exclude: "::ffff:10.0.0.0/104" is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`},
+		{`namespaces = []`, `namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed`},
+		{`namespaces = [""]`, `namespaces: "" is not one of self, host, all, a name in /run/netns, a pid`},
+		{`namespaces = ["self", "a/b"]`, `namespaces: "a/b" is not one of self, host, all, a name in /run/netns, a pid`},
+		{`namespaces = ["."]`, `namespaces: "." is not one of self, host, all, a name in /run/netns, a pid`},
+		{`namespaces = [".."]`, `namespaces: ".." is not one of self, host, all, a name in /run/netns, a pid`},
+		{`namespaces = ["/run/netns/blue"]`, `namespaces: "/run/netns/blue" is not one of self, host, all, a name in /run/netns, a pid`},
+		{`namespaces = ["blue", "self", "blue"]`, `namespaces: "blue" given twice`},
 		{`max_series = -5`, `max_series: -5 given, 1 or more allowed`},
 	} {
 		t.Run(test.options, func(t *testing.T) {

@@ -28,13 +28,14 @@ type owner struct {
 	process *netstat.Process
 	name    string // as a tag value
 	wanted  bool   // the filters let it through
+	open    bool   // its user could not be read, so that the filters are asked again
 	pass    uint64 // the last one that it was seen in
 
-	ofPass
+	ofScope
 }
 
-// ofPass is what one pass found out about an owner.
-type ofPass struct {
+// ofScope is what a pass found out about an owner in one scope.
+type ofScope struct {
 	series      *series // in procnetstat_process; nil: it has had no socket yet
 	cgroup      *cgroup
 	cgroupKnown bool
@@ -61,13 +62,19 @@ func newOwners(filter ownerFilter, groups *cgroups) *owners {
 // begin opens a pass, and forgets the processes that had no sockets in the last one.
 func (all *owners) begin() {
 	for process, o := range all.known {
-		if o.pass != all.pass {
+		if o.pass != all.pass || o.open {
 			delete(all.known, process)
 		}
-		o.ofPass = ofPass{}
 	}
 	all.pass++
 	all.last = nil
+}
+
+// enter begins a scope.
+func (all *owners) enter() {
+	for _, o := range all.known {
+		o.ofScope = ofScope{}
+	}
 }
 
 func (all *owners) of(process *netstat.Process) *owner {
@@ -77,7 +84,11 @@ func (all *owners) of(process *netstat.Process) *owner {
 	o := all.known[process]
 	if o == nil {
 		o = &owner{process: process, name: tagValue(process.Name)}
-		o.wanted = all.filter.wants(o.name, func() string { return all.userOf(process) })
+		o.wanted = all.filter.wants(o.name, func() string {
+			_, known := process.UID()
+			o.open = !known
+			return all.userOf(process)
+		})
 		all.known[process] = o
 	}
 	o.pass = all.pass
@@ -111,7 +122,7 @@ func (all *owners) tagValues(o *owner, names []string) []string {
 func (all *owners) userOf(process *netstat.Process) string {
 	uid, known := process.UID()
 	if !known {
-		return "unknown" // it has ended since its descriptors were read
+		return "unknown" // it has ended since its descriptors were read, or is hidden
 	}
 	name, known := all.users[uid]
 	if !known {

@@ -47,11 +47,11 @@ type pass struct {
 	cgroups *cgroups
 	filter  socketFilter
 	tracker tracker
+	scope   *scope // that is read now
 
 	current      observation
 	held, kept   []*owner // room for current.owners
 	unattributed int
-	gives        netstat.Field // what all sockets had that can have it
 
 	listening [1 << 16 / 64]uint64 // a bit a port: most connections of a busy host go out from ports that nobody listens at
 	listeners map[uint16][]*listener
@@ -68,10 +68,17 @@ func (p *pass) begin() {
 	p.owners.begin()
 	p.cgroups.begin()
 	p.current = observation{}
-	p.unattributed = 0
-	p.gives = ^netstat.Field(0)
+	p.unattributed, p.scope = 0, nil
+}
+
+// enter begins a scope: the same port is another one in another namespace.
+func (p *pass) enter(in *scope) {
+	p.scope = in
 	p.listening = [len(p.listening)]uint64{}
 	clear(p.listeners)
+	p.owners.enter()
+	p.cgroups.enter()
+	p.tracker.enter(in)
 }
 
 // observe returns what the socket belongs to, and whether the filters let it through; what they leave out counts for the
@@ -94,7 +101,7 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 		} else {
 			o.listener = p.cameInThrough(s.Local)
 			if s.State == netstat.TCPEstablished {
-				p.gives &= s.Fields
+				p.scope.gives &= s.Fields
 			}
 		}
 	}

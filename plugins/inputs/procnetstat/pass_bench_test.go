@@ -16,6 +16,7 @@ import (
 // group is what a benchmark feeds with sockets: a pass and all measurements that group them.
 type group struct {
 	pass         *pass
+	scopes       scopes
 	measurements []measurement
 	sockets      []*netstat.Socket
 	owners       []*owner
@@ -23,11 +24,11 @@ type group struct {
 
 // newGroup makes sockets of as many processes, half of which listen and half of which connect.
 func newGroup(sockets, processes int) *group {
-	limit := seriesLimit{most: 500, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{most: 500, log: testutil.Logger{Quiet: true}}
 	wantAll := filters{socket: socketFilter{addresses: netstat.NewFilter(netstat.FilterConfig{})}}
 	g := &group{pass: newPass(wantAll, newCgroups(false, "", nil))}
 	g.measurements = []measurement{
-		newHostMeasurement(false, func() (map[string]any, error) { return map[string]any{}, nil }),
+		newHostMeasurement(false, false),
 		newProcessMeasurement([]string{tagProcessName}, g.pass.owners, limit),
 		newListenerMeasurement(true, limit),
 		newCgroupMeasurement(limit),
@@ -65,6 +66,13 @@ func newGroup(sockets, processes int) *group {
 
 func (g *group) observe() {
 	g.pass.begin()
+	tcp := protocolSet{netstat.TransportTCP: true}
+	g.scopes = scopes{protocols: tcp}
+	in := g.scopes.of(&own)
+	g.pass.enter(in)
+	for _, m := range g.measurements {
+		m.enter(in)
+	}
 	for i, s := range g.sockets {
 		o, _ := g.pass.observe(s)
 		o.owners = g.owners[i%len(g.owners) : i%len(g.owners)+1]
@@ -72,19 +80,16 @@ func (g *group) observe() {
 			m.observe(o)
 		}
 	}
-	g.pass.tracker.end(protocolSet{netstat.TransportTCP: true})
+	g.pass.tracker.end(&g.scopes)
 }
 
 func (g *group) emit() {
-	to := emission{
-		acc: &testutil.NopAccumulator{}, now: time.Now(),
-		read: protocolSet{netstat.TransportTCP: true}, gives: ^netstat.Field(0),
-	}
+	to := emission{acc: &testutil.NopAccumulator{}, now: time.Now(), scopes: &g.scopes}
 	for _, m := range g.measurements {
 		m.emit(to)
 	}
 	for _, w := range g.owners {
-		w.ofPass = ofPass{}
+		w.ofScope = ofScope{}
 	}
 }
 

@@ -7,15 +7,19 @@ type processMeasurement struct {
 	series       *seriesSet
 	tagNames     []string
 	owners       *owners
-	unattributed *series // of this pass
+	unattributed *series // in this scope
 }
 
-func newProcessMeasurement(tagNames []string, owners *owners, limit seriesLimit) *processMeasurement {
+func newProcessMeasurement(tagNames []string, owners *owners, options seriesOptions) *processMeasurement {
 	return &processMeasurement{
-		series:   newSeriesSet("procnetstat_process", tagNames, repeat(other, len(tagNames)), limit),
+		series:   newSeriesSet("procnetstat_process", tagNames, repeat(other, len(tagNames)), options),
 		tagNames: tagNames,
 		owners:   owners,
 	}
+}
+
+func (m *processMeasurement) enter(in *scope) {
+	m.series.scope, m.unattributed = in, nil
 }
 
 func (m *processMeasurement) observe(o *observation) {
@@ -37,9 +41,8 @@ func (m *processMeasurement) observe(o *observation) {
 
 func (m *processMeasurement) emit(to emission) {
 	m.series.emit(to.now, func(s *series) {
-		to.group(m.series.measurement, s, map[string]any{"processes": s.processes}, map[string]any{})
+		to.in(s.scope).group(m.series.measurement, s, map[string]any{"processes": s.processes}, map[string]any{})
 	})
-	m.unattributed = nil
 }
 
 func (m *processMeasurement) folded() int { return m.series.folded }

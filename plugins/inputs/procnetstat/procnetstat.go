@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -30,6 +28,7 @@ type gathering struct {
 	cancel       context.CancelFunc
 	ctx          context.Context //nolint:containedctx // Gather is given none
 	scanner      *netstat.Scanner
+	scopes       scopes
 	pass         *pass
 	host         measurement   // nil if it is not wanted; the filters do not apply to it
 	measurements []measurement // the others
@@ -39,6 +38,8 @@ type gathering struct {
 
 // measurement collects one measurement in the course of a pass over the sockets.
 type measurement interface {
+	// enter says that the sockets that follow are of the scope.
+	enter(*scope)
 	// observe takes one socket.
 	observe(*observation)
 	// emit emits the metrics of the pass and makes ready for the next.
@@ -51,6 +52,18 @@ type emission struct {
 	now   time.Time
 	read  protocolSet   // the protocols of which all sockets could be read
 	gives netstat.Field // what the source gives of a TCP connection
+
+	scopes *scopes
+}
+
+// in returns where the metrics of a scope go; nil is all scopes.
+func (e emission) in(of *scope) emission {
+	if of == nil {
+		whole := e.scopes.whole()
+		of = &whole
+	}
+	e.read, e.gives = of.read, of.gives
+	return e
 }
 
 // group emits a series: what all groups of sockets have, and the measurement's own.
@@ -148,6 +161,9 @@ func (p *ProcNetStat) setDefaults() {
 	if p.Protocols == nil {
 		p.Protocols = []string{netstat.TransportTCP.String(), netstat.TransportUDP.String()}
 	}
+	if p.Namespaces == nil {
+		p.Namespaces = []string{netstat.NamespaceSelf}
+	}
 	if p.Source == "" {
 		p.Source = netstat.SourceAuto.String()
 	}
@@ -180,10 +196,11 @@ func (p *ProcNetStat) lacks(measurement string) string {
 
 func (p *ProcNetStat) initScan() error {
 	p.scan = netstat.ScannerConfig{
-		ProcRoot:  procRoot(),
-		TCPInfo:   p.TCPDetails,
-		UnixPaths: slices.Contains(p.Measurements, measureConnection),
-		Warn:      func(err error) { p.Log.Warn(err) },
+		ProcRoot:   procRoot(),
+		Namespaces: p.Namespaces,
+		TCPInfo:    p.TCPDetails,
+		UnixPaths:  slices.Contains(p.Measurements, measureConnection),
+		Warn:       func(err error) { p.Log.Warn(err) },
 	}
 	var err error
 	if p.scan.Source, err = netstat.ParseSource(p.Source); err != nil {
@@ -191,6 +208,17 @@ func (p *ProcNetStat) initScan() error {
 	}
 	if p.scan.Owners, err = netstat.ParseOwnerMethod(p.Owners); err != nil {
 		return fmt.Errorf("owners: %w", err)
+	}
+	if len(p.Namespaces) == 0 {
+		return errors.New("namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed")
+	}
+	for i, name := range p.Namespaces {
+		if err := netstat.ParseNamespace(name); err != nil {
+			return fmt.Errorf("namespaces: %w", err)
+		}
+		if slices.Contains(p.Namespaces[:i], name) {
+			return fmt.Errorf("namespaces: %q given twice", name)
+		}
 	}
 	if err := checkList("protocols", p.Protocols, allProtocols); err != nil {
 		return err
@@ -240,28 +268,30 @@ func checkNames(option string, given, allowed []string) error {
 func (p *ProcNetStat) makeMeasurements() {
 	groups := newCgroups(p.wantsCgroups(), p.scan.ProcRoot, p.Log)
 	p.pass = newPass(p.filters, groups)
+	p.pass.tracker.findsNew = slices.Contains(p.Namespaces, netstat.NamespaceAll)
+	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.report = nil, nil, false
-	limit := seriesLimit{most: p.MaxSeries, log: p.Log}
+	options := seriesOptions{most: p.MaxSeries, netNS: p.severalNetNS(), log: p.Log}
 	withOwners := p.scan.Owners != netstat.OwnersNone
 	var m measurement
 	for _, name := range p.Measurements {
 		switch name {
 		case measureHost:
-			p.host = newHostMeasurement(p.FamilyTag, p.sockstat)
+			p.host = newHostMeasurement(p.FamilyTag, options.netNS)
 			continue
 		case measureGather:
 			p.report = true
 			continue
 		case measureProcess:
-			m = newProcessMeasurement(p.ProcessTags, p.pass.owners, limit)
+			m = newProcessMeasurement(p.ProcessTags, p.pass.owners, options)
 		case measureListener:
-			m = newListenerMeasurement(withOwners, limit)
+			m = newListenerMeasurement(withOwners, options)
 		case measureCgroup:
-			m = newCgroupMeasurement(limit)
+			m = newCgroupMeasurement(options)
 		case measureRemote:
-			m = newRemoteMeasurement(withOwners, p.RemotePrefixV4, p.RemotePrefixV6, limit)
+			m = newRemoteMeasurement(withOwners, p.RemotePrefixV4, p.RemotePrefixV6, options)
 		case measureConnection:
-			m = newConnectionMeasurement(p.ConnectionTags, p.pass.owners, limit)
+			m = newConnectionMeasurement(p.ConnectionTags, p.pass.owners, options)
 		}
 		p.measurements = append(p.measurements, m)
 	}
@@ -273,27 +303,6 @@ func (p *ProcNetStat) wantsCgroups() bool {
 	return slices.Contains(p.Measurements, measureCgroup) || p.filters.socket.cgroups != nil ||
 		slices.Contains(p.Measurements, measureProcess) && slices.ContainsFunc(p.ProcessTags, isCgroupTag) ||
 		slices.Contains(p.Measurements, measureConnection) && slices.ContainsFunc(p.ConnectionTags, isCgroupTag)
-}
-
-// sockstat returns the fields of procnetstat that the kernel counts by itself.
-func (p *ProcNetStat) sockstat() (map[string]any, error) {
-	s, err := netstat.ReadSockstat(p.scan.ProcRoot)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // the fields are absent
-	}
-	fields := map[string]any{}
-	for name, value := range map[string]*uint64{
-		"sockets_used":  s.SocketsUsed,
-		"tcp_orphan":    s.TCPOrphan,
-		"tcp_alloc":     s.TCPAlloc,
-		"tcp_mem_bytes": s.TCPMemBytes,
-		"udp_mem_bytes": s.UDPMemBytes,
-	} {
-		if value != nil {
-			fields[name] = int64(*value)
-		}
-	}
-	return fields, err
 }
 
 // Start opens what the gathers read from.
@@ -328,7 +337,8 @@ func (p *ProcNetStat) Stop() {
 func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to := emission{acc: acc, now: time.Now(), read: maps.Clone(p.protocols)}
+	to := emission{acc: acc, now: time.Now(), scopes: &p.scopes}
+	p.scopes.begin()
 	p.pass.begin()
 	for socket, err := range p.scanner.Sockets(p.ctx) {
 		if p.ctx.Err() != nil {
@@ -337,9 +347,12 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		if err != nil {
 			acc.AddError(err)
 			if failed := (*netstat.TableError)(nil); errors.As(err, &failed) {
-				delete(to.read, failed.Transport)
+				delete(p.scopes.of(failed.Namespace).read, failed.Transport)
 			}
 			continue
+		}
+		if p.pass.scope == nil || p.pass.scope.namespace != socket.Namespace {
+			p.enter(p.scopes.of(socket.Namespace))
 		}
 		observed, wanted := p.pass.observe(socket)
 		if p.host != nil {
@@ -352,9 +365,16 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		}
 	}
 	duration := time.Since(to.now)
+	for _, namespace := range p.scanner.Namespaces() { // those without sockets too
+		p.scopes.of(namespace)
+	}
+	for _, of := range p.scopes.all {
+		if !p.TCPDetails || p.scanner.SourceOf(of.namespace, netstat.TransportTCP) != netstat.SourceNetlink {
+			of.gives = 0
+		}
+	}
 	p.pass.cgroups.end()
-	p.pass.tracker.end(to.read)
-	to.gives = p.gives()
+	p.pass.tracker.end(&p.scopes)
 	if p.host != nil {
 		p.host.emit(to)
 	}
@@ -375,12 +395,20 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	return nil
 }
 
-// gives returns what is known of every TCP connection: what the source can give, and the kernel did.
-func (p *ProcNetStat) gives() netstat.Field {
-	if !p.TCPDetails || p.scanner.SourceOf(netstat.TransportTCP) != netstat.SourceNetlink {
-		return 0
+// severalNetNS tells whether several network namespaces can be read, so that their sockets are to be told apart.
+func (p *ProcNetStat) severalNetNS() bool {
+	return len(p.Namespaces) > 1 || slices.Contains(p.Namespaces, netstat.NamespaceAll)
+}
+
+// enter begins a scope.
+func (p *ProcNetStat) enter(in *scope) {
+	p.pass.enter(in)
+	if p.host != nil {
+		p.host.enter(in)
 	}
-	return p.pass.gives
+	for _, m := range p.measurements {
+		m.enter(in)
+	}
 }
 
 // folded returns the number of series that were summed up in others in this gather.

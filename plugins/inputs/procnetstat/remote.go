@@ -15,7 +15,7 @@ type remoteMeasurement struct {
 	withOwners         bool
 	prefixV4, prefixV6 int
 	series             *seriesSet
-	found              map[remoteKey]*series // of this pass, so that no tag value is made for a socket
+	found              map[remoteKey]*series // of this scope, so that no tag value is made for a socket
 }
 
 // remoteKey is a remote endpoint and who is connected to it. It has no padding and nothing that is not compared bit by bit, so
@@ -27,16 +27,21 @@ type remoteKey struct {
 	is4             uint32
 }
 
-func newRemoteMeasurement(withOwners bool, prefixV4, prefixV6 int, limit seriesLimit) *remoteMeasurement {
+func newRemoteMeasurement(withOwners bool, prefixV4, prefixV6 int, options seriesOptions) *remoteMeasurement {
 	tagNames := []string{"protocol", "remote_address", "remote_port"}
 	if withOwners {
 		tagNames = append(tagNames, tagProcessName)
 	}
 	return &remoteMeasurement{
 		withOwners: withOwners, prefixV4: prefixV4, prefixV6: prefixV6,
-		series: newSeriesSet("procnetstat_remote", tagNames, repeat(other, len(tagNames)), limit),
+		series: newSeriesSet("procnetstat_remote", tagNames, repeat(other, len(tagNames)), options),
 		found:  map[remoteKey]*series{},
 	}
+}
+
+func (m *remoteMeasurement) enter(in *scope) {
+	m.series.scope = in
+	clear(m.found)
 }
 
 func (m *remoteMeasurement) observe(o *observation) {
@@ -118,9 +123,10 @@ func showNetwork(network netip.Prefix) string {
 
 func (m *remoteMeasurement) emit(to emission) {
 	m.series.emit(to.now, func(s *series) {
-		of := to
+		of := to.in(s.scope)
+		read := of.read
 		of.read = protocolSet{}
-		for transport := range to.read { // those of other protocols would always be zero
+		for transport := range read { // those of other protocols would always be zero
 			if name := s.tags["protocol"]; name == transport.String() || name == other && hasPeers(transport) {
 				of.read[transport] = true
 			}
@@ -129,7 +135,6 @@ func (m *remoteMeasurement) emit(to emission) {
 			of.group(m.series.measurement, s, map[string]any{}, map[string]any{})
 		}
 	})
-	clear(m.found)
 }
 
 // hasPeers tells whether the measurement is about the transport.

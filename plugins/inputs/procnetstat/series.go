@@ -22,6 +22,7 @@ const other = "other"
 type series struct {
 	tags  map[string]string
 	key   string
+	scope *scope // of the pass that it was in use in last; nil: several
 	stats stats
 	total traffic // since the plugin started
 	// counted is the number of the last socket that was counted: a socket counts once, however many processes hold it.
@@ -53,10 +54,11 @@ func (s *series) merge(o *series) {
 	s.accept.merge(&o.accept)
 }
 
-// seriesLimit bounds the series of each measurement.
-type seriesLimit struct {
-	most int
-	log  telegraf.Logger
+// seriesOptions are for the series of all measurements.
+type seriesOptions struct {
+	most  int  // of a measurement in one gather
+	netNS bool // they have the tag netns
+	log   telegraf.Logger
 }
 
 // seriesSet holds the series of one measurement. Each stays the same as long as it is in use, so that whoever has found
@@ -64,7 +66,8 @@ type seriesLimit struct {
 type seriesSet struct {
 	measurement string
 	tagNames    []string // of all series of the measurement
-	limit       seriesLimit
+	options     seriesOptions
+	scope       *scope // of the sockets that are counted now
 	byKey       map[string]*series
 	other       *series
 	folded      int // series that the last pass summed up in other
@@ -72,8 +75,12 @@ type seriesSet struct {
 }
 
 // newSeriesSet returns an empty set; others are the tag values of the series that stands for those beyond the limit.
-func newSeriesSet(measurement string, tagNames, others []string, limit seriesLimit) *seriesSet {
-	set := &seriesSet{measurement: measurement, tagNames: tagNames, limit: limit, byKey: map[string]*series{}}
+func newSeriesSet(measurement string, tagNames, others []string, options seriesOptions) *seriesSet {
+	if options.netNS {
+		tagNames = append([]string{tagNetNS}, tagNames...)
+		others = append([]string{other}, others...)
+	}
+	set := &seriesSet{measurement: measurement, tagNames: tagNames, options: options, byKey: map[string]*series{}}
 	set.other = &series{key: strings.Join(others, separator)}
 	return set
 }
@@ -84,14 +91,18 @@ func repeat(value string, n int) []string { return slices.Repeat([]string{value}
 // separator is between the tag values in a key; no tag value has it.
 const separator = "\x00"
 
-// get returns the series with the tag values, which go with tagNames.
+// get returns the series with the tag values, which go with tagNames, in the present scope.
 func (set *seriesSet) get(values []string) *series {
 	key := strings.Join(values, separator)
+	if set.options.netNS {
+		key = set.scope.tag + separator + key
+	}
 	s := set.byKey[key]
 	if s == nil {
 		s = &series{key: key}
 		set.byKey[key] = s
 	}
+	s.scope = set.scope
 	return s
 }
 
@@ -137,7 +148,7 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		return cmp.Or(cmp.Compare(b.stats.sockets, a.stats.sockets), cmp.Compare(a.key, b.key))
 	})
 	set.folded = 0
-	if most := set.limit.most; len(busy) > most {
+	if most := set.options.most; len(busy) > most {
 		rest := busy[most-1:]
 		set.fold(rest)
 		busy = append(busy[:most-1], set.other)
@@ -169,9 +180,9 @@ func (set *seriesSet) fold(rest []*series) {
 		s.reset()
 	}
 	set.said.Do(func() {
-		set.limit.log.Warnf("%s has %d series, more than max_series = %d: the busiest are emitted, "+
+		set.options.log.Warnf("%s has %d series, more than max_series = %d: the busiest are emitted, "+
 			"the rest is summed up in one with the tag value %q",
-			set.measurement, set.limit.most-1+len(rest), set.limit.most, other)
+			set.measurement, set.options.most-1+len(rest), set.options.most, other)
 	})
 }
 

@@ -66,7 +66,7 @@ type scene struct {
 func newScene(t *testing.T, maxSeries int) *scene {
 	return &scene{
 		T:           t,
-		measurement: newListenerMeasurement(false, seriesLimit{most: maxSeries, log: testutil.Logger{Quiet: true}}),
+		measurement: newListenerMeasurement(false, seriesOptions{most: maxSeries, log: testutil.Logger{Quiet: true}}),
 		pass:        newPass(noFilters(t), newCgroups(false, "", nil)),
 		now:         time.Unix(1000, 0),
 	}
@@ -92,15 +92,20 @@ func socket(port uint16, cookie uint64, drops uint32) *netstat.Socket {
 func (s *scene) gather(after time.Duration, sockets ...*netstat.Socket) map[string]int64 {
 	s.Helper()
 	s.now = s.now.Add(after)
+	read := protocolSet{netstat.TransportTCP: true}
 	s.pass.begin()
+	in := &scope{namespace: &own, read: read}
+	s.pass.enter(in)
+	s.measurement.enter(in)
 	for _, socket := range sockets {
 		o, wanted := s.pass.observe(socket)
 		require.True(s, wanted)
 		s.measurement.observe(o)
 	}
-	acc, read := &testutil.Accumulator{}, protocolSet{netstat.TransportTCP: true}
-	s.pass.tracker.end(read)
-	s.measurement.emit(emission{acc: acc, now: s.now, read: read})
+	acc := &testutil.Accumulator{}
+	all := &scopes{protocols: read, all: []*scope{in}}
+	s.pass.tracker.end(all)
+	s.measurement.emit(emission{acc: acc, now: s.now, scopes: all})
 	drops := map[string]int64{}
 	for _, m := range acc.GetTelegrafMetrics() {
 		if m.Type() != telegraf.Counter {

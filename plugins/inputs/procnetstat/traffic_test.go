@@ -45,14 +45,19 @@ var (
 	tcpUDP  = protocolSet{netstat.TransportTCP: true, netstat.TransportUDP: true}
 )
 
+// own is the network namespace that the sockets are in.
+var own = netstat.Namespace{Self: true}
+
 // sum returns what the sockets did, all together, in a pass that could read these protocols.
 func (t *tracker) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
+	in := &scope{namespace: &own, read: read}
+	t.enter(in)
 	var sum traffic
 	for _, s := range sockets {
 		did, _ := t.since(s)
 		sum.add(&did)
 	}
-	t.end(read)
+	t.end(&scopes{protocols: read, all: []*scope{in}})
 	return sum
 }
 
@@ -187,7 +192,7 @@ type troupe struct {
 
 func newTroupe(t *testing.T, maxSeries int) *troupe {
 	p := newPass(filters{}, newCgroups(false, "", nil))
-	limit := seriesLimit{most: maxSeries, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{most: maxSeries, log: testutil.Logger{Quiet: true}}
 	return &troupe{
 		T: t, pass: p, owners: map[string]*owner{}, now: time.Unix(1000, 0),
 		measurement: newProcessMeasurement([]string{tagProcessName}, p.owners, limit),
@@ -205,8 +210,11 @@ func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[st
 	tr.Helper()
 	tr.now = tr.now.Add(after)
 	tr.pass.begin()
+	in := &scope{namespace: &own, read: tcpOnly, gives: ^netstat.Field(0)}
+	tr.pass.enter(in)
+	tr.measurement.enter(in)
 	for _, o := range tr.owners {
-		o.ofPass = ofPass{}
+		o.ofScope = ofScope{}
 	}
 	for i, h := range held {
 		if tr.owners[h.name] == nil {
@@ -218,8 +226,9 @@ func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[st
 		})
 	}
 	acc := &testutil.Accumulator{}
-	tr.pass.tracker.end(tcpOnly)
-	tr.measurement.emit(emission{acc: acc, now: tr.now, read: tcpOnly, gives: ^netstat.Field(0)})
+	all := &scopes{protocols: tcpOnly, all: []*scope{in}}
+	tr.pass.tracker.end(all)
+	tr.measurement.emit(emission{acc: acc, now: tr.now, scopes: all})
 	fields := map[string]map[string]int64{}
 	for tags, of := range (gathered{tr.T, acc.GetTelegrafMetrics()}).all("procnetstat_process") {
 		fields[tags[len("process_name="):]] = of
@@ -329,7 +338,7 @@ func TestSeriesMemory(t *testing.T) {
 
 // TestSeriesMemoryIsBounded: of too many series without sockets those are forgotten that have been so for longest.
 func TestSeriesMemoryIsBounded(t *testing.T) {
-	limit := seriesLimit{most: 2 * mostRemembered, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{most: 2 * mostRemembered, log: testutil.Logger{Quiet: true}}
 	set := newSeriesSet("m", []string{"port"}, []string{other}, limit)
 	now := time.Unix(1000, 0)
 	const batch, batches = 1000, mostRemembered/1000 + 2
@@ -376,4 +385,92 @@ func TestStatsBySocket(t *testing.T) {
 	}
 	require.Equal(t, int64(7), st.sockets)
 	require.NotContains(t, fields, "icmp_socket")
+}
+
+// passOver is a pass over the sockets of namespaces, that could read these protocols in each; it returns what they did in each.
+func (t *tracker) passOver(sockets map[*netstat.Namespace][]*netstat.Socket, read map[*netstat.Namespace]protocolSet) map[*netstat.Namespace]traffic {
+	did := map[*netstat.Namespace]traffic{}
+	all := &scopes{protocols: tcpUDP}
+	for namespace, of := range sockets {
+		in := &scope{namespace: namespace, read: tcpUDP}
+		if can, differs := read[namespace]; differs {
+			in.read = can
+		}
+		all.all = append(all.all, in)
+		t.enter(in)
+		var sum traffic
+		for _, s := range of {
+			s.Namespace, s.NetNS = namespace, namespace.Inode
+			now, _ := t.since(s)
+			sum.add(&now)
+		}
+		if sum != (traffic{}) {
+			did[namespace] = sum
+		}
+	}
+	t.end(all)
+	return did
+}
+
+type (
+	socketsIn = map[*netstat.Namespace][]*netstat.Socket
+	readIn    = map[*netstat.Namespace]protocolSet
+	trafficIn = map[*netstat.Namespace]traffic
+)
+
+// TestTrackerTellsNamespacesApart: before Linux 5.10 each has cookies of its own.
+func TestTrackerTellsNamespacesApart(t *testing.T) {
+	var tr tracker
+	a, b := &netstat.Namespace{Inode: 4026531833}, &netstat.Namespace{Inode: 4026532345}
+	require.Empty(t, tr.passOver(socketsIn{a: {sent(7, 1000), datagrams(8, 0, 1)}, b: {sent(7, 50), datagrams(8, 0, 90)}}, nil))
+	require.Len(t, tr.known.all, 4)
+	require.Equal(t, trafficIn{a: of(1), b: of(20)},
+		tr.passOver(socketsIn{a: {sent(7, 1001), datagrams(8, 0, 1)}, b: {sent(7, 70), datagrams(8, 0, 90)}}, nil))
+	require.Equal(t, trafficIn{a: {udpDrops: 2}, b: {udpDrops: 3}},
+		tr.passOver(socketsIn{a: {sent(7, 1001), datagrams(8, 0, 3)}, b: {sent(7, 70), datagrams(8, 0, 93)}}, nil))
+	require.Equal(t, trafficIn{a: of(9)}, tr.passOver(socketsIn{a: {sent(7, 1010)}}, nil))
+}
+
+// TestTrackerNewNamespace: the sockets of a namespace that has come into being since the pass before have too; one that is
+// only read for the first time can have had them for long.
+func TestTrackerNewNamespace(t *testing.T) {
+	for findsNew, want := range map[bool]int64{true: 500, false: 0} {
+		tr := tracker{findsNew: findsNew}
+		a, b := &netstat.Namespace{Inode: 1}, &netstat.Namespace{Inode: 2}
+		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
+		got := tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 500)}}, nil)
+		require.Equal(t, of(want), got[b])
+		require.Zero(t, got[a])
+		require.Equal(t, trafficIn{b: of(7 + 30)}, tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 507), sent(3, 30)}}, nil))
+		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
+		require.Len(t, tr.namespaces, 1, "of namespaces that are gone nothing is kept")
+	}
+}
+
+// TestTrackerOtherSource: what a namespace's sockets did before they were read from another source, which tells more or calls
+// them otherwise, is not replayed.
+func TestTrackerOtherSource(t *testing.T) {
+	for _, findsNew := range []bool{true, false} {
+		tr := tracker{findsNew: findsNew}
+		a := &netstat.Namespace{Inode: 1, Source: netstat.SourceProcfs}
+		tr.passOver(socketsIn{a: {datagrams(0, 20, 5)}}, nil)
+		require.Equal(t, trafficIn{a: {udpDrops: 1}}, tr.passOver(socketsIn{a: {datagrams(0, 20, 6)}}, nil))
+		a.Source = netstat.SourceNetlink
+		require.Empty(t, tr.passOver(socketsIn{a: {datagrams(2, 20, 6), sent(1, 1000)}}, nil))
+		require.Equal(t, trafficIn{a: {udpDrops: 3}}, tr.passOver(socketsIn{a: {datagrams(2, 20, 9), sent(1, 1000)}}, nil))
+		require.Equal(t, trafficIn{a: of(1)}, tr.passOver(socketsIn{a: {datagrams(2, 20, 9), sent(1, 1001)}}, nil))
+	}
+}
+
+// TestTrackerNamespaceThatFails: that a namespace cannot be read does not keep the new sockets of others from being counted.
+func TestTrackerNamespaceThatFails(t *testing.T) {
+	var tr tracker
+	a, b := &netstat.Namespace{Inode: 1}, &netstat.Namespace{Inode: 2}
+	fails := readIn{b: udpOnly}
+	require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 1000)}}, fails))
+	require.Equal(t, trafficIn{a: of(500)}, tr.passOver(socketsIn{a: {sent(1, 1000), sent(3, 500)}, b: {sent(2, 1000), sent(4, 600)}}, fails))
+	require.Equal(t, trafficIn{a: of(1), b: of(2)},
+		tr.passOver(socketsIn{a: {sent(1, 1001), sent(3, 500)}, b: {sent(2, 1002), sent(4, 600)}}, nil))
+	require.Equal(t, trafficIn{b: of(70)},
+		tr.passOver(socketsIn{a: {sent(1, 1001), sent(3, 500)}, b: {sent(2, 1002), sent(4, 600), sent(5, 70)}}, nil))
 }

@@ -1,0 +1,87 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// tagsIn returns the tags of namespaces in a pass.
+func tagsIn(all *scopes, namespaces ...*netstat.Namespace) (tags []string) {
+	all.begin()
+	for _, n := range namespaces {
+		tags = append(tags, all.of(n).tag)
+	}
+	return tags
+}
+
+func TestNetNSTags(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		namespaces []*netstat.Namespace
+		want       []string
+	}{
+		{
+			"each in its way",
+			[]*netstat.Namespace{{Self: true, Inode: 1, PID: 10}, {Inode: 2, Name: "blue", PID: 20}, {Inode: 3, PID: 30}, {PID: 40}},
+			[]string{"self", "blue", "3", "pid:40"},
+		},
+		{
+			"the own one is self, also with a name",
+			[]*netstat.Namespace{{Self: true, Inode: 1, Name: "blue"}},
+			[]string{"self"},
+		},
+		{
+			"another that is called so",
+			[]*netstat.Namespace{{Self: true, Inode: 1}, {Inode: 2, Name: "self"}},
+			[]string{"self", "2"},
+		},
+		{
+			"a name like a number",
+			[]*netstat.Namespace{{Inode: 3, Name: "2"}, {Inode: 2}},
+			[]string{"2", "2-2"},
+		},
+		{
+			"bytes that are not printable",
+			[]*netstat.Namespace{{Inode: 2, Name: "a\nb\xff"}},
+			[]string{`a\x0ab\xff`},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var all scopes
+			for range 3 {
+				require.Equal(t, test.want, tagsIn(&all, test.namespaces...))
+			}
+		})
+	}
+}
+
+// TestNetNSTagsFromPassToPass: a tag follows the name of the namespace, and is otherwise the same as long as it is found.
+func TestNetNSTagsFromPassToPass(t *testing.T) {
+	var all scopes
+	a, b := &netstat.Namespace{Inode: 2, PID: 20}, &netstat.Namespace{Inode: 3, PID: 30}
+	require.Equal(t, []string{"2", "3"}, tagsIn(&all, a, b))
+	a.Name = "blue"
+	require.Equal(t, []string{"blue", "3"}, tagsIn(&all, a, b))
+	a.Name, b.Name = "", "blue"
+	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, a, b))
+	require.Equal(t, []string{"2"}, tagsIn(&all, a))
+	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, a, b))
+	require.Len(t, all.before, 1, "of namespaces that are gone nothing is kept")
+}
+
+// TestNetNSTagsByProcess: one whose number may not be seen keeps the tag when the process that gave it has ended, and another
+// one does not get it.
+func TestNetNSTagsByProcess(t *testing.T) {
+	var all scopes
+	a, b := &netstat.Namespace{PID: 20}, &netstat.Namespace{PID: 30}
+	require.Equal(t, []string{"pid:20", "pid:30"}, tagsIn(&all, a, b))
+	a.PID = 21
+	c := &netstat.Namespace{PID: 20}
+	require.Equal(t, []string{"pid:20", "pid:30", "pid:20-2"}, tagsIn(&all, a, b, c))
+	require.Equal(t, []string{"pid:20-2", "pid:20"}, tagsIn(&all, c, a))
+}
