@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// TestFileCapabilities: who has no privilege sees the processes of all users by a program that has the capabilities itself.
+// Where the program cannot get them, it sees less and says so, or the kernel does not run it.
+func TestFileCapabilities(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.Require(t, "setcap", "setpriv")
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		name, err := os.ReadFile("/proc/self/comm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		byRoot := "procnetstat_process,process_name=" + strings.TrimSpace(string(name)) + ",user=root "
+		const byNobodyKnown = "procnetstat_process,process_name=unattributed,user=unattributed "
+		fallback := []string{"CAP_BPF and CAP_PERFMON", "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"}
+
+		for _, test := range []struct {
+			name         string
+			capabilities string   // of the program
+			setpriv      []string // what else is done before it starts
+			owner        string   // of the listener: what its metric begins with
+			gather       string   // what the metric of the gather begins with
+			messages     []string
+			fails        string // to start
+		}{
+			{
+				"with", "cap_bpf,cap_perfmon+ep", nil,
+				byRoot, "procnetstat_gather,owners=bpf,source=netlink ", nil, "",
+			},
+			{
+				"without", "", nil,
+				byNobodyKnown, "procnetstat_gather,owners=procfs,source=netlink ", fallback, "",
+			},
+			{
+				// By a second setpriv: the first still has root's capabilities, which this does not take.
+				"with, and no_new_privs", "cap_bpf,cap_perfmon+ep", []string{"setpriv", "--no-new-privs"},
+				byNobodyKnown, "procnetstat_gather,owners=procfs,source=netlink ", fallback, "",
+			},
+			{
+				"with, beyond the bounding set", "cap_bpf,cap_perfmon+ep", []string{"--bounding-set=-bpf"},
+				"", "", nil, "Operation not permitted",
+			},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				program := copyForAll(t)
+				if test.capabilities != "" {
+					setCapabilities(t, program, test.capabilities)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), timeLimit)
+				defer cancel()
+				args := append([]string{"--reuid=65534", "--regid=65534", "--clear-groups"}, test.setpriv...)
+				cmd := exec.CommandContext(ctx, "setpriv", append(args, program, "-poll_interval_disabled")...)
+				cmd.Env = append(os.Environ(), runAsEnv+"=real", noSleep)
+				if test.fails != "" {
+					got := runToEnd(t, cmd)
+					if got.code == 0 || !strings.Contains(got.stderr, test.fails) {
+						t.Fatalf("%v: want %q", got, test.fails)
+					}
+					return
+				}
+				p := launch(t, cmd)
+				for range 3 {
+					p.prompt()
+					owner, gather := p.expectMetrics(test.owner)
+					if !strings.Contains(owner, "tcp_listen=1i") {
+						t.Errorf("the listener is not in %q", owner)
+					}
+					isKnown := strings.Contains(gather, "unattributed=0i")
+					if !strings.HasPrefix(gather, test.gather) || isKnown != (test.owner == byRoot) {
+						t.Errorf("got %q, want %q", gather, test.gather)
+					}
+				}
+				p.stdin.Close()
+				p.expectMessages(test.messages)
+			})
+		}
+	})
+}
+
+// copyForAll makes a copy of the test binary that every user may start.
+func copyForAll(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "procnetstat")
+	if err := os.WriteFile(program, content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+func setCapabilities(t *testing.T, program, capabilities string) {
+	t.Helper()
+	var on unix.Statfs_t
+	if err := unix.Statfs(program, &on); err != nil {
+		t.Fatal(err)
+	}
+	if on.Flags&unix.ST_NOSUID != 0 {
+		testnet.SkipOrFail(t, program+" is on a file system that is mounted nosuid, where capabilities of files do not count")
+	}
+	if out, err := exec.CommandContext(t.Context(), "setcap", capabilities, program).CombinedOutput(); err != nil {
+		testnet.SkipOrFail(t, "setcap "+capabilities+": "+string(out))
+	}
+}
+
+// expectMetrics reads the metrics of a gather, and returns the first that begins with prefix, and the last, which is that of
+// the gather itself.
+func (p *running) expectMetrics(prefix string) (found, gather string) {
+	p.t.Helper()
+	for {
+		line, err := p.output.ReadString('\n')
+		switch {
+		case err != nil:
+			rest, _ := io.ReadAll(p.stderr)
+			p.t.Fatalf("got %q: %v; standard error: %s", line, err, rest)
+		case strings.HasPrefix(line, prefix) && found == "":
+			found = line
+		case strings.HasPrefix(line, "procnetstat_gather,"):
+			return found, line
+		}
+	}
+}
+
+// expectMessages waits for the end of the program, which must have printed a warning with each of these texts, and no more.
+func (p *running) expectMessages(texts []string) {
+	p.t.Helper()
+	var got []string
+	for lines := bufio.NewScanner(p.stderr); lines.Scan(); {
+		got = append(got, lines.Text())
+	}
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Error(err)
+	}
+	if len(got) != len(texts) {
+		p.t.Fatalf("got %q, want %q", got, texts)
+	}
+	for i, text := range texts {
+		if !strings.HasPrefix(got[i], "W! ") || !strings.Contains(got[i], text) {
+			p.t.Errorf("got %q, want %q", got[i], text)
+		}
+	}
+}
