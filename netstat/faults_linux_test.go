@@ -1,0 +1,585 @@
+package netstat
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// withoutDescriptors runs f while this process may open no file more.
+func withoutDescriptors(t *testing.T, f func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}))
+	defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }()
+	f()
+}
+
+// A process or a host that has run out of files costs a scan what takes one, and says so; when it has some again, all is there.
+func TestScannerOutOfDescriptors(t *testing.T) {
+	testnet.Isolate(t, func() {
+		p := testnet.Start(t, testnet.Process{Name: "holder"})
+		listener := p.Listen("tcp4", netip.AddrPort{}, 5)
+		want := []string{fmt.Sprintf("%d %d/holder", listener.Inode, p.PID)}
+		for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
+			for _, source := range []Source{SourceNetlink, SourceProcfs} {
+				s := newScanner(t, ScannerConfig{
+					Owners: method, Source: source, Warn: func(err error) { t.Error("warned of", err) },
+				})
+				look := func() (sockets []string, errs []error) {
+					return scan(s, func(s *Socket) string { return fmt.Sprintf("%d %s", s.Inode, ownersOf(s)) })
+				}
+				for name, without := range map[string]struct {
+					errno unix.Errno
+					run   func(func())
+				}{
+					"EMFILE": {unix.EMFILE, func(f func()) { withoutDescriptors(t, f) }},
+					"ENFILE": {unix.ENFILE, func(f func()) { // root may open files beyond the limit of the host
+						failing(t, f, seccompRule{unix.SYS_OPENAT, -1, unix.ENFILE},
+							seccompRule{unix.SYS_BPF, -1, unix.ENFILE}, seccompRule{unix.SYS_SOCKET, -1, unix.ENFILE})
+					}},
+				} {
+					t.Run(fmt.Sprintf("%s, owners %s, source %s", name, method, source), func(t *testing.T) {
+						var sockets []string
+						var errs []error
+						without.run(func() { sockets, errs = look() })
+						for _, err := range errs {
+							require.ErrorIs(t, err, without.errno)
+						}
+						if source == SourceNetlink {
+							require.Equal(t, []string{fmt.Sprintf("%d ", listener.Inode)}, sockets)
+							require.Len(t, errs, 1, "the owners")
+						} else {
+							require.Empty(t, sockets)
+							require.Len(t, errs, 3, "the owners, tcp and udp")
+						}
+						require.Equal(t, method, s.Stats().Owners, "which is not replaced for that")
+						sockets, errs = look()
+						require.Empty(t, errs)
+						require.Equal(t, want, sockets)
+					})
+				}
+			}
+		}
+	})
+}
+
+// What could not be read of a process for want of files is read the next time it is asked for.
+func TestProcessOutOfDescriptors(t *testing.T) {
+	p := testnet.Start(t, testnet.Process{Name: "asked", Args: []string{"an argument"}, UID: 65534})
+	of := &Process{PID: p.PID, root: "/proc"}
+	ask := func() (answers []string) {
+		uid, known := of.UID()
+		return []string{of.Exe(), strings.Join(of.Cmdline(), " "), of.Cgroup(), fmt.Sprint(uid, known)}
+	}
+	nothing := []string{"", "", "", "0 false"}
+	var got []string
+	withoutDescriptors(t, func() { got = ask() })
+	require.Equal(t, nothing[1:], got[1:], "a link takes no descriptor")
+	of.exe = nil
+	failing(t, func() { got = ask() }, seccompRule{unix.SYS_OPENAT, -1, unix.ENFILE}, seccompRule{unix.SYS_READLINKAT, -1, unix.ENOMEM})
+	require.Equal(t, nothing, got)
+	for range 2 {
+		got = ask()
+		require.Equal(t, "asked", filepath.Base(got[0]))
+		require.True(t, strings.HasSuffix(got[1], "asked an argument"), got[1])
+		require.True(t, strings.HasPrefix(got[2], "/"), got[2])
+		require.Equal(t, "65534 true", got[3])
+		p.Stop() // it is kept
+	}
+}
+
+// The end of the context ends the search for owners, also within one process.
+func TestOwnersContextEnds(t *testing.T) {
+	fds := t.TempDir()
+	root := filepath.Join(fds, "proc")
+	for pid, descriptors := range map[int]int{1: 2500, 2: 1, 3: 1} {
+		dir := filepath.Join(root, strconv.Itoa(pid), "fd")
+		require.NoError(t, os.MkdirAll(dir, 0o755))
+		for fd := range descriptors {
+			require.NoError(t, os.Symlink(fmt.Sprintf("socket:[%d]", 10000*pid+fd), filepath.Join(dir, strconv.Itoa(fd))))
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	walk := socketWalk{root: root}
+	defer walk.dir.close()
+	visited := 0
+	require.ErrorIs(t, walk.each(ctx, func(int, []uint64, error) { visited++; cancel() }), context.Canceled)
+	require.Equal(t, 1, visited)
+
+	require.NoError(t, walk.dir.open(root))
+	inodes, err := walk.dir.appendSockets(ctx, nil, 1)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Less(t, len(inodes), 2000)
+
+	records := &ownerRecords{}
+	require.ErrorIs(t, records.each(ctx, bytes.NewReader(nil), nil), context.Canceled)
+
+	s := newFakeScanner(t, ScannerConfig{ProcRoot: root}, &fakeDiag{})
+	ctx, cancel = context.WithCancel(t.Context())
+	s.finder = endingFinder{s.finder, cancel}
+	var errs []error
+	for socket, err := range s.Sockets(ctx) {
+		require.Nil(t, socket)
+		errs = append(errs, err)
+	}
+	require.Equal(t, []error{context.Canceled}, errs, "it is said once")
+}
+
+// endingFinder ends the context before it looks for owners.
+type endingFinder struct {
+	ownerFinder
+	cancel context.CancelFunc
+}
+
+func (f endingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
+	f.cancel()
+	return f.ownerFinder.refresh(ctx, table)
+}
+
+// A scan whose context has ended opens nothing: its scanner may be closed.
+func TestScanAfterClose(t *testing.T) {
+	s, err := NewScanner(ScannerConfig{})
+	require.NoError(t, err)
+	mustScan(t, s, inode)
+	require.NoError(t, s.Close())
+	before := openDescriptors(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, err := range s.Sockets(ctx) {
+		require.Equal(t, context.Canceled, err)
+	}
+	require.Equal(t, before, openDescriptors(t))
+}
+
+// Rows that are cut off, wherever: those before are handed out as they are, and there is at most one error.
+func TestScannerTableCutOff(t *testing.T) {
+	root := proctree.Materialize(t, smallTree)
+	for _, transport := range []Transport{TransportTCP, TransportUDP, TransportUnix} {
+		t.Run(transport.String(), func(t *testing.T) {
+			for _, other := range tables[transport][1:] {
+				require.NoError(t, os.Remove(filepath.Join(root, other)))
+			}
+			table := filepath.Join(root, tables[transport][0])
+			content, err := os.ReadFile(table)
+			require.NoError(t, err)
+			s := newScanner(t, ScannerConfig{ProcRoot: root, Transports: []Transport{transport}, Owners: OwnersNone, UnixPaths: true})
+			row := func(s *Socket) string { return describe(s, fieldsAll) + s.Path }
+			whole := mustScan(t, s, row)
+			var complete []string // from the rows that are not cut off
+			for end := range content {
+				require.NoError(t, os.WriteFile(table, content[:end], 0o600))
+				sockets, errs := scan(s, row)
+				require.GreaterOrEqual(t, len(sockets), len(complete), "cut at %d", end)
+				require.True(t, slices.Equal(complete, sockets[:len(complete)]), "cut at %d: %v", end, sockets)
+				require.LessOrEqual(t, len(sockets)+len(errs), len(complete)+1, "cut at %d", end)
+				for _, err := range errs {
+					require.ErrorContains(t, err, table)
+				}
+				if end > 0 && content[end-1] == '\n' {
+					require.Empty(t, errs, "cut at %d", end)
+					complete = sockets
+				}
+			}
+			require.Equal(t, whole[:len(complete)], complete)
+			require.NoError(t, os.WriteFile(table, content, 0o600))
+		})
+	}
+}
+
+// A process that takes the pid of one that has ended is another one.
+func TestProcessWithPIDOfAnother(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		s := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		find := func(of testnet.Socket) (found *Process) {
+			mustScan(t, s, func(s *Socket) struct{} {
+				if s.Inode == of.Inode && len(s.Owners()) == 1 {
+					found = s.Owners()[0]
+				}
+				return struct{}{}
+			})
+			require.NotNil(t, found)
+			return found
+		}
+		first := testnet.Start(t, testnet.Process{Name: "worker", Args: []string{"the first"}})
+		before := find(first.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
+		require.Equal(t, "the first", before.Cmdline()[1])
+		unread := &Process{PID: before.PID, StartTime: before.StartTime, Name: before.Name, root: "/proc"}
+
+		first.Stop()
+		time.Sleep(20 * time.Millisecond) // the resolution of start times is 10 ms
+		require.NoError(t, os.WriteFile("/proc/sys/kernel/ns_last_pid", strconv.AppendInt(nil, int64(first.PID-1), 10), 0))
+		second := testnet.Start(t, testnet.Process{Name: "worker", Args: []string{"the second"}, UID: 65534})
+		require.Equal(t, first.PID, second.PID)
+		after := find(second.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
+		require.NotSame(t, before, after)
+		require.Equal(t, "the second", after.Cmdline()[1])
+		require.Equal(t, "the first", before.Cmdline()[1])
+
+		require.Empty(t, unread.Cmdline(), "it has gone, whoever has its pid")
+		require.Empty(t, unread.Exe())
+		require.Empty(t, unread.Cgroup())
+		_, known := unread.UID()
+		require.False(t, known)
+	})
+}
+
+// As many descriptors as a process may have, up to 100,000.
+func TestManyDescriptors(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const most = 100_000
+		var limit unix.Rlimit
+		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+		raised := unix.Rlimit{Cur: min(limit.Max, most+1000), Max: limit.Max}
+		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &raised))
+		n := int(raised.Cur) - 500
+		t.Logf("%d descriptors in a process, which may have %d", n, limit.Max)
+		for range n / 2 {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			defer func() { _, _ = unix.Close(pair[0]), unix.Close(pair[1]) }()
+		}
+		for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
+			s := newScanner(t, ScannerConfig{Owners: method, Transports: []Transport{TransportUnix}})
+			owned := 0
+			mustScan(t, s, func(s *Socket) struct{} {
+				if len(s.Owners()) == 1 && s.Owners()[0].PID == os.Getpid() {
+					owned++
+				}
+				return struct{}{}
+			})
+			require.GreaterOrEqual(t, owned, n/2*2, method)
+			require.Less(t, owned, n+100, method)
+		}
+	})
+}
+
+// A process with 100,000 descriptors, which the hard limit of few hosts lets a test have: every second is a socket.
+func TestHundredThousandDescriptors(t *testing.T) {
+	const descriptors = 100_000
+	root := t.TempDir()
+	fds := filepath.Join(root, "7", "fd")
+	require.NoError(t, os.MkdirAll(fds, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "7", "stat"), []byte("7 (many) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 5 0\n"), 0o600))
+	for fd := range descriptors {
+		target := fmt.Sprintf("socket:[%d]", 1+fd)
+		if fd%2 == 1 {
+			target = "/var/log/a file"
+		}
+		require.NoError(t, os.Symlink(target, filepath.Join(fds, strconv.Itoa(fd))))
+	}
+	walk := newFDWalk(root, nil)
+	defer walk.close()
+	for range 2 {
+		var table ownerTable
+		_, err := walk.refresh(t.Context(), &table)
+		require.NoError(t, err)
+		require.Equal(t, descriptors/2, table.inUse)
+		for _, inode := range []uint64{1, 3, descriptors - 1} {
+			require.Equal(t, 7, table.first(inode).PID)
+		}
+		require.Nil(t, table.first(2))
+	}
+}
+
+// The kernel numbers sockets with 32 bits. After the last number comes 1, and a number can be in use by then.
+func TestInodeNumbersWrap(t *testing.T) {
+	root := t.TempDir()
+	for pid, inodes := range map[string][]string{
+		"7": {"4294967294", "4294967295", "1"},
+		"8": {"4294967297", "2"}, // as a kernel with more bits would write 1
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Join(root, pid, "fd"), 0o755))
+		for fd, inode := range inodes {
+			require.NoError(t, os.Symlink("socket:["+inode+"]", filepath.Join(root, pid, "fd", strconv.Itoa(fd))))
+		}
+		stat := pid + " (p" + pid + ") S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 5 0\n"
+		require.NoError(t, os.WriteFile(filepath.Join(root, pid, "stat"), []byte(stat), 0o600))
+	}
+	s := newFakeScanner(t, ScannerConfig{ProcRoot: root}, &fakeDiag{dumps: []fakeDump{
+		tcpConnections: {payloads: tcpMessages(1<<32-2, 1<<32-1, 0, 1, 2, 3)},
+	}})
+	require.Equal(t, []string{"4294967294 7/p7", "4294967295 7/p7", "0 ", "1 7/p7 8/p8", "2 8/p8", "3 "},
+		mustScan(t, s, func(s *Socket) string { return fmt.Sprintf("%d %s", s.Inode, ownersOf(s)) }))
+}
+
+// A process can have the kernel show any of its memory as its command line.
+func TestCmdlineWithoutEnd(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const length = 2 * mostCmdline
+		memory, err := unix.Mmap(-1, 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		require.NoError(t, err)
+		for i := range memory {
+			memory[i] = 'x'
+		}
+		memory[length-1] = 0 // or the kernel would take it for what setproctitle(3) writes
+		if err := showAsCmdline(t, memory); errors.Is(err, unix.EINVAL) {
+			testnet.SkipOrFail(t, "showing another command line wants a kernel with CONFIG_CHECKPOINT_RESTORE")
+		} else {
+			require.NoError(t, err)
+		}
+		cmdline := (&Process{PID: os.Getpid(), root: "/proc"}).Cmdline()
+		require.Len(t, cmdline, 1)
+		require.Len(t, cmdline[0], mostCmdline)
+	})
+}
+
+// showAsCmdline has the kernel take memory for the command line of this process, which takes no privilege: struct prctl_mm_map
+// (include/uapi/linux/prctl.h), with everything else as it is.
+func showAsCmdline(t *testing.T, memory []byte) error {
+	t.Helper()
+	stat, err := os.ReadFile("/proc/self/stat")
+	require.NoError(t, err)
+	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // the first is that of the state, the third of the file
+	column := func(number int) uint64 {
+		v, err := strconv.ParseUint(columns[number-2], 10, 64)
+		require.NoError(t, err)
+		return v
+	}
+	const startCode, endCode, startStack, startData, endData, startBrk, envStart, envEnd = 26, 27, 28, 45, 46, 47, 50, 51 // proc_pid_stat(5)
+	brk, _, _ := unix.RawSyscall(unix.SYS_BRK, 0, 0, 0)
+	at := uint64(uintptr(unsafe.Pointer(&memory[0])))
+	mm := struct {
+		code, data [2]uint64
+		brk        [2]uint64
+		startStack uint64
+		arg, env   [2]uint64
+		auxv       uint64
+		auxvSize   uint32
+		exeFD      int32
+	}{
+		code: [2]uint64{column(startCode), column(endCode)}, data: [2]uint64{column(startData), column(endData)},
+		brk: [2]uint64{column(startBrk), uint64(brk)}, startStack: column(startStack),
+		arg: [2]uint64{at, at + uint64(len(memory))}, env: [2]uint64{column(envStart), column(envEnd)}, exeFD: -1,
+	}
+	return unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_MAP, uintptr(unsafe.Pointer(&mm)), unsafe.Sizeof(mm), 0)
+}
+
+// Command lines of 64 KiB, with every byte that there is.
+func TestCmdlineOfEveryByte(t *testing.T) {
+	var all []byte
+	for b := 1; b < 256; b++ {
+		all = append(all, byte(b))
+	}
+	args := []string{string(all), "", strings.Repeat(string(all), 64<<10/len(all)), "end"}
+	p := testnet.Start(t, testnet.Process{Name: "long", Args: args})
+	cmdline := (&Process{PID: p.PID, root: "/proc"}).Cmdline()
+	require.Equal(t, args, cmdline[1:])
+	require.Greater(t, len(strings.Join(cmdline, "\x00")), 64<<10)
+}
+
+// Names of processes with every byte that there is.
+func TestProcessNamesOfEveryByte(t *testing.T) {
+	testnet.Isolate(t, func() {
+		own, err := os.ReadFile("/proc/self/comm")
+		require.NoError(t, err)
+		defer func() { require.NoError(t, os.WriteFile("/proc/self/comm", own, 0)) }()
+		socket, inode := openSocket(t)
+		require.NoError(t, unix.Bind(int(socket.Fd()), &unix.SockaddrInet4{}))
+		scanners := []*Scanner{newScanner(t, ScannerConfig{Owners: OwnersBPF}), newScanner(t, ScannerConfig{Owners: OwnersProcfs})}
+		for first := 1; first < 256; first += 15 {
+			var name []byte
+			for b := first; b < min(first+15, 256); b++ {
+				name = append(name, byte(b))
+			}
+			slices.Reverse(name) // a parenthesis that closes comes before one that opens
+			require.NoError(t, os.WriteFile("/proc/self/comm", name, 0))
+			for _, s := range scanners {
+				names := map[uint64]string{}
+				mustScan(t, s, func(s *Socket) struct{} {
+					names[s.Inode] = s.Owners()[0].Name
+					return struct{}{}
+				})
+				require.Equal(t, string(name), names[inode])
+			}
+		}
+	})
+}
+
+// Names of unix sockets with every byte that there is. From procfs a newline ends a name, and what follows can look like the row of
+// a socket that there is not; netlink is not taken in.
+func TestUnixNamesOfEveryByte(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const longest = 106
+		var names []string
+		bind := func(name string) {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = unix.Close(fd) })
+			require.NoError(t, unix.Bind(fd, &unix.SockaddrUnix{Name: "@" + name}), "%q", name)
+			names = append(names, "@"+strings.ReplaceAll(name, "\x00", "@"))
+		}
+		for first := 0; first < 256; first += longest {
+			var name []byte
+			for b := first; b < min(first+longest, 256); b++ {
+				name = append(name, byte(b))
+			}
+			bind(string(name))
+		}
+		const forgedInode = 4_000_000_001
+		bind(fmt.Sprintf("\n0000000000000000: 00000002 00000000 00010000 0001 01 %d /forged", forgedInode))
+
+		look := func(source Source) (paths []string, inodes []uint64) {
+			s := newScanner(t, ScannerConfig{Transports: []Transport{TransportUnix}, Source: source, UnixPaths: true})
+			mustScan(t, s, func(s *Socket) struct{} {
+				paths, inodes = append(paths, s.Path), append(inodes, s.Inode)
+				return struct{}{}
+			})
+			return paths, inodes
+		}
+		paths, inodes := look(SourceNetlink)
+		require.ElementsMatch(t, names, paths)
+		require.NotContains(t, inodes, uint64(forgedInode))
+
+		paths, inodes = look(SourceProcfs)
+		for i, name := range names {
+			names[i], _, _ = strings.Cut(name, "\n")
+		}
+		require.ElementsMatch(t, append(names, "/forged"), paths)
+		require.Contains(t, inodes, uint64(forgedInode))
+	})
+}
+
+// Sockets that were opened after their processes were looked at have owners all the same, if they are many.
+func TestScannerLooksAgain(t *testing.T) {
+	testnet.Isolate(t, func() {
+		p := testnet.Start(t, testnet.Process{Name: "opener"})
+		open := func(n int) {
+			for range n {
+				p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{})
+			}
+		}
+		open(200)
+		for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
+			s := newScanner(t, ScannerConfig{Owners: method, Transports: []Transport{TransportUDP}})
+			finder := &lateFinder{ownerFinder: s.finder}
+			s.finder = finder
+			look := func(opened, looks int) (unowned int) {
+				t.Helper()
+				finder.looks, finder.before = 0, func() { open(opened) }
+				mustScan(t, s, func(s *Socket) struct{} {
+					if len(s.Owners()) == 0 {
+						unowned++
+					}
+					return struct{}{}
+				})
+				require.Equal(t, looks, finder.looks)
+				return unowned
+			}
+			sockets := func() int { return len(testnet.SS(t, "-u")) }
+			require.Zero(t, look(0, 1))
+			require.Equal(t, 1, look(1, 1), "few are not worth a second look")
+			before := sockets()
+			require.Zero(t, look(20, 2))
+			require.Equal(t, before+20, s.Stats().Sockets)
+
+			finder.blind = true
+			require.Equal(t, before+20, look(0, 2))
+			require.Equal(t, before+20, look(0, 1), "what has no owner that can be found is not looked for again")
+			require.Equal(t, before+40, look(20, 2), "but what is new is")
+			require.Equal(t, before+40, look(0, 1))
+			finder.blind = false
+			require.Zero(t, look(0, 1))
+			require.Zero(t, look(20, 2))
+		}
+	})
+}
+
+// Sockets that are held back until their owners are looked up again are not read from another source as well.
+func TestScannerHoldsBackAndFails(t *testing.T) {
+	diag := &fakeDiag{dumps: []fakeDump{tcpConnections: {payloads: tcpMessages(1<<32-2, 1<<32-3), err: errors.ErrUnsupported}}}
+	s := newFakeScanner(t, ScannerConfig{ProcRoot: "/proc", Owners: OwnersProcfs, Transports: []Transport{TransportTCP}}, diag)
+	inodes, errs := scan(s, inode)
+	require.Equal(t, []uint64{1<<32 - 2, 1<<32 - 3}, inodes)
+	require.Equal(t, []string{"reading tcp sockets by sock_diag: unsupported operation"}, messages(errs))
+	require.Equal(t, 2, s.Stats().Sockets)
+
+	// A reader who may not look at processes pays for no more than so many.
+	diag.dumps = []fakeDump{tcpConnections: {payloads: slices.Repeat(tcpMessages(1<<32-2), mostLate+1000)}}
+	inodes, errs = scan(s, inode)
+	require.Empty(t, errs)
+	require.Len(t, inodes, mostLate+1000)
+	require.Len(t, s.late.held, mostLate)
+}
+
+// lateFinder is an ownerFinder after which, the first time in a scan, sockets are opened.
+type lateFinder struct {
+	ownerFinder
+	before func()
+	looks  int
+	blind  bool // it finds nothing
+}
+
+func (f *lateFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
+	stats, err := f.ownerFinder.refresh(ctx, table)
+	if f.looks++; f.looks == 1 {
+		f.before()
+	}
+	if f.blind {
+		table.clear()
+	}
+	return stats, err
+}
+
+// FuzzParseUnixPath: a path is what stands behind the columns, whatever it holds.
+func FuzzParseUnixPath(f *testing.F) {
+	f.Add([]byte("000000001bc91a57: 00000002 00000000 00010000 0001 01 30001 /run/a b\x00\xff"))
+	f.Fuzz(func(t *testing.T, row []byte) {
+		path := parseUnixPath(row)
+		require.True(t, strings.HasSuffix(string(row), path))
+		again := "0: 2 0 0 1 1 30001 " + path
+		require.Equal(t, path, parseUnixPath([]byte(again)))
+	})
+}
+
+// FuzzOwnerTable compares the table with a map.
+func FuzzOwnerTable(f *testing.F) {
+	f.Add([]byte{1, 1, 2, 1, 1, 0, 0, 200, 3}, uint8(20))
+	f.Fuzz(func(t *testing.T, steps []byte, shift uint8) {
+		var table ownerTable
+		for range 2 {
+			table.clear()
+			want := map[uint32][]int{}
+			inode := uint32(0)
+			for i, step := range steps {
+				p := &Process{PID: 1 + int(step%7)}
+				inode += uint32(step) << (shift % 32)
+				inodes := []uint64{uint64(inode), uint64(inode) | 1<<40, uint64(i % 3)}
+				table.add(p, inodes)
+				for _, inode := range inodes {
+					if key := uint32(inode); key != 0 && !slices.Contains(want[key], p.PID) {
+						want[key] = append(want[key], p.PID)
+						slices.Sort(want[key])
+					}
+				}
+			}
+			for inode, pids := range want {
+				var got []int
+				for _, p := range table.appendOwners(nil, uint64(inode)) {
+					got = append(got, p.PID)
+				}
+				require.Equal(t, pids, got)
+				require.Equal(t, pids[0], table.first(uint64(inode)).PID)
+			}
+			require.Nil(t, table.first(0))
+			require.Equal(t, len(want), table.inUse)
+		}
+	})
+}
