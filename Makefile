@@ -8,11 +8,13 @@ LDFLAGS  := -s -w -X main.version=$(VERSION) -X github.com/influxdata/telegraf/i
 GOBUILD  := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+LICENSES := github.com/google/go-licenses@v1.6.0
+VULN     := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 READMES  := github.com/influxdata/telegraf/tools/readme_linter@$(TELEGRAF)
 
 # What the tests use, as command:Debian package.
 TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc /usr/include/stdlib.h:libc6-dev setpriv:util-linux \
-	nft:nftables prometheus:prometheus
+	nft:nftables prometheus:prometheus setcap:libcap2-bin
 
 # A user without a home, such as nobody, can build too.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
@@ -77,6 +79,26 @@ lint: generate-check ## Check format, code, READMEs and generated files
 	$(GO) run $(GOLANGCI) run
 	cd bench && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
 	$(GO) run $(READMES) plugins/inputs/procnetstat/README.md
+	$(GO) mod verify
+	$(call check-licenses,./netstat/... ./plugins/... ./cmd/procnetstat ./examples/...,$(PERMISSIVE))
+	$(call check-licenses,./cmd/telegraf,$(PERMISSIVE)$(comma)$(WEAK_COPYLEFT))
+
+# The licences that a dependency may have: what is under these can be part of a program under the MIT licence. Those of the
+# second list bind changes of the files that are under them; only Telegraf's own plugins bring such dependencies.
+PERMISSIVE    := MIT,Apache-2.0,BSD-2-Clause,BSD-2-Clause-FreeBSD,BSD-3-Clause,ISC
+WEAK_COPYLEFT := MPL-2.0,EPL-2.0
+comma         := ,
+check-licenses = $(GO) run $(LICENSES) check --logtostderr=false --stderrthreshold=FATAL $(1) --allowed_licenses=$(2)
+
+.PHONY: licenses
+licenses: ## Print the licence of every dependency
+	@printf '{{range .}}{{.Name}} {{.Version}}\t{{.LicenseName}}\n{{end}}' > bin/licenses.tpl
+	@$(GO) run $(LICENSES) report --logtostderr=false --stderrthreshold=FATAL --template bin/licenses.tpl \
+		./netstat/... ./plugins/... ./cmd/... ./examples/... 2>/dev/null | sort -u | expand -t 80
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities of the dependencies, in the database of the Go project
+	$(GO) run $(VULN) ./...
 
 # The version of clang that makes the BPF objects: another one would make others.
 CLANG  := 19
