@@ -930,7 +930,7 @@ func TestOwnersFallBack(t *testing.T) {
 		without := func(capabilities ...uint) func(*testing.T) {
 			return func(t *testing.T) { t.Helper(); dropCapabilities(t, capabilities) }
 		}
-		forbidden := func(errno unix.Errno, command ...uint32) func(*testing.T) {
+		forbidden := func(errno unix.Errno, command ...int) func(*testing.T) {
 			return func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, errno, command...) }
 		}
 		const (

@@ -17,11 +17,11 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// seccompRule has a system call fail: on all files, or on one.
+// seccompRule has a system call fail.
 type seccompRule struct {
-	call  uintptr
-	fd    int // less than 0: whichever
-	errno unix.Errno
+	call     uintptr
+	argument int // the first, of those that fail, such as a file; less than 0: whichever
+	errno    unix.Errno
 }
 
 // failing runs f on a thread on which system calls fail, and which ends with it.
@@ -53,12 +53,12 @@ func install(rules []seccompRule) error {
 	}
 	for _, rule := range rules {
 		load(number)
-		if rule.fd < 0 {
+		if rule.argument < 0 {
 			unless(uint32(rule.call), 1)
 		} else {
 			unless(uint32(rule.call), 3)
 			load(firstArgument)
-			unless(uint32(rule.fd), 1)
+			unless(uint32(rule.argument), 1)
 		}
 		is(fail | uint32(rule.errno))
 	}
