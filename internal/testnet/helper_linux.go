@@ -38,6 +38,7 @@ type request struct {
 	N             int
 	Inodes        []uint64
 	Churn         Churn
+	Visits        Visits
 	Name          []byte // JSON would mend a string that is not UTF-8
 }
 
@@ -47,6 +48,7 @@ type reply struct {
 	PID     int
 	Worker  int
 	Churned Churned
+	Visited Visited
 }
 
 type op string
@@ -65,6 +67,9 @@ const (
 	opChurn    op = "churn"
 	opChurned  op = "churned"
 	opEndChurn op = "end churn"
+	opServe    op = "serve"
+	opVisit    op = "visit"
+	opVisited  op = "visited"
 	opDup      op = "dup"
 	opInbox    op = "open inbox"
 	opPass     op = "pass"
@@ -108,7 +113,8 @@ type helper struct {
 	listeners []int
 	workers   []*worker
 	churn     *churn // nil: none runs
-	inbox     int    // see Proc.Pass
+	visits    visits
+	inbox     int // see Proc.Pass
 	endMain   chan struct{}
 }
 
@@ -216,6 +222,8 @@ func (h *helper) do(r request) (reply, error) {
 		return h.fork()
 	case opChurn, opChurned, opEndChurn:
 		return h.doChurn(r)
+	case opServe, opVisit, opVisited:
+		return h.doVisits(r)
 	case opDup:
 		return reply{}, h.each(r, dup)
 	case opInbox:
