@@ -120,7 +120,8 @@ generate-check: generate-dependencies # Compare the BPF objects with what their 
 BPF := netstat/internal/bpf
 
 # bpf-objects makes the objects and what loads them in a directory.
-bpf-objects = cd $(BPF) && $(BPF2GO) -go-package bpf -output-dir $(1) Owners owners.c -- -O2 -Wall -Wextra -Werror
+bpf-objects = cd $(BPF) && $(call bpf-object,$(1),Owners,owners.c) && $(call bpf-object,$(1),Connects,connects.c)
+bpf-object = $(BPF2GO) -go-package bpf -output-dir $(1) $(2) $(3) -- -O2 -Wall -Wextra -Werror
 
 .PHONY: generate-dependencies
 generate-dependencies:

@@ -61,6 +61,41 @@
 // the first of their process, is not found. Processes are found in every namespace, but in a container only those that its proc
 // file system shows.
 //
+// # Closed sockets
+//
+// A connection can begin and end between two scans. [ScannerConfig].Closed asks for the TCP sockets that the kernel has destroyed too:
+// [Socket].Closed, with the counts of bytes and segments that they ended with. The kernel tells of them (the groups
+// SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY of NETLINK_SOCK_DIAG, sock_diag_broadcast_destroy in net/core/sock_diag.c),
+// which takes Linux 4.12 and no privilege. [ClosedSockets] has them by themselves.
+//
+// Whoever adds up what connections carried keeps, by [Socket].Cookie, what was seen of those that live, and is told of each socket
+// closed once at most, and live before that only:
+//
+//   - The scanner hears of a namespace before it first reads it, and hands out closed sockets after the live ones of the namespace.
+//     The kernel tells of a socket after it has taken it out of its tables: what is told of by then was read before, or never is.
+//   - Sockets that had a port and never a peer come first of the closed ones, so that a listener is known to be closed before what came
+//     in through it.
+//   - A socket that is destroyed while its table is read, or between two scans, is handed out closed at the end of the one or the other.
+//     The kernel tells of it from a work queue: it can be a scan later, in which the socket is in no table any more.
+//   - Who closes a connection first leaves a stub in TIME_WAIT, or FIN_WAIT2, for a minute: the socket itself is destroyed at once. The
+//     stub is handed out after that, live and with the same cookie. It has no TCP, and nothing to count.
+//   - A socket that a process holds is not destroyed. After a reset, or when both ends have closed, it is in no table, and closed only when
+//     the process closes it, perhaps hours later: a cookie that is not seen live is to be kept until then, or counted then as a whole.
+//   - What the kernel had no room to tell of is counted by [ScanStats].ClosedLost, sockets that never had a peer included. Of such a
+//     connection nothing is known but what was seen of it live, if it was. Where the kernel has no memory for the message itself, it
+//     does not count it.
+//   - The kernel does not tell of sockets of its own, such as those of NFS. A connection that was never established is not told of at the
+//     end that was to accept it.
+//   - A connection that is aborted (SO_LINGER with a time of 0) or refused has lost its remote port, and all its counts are 0. So has what a
+//     process has disconnected: connect(2) with AF_UNSPEC.
+//
+// BytesReceived of a socket counts the FIN of its peer, and BytesAcked the own one, and the SYN of the end that connected. Who closes first
+// has the FIN of the peer only if it came with the acknowledgment of its own.
+//
+// When a namespace has ended, the next scan hands out what was destroyed in it until then. Sockets that the kernel itself brings to an end
+// after that are not told of. A process that began a connection is [Socket.Owners] of the closed socket where BPF programs note it, also
+// if it has gone. Nothing is known of closed sockets of a namespace that is read from procfs.
+//
 // # Consistency
 //
 // The kernel hands out its tables piece by piece, so a scan is no snapshot: while sockets come and go it can miss one or

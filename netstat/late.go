@@ -58,6 +58,7 @@ func (s *Scanner) handOutLate(ctx context.Context, yield func(*Socket, error) bo
 		if len(s.socket.Owners()) == 0 {
 			unowned++
 		}
+		s.setOwnerByConnect()
 		s.stats.Sockets++
 		if !yield(&s.socket, nil) {
 			return false
@@ -67,4 +68,19 @@ func (s *Scanner) handOutLate(ctx context.Context, yield func(*Socket, error) bo
 		s.reading.unowned = unowned
 	}
 	return true
+}
+
+// setOwnerByConnect has a connection of which no process is known be of the one that began it, if that is known: it was opened since
+// the processes were looked at.
+func (s *Scanner) setOwnerByConnect() {
+	if s.connects == nil || s.socket.Transport != TransportTCP || !s.socket.Has(FieldCookie) || len(s.socket.Owners()) > 0 {
+		return
+	}
+	by, known := s.connects.look(s.socket.Cookie)
+	if !known {
+		return
+	}
+	if keeper, ok := s.finder.(processKeeper); ok {
+		s.socket.owners = append(s.socket.owners, keeper.kept().ofConnect(&by))
+	}
 }

@@ -16,6 +16,7 @@ type namespaces struct {
 	wanted   []string
 	self     *Namespace
 	known    []*Namespace
+	ended    []*Namespace          // that are forgotten, but for their closed sockets
 	byInode  map[uint64]*Namespace // those that are known, and self
 	byTable  map[uint64]*Namespace
 	scan     uint64
@@ -23,6 +24,7 @@ type namespaces struct {
 	pids     []int
 	withDiag bool // they are to be read by netlink
 	coming   func([]byte)
+	hear     func() (closedConn, error) // nil: closed sockets are not wanted
 	warn     func(what string, err error)
 }
 
@@ -188,6 +190,9 @@ func (all *namespaces) forget(n *Namespace) {
 	delete(all.byInode, n.Inode)
 	delete(all.byTable, n.table)
 	n.close()
+	if n.closed != nil {
+		all.ended = append(all.ended, n)
+	}
 }
 
 // addProcess adds the namespace of a process. The first process that is found stands for it.
@@ -389,31 +394,26 @@ func (all *namespaces) namesDir() string {
 	return filepath.Join(all.root, "1", "root", dir)
 }
 
-// enter has a thread enter the namespace by the file, and open a netlink socket there if that is what it is to be read by.
+// enter has a thread enter the namespace by the file, and open netlink sockets there if that is what it is to be read by.
 // Where that is not permitted, the tables in the proc file system are read.
 func (all *namespaces) enter(n *Namespace, file string) error {
 	n.Source, n.failed, n.refused, n.tried = SourceProcfs, false, nil, all.scan
 	if !all.withDiag && n.procDir != "" {
 		return nil // there is no use for it
 	}
-	var diag diagConn
-	table, err := inNamespace(file, n.Inode, func() (err error) {
-		if all.withDiag {
-			diag, err = openDiagSocket(all.coming)
-		}
-		return err
-	})
+	var opened Namespace
+	table, err := inNamespace(file, n.Inode, func() error { return all.openSockets(&opened) })
 	if err == nil && n.table != 0 && n.table != table {
 		err = fmt.Errorf("%s: %w", file, errMoved)
-		if diag != nil {
-			_ = diag.Close()
-		}
+	}
+	if err != nil {
+		opened.close()
 	}
 	switch {
 	case err == nil:
 		n.table, n.entered = table, true
-		if diag != nil {
-			n.diag, n.Source = diag, SourceNetlink
+		if opened.diag != nil {
+			n.diag, n.closed, n.refusedClosed, n.Source = opened.diag, opened.closed, opened.refusedClosed, SourceNetlink
 			n.letGo()
 		}
 		return nil
@@ -429,6 +429,27 @@ func (all *namespaces) enter(n *Namespace, file string) error {
 		n.failed = true
 		return err
 	}
+}
+
+// openSockets opens the netlink sockets of a namespace on a thread in it. The kernel is to tell of closed sockets before the first of
+// them is read.
+func (all *namespaces) openSockets(n *Namespace) (err error) {
+	if all.withDiag {
+		n.diag, err = openDiagSocket(all.coming)
+	}
+	if err != nil || n.diag == nil || all.hear == nil {
+		return err
+	}
+	closed, err := all.hear()
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		n.refusedClosed = err
+		return nil
+	case err != nil:
+		return err
+	}
+	n.closed = closed
+	return nil
 }
 
 // openTable opens a table of a namespace. If the process through which it is read has gone, there may be another one.

@@ -35,8 +35,10 @@ type Namespace struct {
 	procDir string // the directory of process PID; empty: none
 	path    string // the file in /run/netns; empty: none
 	diag    diagConn
-	table   uint64   // the inode of net/dev, which is the same for all processes in it
-	held    *os.File // keeps it, and so its numbers, from scan to scan; nil: diag does
+	closed  closedConn  // nil: nothing is heard of sockets that are destroyed; it can be taken from after its end
+	taken   takenClosed // from closed, and not handed out yet
+	table   uint64      // the inode of net/dev, which is the same for all processes in it
+	held    *os.File    // keeps it, and so its numbers, from scan to scan; nil: diag does
 
 	found   uint64 // the scan that found it last; 0: it is forgotten
 	tried   uint64 // the scan that tried to enter it last
@@ -44,6 +46,8 @@ type Namespace struct {
 	refused error  // why it may not be read by netlink
 	unowned int    // late sockets of which no owner was found: see lateSockets
 	entered bool   // it can be entered
+
+	refusedClosed error // why nothing is heard of sockets that are destroyed
 }
 
 // String names it: the name, else the process, else the number.
@@ -122,6 +126,9 @@ func (n *Namespace) close() {
 		_ = n.diag.Close()
 		n.diag = nil
 	}
+	if n.closed != nil {
+		n.closed.close()
+	}
 	n.letGo()
 }
 
@@ -154,7 +161,7 @@ func (n *Namespace) adopt(named *Namespace) {
 		named.close()
 		return
 	}
-	n.diag, n.Source = named.diag, named.Source
+	n.diag, n.closed, n.refusedClosed, n.Source = named.diag, named.closed, named.refusedClosed, named.Source
 	n.letGo()
 }
 

@@ -3,7 +3,6 @@
 package netstat
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -29,7 +28,12 @@ type bpfOwners struct {
 	records   ownerRecords
 }
 
-var _ ownerFinder = (*bpfOwners)(nil)
+var (
+	_ ownerFinder   = (*bpfOwners)(nil)
+	_ processKeeper = (*bpfOwners)(nil)
+)
+
+const ownersLinux = "5.11"
 
 // newBPFOwners loads the program. An error that is errors.ErrUnsupported says that it cannot work here, or not for this user.
 func newBPFOwners(root string, warn func(what string, err error)) (ownerFinder, error) {
@@ -38,12 +42,12 @@ func newBPFOwners(root string, warn func(what string, err error)) (ownerFinder, 
 	}
 	w := &bpfOwners{processes: newProcessCache(root, warn)}
 	if err := bpf.LoadOwnersObjects(&w.programs, nil); err != nil {
-		return nil, bpfError("the BPF program", err)
+		return nil, bpfError("the BPF program", ownersLinux, err)
 	}
 	var err error
 	if w.iterator, err = link.AttachIter(link.IterOptions{Program: w.programs.Owners}); err != nil {
 		_ = w.programs.Close()
-		return nil, bpfError("attaching the BPF program", err)
+		return nil, bpfError("attaching the BPF program", ownersLinux, err)
 	}
 	return w, nil
 }
@@ -52,6 +56,8 @@ func (w *bpfOwners) close() {
 	_ = w.iterator.Close()
 	_ = w.programs.Close()
 }
+
+func (w *bpfOwners) kept() *processCache { return w.processes }
 
 // inInitialPIDNamespace tells whether this process and the proc file system are in it: the pids that a BPF program sees are
 // of no use in another. Where this process is in it, only a proc file system of the same namespace has an entry for it.
@@ -65,9 +71,9 @@ func inInitialPIDNamespace(root string) error {
 	return err
 }
 
-// bpfError says what is missing.
-func bpfError(doing string, err error) error {
-	takes := "Linux 5.11 with BTF"
+// bpfError says what is missing: that version of Linux, or capabilities.
+func bpfError(doing, linux string, err error) error {
+	takes := "Linux " + linux + " with BTF"
 	var log *ebpf.VerifierError
 	rejected := errors.As(err, &log) && len(log.Log) > 0 // by the verifier, whose EACCES is no want of a capability
 	if errors.Is(err, fs.ErrPermission) && !rejected {
@@ -89,7 +95,7 @@ func (w *bpfOwners) refresh(ctx context.Context, table *ownerTable) (ownerStats,
 	sockets, err := w.iterator.Open()
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
-			return ownerStats{}, bpfError("starting the BPF iterator", err)
+			return ownerStats{}, bpfError("starting the BPF iterator", ownersLinux, err)
 		}
 		return ownerStats{}, fmt.Errorf("starting the BPF iterator: %w", notSupported(err))
 	}
@@ -127,16 +133,9 @@ func decodeOwnerRecord(b []byte) (r ownerRecord) {
 	return r
 }
 
-// startTime is in clock ticks, as /proc/<pid>/stat has it: USER_HZ is 100 on all architectures that the program is for.
-func (r *ownerRecord) startTime() uint64 {
-	const tick = 10_000_000 // ns
-	return r.startBootTime / tick
-}
+func (r *ownerRecord) startTime() uint64 { return ticks(r.startBootTime) }
 
-func (r *ownerRecord) name() []byte {
-	name, _, _ := bytes.Cut(r.comm[:], []byte{0})
-	return name
-}
+func (r *ownerRecord) name() []byte { return untilNUL(r.comm[:]) }
 
 var errNoProcess = errors.New("a socket of no process")
 

@@ -902,7 +902,7 @@ func TestBPFError(t *testing.T) {
 			lacks + "program owners: : permission denied: bad access (2 line(s) omitted)",
 		},
 	} {
-		err := bpfError("the BPF program", test.err)
+		err := bpfError("the BPF program", "5.11", test.err)
 		require.EqualError(t, err, test.want)
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 	}

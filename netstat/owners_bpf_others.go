@@ -9,5 +9,7 @@ import (
 )
 
 func newBPFOwners(string, func(string, error)) (ownerFinder, error) {
-	return nil, fmt.Errorf("no BPF program for %s on %s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)
+	return nil, errNoBPF
 }
+
+var errNoBPF = fmt.Errorf("no BPF program for %s on %s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)

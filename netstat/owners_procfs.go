@@ -23,6 +23,8 @@ func newFDWalk(root string, warn func(what string, err error)) *fdWalk {
 
 func (w *fdWalk) close() { w.sockets.dir.close() }
 
+func (w *fdWalk) kept() *processCache { return w.processes }
+
 func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	table.clear()
 	w.processes.begin()

@@ -149,13 +149,21 @@ type processCache struct {
 	root      string
 	warn      func(what string, err error)
 	processes map[int]*Process
+	past      map[processID]*Process // those that hold no socket, and began connections that were closed
+	keepsPast bool                   // also those that may have: that is not known until the connections are handed out
 	scan      uint64
 	count     int // processes that were asked for in this scan
 	buf       [4 << 10]byte
 }
 
+// processID identifies a process.
+type processID struct {
+	pid       int
+	startTime uint64 // clock ticks after boot
+}
+
 func newProcessCache(root string, warn func(what string, err error)) *processCache {
-	return &processCache{root: root, warn: warn, processes: map[int]*Process{}}
+	return &processCache{root: root, warn: warn, processes: map[int]*Process{}, past: map[processID]*Process{}}
 }
 
 // begin opens a scan: every process that is not asked for until end is forgotten.
@@ -166,8 +174,18 @@ func (c *processCache) begin() {
 
 func (c *processCache) end() {
 	for pid, p := range c.processes {
-		if p.seen != c.scan {
-			delete(c.processes, pid)
+		if p.seen == c.scan {
+			continue
+		}
+		delete(c.processes, pid)
+		if c.keepsPast {
+			c.past[processID{pid, p.StartTime}] = p
+		}
+	}
+	const keep = 2 // looks: there may be two for what is handed out at once, see lateSockets
+	for id, p := range c.past {
+		if p.seen+keep < c.scan {
+			delete(c.past, id)
 		}
 	}
 }
@@ -186,12 +204,37 @@ func (c *processCache) get(dir *procDir, pid int) *Process {
 func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	p := c.processes[pid]
 	if p == nil || p.StartTime != startTime || p.Name != string(name) {
-		p = &Process{PID: pid, StartTime: startTime, Name: string(name), root: c.root, warn: c.warn}
+		id := processID{pid, startTime}
+		if p = c.past[id]; p == nil || p.Name != string(name) {
+			p = &Process{PID: pid, StartTime: startTime, Name: string(name), root: c.root, warn: c.warn}
+		}
+		delete(c.past, id)
 		c.processes[pid] = p
 	}
 	if p.seen != c.scan {
 		p.seen = c.scan
 		c.count++
+	}
+	return p
+}
+
+// ofConnect returns the process that began a connection, which may have gone since. Its name is what it had then, if it holds no
+// socket now.
+func (c *processCache) ofConnect(by *connectRecord) *Process {
+	id := processID{int(by.pid), by.startTime()}
+	p := c.processes[id.pid]
+	if p == nil || p.StartTime != id.startTime {
+		if p = c.past[id]; p == nil {
+			p = &Process{
+				PID: id.pid, StartTime: id.startTime, Name: string(by.name()), root: c.root, warn: c.warn,
+			}
+			c.past[id] = p
+		}
+		p.seen = c.scan
+	}
+	if p.uid == nil {
+		uid := by.uid
+		p.uid = &uid
 	}
 	return p
 }

@@ -62,6 +62,9 @@ type ScannerConfig struct {
 	// Connections leaves out the TCP connections that the filter does not want, by the kernel itself where it is asked
 	// through sock_diag; nil wants all. Listening sockets and those of other transports are handed out in any case.
 	Connections *Filter
+	// Closed asks for the TCP sockets that the kernel has destroyed since the scan before as well: see "Closed sockets" in the
+	// package's documentation.
+	Closed ClosedMode
 	// Warn is called with each thing that the scanner has to do without, once: a source that had to be replaced, a
 	// table that the kernel does not have, what may not be read of processes. Nil: nobody is told.
 	Warn func(error)
@@ -83,11 +86,12 @@ type Scanner struct {
 
 	procNetNS uint64 // the network namespace that /proc/net tells of
 
-	finder ownerFinder
-	owners ownerTable
-	socket Socket
-	late   lateSockets
-	live   bool // the proc file system is none that stays as it is
+	finder   ownerFinder
+	owners   ownerTable
+	connects connectRecorder // nil: it is not noted who begins connections
+	socket   Socket
+	late     lateSockets
+	live     bool // the proc file system is none that stays as it is
 
 	warned map[string]bool
 	stats  ScanStats
@@ -97,9 +101,10 @@ type Scanner struct {
 type ScanStats struct {
 	Source      Source      // that was read; SourceNetlink also where some tables came from procfs
 	Owners      OwnerMethod // that was used
-	Sockets     int         // sockets handed out
+	Sockets     int         // sockets handed out, without closed ones
 	Processes   int         // processes that hold a socket
 	Denied      int         // processes whose descriptors may not be read: a capability is missing
+	ClosedLost  int         // TCP sockets that were destroyed since the scan before, and that the kernel had no room to tell of
 	Interrupted int         // tables that changed while they were dumped (NLM_F_DUMP_INTR): sockets may be missing
 }
 
@@ -161,9 +166,12 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	if int(config.Source) >= len(sourceNames) {
 		return nil, fmt.Errorf("%s is no source", config.Source)
 	}
+	if err := s.checkClosed(); err != nil {
+		return nil, err
+	}
 	s.openFinder()
 	if err := s.openNamespaces(); err != nil {
-		s.finder.close()
+		_ = s.Close()
 		return nil, err
 	}
 	s.warnOfHidden()
@@ -201,6 +209,9 @@ func (s *Scanner) openNamespaces() error {
 		}
 	}
 	s.namespaces.withDiag = self.diag != nil
+	if err := s.hearClosed(self); err != nil {
+		return err
+	}
 	s.namespaces.identifySelf()
 	s.procNetNS = netNSOf(filepath.Join(self.procDir, "self"))
 	if _, err := os.Lstat(filepath.Join(self.procDir, "net")); errors.Is(err, fs.ErrNotExist) && isProcfs(self.procDir) {
@@ -235,6 +246,7 @@ func (s *Scanner) openFinder() {
 func (s *Scanner) walkForOwners() {
 	s.finder, s.stats.Owners = newFDWalk(s.config.ProcRoot, s.warn), OwnersProcfs
 	s.socket.table = &s.owners
+	s.keepPast()
 }
 
 func (s *Scanner) warnNoBPF(err error) {
@@ -278,6 +290,7 @@ func (s *Scanner) fetchOwners(message []byte) {
 func (s *Scanner) Close() error {
 	s.finder.close()
 	s.namespaces.close()
+	s.closeConnects()
 	return nil
 }
 
@@ -300,6 +313,9 @@ func (s *Scanner) SourceOf(n *Namespace, transport Transport) Source {
 // fills the same [Socket]. Sockets that do not listen, and of which no process was known then, come last in their namespace: if
 // they are many, the owners are looked up once more, as most of these sockets have been opened since.
 //
+// If ScannerConfig.Closed asks for them, the TCP sockets that were destroyed in a namespace until then follow, in their order, but
+// those that never had a peer first. Those of a namespace that has ended come before all.
+//
 // An error stands for a part that failed, and its socket is nil: a [*TableError] for the sockets of a transport, another
 // for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
 // ctx is an error, and the last.
@@ -321,6 +337,9 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			}
 		}
 		s.stats.Source = s.namespaces.source()
+		if !s.handOutEnded(ctx, yield) {
+			return
+		}
 		handOut := func(err error) bool {
 			if err != nil {
 				return yield(nil, err)
@@ -357,7 +376,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 					return
 				}
 			}
-			if !s.handOutLate(ctx, yield) {
+			if !s.handOutLate(ctx, yield) || !s.handOutClosed(ctx, s.reading, yield) {
 				return
 			}
 		}

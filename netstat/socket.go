@@ -91,6 +91,10 @@ type Socket struct {
 	// is not, and TCPListen that a unix socket listens.
 	State TCPState
 
+	// Closed says that the kernel has destroyed the TCP socket, and that the other fields are the last of it: see
+	// [ScannerConfig].Closed. Its State is TCPClose, and its Inode and UID are 0.
+	Closed bool
+
 	// Local and Remote are the socket's addresses; zero for unix sockets. The port of a raw socket is its IP protocol
 	// number, that of an ICMP socket the identifier of its echo requests.
 	Local, Remote netip.AddrPort
@@ -106,6 +110,7 @@ type Socket struct {
 	// listener's; from procfs it is the listener's for SYN_RECV. Of a unix socket: netlink, Linux 5.3.
 	UID uint32
 	// CgroupID is the id of the cgroup v2 that the socket was made in; of an accepted connection: that of its listener.
+	// Of a closed socket: the cgroup that the process was in that began the connection, if that is known.
 	CgroupID uint64
 	// Namespace is the network namespace that the socket is in.
 	Namespace *Namespace
@@ -164,7 +169,8 @@ type TCPInfo struct {
 func (s *Socket) Has(f Field) bool { return s.Fields&f == f }
 
 // Owners returns the processes that hold a descriptor of the socket, those with lower pids first. It is empty if the
-// socket has none, if they could not be looked up, and if the scanner was told not to look them up.
+// socket has none, if they could not be looked up, and if the scanner was told not to look them up. Of a closed socket, and
+// of one that was opened since the processes were looked at, it is the process that began the connection, if that is known.
 func (s *Socket) Owners() []*Process {
 	if len(s.owners) == 0 && s.table != nil {
 		s.owners = s.table.appendOwners(s.owners, s.Inode)

@@ -1,0 +1,897 @@
+package netstat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// The networks of a town.
+var townNetworks = []struct {
+	name         string
+	family       int
+	listenAt, to netip.Addr
+}{
+	{"ipv4", unix.AF_INET, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.1")},
+	{"ipv6", unix.AF_INET6, netip.MustParseAddr("::1"), netip.MustParseAddr("::1")},
+	{"dual-stack", unix.AF_INET6, netip.MustParseAddr("::"), netip.MustParseAddr("127.0.0.1")},
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+// town is a listener, and connections to it.
+type town struct {
+	t  testing.TB
+	fd int
+	at netip.AddrPort
+}
+
+func newTown(t testing.TB, family int, listenAt, to netip.Addr) *town {
+	t.Helper()
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
+	require.NoError(t, unix.Bind(fd, sockaddr(netip.AddrPortFrom(listenAt, 0))))
+	require.NoError(t, unix.Listen(fd, 100))
+	return &town{t: t, fd: fd, at: netip.AddrPortFrom(to, portOf(t, fd))}
+}
+
+func newTown4(t testing.TB) *town {
+	t.Helper()
+	return newTown(t, townNetworks[0].family, townNetworks[0].listenAt, townNetworks[0].to)
+}
+
+func portOf(t testing.TB, fd int) uint16 {
+	t.Helper()
+	name, err := unix.Getsockname(fd)
+	require.NoError(t, err)
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(name.Port)
+	case *unix.SockaddrInet6:
+		return uint16(name.Port)
+	}
+	require.Failf(t, "no address", "%T", name)
+	return 0
+}
+
+func cookieOf(t testing.TB, fd int) uint64 {
+	t.Helper()
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	require.NoError(t, err)
+	return cookie
+}
+
+// open opens a connection.
+func (w *town) open() (client, server int) {
+	family := unix.AF_INET
+	if w.at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	client, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(w.t, err)
+	require.NoError(w.t, unix.Connect(client, sockaddr(w.at)))
+	server, _, err = unix.Accept4(w.fd, unix.SOCK_CLOEXEC)
+	require.NoError(w.t, err)
+	return client, server
+}
+
+// reset closes both ends at once: no TIME_WAIT stays.
+func reset(t testing.TB, ends ...int) {
+	t.Helper()
+	for _, fd := range ends {
+		require.NoError(t, unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+		require.NoError(t, unix.Close(fd))
+	}
+}
+
+func send(t testing.TB, from, to, n int) {
+	t.Helper()
+	_, err := unix.Write(from, make([]byte, n))
+	require.NoError(t, err)
+	read, _, err := unix.Recvfrom(to, make([]byte, n), unix.MSG_WAITALL)
+	require.NoError(t, err)
+	require.Equal(t, n, read)
+}
+
+// finish closes one end, and the other when it knows.
+func finish(t testing.TB, first, then int) {
+	t.Helper()
+	require.NoError(t, unix.Close(first))
+	n, err := unix.Read(then, make([]byte, 1))
+	require.NoError(t, err)
+	require.Zero(t, n)
+	require.NoError(t, unix.Close(then))
+}
+
+// newClosedScanner returns a scanner of TCP sockets that hears of closed ones.
+func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
+	t.Helper()
+	config.Closed, config.Transports, config.TCPInfo = ClosedOn, []Transport{TransportTCP}, true
+	if config.Owners == OwnersAuto {
+		config.Owners = OwnersNone
+	}
+	return newScanner(t, config)
+}
+
+func conversation(of *closedSocket, f func(fd int)) {
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	f(of.fd)
+}
+
+// closedOf scans until so many closed sockets have been handed out, and once more.
+func closedOf[T any](t *testing.T, s *Scanner, want int, visit func(*Socket) T) (seen []T) {
+	t.Helper()
+	look := func() {
+		for _, seenNow := range mustScan(t, s, func(s *Socket) *T {
+			if !s.Closed || !s.HasPeer() {
+				return nil
+			}
+			v := visit(s)
+			return &v
+		}) {
+			if seenNow != nil {
+				seen = append(seen, *seenNow)
+			}
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); len(seen) < want && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		look()
+	}
+	look()
+	require.Len(t, seen, want)
+	return seen
+}
+
+// described is what is known of a closed socket, but for how it went.
+func described(s *Socket) string {
+	return fmt.Sprintf("%d %s %s %s %s %v %v %d %d %d %d fields %b", s.Cookie, s.Transport, s.Family, s.State, s.Namespace,
+		s.Local, s.Remote, s.Interface, s.TCP.BytesAcked, s.TCP.BytesReceived, s.TCP.BytesSent, s.Fields)
+}
+
+// Every closed connection is handed out once at each end, with all that it has carried.
+func TestClosedSockets(t *testing.T) {
+	testnet.Isolate(t, func() {
+		for _, network := range townNetworks {
+			t.Run(network.name, func(t *testing.T) {
+				const connections, asked, answered = 2000, 100, 5000 // bytes
+				s := newClosedScanner(t, ScannerConfig{})
+				w := newTown(t, network.family, network.listenAt, network.to)
+				clientIs, serverIs, serverAt := FamilyIPv4, FamilyIPv4, w.at
+				if network.family == unix.AF_INET6 {
+					serverIs = FamilyIPv6
+				}
+				mapped := func(a netip.AddrPort) netip.AddrPort { return a }
+				if network.to.Is6() {
+					clientIs = FamilyIPv6
+				} else if serverIs == FamilyIPv6 {
+					mapped = func(a netip.AddrPort) netip.AddrPort {
+						return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+					}
+					serverAt = mapped(w.at)
+				}
+				want := map[uint64][]string{}
+				var late []int
+				for i := range connections {
+					client, server := w.open()
+					at := netip.AddrPortFrom(network.to, portOf(t, client))
+					send(t, client, server, asked)
+					send(t, server, client, answered)
+					expect := func(fd int, family Family, local, remote netip.AddrPort, acked, got, sent int) {
+						cookie := cookieOf(t, fd)
+						want[cookie] = append(want[cookie], fmt.Sprintf("%d tcp %s CLOSE self %v %v 0 %d %d %d fields %b", cookie, family,
+							local, remote, acked, got, sent, closedFields))
+					}
+					// BytesAcked has the FIN, and the SYN of the end that connected; that of the other end is not counted.
+					expectClient := func(got int) { expect(client, clientIs, at, w.at, asked+2, got, asked) }
+					expectServer := func(got int) { expect(server, serverIs, serverAt, mapped(at), answered+1, got, answered) }
+
+					// BytesReceived has the FIN of the peer. Who closes first does not have it once its own FIN was
+					// acknowledged: it is a stub by then, which counts nothing. The peer delays that by 40 ms (it is in
+					// "pingpong mode" then, see tcp_fin in net/ipv4/tcp_input.c), and its FIN, if it closes soon, is
+					// the acknowledgment: then the FIN has been counted.
+					first, then := client, server
+					expectFirst, expectThen, payload, other := expectClient, expectServer, answered, asked
+					if i%2 == 1 {
+						first, then = server, client
+						expectFirst, expectThen, payload, other = expectServer, expectClient, asked, answered
+					}
+					expectFirst(payload)
+					expectThen(other + 1)
+					if i%10 < 2 {
+						require.NoError(t, unix.Close(first))
+						late = append(late, then)
+					} else {
+						expectFirst(payload + 1)
+						finish(t, first, then)
+					}
+				}
+				time.Sleep(300 * time.Millisecond)
+				for _, fd := range late {
+					require.NoError(t, unix.Close(fd))
+				}
+				for _, got := range closedOf(t, s, 2*connections, func(s *Socket) closedLine {
+					require.Empty(t, s.Owners())
+					require.Zero(t, s.Inode)
+					require.Zero(t, s.UID)
+					require.Equal(t, s.Namespace.Inode, s.NetNS)
+					require.True(t, s.TCP.SegsIn >= 3 && s.TCP.SegsOut >= 3 && s.TCP.RTT > 0, "%+v", s.TCP)
+					return closedLine{s.Cookie, described(s)}
+				}) {
+					require.Contains(t, want[got.cookie], got.text)
+					delete(want, got.cookie)
+				}
+				require.Empty(t, want)
+				require.Zero(t, s.Stats().ClosedLost)
+			})
+		}
+	})
+}
+
+type closedLine struct {
+	cookie uint64
+	text   string
+}
+
+// No socket is handed out closed before it is handed out live for the last time, none twice, and none is missed: but for stubs,
+// which stay.
+func TestClosedOrder(t *testing.T) {
+	testnet.Isolate(t, func() {
+		s := newClosedScanner(t, ScannerConfig{})
+		var opened sync.Map
+		var count atomic.Int64
+		stop := make(chan struct{})
+		var busy sync.WaitGroup
+		for range 2 {
+			w := newTown4(t)
+			busy.Go(func() {
+				var open [][2]int
+				finishFirst := func() {
+					if ends := open[0]; count.Load()%10 == 0 {
+						finish(t, ends[0], ends[1])
+					} else {
+						reset(t, ends[0], ends[1])
+					}
+					open = open[1:]
+				}
+				for {
+					select {
+					case <-stop:
+						for len(open) > 0 {
+							finishFirst()
+						}
+						return
+					default:
+					}
+					client, server := w.open()
+					opened.Store(cookieOf(t, client), true)
+					opened.Store(cookieOf(t, server), true)
+					count.Add(2)
+					if open = append(open, [2]int{client, server}); len(open) > 50 {
+						finishFirst()
+					}
+				}
+			})
+		}
+		live, closed := map[uint64]int{}, map[uint64]bool{}
+		look := func(again int) {
+			for range again {
+				mustScan(t, s, func(s *Socket) bool {
+					isStub := !s.Has(FieldTCPInfo) && !s.Closed
+					switch {
+					case s.State == TCPListen, isStub:
+					case s.Closed:
+						require.False(t, closed[s.Cookie], "closed twice")
+						closed[s.Cookie] = true
+					default:
+						require.False(t, closed[s.Cookie], "live after it was closed")
+						live[s.Cookie]++
+					}
+					return true
+				})
+			}
+		}
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			look(1)
+		}
+		close(stop)
+		busy.Wait()
+		require.Eventually(t, func() bool { look(1); return len(closed) >= int(count.Load()) }, 10*time.Second, time.Millisecond)
+		look(2)
+		require.Len(t, closed, int(count.Load()))
+		opened.Range(func(cookie, _ any) bool { return closed[cookie.(uint64)] })
+		for cookie := range live {
+			require.True(t, closed[cookie])
+		}
+		require.NotEmpty(t, live)
+		t.Logf("%d sockets were closed, %d of them seen live before", len(closed), len(live))
+	})
+}
+
+// What the kernel has no room for, and what we have no room for, is counted.
+func TestClosedLost(t *testing.T) {
+	testnet.Isolate(t, func() {
+		for name, squeeze := range map[string]func(c *closedSocket, fd int){
+			"by the kernel": func(_ *closedSocket, fd int) {
+				require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10))
+			},
+			"by the queue": func(c *closedSocket, _ int) { c.queue.most = 700 },
+		} {
+			t.Run(name, func(t *testing.T) {
+				const connections = 1000
+				s := newClosedScanner(t, ScannerConfig{})
+				c := s.namespaces.self.closed.(*closedSocket)
+				w := newTown4(t)
+				for range 2 {
+					handedOut, lost := 0, 0
+					conversation(c, func(fd int) {
+						squeeze(c, fd)
+						for range connections {
+							client, server := w.open()
+							reset(t, client, server)
+						}
+						// The kernel tells of them from a work queue.
+						count := func() int {
+							c.receive()
+							c.countDrops()
+							return c.queue.waiting + c.queue.lost
+						}
+						time.Sleep(50 * time.Millisecond)
+						for end := time.Now().Add(10 * time.Second); count() < 2*connections && time.Now().Before(end); {
+							time.Sleep(time.Millisecond)
+						}
+					})
+					for range 2 {
+						handedOut += len(mustScan(t, s, inode)) - 1 // the listener
+						lost += s.Stats().ClosedLost
+					}
+					require.Equal(t, 2*connections, handedOut+lost)
+					require.NotZero(t, lost)
+					require.NotZero(t, handedOut)
+					t.Logf("%d handed out, %d lost", handedOut, lost)
+				}
+			})
+		}
+	})
+}
+
+// A refused connect has its peer but not the port, and mostly no address of its own; one that is aborted has lost its port and all
+// that was counted. Sockets that never had a port are not handed out.
+func TestClosedWithoutPort(t *testing.T) {
+	testnet.Isolate(t, func() {
+		s := newClosedScanner(t, ScannerConfig{})
+		w := newTown4(t)
+		client, server := w.open()
+		send(t, client, server, 100)
+		aborted := cookieOf(t, client)
+		reset(t, client)
+		require.NoError(t, unix.Close(server))
+
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		refused := cookieOf(t, fd)
+		require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, &unix.SockaddrInet4{Port: 1, Addr: [4]byte{127, 0, 0, 9}}))
+		require.NoError(t, unix.Close(fd))
+		for range 10 {
+			require.NoError(t, unix.Close(newSocket(t)))
+		}
+		seen := map[uint64]string{}
+		closedOf(t, s, 3, func(s *Socket) bool {
+			seen[s.Cookie] = fmt.Sprintf("%v %v %d %d", s.Local.Addr(), s.Remote, s.TCP.BytesAcked, s.TCP.SegsOut)
+			return true
+		})
+		require.Regexp(t, `^(0\.0\.0\.0|127\.0\.0\.1) 127\.0\.0\.1:0 0 0$`, seen[aborted])
+		require.Regexp(t, `^(0\.0\.0\.0|127\.0\.0\.1) 127\.0\.0\.9:0 0 [01]$`, seen[refused])
+	})
+}
+
+func newSocket(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	return fd
+}
+
+// fakeConnects knows who began every connection to a port.
+type fakeConnects struct {
+	mu     sync.Mutex
+	begun  map[uint64]connectRecord
+	closed bool
+}
+
+func (f *fakeConnects) look(cookie uint64) (connectRecord, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	by, ok := f.begun[cookie]
+	return by, ok
+}
+
+func (f *fakeConnects) close() { f.closed = true }
+
+// A closed socket is of the process that began the connection, also when that has gone.
+func TestClosedOwners(t *testing.T) {
+	testnet.Isolate(t, func() {
+		s := newClosedScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		known := &fakeConnects{begun: map[uint64]connectRecord{}}
+		s.connects = known
+		s.keepPast()
+		conversation(s.namespaces.self.closed.(*closedSocket), func(int) {
+			s.namespaces.self.closed.(*closedSocket).queue.connects = known
+		})
+		w := newTown4(t)
+		holder := testnet.Start(t, testnet.Process{Name: "holder", UID: 65534})
+		held := holder.Connect(w.at, 1)[0]
+		by := func(pid int, startTime uint64, name string) connectRecord {
+			r := connectRecord{pid: uint32(pid), startBootTime: startTime*10_000_000 + 9_999_999, uid: 77, cgroupID: 5, port: 4444}
+			copy(r.comm[:], name)
+			return r
+		}
+		var live *Process
+		mustScan(t, s, func(s *Socket) bool {
+			if s.Inode == held.Inode && held.Inode != 0 {
+				live = s.Owners()[0]
+				known.mu.Lock()
+				known.begun[s.Cookie] = by(live.PID, live.StartTime, "before")
+				known.mu.Unlock()
+			}
+			return true
+		})
+		require.NotNil(t, live)
+		holder.Close(held)
+		server, _, err := unix.Accept4(w.fd, unix.SOCK_CLOEXEC)
+		require.NoError(t, err)
+		require.NoError(t, unix.Close(server))
+		closedOf(t, s, 2, func(s *Socket) bool {
+			if len(s.Owners()) > 0 {
+				require.Same(t, live, s.Owners()[0])
+				require.Equal(t, []any{"holder", uint64(5), held.Remote, true},
+					[]any{s.Owners()[0].Name, s.CgroupID, s.Remote, s.Has(FieldCgroupID)})
+			}
+			return true
+		})
+
+		var past *Process
+		for range 3 {
+			client, server := w.open()
+			known.mu.Lock()
+			known.begun[cookieOf(t, client)] = by(1<<22+1, 12, "past")
+			known.mu.Unlock()
+			reset(t, client, server)
+			owned := 0
+			closedOf(t, s, 2, func(s *Socket) bool {
+				for _, p := range s.Owners() {
+					owned++
+					if past == nil {
+						past = p
+					}
+					require.Same(t, past, p)
+					uid, ok := p.UID()
+					require.Equal(t, []any{"past", uint32(77), true, uint16(4444)}, []any{p.Name, uid, ok, s.Remote.Port()})
+					require.Empty(t, p.Exe())
+				}
+				return true
+			})
+			require.Equal(t, 1, owned)
+		}
+		require.NoError(t, s.Close())
+		require.True(t, known.closed)
+		s.finder, s.connects = noOwners{}, nil // it is closed again
+	})
+}
+
+// The filter is for closed connections too.
+func TestClosedFilter(t *testing.T) {
+	testnet.Isolate(t, func() {
+		w, other := newTown4(t), newTown4(t)
+		port := w.at.Port()
+		s := newClosedScanner(t, ScannerConfig{Connections: NewFilter(FilterConfig{LocalPorts: []PortRange{{port, port}}})})
+		for _, w := range []*town{other, w, other} {
+			client, server := w.open()
+			finish(t, client, server)
+		}
+		require.Equal(t, []uint16{port}, closedOf(t, s, 1, func(s *Socket) uint16 { return s.Local.Port() }))
+	})
+}
+
+// A loop that is stopped leaves the rest to the next.
+func TestClosedStopped(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const connections, each = 500, 300
+		s := newClosedScanner(t, ScannerConfig{})
+		w := newTown4(t)
+		seen := map[uint64]bool{}
+		for range connections {
+			client, server := w.open()
+			reset(t, client, server)
+		}
+		for end := time.Now().Add(10 * time.Second); len(seen) < 2*connections && time.Now().Before(end); {
+			n := 0
+			for socket, err := range s.Sockets(t.Context()) {
+				require.NoError(t, err)
+				if !socket.Closed {
+					continue
+				}
+				require.False(t, seen[socket.Cookie])
+				seen[socket.Cookie] = true
+				if n++; n == each {
+					break
+				}
+			}
+		}
+		require.Len(t, seen, 2*connections)
+	})
+}
+
+// Closed sockets come after the live ones of their namespace, and those of one that has ended come once more.
+func TestClosedNamespaces(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
+		w := newTown4(t)
+		mustScan(t, s, inode)
+		without := ownDescriptors(t)
+		hut := settle(t, 3, testnet.Process{Name: "hut", Netns: true})
+		mustScan(t, s, inode)
+		n := namespaceOf(t, s, hut)
+		require.True(t, s.HearsClosed(n))
+		require.Len(t, ownDescriptors(t), len(without)+2)
+
+		client, server := w.open()
+		finish(t, client, server)
+		hut.process.Close(hut.sockets[3:]...)
+		byNamespace := map[uint64]int{}
+		closedOf(t, s, 2+6, func(s *Socket) bool {
+			byNamespace[s.NetNS]++
+			return true
+		})
+		require.Equal(t, map[uint64]int{s.namespaces.self.Inode: 2, hut.inode: 6}, byNamespace)
+
+		hut.process.Connect(everywhere, 5)
+		hut.process.Stop()
+		order := closedOf(t, s, 10, func(s *Socket) *Namespace {
+			require.Equal(t, hut.inode, s.NetNS)
+			return s.Namespace
+		})
+		require.Equal(t, slices.Repeat([]*Namespace{n}, 10), order)
+		require.NotContains(t, s.Namespaces(), n)
+		require.Empty(t, s.namespaces.ended)
+		require.Equal(t, without, ownDescriptors(t))
+	})
+}
+
+// What happens in the reader's own namespace while it is not read is left out.
+func TestClosedOfUnreadSelf(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{hut.pid()}})
+		w := newTown4(t)
+		client, server := w.open()
+		finish(t, client, server)
+		time.Sleep(50 * time.Millisecond)
+		closedOf(t, s, 0, inode)
+		self := s.namespaces.self.closed.(*closedSocket)
+		conversation(self, func(int) { require.Zero(t, self.queue.waiting) })
+	})
+}
+
+func TestClosedRefused(t *testing.T) {
+	testnet.Isolate(t, func() {
+		w := newTown4(t)
+		config := func(mode ClosedMode, source Source, warned *[]string) ScannerConfig {
+			return ScannerConfig{Closed: mode, Source: source, Owners: OwnersNone, Transports: []Transport{TransportTCP},
+				Warn: func(err error) { *warned = append(*warned, err.Error()) }}
+		}
+		require1 := func(t *testing.T, source Source, want string) {
+			t.Helper()
+			var warned []string
+			s := newScanner(t, config(ClosedAuto, source, &warned))
+			for range 2 {
+				var elsewhere sync.WaitGroup
+				elsewhere.Go(func() { // where nothing is forbidden
+					client, server := w.open()
+					reset(t, client, server)
+				})
+				elsewhere.Wait()
+				time.Sleep(5 * time.Millisecond)
+				closedOf(t, s, 0, inode)
+				require.False(t, s.HearsClosed(s.Namespaces()[0]))
+			}
+			require.Equal(t, []string{want}, warned)
+			_, err := NewScanner(config(ClosedOn, source, &warned))
+			require.EqualError(t, err, want)
+		}
+		for _, errno := range []unix.Errno{
+			unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT, unix.EPROTONOSUPPORT,
+		} {
+			t.Run(errno.Error(), func(t *testing.T) {
+				forbid(t, unix.SYS_BIND, errno)
+				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
+					"Linux 4.12: unsupported operation: "+errno.Error())
+			})
+		}
+		t.Run("before Linux 4.12", func(t *testing.T) {
+			forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
+			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
+				"Linux 4.12: unsupported operation: "+unix.ENOPROTOOPT.Error())
+		})
+		t.Run("procfs", func(t *testing.T) {
+			var warned []string
+			s, err := NewScanner(config(ClosedAuto, SourceProcfs, &warned))
+			require.NoError(t, err)
+			require.False(t, s.HearsClosed(s.Namespaces()[0]))
+			require.NoError(t, s.Close())
+			require.Empty(t, warned, "who chose it knows that it tells less")
+			_, err = NewScanner(config(ClosedOn, SourceProcfs, &warned))
+			require.EqualError(t, err, "closed TCP sockets are not known: procfs has no cookies to know them by")
+		})
+		t.Run("without a file", func(t *testing.T) {
+			var warned []string
+			forbid(t, unix.SYS_BIND, unix.EMFILE)
+			_, err := NewScanner(config(ClosedAuto, SourceNetlink, &warned))
+			require.ErrorIs(t, err, unix.EMFILE)
+			require.Empty(t, warned)
+		})
+		t.Run("without TCP", func(t *testing.T) {
+			var warned []string
+			c := config(ClosedOn, SourceNetlink, &warned)
+			c.Transports = []Transport{TransportUDP}
+			_, err := NewScanner(c)
+			require.EqualError(t, err, "closed sockets are those of tcp, which is not among the transports")
+			c.Closed = ClosedAuto
+			s := newScanner(t, c)
+			mustScan(t, s, inode)
+			require.False(t, s.HearsClosed(s.Namespaces()[0]))
+			require.Empty(t, warned)
+		})
+		t.Run("no mode", func(t *testing.T) {
+			_, err := NewScanner(ScannerConfig{Closed: 9})
+			require.EqualError(t, err, "ClosedMode(9) does not say whether closed sockets are wanted")
+		})
+		t.Run("nobody may", func(t *testing.T) {
+			testnet.BecomeNobody(t)
+			s := newClosedScanner(t, ScannerConfig{})
+			client, server := w.open()
+			begun := map[uint64]bool{cookieOf(t, client): true, cookieOf(t, server): true}
+			finish(t, client, server)
+			for end := time.Now().Add(10 * time.Second); len(begun) > 0 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+				mustScan(t, s, func(s *Socket) struct{} {
+					if s.Closed {
+						delete(begun, s.Cookie)
+					}
+					return struct{}{}
+				})
+			}
+			require.Empty(t, begun)
+		})
+	})
+}
+
+// A namespace in which the subscription fails for now is read anyway, and heard of in the next scan.
+func TestClosedFailsInNamespace(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
+		for name, test := range map[string]struct {
+			err   error
+			fails bool
+		}{
+			"for now": {unix.EMFILE, true},
+			"refused": {fmt.Errorf("%w: not here", errors.ErrUnsupported), false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				var warned []string
+				s := newScanner(t, ScannerConfig{
+					Namespaces: []string{hut.pid()}, Closed: ClosedAuto, Owners: OwnersNone,
+					Warn: func(err error) { warned = append(warned, err.Error()) },
+				})
+				hear := s.namespaces.hear
+				s.namespaces.hear = func() (closedConn, error) { return nil, test.err }
+				_, _ = scan(s, inode)
+				before := ownDescriptors(t)
+				for range 2 {
+					sockets, errs := scan(s, inode)
+					require.Len(t, sockets, 5)
+					require.Equal(t, test.fails, len(errs) == 1)
+					require.False(t, s.HearsClosed(s.Namespaces()[0]))
+				}
+				s.namespaces.hear = hear
+				mustScan(t, s, inode)
+				require.Equal(t, test.fails, s.HearsClosed(s.Namespaces()[0]))
+				if test.fails {
+					require.Empty(t, warned)
+				} else {
+					require.Equal(t, []string{"closed TCP sockets are not known: network namespace of process " + hut.pid() +
+						": unsupported operation: not here"}, warned)
+				}
+				require.Len(t, ownDescriptors(t), len(before)+2*oneIf(test.fails))
+			})
+		}
+	})
+}
+
+func TestClosedGivesBack(t *testing.T) {
+	testnet.Isolate(t, func() {
+		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
+		for range 20 {
+			s, err := NewScanner(ScannerConfig{Closed: ClosedOn})
+			require.NoError(t, err)
+			began := time.Now()
+			require.NoError(t, s.Close())
+			require.Less(t, time.Since(began), time.Second)
+		}
+		require.Equal(t, before, openDescriptors(t))
+		require.Equal(t, goroutines, runtime.NumGoroutine())
+
+		c := newSubscription(t)
+		c.close()
+		c.close()
+		_, lost, err := c.take(nil)
+		require.NoError(t, err)
+		require.Zero(t, lost)
+	})
+}
+
+func TestClosedSocketsFunction(t *testing.T) {
+	testnet.Isolate(t, func() {
+		w := newTown4(t)
+		done := make(chan struct{})
+		var churn sync.WaitGroup
+		churn.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+					client, server := w.open()
+					finish(t, client, server)
+				}
+			}
+		})
+		before := runtime.NumGoroutine()
+		for range 2 {
+			ctx, cancel := context.WithCancel(t.Context())
+			seen, last := map[uint64]bool{}, error(nil)
+			for socket, err := range ClosedSockets(ctx) {
+				require.NoError(t, last)
+				if last = err; err != nil {
+					require.Nil(t, socket)
+					continue
+				}
+				require.True(t, socket.Closed)
+				require.False(t, seen[socket.Cookie])
+				require.EqualValues(t, netNS(t, "/proc/thread-self/ns/net"), socket.NetNS)
+				require.Empty(t, socket.Owners())
+				if seen[socket.Cookie] = true; len(seen) == 10 {
+					cancel()
+				}
+			}
+			cancel()
+			require.Equal(t, context.Canceled, last)
+			require.GreaterOrEqual(t, len(seen), 10)
+		}
+		for _, err := range ClosedSockets(t.Context()) {
+			require.NoError(t, err)
+			break
+		}
+		require.LessOrEqual(t, runtime.NumGoroutine(), before)
+		close(done)
+		churn.Wait()
+		t.Run("refused", func(t *testing.T) {
+			forbid(t, unix.SYS_BIND, unix.EPERM)
+			n := 0
+			for socket, err := range ClosedSockets(t.Context()) {
+				require.Nil(t, socket)
+				require.ErrorIs(t, err, errors.ErrUnsupported)
+				n++
+			}
+			require.Equal(t, 1, n)
+		})
+		require.EqualError(t, &LostError{7}, "the kernel had no room to tell of 7 closed sockets")
+	})
+}
+
+// newSubscription returns one that nothing is told to, so that the test can.
+func newSubscription(t testing.TB) *closedSocket {
+	t.Helper()
+	conn, err := openClosedConn(nil)
+	require.NoError(t, err)
+	t.Cleanup(conn.close)
+	return conn.(*closedSocket)
+}
+
+// A process that may send to the subscription does not pass for the kernel.
+func TestClosedHearsTheKernelOnly(t *testing.T) {
+	testnet.Isolate(t, func() {
+		c := newSubscription(t)
+		port := 0
+		conversation(c, func(fd int) {
+			name, err := unix.Getsockname(fd)
+			require.NoError(t, err)
+			port = int(name.(*unix.SockaddrNetlink).Pid)
+		})
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+		require.NoError(t, err)
+		defer unix.Close(fd)
+		require.NoError(t, unix.Sendto(fd, closedMessage(1), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: uint32(port)}))
+		time.Sleep(10 * time.Millisecond)
+		chunks, lost, err := c.take(nil)
+		require.NoError(t, err)
+		require.Zero(t, lost)
+		require.Empty(t, chunks)
+	})
+}
+
+// BenchmarkClosedReader tells what the reader takes of a core while a process closes connections, for as many milliseconds as it is
+// told: -benchtime 10000x.
+func BenchmarkClosedReader(b *testing.B) {
+	testnet.Isolate(b, func() {
+		for _, rate := range []int{0, 1_000, 10_000} {
+			for _, owners := range []OwnerMethod{OwnersNone, OwnersBPF} {
+				b.Run(fmt.Sprintf("%d connections a second, owners %s", rate, owners), func(b *testing.B) {
+					opened := func() int { return 0 }
+					if rate > 0 {
+						churn := testnet.Start(b, testnet.Process{Name: "churn"})
+						churn.Churn(testnet.Churn{Connections: rate, Lifetime: 10 * time.Millisecond})
+						defer churn.Stop()
+						opened = func() int { return churn.Churned().Sockets }
+					}
+					s := newClosedScanner(b, ScannerConfig{Owners: owners})
+					start, before := opened(), processorTime(b)
+					b.ResetTimer()
+					time.Sleep(time.Duration(b.N) * time.Millisecond)
+					b.StopTimer()
+					used, sockets := processorTime(b)-before, opened()-start
+					closed := 0
+					for socket, err := range s.Sockets(b.Context()) {
+						require.NoError(b, err)
+						if socket.Closed {
+							closed++
+						}
+					}
+					b.ReportMetric(100*used.Seconds()/b.Elapsed().Seconds(), "%cpu")
+					b.ReportMetric(float64(sockets)/b.Elapsed().Seconds(), "opened/s")
+					b.ReportMetric(float64(closed)/b.Elapsed().Seconds(), "closed/s")
+					b.ReportMetric(float64(s.Stats().ClosedLost), "lost")
+					b.ReportMetric(residentMiB(b), "MiB-RSS")
+				})
+			}
+		}
+	})
+}
+
+// processorTime is what this process has used of it.
+func processorTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	var usage unix.Rusage
+	require.NoError(tb, unix.Getrusage(unix.RUSAGE_SELF, &usage))
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+func residentMiB(tb testing.TB) float64 {
+	tb.Helper()
+	statm, err := os.ReadFile("/proc/self/statm")
+	require.NoError(tb, err)
+	pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
+	require.NoError(tb, err)
+	return float64(pages*os.Getpagesize()) / (1 << 20)
+}

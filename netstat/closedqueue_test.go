@@ -1,0 +1,162 @@
+package netstat
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// closedMessage is what the kernel sends of a socket that it has destroyed.
+func closedMessage(cookie uint64) []byte {
+	info := make([]byte, 248)
+	binary.NativeEndian.PutUint64(info[120:], 102)
+	m := inetMessage{
+		family: afInet, state: TCPClose, local: "127.0.0.1:5000", remote: "127.0.0.2:6000", device: 3, cookie: cookie,
+		recv: 7, send: 8, attributes: append(attribute(10, []byte{6}), attribute(inetDiagInfo, info)...),
+	}
+	return answer(sockDiagByFamily, 0, 0, m.bytes())
+}
+
+func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err error) {
+	t.Helper()
+	var taken takenClosed
+	taken.chunks, lost, err = q.take(nil)
+	var s Socket
+	for {
+		if _, ok := taken.next(&s); !ok {
+			require.Zero(t, q.waiting)
+			return sockets, lost, err
+		}
+		sockets = append(sockets, s)
+	}
+}
+
+func TestClosedQueue(t *testing.T) {
+	q := closedQueue{most: 1500}
+	for i := range uint64(2000) {
+		q.hear(closedMessage(i))
+	}
+	q.hear(answer(nlmsgDone, 0, 0, nil))
+	sockets, lost, err := takeClosed(t, &q)
+	require.NoError(t, err)
+	require.Equal(t, 500, lost)
+	require.Len(t, sockets, 1500)
+	for i, s := range sockets {
+		require.Equal(t, Socket{
+			Transport: TransportTCP, Family: FamilyIPv4, State: TCPClose, Closed: true, Interface: 3, Cookie: uint64(i),
+			Local: netip.MustParseAddrPort("127.0.0.1:5000"), Remote: netip.MustParseAddrPort("127.0.0.2:6000"),
+			TCP: TCPInfo{BytesAcked: 102}, Fields: closedFields,
+		}, s)
+	}
+	sockets, lost, err = takeClosed(t, &q)
+	require.NoError(t, err)
+	require.Empty(t, sockets)
+	require.Zero(t, lost)
+}
+
+// What cannot be decoded is one error, however much it is.
+func TestClosedQueueCutOff(t *testing.T) {
+	var q closedQueue
+	q.most = mostClosed
+	whole := closedMessage(1)
+	for n := 1; n < len(whole); n++ {
+		q.hear(whole[:n])
+	}
+	q.hear(answer(sockDiagByFamily, 0, 0, whole[nlmsgHeaderLen:nlmsgHeaderLen+50]))
+	q.hear(whole)
+	sockets, lost, err := takeClosed(t, &q)
+	require.EqualError(t, err, "message is cut off (and 347 more)")
+	require.ErrorIs(t, err, errShortMessage)
+	require.Zero(t, lost)
+	require.Len(t, sockets, 1)
+	_, _, err = q.take(nil)
+	require.NoError(t, err)
+}
+
+// To hear of a socket makes no garbage.
+func TestClosedQueueAllocs(t *testing.T) {
+	known := everyConnect{pid: 7, port: 9}
+	q := closedQueue{most: mostClosed, connects: known}
+	message := closedMessage(1)
+	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
+	for range 600 { // what is kept
+		q.hear(message)
+	}
+	q.chunks[0].used, q.chunks[1].used = 0, 0
+	q.chunks = q.chunks[:1]
+	require.Zero(t, testing.AllocsPerRun(500, func() { q.hear(message) }))
+	var s Socket
+	taken.chunks, _, _ = q.take(taken.chunks)
+	require.Zero(t, testing.AllocsPerRun(400, func() {
+		by, ok := taken.next(&s)
+		if !ok || by.pid != 7 {
+			t.Fatal("nothing")
+		}
+	}))
+}
+
+type everyConnect connectRecord
+
+func (e everyConnect) look(uint64) (connectRecord, bool) { return connectRecord(e), true }
+func (everyConnect) close()                              {}
+
+// Processes that begin connections in turn are not mixed up.
+func TestClosedQueueBegun(t *testing.T) {
+	q := closedQueue{most: mostClosed}
+	for i := range 1000 {
+		q.connects = everyConnect{pid: uint32(1 + i%20)}
+		q.hear(closedMessage(uint64(i)))
+	}
+	var taken takenClosed
+	taken.chunks, _, _ = q.take(nil)
+	var s Socket
+	for i := range 1000 {
+		by, ok := taken.next(&s)
+		require.True(t, ok)
+		require.EqualValues(t, i, s.Cookie)
+		require.EqualValues(t, 1+i%20, by.pid)
+	}
+	_, ok := taken.next(&s)
+	require.False(t, ok)
+}
+
+// Whatever comes is an error, or sockets that had a peer, and nothing else.
+func FuzzClosedQueue(f *testing.F) {
+	f.Add(closedMessage(1))
+	f.Add(append(closedMessage(1), closedMessage(2)...))
+	f.Add(closedMessage(1)[:100])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q := closedQueue{most: 10}
+		q.hear(b)
+		broken := q.broken
+		sockets, lost, err := takeClosed(t, &q)
+		require.Equal(t, broken > 0, err != nil)
+		require.LessOrEqual(t, (len(sockets)+lost+broken)*nlmsgHeaderLen, len(b)+nlmsgHeaderLen)
+		for _, s := range sockets {
+			require.True(t, (s.HasPeer() || s.Local.Port() != 0) && s.Closed && s.State == TCPClose && s.Transport == TransportTCP)
+			require.Equal(t, s.Family == FamilyIPv4, s.Local.Addr().Is4() && s.Remote.Addr().Is4())
+			require.Zero(t, s.RecvQueue|s.SendQueue|s.UID)
+			require.Equal(t, s.Fields&closedFields, s.Fields)
+			requireAbsentIsZero(t, &s)
+		}
+	})
+}
+
+func BenchmarkClosedQueue(b *testing.B) {
+	q := closedQueue{most: mostClosed}
+	message := closedMessage(1)
+	var taken takenClosed
+	var s Socket
+	b.ReportAllocs()
+	for i := range b.N {
+		q.hear(message)
+		if i%100_000 == 0 {
+			taken.chunks, _, _ = q.take(taken.chunks)
+			for ok := true; ok; {
+				_, ok = taken.next(&s)
+			}
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package netstat
+
+import "bytes"
+
+// connectRecorder knows which processes began TCP connections. It can be used by several goroutines.
+type connectRecorder interface {
+	// look returns who began the connection of the socket with the cookie; false if that is not known.
+	look(cookie uint64) (connectRecord, bool)
+	close()
+}
+
+// connectRecord says who began a connection, and where to. It holds no pointers.
+type connectRecord struct {
+	cgroupID      uint64 // of cgroup v2, that the process was in
+	startBootTime uint64 // of the process, ns
+	pid           uint32
+	uid           uint32 // effective user id
+	comm          [16]byte
+	port          uint16 // of the peer: the kernel forgets it when a connection is refused or aborted
+}
+
+func (r *connectRecord) startTime() uint64 { return ticks(r.startBootTime) }
+
+func (r *connectRecord) name() []byte { return untilNUL(r.comm[:]) }
+
+// ticks makes clock ticks, which /proc/<pid>/stat has, of nanoseconds: USER_HZ is 100 on all architectures that the BPF programs
+// are for.
+func ticks(ns uint64) uint64 {
+	const tick = 10_000_000 // ns
+	return ns / tick
+}
+
+func untilNUL(comm []byte) []byte {
+	name, _, _ := bytes.Cut(comm, []byte{0})
+	return name
+}
+
+// processKeeper is an ownerFinder that keeps processes from scan to scan.
+type processKeeper interface{ kept() *processCache }
+
+var _ processKeeper = (*fdWalk)(nil)

@@ -1,0 +1,7 @@
+//go:build !linux || !(amd64 || arm64)
+
+package netstat
+
+func newConnects(string) (connectRecorder, error) {
+	return nil, errNoBPF
+}
