@@ -145,8 +145,10 @@ func (p *running) expectMetrics(prefix string) (found, gather string) {
 			p.t.Fatalf("got %q: %v; standard error: %s", line, err, rest)
 		case strings.HasPrefix(line, prefix) && found == "":
 			found = line
-		case strings.HasPrefix(line, "procnetstat_gather,"):
-			return found, line
+		case strings.HasPrefix(line, "procnetstat_gather,") && gather == "":
+			gather = line
+		case strings.HasPrefix(line, "procnetstat_gather,"): // its counters, which are the last
+			return found, gather
 		}
 	}
 }

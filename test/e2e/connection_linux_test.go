@@ -16,11 +16,13 @@ import (
 const everything = `
 [[inputs.procnetstat]]
   source = %[1]q
+  closed_connections = "off"
   measurements = ["host", "process", "listener", "cgroup", "remote", "connection", "gather"]
   protocols = ["tcp", "udp", "raw", "icmp", "unix"]
   connection_tags = ["protocol", "state", "src", "src_port", "dest", "dest_port", "process_name", "user"]
 [[inputs.procnetstat]]
   source = %[1]q
+  closed_connections = "off"
   measurements = ["connection", "gather"]
   protocols = ["tcp", "udp", "raw", "icmp", "unix"]
   name_suffix = "` + defaultTags + `"

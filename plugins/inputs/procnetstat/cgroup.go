@@ -55,6 +55,14 @@ func (c *cgroup) pathOrUnattributed() string {
 	return c.path
 }
 
+// pathIfKnown is empty if it is not.
+func (c *cgroup) pathIfKnown() string {
+	if c == nil {
+		return ""
+	}
+	return c.path
+}
+
 // cgroups finds the cgroup of a socket: the one that it was made in, as the kernel tells through sock_diag; else the one
 // that its first owner is in now. Where the hierarchy of cgroup v2 is not the one that is used, sockets are in its root,
 // and processes say more.
@@ -147,12 +155,16 @@ func (c *cgroups) ofID(s *netstat.Socket) *cgroup {
 	return found
 }
 
-func (c *cgroups) ofProcess(process *netstat.Process) *cgroup {
-	path := process.Cgroup()
+// ofPath returns nil if there is no path.
+func (c *cgroups) ofPath(path string) *cgroup {
 	if path == "" {
 		return nil
 	}
 	return c.at(path)
+}
+
+func (c *cgroups) ofProcess(process *netstat.Process) *cgroup {
+	return c.ofPath(process.Cgroup())
 }
 
 func (c *cgroups) at(path string) *cgroup {

@@ -45,6 +45,9 @@ func newConnectionMeasurement(tagNames []string, owners *owners, options seriesO
 func (m *connectionMeasurement) enter(in *scope) { m.scope = in }
 
 func (m *connectionMeasurement) observe(o *observation) {
+	if o.Closed {
+		return
+	}
 	if len(m.rows) == m.options.most {
 		m.beyond++
 		return

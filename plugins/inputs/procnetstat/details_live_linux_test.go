@@ -15,7 +15,7 @@ import (
 // is.
 func TestTCPDetails(t *testing.T) {
 	isDetail := func(field string) bool {
-		for _, prefix := range []string{"tcp_rtt_", "tcp_bytes_", "tcp_segs_", "tcp_retrans_"} {
+		for _, prefix := range []string{"tcp_rtt_", "tcp_bytes_", "tcp_segs_", "tcp_retrans_", "tcp_opened", "tcp_closed"} {
 			if strings.HasPrefix(field, prefix) {
 				return true
 			}
@@ -40,7 +40,7 @@ func TestTCPDetails(t *testing.T) {
 						}
 					}
 					if _, hasTCP := fields["tcp_established"]; hasTCP {
-						require.Equal(t, 8, details, measurement)
+						require.Equal(t, 11, details, measurement)
 					}
 				}
 				got := b.all(measurement)

@@ -14,9 +14,15 @@ type gatherReport struct {
 	scan         netstat.ScanStats
 	unattributed int
 	folded       int
+	closedLost   int64 // since the start
+	heard        bool  // closed connections are heard of
 }
 
 func (r *gatherReport) emit(to emission) {
+	tags := map[string]string{
+		"source": r.scan.Source.String(),
+		"owners": r.scan.Owners.String(),
+	}
 	to.gauges("procnetstat_gather", map[string]any{
 		"duration_ns":   r.duration.Nanoseconds(),
 		"sockets":       int64(r.scan.Sockets),
@@ -25,8 +31,8 @@ func (r *gatherReport) emit(to emission) {
 		"denied":        int64(r.scan.Denied),
 		"folded_series": int64(r.folded),
 		"interrupted":   int64(r.scan.Interrupted),
-	}, map[string]string{
-		"source": r.scan.Source.String(),
-		"owners": r.scan.Owners.String(),
-	})
+	}, tags)
+	if r.heard {
+		to.acc.AddCounter("procnetstat_gather", map[string]any{"closed_events_lost": r.closedLost}, tags, to.now)
+	}
 }

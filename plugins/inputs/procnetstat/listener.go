@@ -57,22 +57,27 @@ func (m *listenerMeasurement) observe(o *observation) {
 	if o.listener == nil {
 		return
 	}
-	if o.State != netstat.TCPListen {
-		for _, s := range o.listener.series {
+	if o.State == netstat.TCPListen {
+		for _, s := range m.seriesOf(o.listener, o.owners) {
 			s.count(o)
+			s.accept.add(o.Socket)
 		}
 		return
 	}
-	for _, s := range m.seriesOf(o) {
+	if l := o.listener; l.isOver && l.series == nil {
+		wanted := slices.DeleteFunc(slices.Clone(l.owners), func(w *owner) bool { return !w.wanted })
+		for _, s := range m.seriesOf(l, wanted) {
+			s.accept.hasLimit, s.accept.hasDrops = true, true
+		}
+	}
+	for _, s := range o.listener.series {
 		s.count(o)
-		s.accept.add(o.Socket)
 	}
 }
 
-// seriesOf returns the series that the listening socket counts in: one for each name of its owners.
-func (m *listenerMeasurement) seriesOf(o *observation) []*series {
-	l := o.listener
-	endpoint := []string{o.Transport.String(), l.addr.String(), strconv.Itoa(int(l.port))}
+// seriesOf returns the series that a listening socket counts in: one for each name of its owners.
+func (m *listenerMeasurement) seriesOf(l *listener, owners []*owner) []*series {
+	endpoint := []string{netstat.TransportTCP.String(), l.addr.String(), strconv.Itoa(int(l.port))}
 	var all []*series
 	add := func(values []string) {
 		if s := m.series.get(values); !slices.Contains(all, s) {
@@ -82,10 +87,10 @@ func (m *listenerMeasurement) seriesOf(o *observation) []*series {
 	switch {
 	case !m.withOwners:
 		add(endpoint)
-	case len(o.owners) == 0:
+	case len(owners) == 0:
 		add(append(endpoint, unattributed))
 	default:
-		for _, w := range o.owners {
+		for _, w := range owners {
 			add(append(slices.Clip(endpoint), w.name))
 		}
 	}

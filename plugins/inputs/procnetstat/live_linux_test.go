@@ -95,7 +95,7 @@ func (g gathered) sum(measurement string, tags ...string) map[string]int64 {
 	sums := map[string]int64{}
 	for _, fields := range g.all(measurement, tags...) {
 		for name, value := range fields {
-			if !strings.HasPrefix(name, "tcp_rtt_") {
+			if !strings.Contains(name, "_rtt_") {
 				sums[name] += value
 			}
 		}
@@ -466,6 +466,7 @@ func TestConnections(t *testing.T) {
 // counters are the fields that only grow.
 var counters = []string{
 	"drops", "tcp_bytes_acked", "tcp_bytes_received", "tcp_retrans_segs", "tcp_segs_in", "tcp_segs_out", "udp_drops",
+	"tcp_opened", "tcp_closed", "closed_events_lost",
 }
 
 // shape is what must not change from gather to gather and from series to series: which fields there are, and of which type.

@@ -21,6 +21,7 @@ type ProcNetStat struct {
 	Source             string          `toml:"source"`
 	Owners             string          `toml:"owners"`
 	TCPDetails         bool            `toml:"tcp_details"`
+	ClosedConnections  string          `toml:"closed_connections"`
 	ProcessTags        []string        `toml:"process_tags"`
 	ConnectionTags     []string        `toml:"connection_tags"`
 	FamilyTag          bool            `toml:"family_tag"`

@@ -39,8 +39,10 @@ type ofScope struct {
 	series      *series // in procnetstat_process; nil: it has had no socket yet
 	cgroup      *cgroup
 	cgroupKnown bool
-	remote      remoteKey // the peer of its last connection that went out
-	toRemote    *series   // in procnetstat_remote, of that; nil: none yet
+	remote      remoteKey    // the peer of its last connection that went out
+	toRemote    *series      // in procnetstat_remote, of that; nil: none yet
+	belongs     belongingKey // of its last socket
+	belongsTo   uint32       // the index of that
 }
 
 // owners keeps what was found out about the processes from pass to pass.

@@ -38,6 +38,7 @@ type listener struct {
 	owners []*owner
 	cgroup *cgroup
 	series []*series // in procnetstat_listener
+	isOver bool      // no socket listens there any more
 }
 
 // pass is one pass over the sockets. It learns the listeners first, as the listening sockets of a family come before its
@@ -48,6 +49,8 @@ type pass struct {
 	filter  socketFilter
 	tracker tracker
 	scope   *scope // that is read now
+	// belongings are of the sockets that the tracker remembers.
+	belongings belongings
 
 	current      observation
 	held, kept   []*owner // room for current.owners
@@ -67,6 +70,7 @@ func newPass(filter filters, groups *cgroups) *pass {
 func (p *pass) begin() {
 	p.owners.begin()
 	p.cgroups.begin()
+	p.belongings.begin()
 	p.current = observation{}
 	p.unattributed, p.scope = 0, nil
 }
@@ -84,6 +88,9 @@ func (p *pass) enter(in *scope) {
 // observe returns what the socket belongs to, and whether the filters let it through; what they leave out counts for the
 // host alone. It is valid until the next call.
 func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
+	if s.Closed {
+		return p.observeClosed(s)
+	}
 	o = &p.current
 	o.Socket, o.number = s, o.number+1
 	o.listener = nil
@@ -105,19 +112,35 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 			}
 		}
 	}
-	if l := o.listener; l != nil {
-		if len(o.owners) == 0 {
-			o.owners = l.owners
-		}
-		// Where cgroup v1 is used, all sockets are in the root of v2: that says less than the listener's process.
-		if o.cgroup == nil || o.cgroup.path == "/" && len(p.held) == 0 && l.cgroup != nil {
-			o.cgroup = l.cgroup
-		}
-	}
+	p.belongToListener(o)
 	if len(o.owners) == 0 {
 		p.unattributed++
 	}
+	if last := p.tracker.last; last != nil && last.heard {
+		last.belongs = p.belongings.of(o)
+	}
 	return o, p.wants(o)
+}
+
+// belongToListener has the socket belong to what the listener does that it came in through, for want of its own.
+func (p *pass) belongToListener(o *observation) {
+	l := o.listener
+	if l == nil {
+		return
+	}
+	if len(o.owners) == 0 {
+		o.owners = l.owners
+	}
+	// Where cgroup v1 is used, all sockets are in the root of v2: that says less than the listener's process.
+	if o.cgroup == nil || o.cgroup.path == "/" && len(p.held) == 0 && l.cgroup != nil {
+		o.cgroup = l.cgroup
+	}
+}
+
+// end ends a pass.
+func (p *pass) end(all *scopes) {
+	p.cgroups.end()
+	p.tracker.end(all, p.belongings.carry)
 }
 
 // wants tells whether the filters let the socket through, and leaves out the owners that they do not want.
@@ -146,11 +169,10 @@ func (p *pass) wants(o *observation) bool {
 // listen returns the listener that the listening socket is part of.
 func (p *pass) listen(o *observation) *listener {
 	addr, port := o.Local.Addr().Unmap(), o.Local.Port()
-	p.listening[port/64] |= 1 << (port % 64)
 	l := at(addr, p.listeners[port])
 	if l == nil {
 		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
-		p.listeners[port] = append(p.listeners[port], l)
+		p.addListener(l)
 	}
 	for _, w := range o.owners {
 		if !slices.Contains(l.owners, w) {
@@ -158,6 +180,11 @@ func (p *pass) listen(o *observation) *listener {
 		}
 	}
 	return l
+}
+
+func (p *pass) addListener(l *listener) {
+	p.listening[l.port/64] |= 1 << (l.port % 64)
+	p.listeners[l.port] = append(p.listeners[l.port], l)
 }
 
 // cameInThrough returns the listener with the connection's local address and port, else the wildcard listener of that

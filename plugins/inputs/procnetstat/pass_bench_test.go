@@ -80,7 +80,7 @@ func (g *group) observe() {
 			m.observe(o)
 		}
 	}
-	g.pass.tracker.end(&g.scopes)
+	g.pass.end(&g.scopes)
 }
 
 func (g *group) emit() {

@@ -382,7 +382,7 @@ func (s sees) as(g gathered, measurement string, exactly bool) map[string]map[st
 			series[key] = map[string]int64{}
 		}
 		for _, field := range m.FieldList() {
-			hasNoSum := strings.HasPrefix(field.Key, "tcp_rtt_") || field.Key == "processes"
+			hasNoSum := strings.Contains(field.Key, "_rtt_") || field.Key == "processes"
 			switch {
 			case slices.Contains(ofTheHost, field.Key):
 				series[key][field.Key] = 0
@@ -586,7 +586,7 @@ func (g gathered) in(netNS string) gathered {
 // fromProcfs returns the metrics without the fields that only netlink gives.
 func (g gathered) fromProcfs() gathered {
 	without := gathered{T: g.T}
-	byNetlink := regexp.MustCompile("^tcp_(rtt|bytes|segs|retrans)_")
+	byNetlink := regexp.MustCompile("^tcp_((rtt|bytes|segs|retrans)_|opened|closed)")
 	for _, m := range g.metrics {
 		m = m.Copy()
 		for field := range m.Fields() {

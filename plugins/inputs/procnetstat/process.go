@@ -33,7 +33,9 @@ func (m *processMeasurement) observe(o *observation) {
 	for _, w := range o.owners {
 		if w.series == nil {
 			w.series = m.series.get(m.owners.tagValues(w, m.tagNames))
-			w.series.processes++
+			if !o.Closed { // it holds a socket
+				w.series.processes++
+			}
 		}
 		w.series.count(o)
 	}

@@ -33,6 +33,7 @@ type gathering struct {
 	host         measurement   // nil if it is not wanted; the filters do not apply to it
 	measurements []measurement // the others
 	report       bool          // procnetstat_gather
+	closedLost   int64         // since the start
 	denied       sync.Once
 }
 
@@ -52,6 +53,7 @@ type emission struct {
 	now   time.Time
 	read  protocolSet   // the protocols of which all sockets could be read
 	gives netstat.Field // what the source gives of a TCP connection
+	heard bool          // closed connections are heard of
 
 	scopes *scopes
 }
@@ -62,15 +64,20 @@ func (e emission) in(of *scope) emission {
 		whole := e.scopes.whole()
 		of = &whole
 	}
-	e.read, e.gives = of.read, of.gives
+	e.read, e.gives, e.heard = of.read, of.gives, of.heard
 	return e
 }
 
 // group emits a series: what all groups of sockets have, and the measurement's own.
 func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
 	s.stats.gauges(e.read, e.gives, gauges)
-	e.gauges(measurement, gauges, s.tags)
 	s.total.counters(e.read, e.gives, counters)
+	if e.heard && e.read[netstat.TransportTCP] {
+		gauges["tcp_closed_rtt_p95_us"] = int64(s.stats.closedRTTs.percentile(95))
+		counters["tcp_opened"] = s.total.opened
+		counters["tcp_closed"] = s.total.closed
+	}
+	e.gauges(measurement, gauges, s.tags)
 	if len(counters) > 0 {
 		e.acc.AddCounter(measurement, counters, s.tags, e.now)
 	}
@@ -170,6 +177,9 @@ func (p *ProcNetStat) setDefaults() {
 	if p.Owners == "" {
 		p.Owners = netstat.OwnersAuto.String()
 	}
+	if p.ClosedConnections == "" {
+		p.ClosedConnections = netstat.ClosedAuto.String()
+	}
 	if p.ProcessTags == nil {
 		p.ProcessTags = []string{tagProcessName, tagUser}
 	}
@@ -232,6 +242,31 @@ func (p *ProcNetStat) initScan() error {
 		p.protocols[transport] = true
 		p.scan.Transports = append(p.scan.Transports, transport)
 	}
+	return p.initClosed()
+}
+
+// initClosed checks the option closed_connections. What is told of a connection that is over can be understood only by who knows
+// what was told before.
+func (p *ProcNetStat) initClosed() error {
+	var err error
+	if p.scan.Closed, err = netstat.ParseClosedMode(p.ClosedConnections); err != nil {
+		return fmt.Errorf("closed_connections: %w", err)
+	}
+	var lacks string
+	switch {
+	case !p.protocols[netstat.TransportTCP]:
+		lacks = `"tcp" in protocols`
+	case !p.TCPDetails:
+		lacks = "tcp_details"
+	case p.scan.Source == netstat.SourceProcfs:
+		lacks = `netlink, which source = "procfs" does without`
+	default:
+		return nil
+	}
+	if p.scan.Closed == netstat.ClosedOn {
+		return fmt.Errorf(`closed_connections: "on" given, which wants %s`, lacks)
+	}
+	p.scan.Closed = netstat.ClosedOff
 	return nil
 }
 
@@ -369,12 +404,12 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		p.scopes.of(namespace)
 	}
 	for _, of := range p.scopes.all {
+		of.heard = p.scanner.HearsClosed(of.namespace)
 		if !p.TCPDetails || p.scanner.SourceOf(of.namespace, netstat.TransportTCP) != netstat.SourceNetlink {
 			of.gives = 0
 		}
 	}
-	p.pass.cgroups.end()
-	p.pass.tracker.end(&p.scopes)
+	p.pass.end(&p.scopes)
 	if p.host != nil {
 		p.host.emit(to)
 	}
@@ -382,8 +417,9 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		m.emit(to)
 	}
 	stats := p.scanner.Stats()
+	p.closedLost += int64(stats.ClosedLost)
 	if p.report {
-		report := gatherReport{duration, stats, p.pass.unattributed, p.folded()}
+		report := gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.closedLost, p.scopes.anyHeard()}
 		report.emit(to)
 	}
 	if stats.Denied > 0 {
@@ -402,6 +438,7 @@ func (p *ProcNetStat) severalNetNS() bool {
 
 // enter begins a scope.
 func (p *ProcNetStat) enter(in *scope) {
+	in.heard = p.scanner.HearsClosed(in.namespace)
 	p.pass.enter(in)
 	if p.host != nil {
 		p.host.enter(in)

@@ -14,7 +14,12 @@ type reading struct {
 	id uint64
 	numbers
 	pass      uint32
+	belongs   uint32 // see belongings
+	history   uint32 // the number of that of its namespace
+	port      uint16 // of the peer
 	transport netstat.Transport
+	heard     bool // the kernel tells when it is destroyed
+	over      bool // it has told
 }
 
 // numbers are what the kernel counts for a socket.
@@ -49,14 +54,15 @@ func (r *readings) find(id uint64) *reading {
 	return &r.all[i-1]
 }
 
-// add adds a reading of a socket that has none yet.
-func (r *readings) add(now reading) {
+// add adds a reading of a socket that has none yet, and returns it as find does.
+func (r *readings) add(now reading) *reading {
 	r.all = append(r.all, now)
 	if 2*len(r.all) > len(r.slots) {
 		r.index()
-		return
+	} else {
+		*r.slot(now.id) = uint32(len(r.all))
 	}
-	*r.slot(now.id) = uint32(len(r.all))
+	return &r.all[len(r.all)-1]
 }
 
 // keep forgets the readings that are not wanted any more, and starts from the beginning.

@@ -19,6 +19,7 @@ type scope struct {
 	tag       string        // its value of the tag netns
 	read      protocolSet   // the protocols of which all sockets could be read
 	gives     netstat.Field // what is known of every TCP connection
+	heard     bool          // the kernel tells of the connections that it destroys there
 
 	name     string // what the namespace was called when the tag was chosen
 	numbered bool   // the tag is its number, for want of a name
@@ -103,12 +104,18 @@ func numberOfNetNS(namespace *netstat.Namespace) string {
 	return strconv.FormatUint(namespace.Inode, 10)
 }
 
+// anyHeard tells whether closed connections are heard of anywhere.
+func (s *scopes) anyHeard() bool {
+	return slices.ContainsFunc(s.all, func(of *scope) bool { return of.heard })
+}
+
 // whole returns what holds for all of them.
 func (s *scopes) whole() scope {
-	whole := scope{read: maps.Clone(s.protocols), gives: ^netstat.Field(0)}
+	whole := scope{read: maps.Clone(s.protocols), gives: ^netstat.Field(0), heard: true}
 	for _, of := range s.all {
 		maps.DeleteFunc(whole.read, func(transport netstat.Transport, _ bool) bool { return !of.read[transport] })
 		whole.gives &= of.gives
+		whole.heard = whole.heard && of.heard
 	}
 	return whole
 }

@@ -134,12 +134,12 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	var idle []*series
 	for key, s := range set.byKey {
 		switch {
-		case s.stats.sockets > 0:
+		case s.stats.sockets > 0 || s.stats.did.closed > 0:
 			busy = append(busy, s)
 		case s.total == traffic{} || now.Sub(s.seen) > counterMemory:
 			delete(set.byKey, key)
 		default:
-			s.stats.rtts = rtts{} // gives back their memory
+			s.stats.rtts, s.stats.closedRTTs = rtts{}, rtts{} // gives back their memory
 			idle = append(idle, s)
 		}
 	}

@@ -104,7 +104,7 @@ func (s *scene) gather(after time.Duration, sockets ...*netstat.Socket) map[stri
 	}
 	acc := &testutil.Accumulator{}
 	all := &scopes{protocols: read, all: []*scope{in}}
-	s.pass.tracker.end(all)
+	s.pass.end(all)
 	s.measurement.emit(emission{acc: acc, now: s.now, scopes: all})
 	drops := map[string]int64{}
 	for _, m := range acc.GetTelegrafMetrics() {

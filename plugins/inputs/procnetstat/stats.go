@@ -17,6 +17,7 @@ type stats struct {
 	perTransport [netstat.TransportUnix + 1]int64
 	rtts         rtts // of established connections
 	did          traffic
+	closedRTTs   rtts // of connections that were closed since the pass before
 }
 
 // queues are sums in bytes.
@@ -24,6 +25,10 @@ type queues struct{ recv, send int64 }
 
 // add counts the socket.
 func (st *stats) add(o *observation) {
+	if o.Closed {
+		st.addClosed(o)
+		return
+	}
 	st.sockets++
 	st.perTransport[o.Transport]++
 	switch o.Transport {
@@ -41,6 +46,17 @@ func (st *stats) add(o *observation) {
 	q.send += int64(o.SendQueue)
 	if !o.idle {
 		st.did.add(&o.did)
+	}
+}
+
+// addClosed counts what a connection did that is there no more.
+func (st *stats) addClosed(o *observation) {
+	if o.did.closed == 0 {
+		return
+	}
+	st.did.add(&o.did)
+	if o.TCP.RTT > 0 {
+		st.closedRTTs.add(o.TCP.RTT)
 	}
 }
 
@@ -69,13 +85,15 @@ func (st *stats) merge(other *stats) {
 		st.perTransport[i] += n
 	}
 	st.rtts.merge(&other.rtts)
+	st.closedRTTs.merge(&other.closedRTTs)
 	st.did.add(&other.did)
 }
 
 // reset makes ready for the next pass, in the room that there is.
 func (st *stats) reset() {
 	st.rtts.reset()
-	*st = stats{rtts: st.rtts}
+	st.closedRTTs.reset()
+	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs}
 }
 
 // stateFields names the fields of the TCP states as Telegraf's inputs.netstat does.

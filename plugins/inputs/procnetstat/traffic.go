@@ -10,6 +10,7 @@ type traffic struct {
 	segsOut, segsIn, retransSegs int64
 	udpDrops                     int64
 	listenDrops                  int64
+	opened, closed               int64 // connections; where closed ones are heard of
 }
 
 func (t *traffic) add(o *traffic) {
@@ -20,6 +21,8 @@ func (t *traffic) add(o *traffic) {
 	t.retransSegs += o.retransSegs
 	t.udpDrops += o.udpDrops
 	t.listenDrops += o.listenDrops
+	t.opened += o.opened
+	t.closed += o.closed
 }
 
 // tracker makes increments of the numbers that the kernel keeps for each socket since it was made. It remembers those of
@@ -28,7 +31,9 @@ type tracker struct {
 	known      readings
 	passes     [netstat.TransportUnix + 1]uint32 // in which all sockets of the transport were read
 	namespaces map[*netstat.Namespace]*history
+	histories  uint32
 	now        *history // of the one that is read
+	last       *reading // of the socket that since was asked of last; nil: none is kept of it
 	// findsNew says that a namespace that was not there in the pass before is new, and so all sockets in it.
 	findsNew bool
 	ended    bool // a pass has ended
@@ -36,6 +41,8 @@ type tracker struct {
 
 // history is what is known of the sockets of a network namespace.
 type history struct {
+	number  uint32
+	heard   bool                            // the kernel tells of the sockets that it destroys there
 	source  netstat.Source                  // that they were read from
 	started [netstat.TransportUnix + 1]bool // all sockets of the transport have been read once from it
 }
@@ -45,7 +52,8 @@ func (t *tracker) of(in *scope) *history {
 	h := t.namespaces[in.namespace]
 	if h == nil || h.source != in.namespace.Source {
 		isNew := h == nil && t.findsNew && t.ended
-		h = &history{source: in.namespace.Source}
+		t.histories++
+		h = &history{number: t.histories, source: in.namespace.Source}
 		for transport := range h.started {
 			h.started[transport] = isNew
 		}
@@ -58,7 +66,10 @@ func (t *tracker) of(in *scope) *history {
 }
 
 // enter begins a scope.
-func (t *tracker) enter(in *scope) { t.now = t.of(in) }
+func (t *tracker) enter(in *scope) {
+	t.now = t.of(in)
+	t.now.heard = in.heard
+}
 
 // beganAnew tells whether the numbers are those of another connection: a process can end a connection and make one anew with
 // the same socket (tcp_disconnect, net/ipv4/tcp.c).
@@ -69,76 +80,147 @@ func (r *numbers) beganAnew(last *numbers) bool {
 		wentBack(r.segsOut, last.segsOut) || wentBack(r.segsIn, last.segsIn) || wentBack(r.retransSegs, last.retransSegs)
 }
 
-// since returns what the socket did since the pass before: all that it ever did, if it was made since; nothing, if its
-// transport is read for the first time, as what was before the plugin read it is not its to count. Most sockets are idle.
-func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
-	if s.Fields&(netstat.FieldTCPInfo|netstat.FieldDrops) == 0 {
-		return traffic{}, true
-	}
+// identify returns what is the same for a socket in every pass, and for no other one; false if there is nothing.
+func identify(s *netstat.Socket) (id uint64, ok bool) {
 	const (
 		netNSBits = 1<<31 - 1
 		fromInode = 1 << 63 // no cookie is as high
 	)
-	id := s.Cookie ^ s.NetNS&netNSBits<<32 // before Linux 5.10 each network namespace has its own cookies
-	if !s.Has(netstat.FieldCookie) {
-		if s.Inode == 0 {
-			return traffic{}, true // nothing tells it from others
-		}
-		id = s.Inode | fromInode
+	if s.Has(netstat.FieldCookie) {
+		return s.Cookie ^ s.NetNS&netNSBits<<32, true // before Linux 5.10 each network namespace has its own cookies
 	}
-	now := numbers{
+	return s.Inode | fromInode, s.Inode != 0
+}
+
+func numbersOf(s *netstat.Socket) numbers {
+	return numbers{
 		bytesAcked: s.TCP.BytesAcked, bytesReceived: s.TCP.BytesReceived,
 		segsOut: s.TCP.SegsOut, segsIn: s.TCP.SegsIn, retransSegs: s.TCP.RetransSegs, drops: s.Drops,
 	}
+}
+
+// since returns what the socket did since the pass before: all that it ever did, if it was made since; nothing, if its
+// transport is read for the first time, as what was before the plugin read it is not its to count. Most sockets are idle.
+func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
+	t.last = nil
+	if s.Fields&(netstat.FieldTCPInfo|netstat.FieldDrops) == 0 {
+		return traffic{}, true
+	}
+	id, ok := identify(s)
+	if !ok {
+		return traffic{}, true
+	}
+	now := numbersOf(s)
 	var last numbers
-	pass := t.passes[s.Transport]
-	if known := t.known.find(id); known != nil {
-		last, known.pass = known.numbers, pass
+	pass, heard := t.passes[s.Transport], t.now.heard && s.Transport == netstat.TransportTCP
+	if t.last = t.known.find(id); t.last != nil {
+		last, t.last.pass, t.last.heard = t.last.numbers, pass, heard
 		if now == last {
 			return traffic{}, true
 		}
-		known.numbers = now
+		t.last.numbers = now
 	} else {
-		t.known.add(reading{id: id, numbers: now, pass: pass, transport: s.Transport})
+		if heard && t.now.started[s.Transport] && isOrphan(s) {
+			return traffic{}, true
+		}
+		t.last = t.known.add(reading{
+			id: id, numbers: now, pass: pass, transport: s.Transport, history: t.now.number, heard: heard, port: s.Remote.Port(),
+		})
 		if !t.now.started[s.Transport] {
 			return traffic{}, true
 		}
+		if heard && s.State != netstat.TCPListen {
+			did.opened = 1
+		}
 	}
+	did.grow(&now, last, s.Transport)
+	return did, false
+}
+
+// isOrphan tells whether the process has closed the connection, which is not finished: whose it was is told when it is destroyed.
+// What it did counts then.
+func isOrphan(s *netstat.Socket) bool {
+	if s.Inode != 0 {
+		return false
+	}
+	switch s.State {
+	case netstat.TCPFinWait1, netstat.TCPFinWait2, netstat.TCPClosing, netstat.TCPLastAck:
+		return true
+	default:
+		return false
+	}
+}
+
+// grow sets what the kernel counts to the difference of what it told.
+func (t *traffic) grow(now *numbers, last numbers, transport netstat.Transport) {
 	if now.beganAnew(&last) {
 		last = numbers{}
 	}
 	// The 32-bit numbers wrap, and so do their differences.
-	did = traffic{
-		bytesAcked:    int64(now.bytesAcked - last.bytesAcked),
-		bytesReceived: int64(now.bytesReceived - last.bytesReceived),
-		segsOut:       int64(now.segsOut - last.segsOut),
-		segsIn:        int64(now.segsIn - last.segsIn),
-		retransSegs:   int64(now.retransSegs - last.retransSegs),
-	}
-	switch drops := int64(now.drops - last.drops); s.Transport {
+	t.bytesAcked = int64(now.bytesAcked - last.bytesAcked)
+	t.bytesReceived = int64(now.bytesReceived - last.bytesReceived)
+	t.segsOut = int64(now.segsOut - last.segsOut)
+	t.segsIn = int64(now.segsIn - last.segsIn)
+	t.retransSegs = int64(now.retransSegs - last.retransSegs)
+	switch drops := int64(now.drops - last.drops); transport {
 	case netstat.TransportTCP:
-		did.listenDrops = drops
+		t.listenDrops = drops
 	case netstat.TransportUDP:
-		did.udpDrops = drops
+		t.udpDrops = drops
 	}
-	return did, false
 }
 
-// missedPasses is how often a socket can be missing before it is taken for closed. A dump can miss a socket while the table
-// changes, and counting it anew would count its past.
-const missedPasses = 2
+// over returns what a destroyed socket did since it was seen last, and what is known of it from then, which is nil if it never
+// was: then all of it is new, unless it can have been there before the plugin read anything.
+func (t *tracker) over(s *netstat.Socket) (did traffic, last *reading) {
+	id, ok := identify(s)
+	if !ok {
+		return traffic{}, nil
+	}
+	last = t.known.find(id)
+	wasOver := last != nil && last.over
+	if last != nil {
+		last.over = true
+	}
+	now, before := numbersOf(s), numbers{}
+	switch {
+	case wasOver, !s.HasPeer(): // or it was no connection
+		return traffic{}, last
+	case last != nil:
+		before = last.numbers
+		now.drops = before.drops // nothing tells them
+	case t.now.started[netstat.TransportTCP]:
+		did.opened = 1
+	default:
+		return traffic{}, nil
+	}
+	did.closed = 1
+	did.grow(&now, before, netstat.TransportTCP)
+	return did, last
+}
+
+const (
+	// missedPasses is how often a socket can be missing before it is taken for closed. A dump can miss a socket while the table
+	// changes, and counting it anew would count its past.
+	missedPasses = 2
+	// mostGone bounds the sockets that are remembered until the kernel tells that it has destroyed them, which it does of one
+	// that was reset when its process closes it. The kernel may have told, and had no room for that.
+	mostGone = 1 << 16
+)
 
 // end ends a pass. The sockets of protocols that could not be read everywhere are remembered, seen or not: they may be there
 // still.
-func (t *tracker) end(all *scopes) {
-	t.ended = true
+func (t *tracker) end(all *scopes, kept func(*reading)) {
+	t.ended, t.last = true, nil
 	before := t.namespaces
 	t.namespaces = make(map[*netstat.Namespace]*history, len(all.all)) // of namespaces that are gone nothing is kept
+	there := map[uint32]bool{}
 	for _, in := range all.all {
 		if h := before[in.namespace]; h != nil {
 			t.namespaces[in.namespace] = h
 		}
 		h := t.of(in)
+		there[h.number] = true
 		for transport := range in.read {
 			h.started[transport] = true
 		}
@@ -147,8 +229,28 @@ func (t *tracker) end(all *scopes) {
 	for transport := range all.whole().read {
 		done[transport] = true
 	}
-	t.known.keep(func(last *reading) bool {
-		return !done[last.transport] || t.passes[last.transport]-last.pass <= missedPasses
+	isGone := func(r *reading) bool { return done[r.transport] && t.passes[r.transport]-r.pass > missedPasses }
+	tooMany := -mostGone
+	for i := range t.known.all {
+		if r := &t.known.all[i]; r.heard && !r.over && there[r.history] && isGone(r) {
+			tooMany++
+		}
+	}
+	t.known.keep(func(r *reading) bool {
+		if r.over {
+			return false
+		}
+		if isGone(r) {
+			if !r.heard || !there[r.history] {
+				return false
+			}
+			if tooMany > 0 {
+				tooMany--
+				return false
+			}
+		}
+		kept(r)
+		return true
 	})
 	for transport, done := range done {
 		if done {

@@ -57,7 +57,7 @@ func (t *tracker) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
 		did, _ := t.since(s)
 		sum.add(&did)
 	}
-	t.end(&scopes{protocols: read, all: []*scope{in}})
+	t.end(&scopes{protocols: read, all: []*scope{in}}, func(*reading) {})
 	return sum
 }
 
@@ -227,7 +227,7 @@ func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[st
 	}
 	acc := &testutil.Accumulator{}
 	all := &scopes{protocols: tcpOnly, all: []*scope{in}}
-	tr.pass.tracker.end(all)
+	tr.pass.end(all)
 	tr.measurement.emit(emission{acc: acc, now: tr.now, scopes: all})
 	fields := map[string]map[string]int64{}
 	for tags, of := range (gathered{tr.T, acc.GetTelegrafMetrics()}).all("procnetstat_process") {
@@ -408,7 +408,7 @@ func (t *tracker) passOver(sockets map[*netstat.Namespace][]*netstat.Socket, rea
 			did[namespace] = sum
 		}
 	}
-	t.end(all)
+	t.end(all, func(*reading) {})
 	return did
 }
 

@@ -1,0 +1,174 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// closed returns the connection of sent as it is told of when it has been destroyed.
+func closed(cookie, bytes uint64) *netstat.Socket {
+	s := sent(cookie, bytes)
+	s.Closed, s.State = true, netstat.TCPClose
+	s.Local, s.Remote = netip.MustParseAddrPort("192.0.2.1:50000"), netip.MustParseAddrPort("198.51.100.1:443")
+	return s
+}
+
+// listening is a tracker of one namespace in which closed sockets are heard of.
+type listening struct {
+	tracker
+	in *scope
+}
+
+func newListening() *listening {
+	return &listening{in: &scope{namespace: &own, read: tcpOnly, heard: true}}
+}
+
+// pass is a pass over the sockets, live ones first.
+func (l *listening) pass(sockets ...*netstat.Socket) (sum traffic) {
+	l.enter(l.in)
+	for _, s := range sockets {
+		if s.Closed {
+			did, _ := l.over(s)
+			sum.add(&did)
+			continue
+		}
+		did, _ := l.since(s)
+		sum.add(&did)
+	}
+	l.end(&scopes{protocols: tcpOnly, all: []*scope{l.in}}, func(*reading) {})
+	return sum
+}
+
+func with(t traffic, opened, closed int64) traffic {
+	t.opened, t.closed = opened, closed
+	return t
+}
+
+// What a connection did until its end counts once, whenever it is told of.
+func TestClosedConnections(t *testing.T) {
+	l := newListening()
+	require.Zero(t, l.pass(sent(1, 100), closed(8, 50)), "what was before is not replayed")
+	require.Equal(t, with(of(10), 0, 1), l.pass(closed(1, 110), closed(1, 110)), "the last part of one that was seen, once")
+	require.Equal(t, with(of(7), 1, 1), l.pass(closed(2, 7)), "the whole of one that never was")
+
+	require.Equal(t, with(of(5), 1, 0), l.pass(sent(3, 5)))
+	require.Equal(t, with(of(4), 0, 1), l.pass(sent(3, 6), closed(3, 9)), "destroyed while it is read")
+	require.Zero(t, l.pass())
+	require.Empty(t, l.known.all)
+
+	require.Equal(t, with(of(5), 1, 0), l.pass(sent(4, 5)))
+	for range 10 * missedPasses {
+		require.Zero(t, l.pass())
+	}
+	require.Equal(t, with(of(2), 0, 1), l.pass(closed(4, 7)), "one that a process held after a reset, or that is told of late")
+	require.Empty(t, l.known.all)
+
+	require.Equal(t, with(of(5), 1, 0), l.pass(sent(5, 5)))
+	require.Equal(t, traffic{closed: 1}, l.pass(closed(5, 0)), "an abort leaves nothing to count, and nothing goes back")
+	require.Equal(t, traffic{opened: 1, closed: 1}, l.pass(closed(6, 0)))
+}
+
+// A socket that had no peer was no connection.
+func TestClosedListener(t *testing.T) {
+	l := newListening()
+	l.pass(socket(80, 1, 3))
+	over := socket(80, 1, 0)
+	over.Closed, over.State, over.Fields = true, netstat.TCPClose, netstat.FieldCookie|netstat.FieldTCPInfo
+	over.Remote = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	unknown := *over
+	unknown.Cookie = 2
+	require.Zero(t, l.pass(over, &unknown))
+	require.Zero(t, l.pass())
+	require.Empty(t, l.known.all)
+}
+
+// Of what the kernel does not tell, as it had no room or as the namespace has ended, so much is remembered and no more.
+func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
+	l := newListening()
+	var sockets []*netstat.Socket
+	for i := range mostGone + 1000 {
+		sockets = append(sockets, sent(uint64(i+1), 5))
+	}
+	l.pass(sockets...)
+	for range missedPasses + 2 {
+		require.Zero(t, l.pass())
+	}
+	require.Len(t, l.known.all, mostGone)
+	require.Equal(t, with(of(1), 0, 1), l.pass(closed(mostGone+1000, 6)), "the oldest are forgotten")
+	require.Len(t, l.known.all, mostGone-1)
+
+	other := &scope{namespace: &netstat.Namespace{}, read: tcpOnly, heard: true}
+	l.enter(other)
+	l.end(&scopes{protocols: tcpOnly, all: []*scope{other}}, func(*reading) {})
+	require.Empty(t, l.known.all)
+
+	l = newListening()
+	l.in.heard = false
+	l.pass(sent(1, 5))
+	for range missedPasses + 2 {
+		require.Zero(t, l.pass(), "nothing is opened or closed where it is not heard of")
+	}
+	require.Empty(t, l.known.all)
+}
+
+// What sockets belonged to is remembered from pass to pass, for as long as they are.
+func TestBelongings(t *testing.T) {
+	var b belongings
+	people := make([]*owner, 4)
+	for i := range people {
+		people[i] = &owner{process: &netstat.Process{PID: i + 1, Name: fmt.Sprint("process", i)}}
+	}
+	front := &listener{addr: netip.MustParseAddr("192.0.2.1"), port: 80, owners: people[:1], cgroup: &cgroup{path: "/front"}}
+	seen := []observation{
+		{},
+		{owners: people[:1]},
+		{owners: people[:1], listener: front},
+		{owners: people[1:3]},
+		{owners: []*owner{people[1], people[3]}},
+		{cgroup: &cgroup{path: "/a"}},
+		{owners: people[2:], listener: front, cgroup: &cgroup{path: "/b"}},
+	}
+	of := func(o observation) *belonging {
+		if o.owners == nil && o.listener == nil && o.cgroup == nil {
+			return nil
+		}
+		var was *formerListener
+		if o.listener != nil {
+			was = &formerListener{front.addr, front.port, processesOf(front.owners), "/front"}
+		}
+		return &belonging{processesOf(o.owners), was, o.cgroup.pathIfKnown()}
+	}
+	b.begin()
+	remembered := make([]reading, len(seen))
+	for range 2 {
+		for i := range seen {
+			remembered[i].belongs = b.of(&seen[i])
+		}
+	}
+	require.Len(t, b.lists[b.now], len(seen)-1, "once each")
+	for range 5 {
+		for i := range seen {
+			require.Equal(t, of(seen[i]), b.get(remembered[i].belongs), i)
+		}
+		b.begin()
+		for _, o := range people {
+			o.ofScope = ofScope{}
+		}
+		for i := range remembered {
+			if i%2 == 1 { // it is seen again
+				remembered[i].belongs = b.of(&seen[i])
+			} else {
+				b.carry(&remembered[i])
+				b.carry(&remembered[i])
+			}
+		}
+		require.LessOrEqual(t, len(b.lists[b.now]), len(seen))
+	}
+}
