@@ -15,6 +15,7 @@ import (
 // tally is an accumulator that keeps nothing but what shows that a plugin did its work.
 type tally struct {
 	established int // TCP connections, by the host's totals or one by one
+	closed      int // since the plugin started
 	points      int // of procnetstat_connection
 	owners      string
 	numbers     int // that were emitted and took an object each
@@ -27,6 +28,7 @@ func (t *tally) count(measurement string, fields map[string]any, tags map[string
 	switch measurement {
 	case "procnetstat", "netstat":
 		t.established += integer(fields["tcp_established"])
+		t.closed += integer(fields["tcp_closed"])
 	case "procnetstat_gather":
 		t.owners = tags["owners"]
 	case "procnetstat_connection":

@@ -27,11 +27,16 @@ type child struct {
 
 // startChild starts a child with a role. To be called from the main goroutine: see [run].
 func startChild(ctx context.Context, role, name string, env ...string) (*child, error) {
+	return startChildIn(ctx, 0, role, name, env...)
+}
+
+// startChildIn is startChild in new namespaces, which are given as flags of clone(2).
+func startChildIn(ctx context.Context, namespaces uintptr, role, name string, env ...string) (*child, error) {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{"bench", role, name} // for ps to show
 	cmd.Env = append(append(os.Environ(), roleEnv+"="+role), env...)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Pdeathsig: unix.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -83,9 +83,11 @@ func (e *execd) read(s *sample) error {
 					return err
 				}
 			}
-		case "procnetstat_gather":
+		case "procnetstat_gather": // whose counters are the last metric
 			s.Owners = valueOf("owners", tags)
-			return nil
+			if strings.Contains(line, "closed_events_lost=") {
+				return nil
+			}
 		}
 	}
 }

@@ -17,12 +17,15 @@ type loadRequest struct {
 	Do   string
 	Port int // to connect to
 	N    int // the backlog to listen with, or how many connections
+	// Isolated says that the process is in a network namespace of its own, which nobody has set up.
+	Isolated bool
 }
 
 const (
 	doListen  = "listen"
 	doConnect = "connect"
 	doAccept  = "accept"
+	doVisit   = "visit"
 )
 
 type loadReply struct {
@@ -38,16 +41,24 @@ func serveLoad(in io.Reader, out io.Writer) error {
 	if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil { //nolint:gosec // the name is one of ours
 		return fmt.Errorf("taking the name %q: %w", name, err)
 	}
-	listener := -1
+	listener, port := -1, 0
 	return serve(in, out, func(r loadRequest) (reply loadReply) {
 		var err error
 		switch r.Do {
 		case doListen:
-			listener, reply.Port, err = listen(r.N)
+			if r.Isolated {
+				err = setUpNamespace()
+			}
+			if err == nil {
+				listener, port, err = listen(r.N)
+			}
+			reply.Port = port
 		case doConnect:
-			err = repeat(r.N, func() error { return connect(r.Port) })
+			err = repeat(r.N, func() error { return kept(connect(r.Port)) })
 		case doAccept:
-			err = repeat(r.N, func() error { return accept(listener) })
+			err = repeat(r.N, func() error { return kept(accept(listener)) })
+		case doVisit:
+			err = visit(listener, port, r.N)
 		default:
 			err = fmt.Errorf("unknown request %q", r.Do)
 		}
@@ -91,28 +102,30 @@ func listen(backlog int) (fd, port int, err error) {
 	return fd, at.Port, nil
 }
 
-func connect(port int) error {
-	fd, err := openSocket()
-	if err != nil {
-		return err
+// kept is for a socket that stays open until the process ends.
+func kept(_ int, err error) error { return err }
+
+func connect(port int) (fd int, err error) {
+	if fd, err = openSocket(); err != nil {
+		return -1, err
 	}
 	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: loopback, Port: port}); err != nil {
-		return fmt.Errorf("connecting to port %d: %w", port, err)
+		return -1, fmt.Errorf("connecting to port %d: %w", port, err)
 	}
-	return nil
+	return fd, nil
 }
 
-func accept(listener int) error {
-	_, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+func accept(listener int) (fd int, err error) {
+	fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC)
 	switch {
 	case err == nil:
-		return nil
+		return fd, nil
 	case errors.Is(err, unix.EINTR): // by a signal of the runtime
 		return accept(listener)
 	case errors.Is(err, unix.EAGAIN):
-		return errors.New("accepting: no connection has come in for 30 seconds")
+		return -1, errors.New("accepting: no connection has come in for 30 seconds")
 	}
-	return fmt.Errorf("accepting: %w", err)
+	return -1, fmt.Errorf("accepting: %w", err)
 }
 
 // openSocket opens a TCP socket that is gone at once when it is closed, with no TIME_WAIT. Those that a listener accepts

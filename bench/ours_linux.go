@@ -54,6 +54,11 @@ var ours = []subject{
 	ownPlugin("everything on, no owners", everythingWithoutOwners, ownersNone, floorInfoDump),
 	ownPlugin("everything on + connection, BPF owners", everythingAndConnections, ownersBPF, floorInfoDump),
 	{
+		name: "defaults, 20,000 short connections", group: groupOurs, floors: []string{floorInfoDump}, exact: true,
+		note:  "BPF owners; CPU is that of the gather, and of hearing of 40,000 closed sockets in the 2 seconds before it",
+		start: startClosed,
+	},
+	{
 		name: rowV1, group: groupOurs, floors: []string{floorRead, floorWalk}, exact: true,
 		start: func(task) (gather, error) { return inProcess(connectionsOfV1), nil },
 	},
