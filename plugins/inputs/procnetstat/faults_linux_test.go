@@ -120,7 +120,7 @@ func TestStopAtAnyMoment(t *testing.T) {
 		const connections = 2000
 		testnet.Crowd(t, 1, connections)
 		var before map[string]string
-		var took time.Duration // a whole gather
+		var most [3]time.Duration // the longest wait before the stop, so that about half of the gathers of each kind are stopped
 		stopped, whole := 0, 0
 		for i := range 60 {
 			options := []string{"", `owners = "procfs"`, `source = "procfs"`}[i%3]
@@ -130,11 +130,12 @@ func TestStopAtAnyMoment(t *testing.T) {
 			require.NoError(t, plugin.Start(nil))
 			began := time.Now()
 			acc, ended := inBackground(plugin)
+			wait := &most[i%3]
 			if i < 3 { // of each kind, to its end
 				ended <- <-ended
-				took = max(took, time.Since(began))
+				*wait = time.Since(began)
 			} else {
-				time.Sleep(rand.N(took))
+				time.Sleep(rand.N(*wait))
 			}
 			stopInTime(t, plugin)
 			require.NoError(t, <-ended)
@@ -142,8 +143,10 @@ func TestStopAtAnyMoment(t *testing.T) {
 			switch g := (gathered{t, acc.GetTelegrafMetrics()}); {
 			case len(g.metrics) == 0:
 				stopped++
+				*wait += *wait / 4
 			default:
 				whole++
+				*wait -= *wait / 4
 				require.EqualValues(t, 2*connections, g.one("procnetstat")["tcp_established"])
 				require.EqualValues(t, 2*connections+1, g.sum("procnetstat_gather")["sockets"])
 			}
