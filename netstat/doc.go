@@ -73,6 +73,8 @@
 //
 //   - The scanner hears of a namespace before it first reads it, and hands out closed sockets after the live ones of the namespace.
 //     The kernel tells of a socket after it has taken it out of its tables: what is told of by then was read before, or never is.
+//   - The processes are looked at before the tables are read. A connection that was opened since then, and a closed one, is of the process
+//     that began it, where BPF programs note that.
 //   - Sockets that had a port and never a peer come first of the closed ones, so that a listener is known to be closed before what came
 //     in through it.
 //   - A socket that is destroyed while its table is read, or between two scans, is handed out closed at the end of the one or the other.
