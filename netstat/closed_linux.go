@@ -39,7 +39,7 @@ const closedRoom = 16 << 20
 // How long messages are left to gather: to be woken for each costs far more than to read it.
 const (
 	closedPause      = 10 * time.Millisecond
-	closedShortPause = 2 * time.Millisecond // where there is little room
+	closedShortPause = 5 * time.Millisecond // where there is little room
 )
 
 // openClosedConn subscribes to the TCP sockets that are destroyed in the network namespace of this thread. An error that is

@@ -846,8 +846,8 @@ func TestClosedHearsTheKernelOnly(t *testing.T) {
 func BenchmarkClosedReader(b *testing.B) {
 	testnet.Isolate(b, func() {
 		for _, rate := range []int{0, 1_000, 10_000} {
-			for _, owners := range []OwnerMethod{OwnersNone, OwnersBPF} {
-				b.Run(fmt.Sprintf("%d connections a second, owners %s", rate, owners), func(b *testing.B) {
+			for _, as := range []string{"root", "root with BPF", "nobody"} {
+				b.Run(fmt.Sprintf("%d connections a second, as %s", rate, as), func(b *testing.B) {
 					opened := func() int { return 0 }
 					if rate > 0 {
 						churn := testnet.Start(b, testnet.Process{Name: "churn"})
@@ -855,7 +855,18 @@ func BenchmarkClosedReader(b *testing.B) {
 						defer churn.Stop()
 						opened = func() int { return churn.Churned().Sockets }
 					}
-					s := newClosedScanner(b, ScannerConfig{Owners: owners})
+					var s *Scanner
+					switch as {
+					case "nobody":
+						onThread(func() {
+							testnet.BecomeNobody(b)
+							s = newClosedScanner(b, ScannerConfig{})
+						})
+					case "root with BPF":
+						s = newClosedScanner(b, ScannerConfig{Owners: OwnersBPF})
+					default:
+						s = newClosedScanner(b, ScannerConfig{})
+					}
 					start, before := opened(), processorTime(b)
 					b.ResetTimer()
 					time.Sleep(time.Duration(b.N) * time.Millisecond)
