@@ -271,7 +271,7 @@ func requireFlat(t *testing.T, used []usage) {
 		value func(usage) float64
 		more  func(before float64) float64 // than before is no growth
 	}{
-		"resident memory, KiB": {func(u usage) float64 { return u.memory }, func(before float64) float64 { return max(before/10, 8<<10) }},
+		"resident memory, KiB": {func(u usage) float64 { return u.memory }, func(before float64) float64 { return max(before/4, 8<<10) }},
 		"open files":           {func(u usage) float64 { return u.descriptors }, func(float64) float64 { return 0 }},
 		"goroutines":           {func(u usage) float64 { return u.goroutines }, func(float64) float64 { return 0 }},
 		"threads":              {func(u usage) float64 { return u.threads }, func(float64) float64 { return 2 }},

@@ -115,6 +115,10 @@ func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
 	pass, heard := t.passes[s.Transport], t.now.heard && s.Transport == netstat.TransportTCP
 	if t.last = t.known.find(id); t.last != nil {
 		last, t.last.pass, t.last.heard = t.last.numbers, pass, heard
+		if heard && isOrphan(s) {
+			t.last = nil // what it belonged to stays
+			return traffic{}, true
+		}
 		if now == last {
 			return traffic{}, true
 		}
