@@ -75,6 +75,33 @@ func TestClosedConnections(t *testing.T) {
 	require.Equal(t, traffic{opened: 1, closed: 1}, l.pass(closed(6, 0)))
 }
 
+// What a connection did since its process closed it counts when it has been destroyed, for what it belonged to while it had a
+// process: as an orphan it belongs to nobody who is known.
+func TestOrphans(t *testing.T) {
+	orphan := func(cookie, bytes uint64, state netstat.TCPState) *netstat.Socket {
+		s := sent(cookie, bytes)
+		s.State = state
+		return s
+	}
+	l := newListening()
+	l.pass(orphan(7, 3, netstat.TCPFinWait1))
+	require.Equal(t, with(of(5), 1, 0), l.pass(sent(1, 5)))
+	l.known.find(1).belongs = 42
+	for _, state := range []netstat.TCPState{netstat.TCPFinWait1, netstat.TCPFinWait2, netstat.TCPClosing, netstat.TCPLastAck} {
+		require.Zero(t, l.pass(orphan(1, 9, state), orphan(2, 8, state)), state)
+		require.Nil(t, l.last, "nothing replaces what it belonged to")
+	}
+	l.enter(l.in)
+	did, last := l.over(closed(1, 11))
+	require.Equal(t, with(of(6), 0, 1), did)
+	require.EqualValues(t, 42, last.belongs)
+	require.Equal(t, with(of(8), 1, 1), l.pass(closed(2, 8)), "one that was an orphan when it was first seen")
+	require.Equal(t, with(of(1), 0, 1), l.pass(closed(7, 4)), "of one that was there before, what was before is not replayed")
+
+	l.in.heard = false
+	require.Equal(t, of(5), l.pass(orphan(3, 5, netstat.TCPFinWait1)), "where its end is not told")
+}
+
 // A socket that had no peer was no connection.
 func TestClosedListener(t *testing.T) {
 	l := newListening()
