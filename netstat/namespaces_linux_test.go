@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -490,52 +489,22 @@ func TestNamespaceNumbersAreNotReused(t *testing.T) {
 // Namespaces come and go while they are read, and leave nothing behind.
 func TestNamespaceChurn(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		const most = 100
 		own := settle(t, 3, testnet.Process{Name: "own"})
 		// What comes and goes has no sockets.
 		inEachSource(t, func(t *testing.T, source Source) {
 			s, w := newNamespaceScanner(t, source, "all")
 			requireScan(t, s, own)
 			before := ownDescriptors(t)
-			made, stop := make(chan struct{}), make(chan struct{})
-			var running sync.WaitGroup
-			running.Go(func() {
-				for i := 0; ; i++ {
-					select {
-					case <-stop:
-						return
-					default:
-					}
-					cmd := exec.Command("sleep", fmt.Sprintf("0.0%d", i%5))
-					cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-					if !assert.NoError(t, cmd.Start()) {
-						return
-					}
-					running.Go(func() { _ = cmd.Wait() })
-					time.Sleep(time.Duration(i%7) * time.Millisecond)
-					if i == most {
-						close(made)
-					}
-				}
-			})
+			churn := testnet.ChurnNetns(t, time.Millisecond)
 			seen, scans := map[uint64]bool{}, 0
-			enough := time.NewTimer(20 * time.Second) // namespaces are slow to make on a host that is busy
-			for ended := false; !ended || len(seen) < 2; scans++ {
-				select {
-				case <-enough.C:
-					ended = true
-				case <-made:
-					ended = true
-				default:
-				}
+			for ; churn.GoesOn() || len(seen) < 2; scans++ {
 				sockets := mustScan(t, s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
 				requireSockets(t, sockets, own)
 				for _, n := range s.Namespaces() {
 					seen[n.Inode] = true
 				}
 			}
-			close(stop)
-			running.Wait()
+			churn.Stop()
 			t.Logf("%d scans saw %d namespaces", scans, len(seen))
 			require.Eventually(t, func() bool {
 				_, errs := scan(s, inode)

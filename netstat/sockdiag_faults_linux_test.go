@@ -72,15 +72,23 @@ func install(rules []seccompRule) error {
 	return err
 }
 
+const socketsOfCrowd = 2*1000 + 1
+
+// newDiagSocketOfCrowd makes so many sockets, and returns a netlink socket to ask for them.
+func newDiagSocketOfCrowd(t *testing.T) *diagSocket {
+	t.Helper()
+	testnet.Crowd(t, 1, socketsOfCrowd/2)
+	conn, err := openDiagSocket(nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	return conn.(*diagSocket)
+}
+
 // A dump for which the kernel has no memory fails, and nothing else: the next one has all sockets again.
 func TestDiagSocketOutOfMemory(t *testing.T) {
 	testnet.Isolate(t, func() {
-		const connections = 1000
-		testnet.Crowd(t, 1, connections)
-		conn, err := openDiagSocket(nil)
-		require.NoError(t, err)
-		defer func() { require.NoError(t, conn.Close()) }()
-		d := conn.(*diagSocket)
+		d := newDiagSocketOfCrowd(t)
+		var err error
 		count := func() (n int, err error) {
 			_, err = d.dump(t.Context(), dumpRequest{transport: TransportTCP, states: statesAll, tcpInfo: true}, func([]byte) bool {
 				n++
@@ -94,14 +102,14 @@ func TestDiagSocketOutOfMemory(t *testing.T) {
 			require.NotErrorIs(t, err, errors.ErrUnsupported)
 			n, err := count()
 			require.NoError(t, err)
-			require.Equal(t, 2*connections+1, n)
+			require.Equal(t, socketsOfCrowd, n)
 		}
 		failing(t, func() { _, err = count() }, seccompRule{unix.SYS_SENDTO, d.fd, unix.ENOBUFS})
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.NotErrorIs(t, err, errors.ErrUnsupported)
 		n, err := count()
 		require.NoError(t, err)
-		require.Equal(t, 2*connections+1, n)
+		require.Equal(t, socketsOfCrowd, n)
 	})
 }
 
@@ -148,12 +156,8 @@ func TestDiagSocketGoesOnAfterStall(t *testing.T) {
 // The real kernel acknowledges in the middle of a dump, and goes on with it.
 func TestDiagSocketNudge(t *testing.T) {
 	testnet.Isolate(t, func() {
-		const connections = 1000
-		testnet.Crowd(t, 1, connections)
-		conn, err := openDiagSocket(nil)
-		require.NoError(t, err)
-		defer func() { require.NoError(t, conn.Close()) }()
-		d := conn.(*diagSocket)
+		d := newDiagSocketOfCrowd(t)
+		var err error
 		request := dumpRequest{transport: TransportTCP, states: statesAll, tcpInfo: true}
 		for range 3 {
 			_, err = d.dump(t.Context(), request, func([]byte) bool { return false })
@@ -163,7 +167,7 @@ func TestDiagSocketNudge(t *testing.T) {
 			n := 0
 			_, err = d.dump(t.Context(), request, func([]byte) bool { n++; return true })
 			require.NoError(t, err)
-			require.Equal(t, 2*connections+1, n)
+			require.Equal(t, socketsOfCrowd, n)
 			require.False(t, d.stalled)
 		}
 	})

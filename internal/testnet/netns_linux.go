@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -141,4 +145,56 @@ func inNetns(file string, f func() error) error {
 		panic(fmt.Sprintf("leaving %s: %v", file, back)) // nothing that runs on this thread would be right any more
 	}
 	return err
+}
+
+// NetnsChurn are network namespaces that come and go, each with a process that ends soon: see [ChurnNetns].
+type NetnsChurn struct {
+	made, end chan struct{}
+	until     time.Time
+	running   sync.WaitGroup
+}
+
+// ChurnNetns has network namespaces come and go until the churn is stopped, with a pause of up to six times so much before the next.
+func ChurnNetns(tb testing.TB, pause time.Duration) *NetnsChurn {
+	tb.Helper()
+	const most = 100
+	const limit = 20 * time.Second // they are slow to make on a host that is busy
+	c := &NetnsChurn{made: make(chan struct{}), end: make(chan struct{}), until: time.Now().Add(limit)}
+	c.running.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-c.end:
+				return
+			default:
+			}
+			cmd := exec.Command("sleep", fmt.Sprintf("0.0%d", i%5))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+			if err := cmd.Start(); err != nil {
+				tb.Errorf("starting a process in a network namespace: %v", err)
+				return
+			}
+			c.running.Go(func() { _ = cmd.Wait() })
+			time.Sleep(time.Duration(i%7) * pause)
+			if i == most {
+				close(c.made)
+			}
+		}
+	})
+	return c
+}
+
+// GoesOn tells whether there have been fewer than a hundred so far, and time is left.
+func (c *NetnsChurn) GoesOn() bool {
+	select {
+	case <-c.made:
+		return false
+	default:
+		return time.Now().Before(c.until)
+	}
+}
+
+// Stop returns when all of them have gone.
+func (c *NetnsChurn) Stop() {
+	close(c.end)
+	c.running.Wait()
 }

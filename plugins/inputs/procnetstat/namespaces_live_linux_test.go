@@ -5,14 +5,11 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -823,42 +820,14 @@ func TestNamespaceThatIsOld(t *testing.T) {
 // TestNamespacesComeAndGoAllTheTime: a hundred of them leave nothing behind, and disturb nobody.
 func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		const most = 100
 		own := newTalk(t, 5, testnet.Process{Name: "server"}, testnet.Process{Name: "client"})
 		own.say(t, 1000)
 		l := start(t, `namespaces = ["all"]`)
 		l.gather()
 		descriptors := ownDescriptors(t)
-		made, stop := make(chan struct{}), make(chan struct{})
-		var running sync.WaitGroup
-		running.Go(func() {
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				cmd := exec.Command("sleep", fmt.Sprintf("0.0%d", i%5))
-				cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-				if !assert.NoError(t, cmd.Start()) {
-					return
-				}
-				running.Go(func() { _ = cmd.Wait() })
-				if i == most {
-					close(made)
-				}
-			}
-		})
+		churn := testnet.ChurnNetns(t, 0)
 		seen, gathers := map[string]bool{}, 0
-		enough := time.NewTimer(20 * time.Second) // namespaces are slow to make on a host that is busy
-		for ended := false; !ended || len(seen) < 2; gathers++ {
-			select {
-			case <-enough.C:
-				ended = true
-			case <-made:
-				ended = true
-			default:
-			}
+		for ; churn.GoesOn() || len(seen) < 2; gathers++ {
 			g := l.gather()
 			of := g.one("procnetstat", "netns=self")
 			require.Equal(t, []int64{1, 10, 0}, []int64{of["tcp_listen"], of["tcp_established"], of["tcp_bytes_received"]})
@@ -867,8 +836,7 @@ func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 				seen[tags] = true
 			}
 		}
-		close(stop)
-		running.Wait()
+		churn.Stop()
 		t.Logf("%d gathers saw %d namespaces", gathers, len(seen))
 		eventually(t, func() bool { return len(l.gather().all("procnetstat")) == 1 })
 		l.gather()
