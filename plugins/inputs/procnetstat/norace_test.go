@@ -2,8 +2,4 @@
 
 package procnetstat
 
-const (
-	underRaceDetector = false
-	memoryName        = "resident memory, KiB"
-	memorySpare       = 8 << 10
-)
+const underRaceDetector = false

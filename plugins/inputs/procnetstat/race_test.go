@@ -2,8 +2,4 @@
 
 package procnetstat
 
-const (
-	underRaceDetector = true
-	memoryName        = "live heap, KiB"
-	memorySpare       = 1 << 10
-)
+const underRaceDetector = true
