@@ -32,15 +32,24 @@ type closedSocket struct {
 
 var _ closedConn = (*closedSocket)(nil)
 
-// closedRoom is what the kernel may keep for us in bytes (it takes it twice): some 25,000 messages. Without CAP_NET_ADMIN it is bounded
-// by net.core.rmem_max, which has room for some 300.
-const closedRoom = 16 << 20
+// closedRoom is what the kernel may keep for us in bytes (it takes it twice): some 48,000 messages. Without CAP_NET_ADMIN it is bounded
+// by net.core.rmem_max, which gives room for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300 where it is 208 KiB.
+const closedRoom = 32 << 20
 
-// How long messages are left to gather: to be woken for each costs far more than to read it.
+// How long messages are left to gather: to be woken for each costs far more than to read it. A pause is the longest in which the room
+// there is takes closedBurst messages a second, within these bounds.
 const (
-	closedPause      = 10 * time.Millisecond
-	closedShortPause = 5 * time.Millisecond // where there is little room
+	shortestClosedPause = 5 * time.Millisecond
+	longestClosedPause  = 40 * time.Millisecond
+	closedBurst         = 60_000
 )
+
+// closedPause is the pause for a receive buffer of so many bytes.
+func closedPause(buffer int) time.Duration {
+	const message = 1408 // bytes that the kernel takes for one
+	pause := time.Duration(buffer/message) * time.Second / closedBurst
+	return min(max(pause, shortestClosedPause), longestClosedPause)
+}
 
 // openClosedConn subscribes to the TCP sockets that are destroyed in the network namespace of this thread. An error that is
 // errors.ErrUnsupported says that the kernel does not tell of them, or not us.
@@ -52,12 +61,13 @@ func openClosedConn(connects connectRecorder) (closedConn, error) {
 	}
 	c := &closedSocket{
 		fd: fd, closing: make(chan struct{}), ended: make(chan struct{}), heard: make(chan struct{}, 1),
-		pause: closedPause, queue: closedQueue{connects: connects, most: mostClosed},
+		queue: closedQueue{connects: connects, most: mostClosed},
 	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, closedRoom) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, closedRoom) // which gives as much as may be
-		c.pause = closedShortPause
 	}
+	buffer, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF) // 0, should it fail: the shortest pause
+	c.pause = closedPause(buffer)
 	// Otherwise the kernel, once it had no room, would tell of nothing until all is read (netlink_overrun, net/netlink/af_netlink.c).
 	err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1)
 	if err == nil {

@@ -376,6 +376,38 @@ func TestClosedLost(t *testing.T) {
 	})
 }
 
+// A pause is as long as the kernel has room for a burst, as much as it truly keeps.
+func TestClosedPause(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const little, much = 208 << 10, 1 << 20 // net.core.rmem_max as it long was
+		require.Equal(t, longestClosedPause, newSubscription(t).pause)
+		require.Equal(t, shortestClosedPause, closedPause(0))
+		for _, asked := range []int{little, much} {
+			require.Greater(t, closedPause(2*asked), shortestClosedPause)
+			require.Less(t, closedPause(2*asked), longestClosedPause)
+		}
+
+		w := newTown4(t)
+		for _, asked := range []int{little, much} {
+			c := newSubscription(t)
+			conversation(c, func(fd int) {
+				require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, asked))
+				buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+				require.NoError(t, err)
+				require.Equal(t, 2*asked, buffer)
+				burst := int(closedBurst * closedPause(buffer) / time.Second)
+				for range burst { // two messages each
+					client, server := w.open()
+					reset(t, client, server)
+				}
+				dropped := func() bool { c.countDrops(); return c.queue.lost > 0 }
+				require.Eventually(t, dropped, 10*time.Second, 10*time.Millisecond)
+				require.GreaterOrEqual(t, c.receive(), burst)
+			})
+		}
+	})
+}
+
 // A refused connect has its peer but not the port, and mostly no address of its own; one that is aborted has lost its port and all
 // that was counted. Sockets that never had a port are not handed out.
 func TestClosedWithoutPort(t *testing.T) {
