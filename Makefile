@@ -1,7 +1,7 @@
 # Everything that this project can do is a target here; .ci/run and the workflow call nothing else.
 
 GO       ?= go
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION  ?= $(shell git describe --tags --long --always --dirty 2>/dev/null || echo unknown)
 TELEGRAF := $(shell sed -n 's/^.*influxdata\/telegraf \(v[0-9.]*\).*/\1/p' go.mod)
 SOURCES  := go.mod go.sum $(shell find cmd netstat plugins -name '*.go' -not -name '*_test.go' -o -name '*.conf' -not -path '*/testcases/*')
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X github.com/influxdata/telegraf/internal.Version=$(TELEGRAF:v%=%)
@@ -33,6 +33,13 @@ help: ## Print this list
 run: bin/telegraf ## Build the custom Telegraf and print this host's socket metrics every 10 seconds, until Ctrl-C
 	@exec bin/telegraf --config sample.conf
 
+PAGE ?= 9095
+
+.PHONY: graph
+graph: bin/telegraf ## Show this host's sockets as graphs in the browser, by a Prometheus at port PAGE=9095, until Ctrl-C
+	@$(call install,prometheus:prometheus)
+	@exec examples/prometheus/run.sh bin/telegraf $(PAGE)
+
 .PHONY: build
 build: bin/telegraf bin/procnetstat ## Build bin/telegraf and bin/procnetstat
 
@@ -61,6 +68,12 @@ if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 fi; \
 apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing
 endef
+
+.PHONY: pictures
+pictures: build ## Take the pictures in docs/pictures anew, of Prometheus's page in Chromium
+	@$(call install,$(TEST_DEPENDENCIES) chromium:chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core)
+	mkdir -p docs/pictures
+	PICTURES=$(CURDIR)/docs/pictures E2E_BIN=$(CURDIR)/bin $(GO) test -tags pictures -run '^TestPictures$$' -count 1 -v ./test/e2e
 
 SOCKETS   ?= 120000
 PROCESSES ?= 50

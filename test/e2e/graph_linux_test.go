@@ -1,0 +1,52 @@
+package e2e
+
+import (
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// What "make graph" runs: the Prometheus has the processes of this host, and all ends when it is told to.
+func TestGraph(t *testing.T) {
+	testnet.Require(t, "prometheus")
+	setUp(t)
+	program := customTelegraf(t)
+	testnet.Isolate(t, func() {
+		graph := startGraph(t, program)
+		p := testnet.Start(t, testnet.Process{Name: "checkout"})
+		p.Connect(p.Listen("tcp4", loopback, 10).Local, 7)
+		waitForSample(t, graph, `sum(procnetstat_process_tcp_established{process_name="checkout"}) == 14`)
+		graph.stop()
+		for _, address := range []string{metricsAddress, prometheusAddress} {
+			if conn, err := net.Dial("tcp", address); err == nil {
+				_ = conn.Close()
+				t.Errorf("there is still a server at %s", address)
+			}
+		}
+	})
+}
+
+// startGraph starts what "make graph" runs.
+func startGraph(t *testing.T, program string) *server {
+	t.Helper()
+	script, err := filepath.Abs("../../examples/prometheus/run.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(prometheusAddress, ":")
+	return startServer(t, script, program, port)
+}
+
+// waitForSample waits until Prometheus has an answer to a query.
+func waitForSample(t *testing.T, prometheus *server, query string) {
+	t.Helper()
+	waitFor(t, query, func() bool {
+		prometheus.check()
+		var answer struct{ Result []any }
+		return askPrometheus(t, "query?query="+url.QueryEscape(query), &answer) && len(answer.Result) > 0
+	})
+}

@@ -1,0 +1,72 @@
+//go:build pictures
+
+package e2e
+
+import (
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// TestPictures takes the pictures of the README, into the directory that PICTURES names: pages of a real Prometheus, which scrapes a
+// real Telegraf beside a service that leaks connections and one that does not accept them. It is no test, but what tests are made of
+// makes them: "make pictures".
+func TestPictures(t *testing.T) {
+	testnet.Require(t, "prometheus", "chromium")
+	setUp(t)
+	program := customTelegraf(t)
+	testnet.Isolate(t, func() {
+		graph := startGraph(t, program)
+		const (
+			interval, steps = time.Second, 150
+			come, backlog   = 2, 128 // of and at uploads
+		)
+		payments := testnet.Start(t, testnet.Process{Name: "payments"})
+		orders := testnet.Start(t, testnet.Process{Name: "orders"})
+		catalog := testnet.Start(t, testnet.Process{Name: "catalog"})
+		uploads := testnet.Start(t, testnet.Process{Name: "uploads"})
+		users := testnet.Start(t, testnet.Process{Name: "users"})
+
+		paymentsAt, catalogAt := payments.Listen("tcp4", loopback, 100), catalog.Listen("tcp4", loopback, 100)
+		uploadsAt := uploads.Listen("tcp4", loopback, backlog)
+		users.Connect(catalogAt.Local, 40)
+		catalog.Accept(catalogAt, 40)
+		next := time.NewTicker(interval)
+		for i := range steps {
+			<-next.C
+			graph.check()
+			if i >= 30 { // orders forgets to close what payments has closed
+				orders.Connect(paymentsAt.Local, 3)
+				payments.Close(payments.Accept(paymentsAt, 3)...)
+			}
+			switch {
+			case i < 60:
+				visits := users.Connect(uploadsAt.Local, come)
+				uploads.Close(uploads.Accept(uploadsAt, come)...)
+				users.Close(visits...)
+			case i < 60+backlog/come: // uploads is stuck
+				users.Connect(uploadsAt.Local, come)
+			}
+		}
+		takePicture(t, "leak.png", `sum by (process_name) (procnetstat_process_tcp_close_wait)`)
+		takePicture(t, "accept-queue.png", `sum by (__name__) ({process_name="uploads",__name__=~".+_accept_queue.*"})`)
+	})
+}
+
+func takePicture(t *testing.T, name, query string) {
+	t.Helper()
+	page := "http://" + prometheusAddress + "/graph?" + url.Values{
+		"g0.expr": {query}, "g0.tab": {"0"}, "g0.range_input": {"150s"},
+	}.Encode()
+	out, err := exec.Command("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+		"--window-size=1100,960", "--virtual-time-budget=15000", "--user-data-dir="+t.TempDir(),
+		"--screenshot="+filepath.Join(os.Getenv("PICTURES"), name), page).CombinedOutput()
+	if err != nil {
+		t.Fatalf("chromium: %v\n%s", err, out)
+	}
+}
