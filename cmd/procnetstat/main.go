@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/influxdata/telegraf"
 	"github.com/influxdata/telegraf/plugins/common/shim"
 
 	_ "github.com/procnetstat/procnetstat/plugins/inputs/procnetstat"
@@ -31,7 +32,7 @@ const (
 	exitUsage  = 2
 )
 
-// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+// version is set by the linker: -ldflags "-X main.version=v1.2.3-0-g0123abc".
 var version string
 
 func main() {
@@ -69,6 +70,9 @@ func serve(opts *options) error {
 	// Before anything slow: a signal that nobody has asked for kills the process.
 	signals := watchSignals(opts.once)
 
+	if err := raiseCapabilities(); err != nil {
+		printMessage(os.Stderr, telegraf.Warn, err.Error())
+	}
 	input, err := loadInput(opts.configFile)
 	if err != nil {
 		return err
