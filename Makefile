@@ -10,11 +10,12 @@ GOBUILD  := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LICENSES := github.com/google/go-licenses@v1.6.0
 VULN     := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+NFPM     := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 READMES  := github.com/influxdata/telegraf/tools/readme_linter@$(TELEGRAF)
 
 # What the tests use, as command:Debian package.
 TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc /usr/include/stdlib.h:libc6-dev setpriv:util-linux \
-	nft:nftables prometheus:prometheus setcap:libcap2-bin
+	nft:nftables prometheus:prometheus setcap:libcap2-bin rpm:rpm
 
 # A user without a home, such as nobody, can build too.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
@@ -32,6 +33,19 @@ help: ## Print this list
 .PHONY: run
 run: bin/telegraf ## Build the custom Telegraf and print this host's socket metrics every 10 seconds, until Ctrl-C
 	@exec bin/telegraf --config sample.conf
+
+DIST   ?= dist
+ARCHES ?= amd64 arm64
+
+.PHONY: packages
+packages: ## Build the .deb and .rpm of the program for inputs.execd, for amd64 and arm64, into DIST=dist
+	@$(call release,packages)
+
+.PHONY: release
+release: ## Build the packages, tarballs with the custom Telegraf, and checksums, into DIST=dist
+	@$(call release,release)
+
+release = rm -rf '$(DIST)' && GO='$(GO)' NFPM='$(GO) run $(NFPM)' LDFLAGS='$(LDFLAGS)' DIST='$(DIST)' ARCHES='$(ARCHES)' packaging/build.sh $(1)
 
 PAGE ?= 9095
 

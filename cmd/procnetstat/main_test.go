@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -48,6 +51,27 @@ func TestHelp(t *testing.T) {
 		if !strings.Contains(got.stdout, flag) {
 			t.Errorf("no %q in:\n%s", flag, got.stdout)
 		}
+	}
+}
+
+// The manual page has the flags that there are, and no others.
+func TestManual(t *testing.T) {
+	manual, err := os.ReadFile("../../packaging/procnetstat.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := func(of, pattern string) (found []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(of, -1) {
+			found = append(found, m[1])
+		}
+		slices.Sort(found)
+		return found
+	}
+	explained := flags(strings.ReplaceAll(string(manual), `\-`, "-"), `(?m)^\.TP\n\.BI? -(\w[\w-]*)`)
+	known := append(flags(usage(), `(?m)^  -([\w-]+)`), "help")
+	slices.Sort(known)
+	if !slices.Equal(explained, known) {
+		t.Errorf("the manual explains %q, and there are %q", explained, known)
 	}
 }
 
