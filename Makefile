@@ -101,11 +101,23 @@ bench: bin/procnetstat test-dependencies ## Measure side by side with others: SO
 	bin/bench -sockets $(SOCKETS) -processes $(PROCESSES) -runs $(RUNS) -execd bin/procnetstat \
 		-text $(RESULTS)/performance.txt -json $(RESULTS)/performance.json -chart $(RESULTS)/performance.svg
 
+.PHONY: dashboards
+dashboards: ## Make the dashboards in the repository anew
+	cd dashboards && $(GO) run . .
+
+.PHONY: dashboards-check
+dashboards-check: # Compare the dashboards with what their source makes
+	@made=$$(mktemp -d) && trap 'rm -r "$$made"' EXIT && cd dashboards && $(GO) vet ./... && $(GO) run . "$$made" && \
+	for language in influxql flux promql; do \
+		diff -r $$language "$$made"/$$language || { echo "make dashboards was not run after their source was changed"; exit 1; }; \
+	done
+
 .PHONY: lint
-lint: generate-check ## Check format, code, READMEs and generated files
+lint: generate-check dashboards-check ## Check format, code, READMEs and generated files
 	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./netstat/... ./plugins/... ./cmd/...
 	$(GO) run $(GOLANGCI) run
 	cd bench && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
+	cd dashboards && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
 	$(GO) run $(READMES) plugins/inputs/procnetstat/README.md
 	$(GO) mod verify
 	$(call check-licenses,./netstat/... ./plugins/... ./cmd/procnetstat ./examples/...,$(PERMISSIVE))

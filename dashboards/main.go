@@ -1,0 +1,46 @@
+// Command dashboards writes Grafana dashboards for the measurements of procnetstat, each in three languages: InfluxQL, Flux and PromQL.
+// A panel is described once, in content.go, so that the three show the same.
+//
+//	go run . <directory>
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: dashboards <directory>")
+		os.Exit(2)
+	}
+	if err := write(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "dashboards:", err)
+		os.Exit(1)
+	}
+}
+
+func write(dir string) error {
+	for _, in := range []language{influxQL{}, flux{}, promQL{}} {
+		if err := os.MkdirAll(filepath.Join(dir, in.name()), 0o755); err != nil { //nolint:gosec // for Grafana to read
+			return err
+		}
+		for _, board := range boards {
+			built, err := build(board, in)
+			if err != nil {
+				return fmt.Errorf("%s in %s: %w", board.name, in.name(), err)
+			}
+			text, err := json.MarshalIndent(built, "", "  ")
+			if err != nil {
+				return err
+			}
+			file := filepath.Join(dir, in.name(), board.name+".json")
+			if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil { //nolint:gosec // for Grafana to read
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// inAFleet is what the dashboards and rules expect of a Telegraf that is one of many.
+const inAFleet = "\n[global_tags]\n  host = \"web1\"\n" // before the inputs
+
+// TestDashboards runs every query of every dashboard: InfluxQL on a real InfluxDB, PromQL on a real Prometheus, with what the plugin says
+// of processes in trouble. There is no server for Flux here: its queries are of the same panels, with measurements and fields that there are.
+func TestDashboards(t *testing.T) {
+	testnet.Require(t, "prometheus")
+	setUp(t)
+	program := customTelegraf(t)
+	testnet.Isolate(t, func() {
+		db := newInfluxDB(t)
+		db.start()
+		tg := startTelegraf(t, program, "1s", prometheusOutput+inAFleet+"[[inputs.procnetstat]]\n")
+		prometheus := startPrometheus(t)
+		testnet.States(t, "tcp4") // sockets in every state
+		testnet.UDP(t)
+		startTroubles(t)
+
+		runs := map[string]func(query string) []any{
+			"influxql": db.valuesOf,
+			"promql": func(query string) []any {
+				prometheus.check()
+				return prometheusValues(t, query)
+			},
+		}
+		for language, run := range runs {
+			for _, board := range dashboardsIn(t, language) {
+				for _, v := range board.Templating.List {
+					if v.Type != "query" {
+						continue
+					}
+					waitFor(t, fmt.Sprintf("value of the variable %s of %s: %s", v.Name, board.Title, v.Query), func() bool {
+						return len(run(v.Query)) > 0
+					})
+				}
+				for _, panel := range board.Panels {
+					for _, target := range panel.Targets {
+						query := target.withVariables()
+						mayBeZero := whatMayBeZero.MatchString(query)
+						waitFor(t, fmt.Sprintf("value of %s: %s: %s", board.Title, panel.Title, query), func() bool {
+							return slices.ContainsFunc(run(query), func(v any) bool { return mayBeZero || fmt.Sprint(v) != "0" })
+						})
+					}
+				}
+			}
+		}
+
+		tg.read()
+		fieldsOf := map[string]fields{}
+		for _, g := range tg.seen {
+			for series, f := range g {
+				measurement, _, _ := strings.Cut(series, ",")
+				if fieldsOf[measurement] == nil {
+					fieldsOf[measurement] = fields{}
+				}
+				maps.Copy(fieldsOf[measurement], f)
+			}
+		}
+		for _, board := range dashboardsIn(t, "flux") {
+			for _, panel := range board.Panels {
+				for _, target := range panel.Targets {
+					measurement := regexp.MustCompile(`_measurement == "(\w+)"`).FindStringSubmatch(target.Query)[1]
+					for _, field := range regexp.MustCompile(`_field == "(\w+)"`).FindAllStringSubmatch(target.Query, -1) {
+						if _, found := fieldsOf[measurement][field[1]]; !found {
+							t.Errorf("%s: %s: %s has no field %s", board.Title, panel.Title, measurement, field[1])
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// whatMayBeZero is what the processes of the test do not do, or not much of.
+var whatMayBeZero = regexp.MustCompile(`udp_drops|udp_mem|denied|unattributed`)
+
+// TestDashboardsShowTheSame: what there is in one language is there in the others.
+func TestDashboardsShowTheSame(t *testing.T) {
+	outline := func(language, inTitle string) string {
+		t.Helper()
+		var text strings.Builder
+		for _, board := range dashboardsIn(t, language) {
+			fmt.Fprintln(&text, strings.TrimSuffix(board.Title, " ("+inTitle+")"), len(board.Templating.List))
+			for _, panel := range board.Panels {
+				fmt.Fprintln(&text, panel.Type, panel.Title, panel.Description, len(panel.Targets))
+			}
+		}
+		return text.String()
+	}
+	influxQL := outline("influxql", "InfluxQL")
+	if strings.Count(influxQL, "\n") < 4+30 {
+		t.Errorf("there is little:\n%s", influxQL)
+	}
+	for language, inTitle := range map[string]string{"flux": "Flux", "promql": "PromQL"} {
+		if other := outline(language, inTitle); other != influxQL {
+			t.Errorf("%s has\n%sand InfluxQL\n%s", language, other, influxQL)
+		}
+	}
+}
+
+// grafanaBoard is a dashboard as Grafana reads it.
+type grafanaBoard struct {
+	Title      string
+	Templating struct {
+		List []struct{ Type, Name, Query string }
+	}
+	Panels []struct {
+		Type, Title, Description string
+		Targets                  []grafanaTarget
+	}
+}
+
+type grafanaTarget struct{ Query, Expr string }
+
+// withVariables returns the query as Grafana sends it for the last hour of all that there is.
+func (target grafanaTarget) withVariables() string {
+	query := strings.NewReplacer("$timeFilter", "time > now() - 1h", "$__interval", "2s",
+		"$__rate_interval", "10s", "$__range", "1h").Replace(target.Query + target.Expr)
+	return regexp.MustCompile(`\$(\{\w+:regex\}|\w+)`).ReplaceAllStringFunc(query, func(variable string) string {
+		if variable == "$" {
+			return variable
+		}
+		return ".*"
+	})
+}
+
+func dashboardsIn(t *testing.T, language string) (boards []grafanaBoard) {
+	t.Helper()
+	files, err := filepath.Glob("../../dashboards/" + language + "/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no dashboards in %s: %v", language, err)
+	}
+	for _, file := range files {
+		var board grafanaBoard
+		if err := json.Unmarshal([]byte(readFile(t, file)), &board); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		boards = append(boards, board)
+	}
+	return boards
+}
+
+// valuesOf returns the values of all columns of an answer but the time.
+func (db *influxDB) valuesOf(influxQL string) (values []any) {
+	db.t.Helper()
+	db.check()
+	for _, s := range db.query(influxQL) {
+		for _, row := range s.Values {
+			for i, value := range row {
+				if value != nil && s.Columns[i] != "time" {
+					values = append(values, value)
+				}
+			}
+		}
+	}
+	return values
+}
+
+var labelValues = regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`)
+
+// prometheusValues returns the values of an answer now. What Grafana calls label_values is a query of its own.
+func prometheusValues(t *testing.T, query string) (values []any) {
+	t.Helper()
+	if of := labelValues.FindStringSubmatch(query); of != nil {
+		askPrometheus(t, "label/"+of[2]+"/values?match[]="+of[1], &values)
+		return values
+	}
+	var answer struct{ Result []struct{ Value [2]any } }
+	askPrometheus(t, "query?query="+url.QueryEscape(query), &answer)
+	for _, series := range answer.Result {
+		values = append(values, series.Value[1])
+	}
+	return values
+}

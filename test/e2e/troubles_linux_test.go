@@ -1,0 +1,57 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// troubles are what somebody looks for who looks at sockets, in processes with names of their own. They go on until the test ends.
+//
+//   - orders does not close what payments has closed: a connection a second
+//   - uploads does not accept: users fill its queue, and more of theirs is dropped
+//   - worker connects to api, 50 times a second, for a moment each
+//   - users have connections to catalog that stay, with bytes that nobody reads
+type troubles struct {
+	payments, orders, uploads, users, api, worker, catalog *testnet.Proc
+	paymentsAt, uploadsAt, apiAt, catalogAt                testnet.Socket
+}
+
+const (
+	uploadsBacklog = 4
+	catalogUsers   = 5
+)
+
+func startTroubles(t *testing.T) *troubles {
+	t.Helper()
+	start := func(name string) *testnet.Proc {
+		t.Helper()
+		return testnet.Start(t, testnet.Process{Name: name})
+	}
+	r := &troubles{
+		payments: start("payments"), orders: start("orders"), uploads: start("uploads"), users: start("users"),
+		api: start("api"), worker: start("worker"), catalog: start("catalog"),
+	}
+	r.paymentsAt = r.payments.Listen("tcp4", loopback, 100)
+	r.uploadsAt = r.uploads.Listen("tcp4", loopback, uploadsBacklog)
+	r.apiAt = r.api.Listen("tcp4", loopback, 100)
+	r.catalogAt = r.catalog.Listen("tcp4", loopback, 100)
+
+	const much, unread = 1 << 20, 1000
+	r.api.Serve(r.apiAt, 100, 200)
+	r.worker.Visit(testnet.Visits{To: r.apiAt.Local, N: much, Rate: 50, Lifetime: 10 * time.Millisecond, Send: 100, Receive: 200})
+	for _, s := range r.users.Connect(r.catalogAt.Local, catalogUsers) {
+		r.users.Send(s, unread)
+	}
+	r.catalog.Accept(r.catalogAt, catalogUsers)
+	r.users.Visit(testnet.Visits{To: r.uploadsAt.Local, N: much, Rate: 10, Lifetime: time.Hour})
+	r.leak()
+	return r
+}
+
+// leak makes orders leak one connection more.
+func (r *troubles) leak() {
+	r.orders.Connect(r.paymentsAt.Local, 1)
+	r.payments.Close(r.payments.Accept(r.paymentsAt, 1)...)
+}
