@@ -181,10 +181,22 @@ func prometheusValues(t *testing.T, query string) (values []any) {
 		askPrometheus(t, "label/"+of[2]+"/values?match[]="+of[1], &values)
 		return values
 	}
-	var answer struct{ Result []struct{ Value [2]any } }
-	askPrometheus(t, "query?query="+url.QueryEscape(query), &answer)
-	for _, series := range answer.Result {
+	for _, series := range prometheusSeries(t, query) {
 		values = append(values, series.Value[1])
 	}
 	return values
+}
+
+// prometheusSeries returns the answer to a query now.
+func prometheusSeries(t *testing.T, query string) []prometheusAnswer {
+	t.Helper()
+	var answer struct{ Result []prometheusAnswer }
+	askPrometheus(t, "query?query="+url.QueryEscape(query), &answer)
+	return answer.Result
+}
+
+// prometheusAnswer is a series in an answer, with the time and the value.
+type prometheusAnswer struct {
+	Metric map[string]string
+	Value  [2]any
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"net"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,7 +45,6 @@ func waitForSample(t *testing.T, prometheus *server, query string) {
 	t.Helper()
 	waitFor(t, query, func() bool {
 		prometheus.check()
-		var answer struct{ Result []any }
-		return askPrometheus(t, "query?query="+url.QueryEscape(query), &answer) && len(answer.Result) > 0
+		return len(prometheusSeries(t, query)) > 0
 	})
 }

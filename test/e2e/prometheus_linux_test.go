@@ -38,6 +38,7 @@ const prometheusOutput = `
 const prometheusConfig = `
 global:
   scrape_interval: 1s
+  evaluation_interval: 1s
 scrape_configs:
   - job_name: telegraf
     static_configs:
@@ -66,11 +67,16 @@ func TestPrometheus(t *testing.T) {
 	})
 }
 
-func startPrometheus(t *testing.T) *server {
+// startPrometheus starts one that scrapes Telegraf; rules are files of its.
+func startPrometheus(t *testing.T, rules ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(config, []byte(prometheusConfig), 0o600); err != nil {
+	text := prometheusConfig
+	for _, file := range rules {
+		text += fmt.Sprintf("rule_files: [%q]\n", file)
+	}
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return startServer(t, "prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),

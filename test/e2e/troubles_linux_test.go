@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -33,10 +34,11 @@ func startTroubles(t *testing.T) *troubles {
 		payments: start("payments"), orders: start("orders"), uploads: start("uploads"), users: start("users"),
 		api: start("api"), worker: start("worker"), catalog: start("catalog"),
 	}
-	r.paymentsAt = r.payments.Listen("tcp4", loopback, 100)
-	r.uploadsAt = r.uploads.Listen("tcp4", loopback, uploadsBacklog)
-	r.apiAt = r.api.Listen("tcp4", loopback, 100)
-	r.catalogAt = r.catalog.Listen("tcp4", loopback, 100)
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(loopback.Addr(), port) }
+	r.paymentsAt = r.payments.Listen("tcp4", at(8081), 100)
+	r.uploadsAt = r.uploads.Listen("tcp4", at(8082), uploadsBacklog)
+	r.apiAt = r.api.Listen("tcp4", at(8083), 100)
+	r.catalogAt = r.catalog.Listen("tcp4", at(5432), 100)
 
 	const much, unread = 1 << 20, 1000
 	r.api.Serve(r.apiAt, 100, 200)
@@ -48,6 +50,20 @@ func startTroubles(t *testing.T) *troubles {
 	r.users.Visit(testnet.Visits{To: r.uploadsAt.Local, N: much, Rate: 10, Lifetime: time.Hour})
 	r.leak()
 	return r
+}
+
+// hideConnections makes connections of which no process is known: the one that made them did so before anybody looked, and has put them
+// where no descriptor shows.
+func hideConnections(t *testing.T) {
+	t.Helper()
+	hidden := testnet.Start(t, testnet.Process{Name: "hidden"})
+	const connections = 10
+	at := hidden.Listen("tcp4", loopback, connections)
+	for _, s := range hidden.Connect(at.Local, connections) {
+		hidden.Post(s)
+		hidden.Close(s)
+	}
+	hidden.Accept(at, connections)
 }
 
 // leak makes orders leak one connection more.
