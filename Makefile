@@ -15,7 +15,7 @@ READMES  := github.com/influxdata/telegraf/tools/readme_linter@$(TELEGRAF)
 
 # What the tests use, as command:Debian package.
 TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc /usr/include/stdlib.h:libc6-dev setpriv:util-linux \
-	nft:nftables prometheus:prometheus setcap:libcap2-bin rpm:rpm
+	nft:nftables prometheus:prometheus victoria-metrics:victoria-metrics setcap:libcap2-bin rpm:rpm
 
 # A user without a home, such as nobody, can build too.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
