@@ -645,3 +645,23 @@ func (o *output) String() string {
 	defer o.mu.Unlock()
 	return o.text.String()
 }
+
+// TestConfigurationsOfDocs: every configuration that the documents show is one.
+func TestConfigurationsOfDocs(t *testing.T) {
+	var documents []string
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../plugins/inputs/procnetstat/README.md"} {
+		found, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		documents = append(documents, found...)
+	}
+	configurations := 0
+	for _, document := range documents {
+		text, err := os.ReadFile(document)
+		require.NoError(t, err)
+		for _, block := range regexp.MustCompile("(?s)```toml[^\n]*\n(.*?)```").FindAllSubmatch(text, -1) {
+			configurations++
+			require.NoError(t, config.NewConfig().LoadConfigData(block[1], document), "%s:\n%s", document, block[1])
+		}
+	}
+	require.Greater(t, configurations, 8)
+}

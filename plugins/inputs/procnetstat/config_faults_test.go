@@ -3,11 +3,8 @@
 package procnetstat
 
 import (
-	"io/fs"
-	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"unicode"
@@ -83,37 +80,4 @@ func nameAnOption(err error, names []string) bool {
 		}
 	}
 	return false
-}
-
-// TestReliabilityNamesTests: every test that docs/RELIABILITY.md names is there, and every fuzz target is in it.
-func TestReliabilityNamesTests(t *testing.T) {
-	root := filepath.Join("..", "..", "..")
-	text, err := os.ReadFile(filepath.Join(root, "docs", "RELIABILITY.md"))
-	require.NoError(t, err)
-	named := map[string]bool{}
-	for _, name := range regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`").FindAllStringSubmatch(string(text), -1) {
-		named[name[1]] = true
-	}
-	require.Greater(t, len(named), 50)
-	defined := map[string]bool{}
-	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`)
-	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() && len(entry.Name()) > 2 && entry.Name()[0] == '.' { // what is kept of builds
-			return fs.SkipDir
-		}
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		code, err := os.ReadFile(path)
-		for _, name := range function.FindAllStringSubmatch(string(code), -1) {
-			defined[name[1]] = true
-			if strings.HasPrefix(name[1], "Fuzz") {
-				require.True(t, named[name[1]], "%s is not named", name[1])
-			}
-		}
-		return err
-	}))
-	for name := range named {
-		require.True(t, defined[name], "there is no %s", name)
-	}
 }
