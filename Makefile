@@ -118,6 +118,8 @@ lint: generate-check dashboards-check ## Check format, code, READMEs and generat
 	$(GO) run $(GOLANGCI) run
 	cd bench && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
 	cd dashboards && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
+	cd test/kafka && $(GO) run $(GOLANGCI) run --config ../../.golangci.yml
+	$(GO) vet -tags pictures ./test/e2e
 	$(GO) run $(READMES) plugins/inputs/procnetstat/README.md
 	$(GO) mod verify
 	$(call check-licenses,./netstat/... ./plugins/... ./cmd/procnetstat ./examples/...,$(PERMISSIVE))

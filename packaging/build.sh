@@ -72,7 +72,7 @@ for arch in $ARCHES; do
 	build "$arch" procnetstat
 	notices "$arch" procnetstat >"$stage/$arch/copyright"
 	gzip -9nc packaging/procnetstat.1 >"$stage/$arch/procnetstat.1.gz"
-	gzip -9nc CHANGELOG.md >"$stage/$arch/changelog.gz"
+	gzip -9nc CHANGELOG.md >"$stage/$arch/CHANGELOG.md.gz"
 	for packager in deb rpm; do
 		ARCH=$arch STAGE=$stage/$arch $NFPM package --config packaging/nfpm.yaml --packager $packager --target "$DIST/"
 	done

@@ -54,6 +54,9 @@ func TestAlertsFire(t *testing.T) {
 		startTelegraf(t, program, onlyWhenAsked, prometheusOutput+inAFleet+"[[inputs.procnetstat]]\n")
 		prometheus := startPrometheus(t, file)
 		r := startTroubles(t)
+		for range 3 { // a rate of 5 minutes is that of few segments at first
+			testnet.Start(t, testnet.Process{Name: "users"}).Visit(r.visitsToUploads())
+		}
 		want := map[string]string{
 			"CloseWaitGrows": "orders", "AcceptQueueNearlyFull": "uploads", "ListenerDrops": "uploads", "ManyRetransmits": "users",
 			"PortsToPeerNearlyUsedUp": "", "SocketsUnattributed": "",

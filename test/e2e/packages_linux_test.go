@@ -62,6 +62,10 @@ func TestPackage(t *testing.T) {
 			t.Error("there are sockets of which no process is known")
 		}
 		telegraf.stop()
+		seen := host.run("runuser", "-u", "telegraf", "--", "procnetstat", "-config", installedOptions, "-once")
+		if !strings.Contains(seen, "procnetstat_process,process_name=of-root,user=root ") {
+			t.Errorf("Telegraf's user sees\n%s", seen)
+		}
 
 		edit(t, installedOptions, "# max_series = 500", "max_series = 400")
 		edit(t, installedStanza, `"10s"`, `"1s"`)

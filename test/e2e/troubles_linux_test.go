@@ -47,7 +47,7 @@ func startTroubles(t *testing.T) *troubles {
 		r.users.Send(s, unread)
 	}
 	r.catalog.Accept(r.catalogAt, catalogUsers)
-	r.users.Visit(testnet.Visits{To: r.uploadsAt.Local, N: much, Rate: 10, Lifetime: time.Hour})
+	r.users.Visit(r.visitsToUploads())
 	r.leak()
 	return r
 }
@@ -64,6 +64,11 @@ func hideConnections(t *testing.T) {
 		hidden.Close(s)
 	}
 	hidden.Accept(at, connections)
+}
+
+// visitsToUploads are attempts to connect to who does not accept.
+func (r *troubles) visitsToUploads() testnet.Visits {
+	return testnet.Visits{To: r.uploadsAt.Local, N: 1 << 20, Rate: 10, Lifetime: time.Hour}
 }
 
 // leak makes orders leak one connection more.
