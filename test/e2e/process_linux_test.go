@@ -84,6 +84,28 @@ func (s *server) signal(signal os.Signal) {
 	}
 }
 
+// pauseFor has the server, and the program that inputs.execd runs, do nothing while f runs.
+func (s *server) pauseFor(f func()) {
+	s.t.Helper()
+	paused := []int{s.cmd.Process.Pid}
+	if program := s.child("procnetstat"); program != 0 {
+		paused = append(paused, program)
+	}
+	for _, pid := range paused {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			s.t.Fatalf("pausing %v: %v", s.cmd, err)
+		}
+	}
+	defer func() {
+		for _, pid := range paused {
+			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+				s.t.Errorf("going on with %v: %v", s.cmd, err)
+			}
+		}
+	}()
+	f()
+}
+
 // stop lets the server end in good order. It may be called again.
 func (s *server) stop() {
 	s.t.Helper()
