@@ -132,12 +132,22 @@ const (
 )
 
 // change changes the load: the client closes some of the accepted connections, sends on another and makes new ones, the server
-// accepts one, and the workers end.
+// accepts one, and the workers end. It returns when the server has acknowledged what was closed, which it may take its time for.
 func (l *load) change() {
 	l.t.Helper()
 	for _, server := range l.accepted[:closed] {
 		l.client.Close(l.peer(server))
 	}
+	defer waitFor(l.t, "FINs that are acknowledged", func() bool {
+		acknowledged := 0
+		for _, row := range testnet.SS(l.t, "-t") {
+			isClosed := func(server testnet.Socket) bool { return server.Remote == row.Local && server.Local == row.Remote }
+			if row.State == "FIN_WAIT2" && slices.ContainsFunc(l.accepted[:closed], isClosed) {
+				acknowledged++
+			}
+		}
+		return acknowledged == closed
+	})
 	stays := l.accepted[closed]
 	l.client.Send(l.peer(stays), newAsked)
 	l.server.Receive(stays, newAsked)

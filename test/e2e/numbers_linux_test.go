@@ -79,7 +79,7 @@ func followLoad(t *testing.T, source string, p *pipeline) {
 	t.Helper()
 	empty := p.measure()
 	var l *load
-	// A gather meanwhile could see, and count, the traffic of connections that are in TIME_WAIT when ss is asked, which tells none then.
+	// A gather meanwhile would count what connections send last, such as a FIN, until they are but stubs, of which ss does not tell it.
 	p.telegraf.pauseFor(func() { l = startLoad(t) })
 	m := p.measure()
 	requireStates(t, m.before.states(), empty.before.states(), l.tcpStates())
@@ -104,7 +104,7 @@ func followLoad(t *testing.T, source string, p *pipeline) {
 		requireFieldsOfNetlink(t, source, m.stored, series, fields{"tcp_bytes_received": accepted * answered})
 	}
 
-	l.change()
+	p.telegraf.pauseFor(l.change) // as above
 	earlier, m := m, p.measure()
 	requireNumbers(t, source, m)
 	requireTraffic(t, source, p, earlier, m)
