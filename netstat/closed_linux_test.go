@@ -391,7 +391,7 @@ func TestClosedPause(t *testing.T) {
 		for _, asked := range []int{little, much} {
 			c := newSubscription(t)
 			conversation(c, func(fd int) {
-				require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, asked))
+				require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, asked))
 				buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 				require.NoError(t, err)
 				require.Equal(t, 2*asked, buffer)
