@@ -31,7 +31,9 @@ func TestQueriesOfDocs(t *testing.T) {
 				answer := ""
 				waitFor(t, fmt.Sprintf("answer that names %q to %q of %s", q.about, q.text, document), func() bool {
 					prometheus.check()
-					r.leak()
+					if q.about == "orders" {
+						r.leak()
+					}
 					if q.language == "influxql" {
 						answer = fmt.Sprint(db.query(q.text))
 					} else {
