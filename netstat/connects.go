@@ -19,16 +19,7 @@ type connectRecord struct {
 	port          uint16 // of the peer: the kernel forgets it when a connection is refused or aborted
 }
 
-func (r *connectRecord) startTime() uint64 { return ticks(r.startBootTime) }
-
 func (r *connectRecord) name() []byte { return untilNUL(r.comm[:]) }
-
-// ticks makes clock ticks, which /proc/<pid>/stat has, of nanoseconds: USER_HZ is 100 on all architectures that the BPF programs
-// are for.
-func ticks(ns uint64) uint64 {
-	const tick = 10_000_000 // ns
-	return ns / tick
-}
 
 func untilNUL(comm []byte) []byte {
 	name, _, _ := bytes.Cut(comm, []byte{0})

@@ -47,7 +47,7 @@ func known(c connectRecorder, cookie uint64) string {
 	if !ok {
 		return ""
 	}
-	return began(owner(int(r.pid), string(r.name()), r.startTime()), r.uid, r.port, r.cgroupID)
+	return began(owner(int(r.pid), string(r.name()), newBootClock("/proc").ticks(r.startBootTime)), r.uid, r.port, r.cgroupID)
 }
 
 // cgroupIDs returns those that sock_diag has of the TCP sockets in this network namespace, by cookie.
@@ -305,7 +305,7 @@ func TestConnectsOverflow(t *testing.T) {
 func TestConnectsAreWhole(t *testing.T) {
 	testnet.Isolate(t, func() {
 		recorder := newRecorder(t)
-		self := processFromProc(t, os.Getpid())
+		self, clock := processFromProc(t, os.Getpid()), newBootClock("/proc")
 		cookies := refusedOnes(t, 100)
 		end := make(chan struct{})
 		var wg sync.WaitGroup
@@ -322,7 +322,7 @@ func TestConnectsAreWhole(t *testing.T) {
 						for further := range uint64(8192) {
 							if r, ok := recorder.look(cookie + further); ok && int(r.pid) == os.Getpid() {
 								seen.Add(1)
-								assert.Equal(t, self, owner(int(r.pid), string(r.name()), r.startTime()))
+								assert.Equal(t, self, owner(int(r.pid), string(r.name()), clock.ticks(r.startBootTime)))
 							}
 						}
 					}

@@ -103,7 +103,7 @@ func (w *bpfOwners) refresh(ctx context.Context, table *ownerTable) (ownerStats,
 	w.processes.begin()
 	defer w.processes.end()
 	err = w.records.each(ctx, sockets, func(p *ownerRecord, inodes []uint64) {
-		table.add(w.processes.see(int(p.pid), p.startTime(), p.name()), inodes)
+		table.add(w.processes.see(int(p.pid), w.processes.clock.ticks(p.startBootTime), p.name()), inodes)
 	})
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("reading from the BPF iterator: %w", err)
@@ -132,8 +132,6 @@ func decodeOwnerRecord(b []byte) (r ownerRecord) {
 	copy(r.comm[:], b[24:])
 	return r
 }
-
-func (r *ownerRecord) startTime() uint64 { return ticks(r.startBootTime) }
 
 func (r *ownerRecord) name() []byte { return untilNUL(r.comm[:]) }
 

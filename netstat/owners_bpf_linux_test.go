@@ -686,7 +686,7 @@ func written(pid int, name string, inodes ...uint64) []byte {
 // readRecords returns what each visits, a line for every time.
 func readRecords(records *ownerRecords, from io.Reader) (visited []string, err error) {
 	err = records.each(context.Background(), from, func(p *ownerRecord, inodes []uint64) {
-		visited = append(visited, fmt.Sprintf("%d %q since %d: %d", p.pid, p.name(), p.startTime(), inodes))
+		visited = append(visited, fmt.Sprintf("%d %q since %d: %d", p.pid, p.name(), bootClock(0).ticks(p.startBootTime), inodes))
 	})
 	return visited, err
 }

@@ -148,6 +148,7 @@ func (p *Process) path(name string) string {
 type processCache struct {
 	root      string
 	warn      func(what string, err error)
+	clock     bootClock
 	processes map[int]*Process
 	past      map[processID]*Process // those that hold no socket, and began connections that were closed
 	keepsPast bool                   // also those that may have: that is not known until the connections are handed out
@@ -163,7 +164,9 @@ type processID struct {
 }
 
 func newProcessCache(root string, warn func(what string, err error)) *processCache {
-	return &processCache{root: root, warn: warn, processes: map[int]*Process{}, past: map[processID]*Process{}}
+	return &processCache{
+		root: root, warn: warn, clock: newBootClock(root), processes: map[int]*Process{}, past: map[processID]*Process{},
+	}
 }
 
 // begin opens a scan: every process that is not asked for until end is forgotten.
@@ -221,7 +224,7 @@ func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 // ofConnect returns the process that began a connection, which may have gone since. Its name is what it had then, if it holds no
 // socket now.
 func (c *processCache) ofConnect(by *connectRecord) *Process {
-	id := processID{int(by.pid), by.startTime()}
+	id := processID{int(by.pid), c.clock.ticks(by.startBootTime)}
 	p := c.processes[id.pid]
 	if p == nil || p.StartTime != id.startTime {
 		if p = c.past[id]; p == nil {

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -43,7 +45,7 @@ const (
 // of a thread, so a thread in another namespace would not do. There f runs and may do all that a test may, subtests
 // included. Here f does not run; the output, failure or skip of the other process becomes that of tb, and the result lines of
 // a benchmark are printed as they are. What stands before the call runs in both processes, so it should be the first
-// statement, and the only call of Isolate, IsolateMounts or IsolatePIDs in that test.
+// statement, and the only call of Isolate, IsolateMounts, IsolatePIDs or IsolateTime in that test.
 func Isolate(tb testing.TB, f func()) {
 	tb.Helper()
 	isolate(tb, 0, f)
@@ -61,14 +63,22 @@ func IsolatePIDs(tb testing.TB, f func()) {
 	isolate(tb, unix.CLONE_NEWNS|unix.CLONE_NEWPID, f)
 }
 
-// isolate runs f in a new network namespace, and further namespaces that are given as flags of clone(2).
-func isolate(tb testing.TB, further uintptr, f func()) {
+// IsolateTime is Isolate with a time namespace too, in which more time has passed since the machine was started, or less.
+func IsolateTime(tb testing.TB, more time.Duration, f func()) {
+	tb.Helper()
+	inTime := []string{"unshare", "--time", "--boottime", strconv.Itoa(int(more.Seconds())), "--fork", "--kill-child"}
+	isolate(tb, 0, f, inTime...)
+}
+
+// isolate runs f in a new network namespace, and further namespaces that are given as flags of clone(2), or by a command that runs
+// another one in them.
+func isolate(tb testing.TB, further uintptr, f func(), in ...string) {
 	tb.Helper()
 	if file := os.Getenv(insideEnv); file != "" {
 		runInside(tb, file, further, f)
 		return
 	}
-	verdict := runAgain(tb, further)
+	verdict := runAgain(tb, further, in)
 	_, isBenchmark := tb.(*testing.B)
 	switch {
 	case verdict == verdictSkip:
@@ -108,7 +118,7 @@ func runInside(tb testing.TB, file string, further uintptr, f func()) {
 
 // runAgain runs the test tb in a new process in a new network namespace, and further ones, and returns the verdict that it
 // left.
-func runAgain(tb testing.TB, further uintptr) string {
+func runAgain(tb testing.TB, further uintptr, in []string) string {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "verdict")
 	exe, err := os.Executable()
@@ -120,7 +130,8 @@ func runAgain(tb testing.TB, further uintptr) string {
 	defer cancel()
 
 	out := newOutput(tb)
-	cmd := exec.CommandContext(ctx, exe, childArgs(tb, limit)...)
+	args := slices.Concat(in, []string{exe}, childArgs(tb, limit))
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"="+file, quickExit())
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = 5 * time.Second
