@@ -3,7 +3,6 @@
 package procnetstat
 
 import (
-	"os/user"
 	"strconv"
 	"strings"
 
@@ -50,14 +49,14 @@ type owners struct {
 	known  map[*netstat.Process]*owner
 	last   *owner // most sockets have the owner of the socket before
 	pass   uint64
-	users  map[uint32]string
+	users  *userNames
 	filter ownerFilter
 	groups *cgroups
 }
 
-func newOwners(filter ownerFilter, groups *cgroups) *owners {
+func newOwners(filter ownerFilter, users *userNames, groups *cgroups) *owners {
 	return &owners{
-		known: map[*netstat.Process]*owner{}, users: map[uint32]string{}, filter: filter, groups: groups,
+		known: map[*netstat.Process]*owner{}, users: users, filter: filter, groups: groups,
 	}
 }
 
@@ -126,14 +125,5 @@ func (all *owners) userOf(process *netstat.Process) string {
 	if !known {
 		return "unknown" // it has ended since its descriptors were read, or is hidden
 	}
-	name, known := all.users[uid]
-	if !known {
-		name = strconv.FormatUint(uint64(uid), 10)
-		if u, err := user.LookupId(name); err == nil {
-			name = u.Username
-		}
-		name = tagValue(name)
-		all.users[uid] = name
-	}
-	return name
+	return all.users.of(uid)
 }

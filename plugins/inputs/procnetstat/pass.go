@@ -60,9 +60,9 @@ type pass struct {
 	listeners map[uint16][]*listener
 }
 
-func newPass(filter filters, groups *cgroups) *pass {
+func newPass(filter filters, users *userNames, groups *cgroups) *pass {
 	return &pass{
-		owners: newOwners(filter.owner, groups), cgroups: groups, filter: filter.socket,
+		owners: newOwners(filter.owner, users, groups), cgroups: groups, filter: filter.socket,
 		listeners: map[uint16][]*listener{},
 	}
 }

@@ -26,7 +26,7 @@ type group struct {
 func newGroup(sockets, processes int) *group {
 	limit := seriesOptions{most: 500, log: testutil.Logger{Quiet: true}}
 	wantAll := filters{socket: socketFilter{addresses: netstat.NewFilter(netstat.FilterConfig{})}}
-	g := &group{pass: newPass(wantAll, newCgroups(false, "", nil))}
+	g := &group{pass: newPass(wantAll, newUserNames(nil), newCgroups(false, "", nil))}
 	g.measurements = []measurement{
 		newHostMeasurement(false, false),
 		newProcessMeasurement([]string{tagProcessName}, g.pass.owners, limit),

@@ -302,7 +302,7 @@ func checkNames(option string, given, allowed []string) error {
 // makeMeasurements makes the pass and what it feeds, with nothing counted yet.
 func (p *ProcNetStat) makeMeasurements() {
 	groups := newCgroups(p.wantsCgroups(), p.scan.ProcRoot, p.Log)
-	p.pass = newPass(p.filters, groups)
+	p.pass = newPass(p.filters, newUserNames(p.Log), groups)
 	p.pass.tracker.findsNew = slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.report = nil, nil, false

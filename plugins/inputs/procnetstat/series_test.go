@@ -67,7 +67,7 @@ func newScene(t *testing.T, maxSeries int) *scene {
 	return &scene{
 		T:           t,
 		measurement: newListenerMeasurement(false, seriesOptions{most: maxSeries, log: testutil.Logger{Quiet: true}}),
-		pass:        newPass(noFilters(t), newCgroups(false, "", nil)),
+		pass:        newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil)),
 		now:         time.Unix(1000, 0),
 	}
 }

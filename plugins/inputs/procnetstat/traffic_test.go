@@ -191,7 +191,7 @@ type troupe struct {
 }
 
 func newTroupe(t *testing.T, maxSeries int) *troupe {
-	p := newPass(filters{}, newCgroups(false, "", nil))
+	p := newPass(filters{}, newUserNames(nil), newCgroups(false, "", nil))
 	limit := seriesOptions{most: maxSeries, log: testutil.Logger{Quiet: true}}
 	return &troupe{
 		T: t, pass: p, owners: map[string]*owner{}, now: time.Unix(1000, 0),

@@ -1,0 +1,71 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/internal/proctree"
+)
+
+func TestUserNames(t *testing.T) {
+	etc := t.TempDir()
+	t.Setenv("HOST_ETC", etc)
+	require.NoError(t, os.WriteFile(filepath.Join(etc, "passwd"), []byte(`# the users of a host
++::::::
+root:x:0:0:root:/root:/bin/bash
+toor:x:0:0:the second of this number:/root:/bin/bash
+
+web:x:33:33::/var/www:/usr/sbin/nologin
+x y`+"\xff"+`:x:34:34::/:
++@admins::35:35:::
+most:x:4294967294:1::/:
+short:x:36
+`), 0o600))
+	names := newUserNames(nil)
+	for range 2 {
+		for uid, want := range map[uint32]string{
+			0: "root", 33: "web", 34: `x y\xff`, 35: "35", 36: "short", 37: "37", 1<<32 - 2: "most", 1<<32 - 1: "4294967295",
+		} {
+			require.Equal(t, want, names.of(uid))
+		}
+	}
+}
+
+func TestUserNamesOfThisHost(t *testing.T) {
+	t.Setenv("HOST_ETC", "")
+	names := newUserNames(nil)
+	require.Equal(t, []string{"root", "nobody", "4000000000"}, []string{names.of(0), names.of(65534), names.of(4000000000)})
+}
+
+// TestUsersOfOtherHost: the names are those of HOST_ETC, for filters too. If they cannot be read that is said once, and they are
+// looked for again.
+func TestUsersOfOtherHost(t *testing.T) {
+	t.Setenv("HOST_PROC", proctree.Materialize(t, filepath.Join("..", "..", "..", "testdata", "proc", "small")))
+	etc := t.TempDir()
+	t.Setenv("HOST_ETC", etc)
+	const processes = "measurements = [\"process\"]\n"
+	l := start(t, processes+`process_include = ["nginx"]`)
+	for range 2 {
+		require.NotEmpty(t, l.gather().all("procnetstat_process", "process_name=nginx", "user=33"))
+	}
+	said := l.log.Messages()
+	require.Len(t, said, 1)
+	require.True(t, strings.HasPrefix(said[0].String(), "W! "), said[0])
+	require.Contains(t, said[0].String(), "users are shown by their numbers: HOST_ETC: open "+filepath.Join(etc, "passwd"))
+
+	require.NoError(t, os.WriteFile(filepath.Join(etc, "passwd"), []byte("web-of-host:x:33:33::/:\n"), 0o600))
+	for range 2 {
+		g := l.gather()
+		require.NotEmpty(t, g.all("procnetstat_process", "process_name=nginx", "user=web-of-host"))
+		require.Empty(t, g.all("procnetstat_process", "process_name=nginx", "user=33"))
+	}
+	require.Len(t, l.log.Messages(), 1)
+	l = start(t, processes+`user_exclude = ["web-of-*"]`)
+	require.Empty(t, l.gather().all("procnetstat_process", "user=web-of-host"))
+}
