@@ -15,7 +15,7 @@ READMES  := github.com/influxdata/telegraf/tools/readme_linter@$(TELEGRAF)
 
 # What the tests use, as command:Debian package.
 TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc /usr/include/stdlib.h:libc6-dev setpriv:util-linux \
-	nft:nftables prometheus:prometheus victoria-metrics:victoria-metrics setcap:libcap2-bin rpm:rpm
+	nft:nftables prometheus:prometheus victoria-metrics:victoria-metrics setcap:libcap2-bin rpm:rpm runc:runc
 
 # A user without a home, such as nobody, can build too.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
@@ -88,6 +88,17 @@ pictures: build ## Take the pictures in docs/pictures anew, of Prometheus's page
 	@$(call install,$(TEST_DEPENDENCIES) chromium:chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core)
 	mkdir -p docs/pictures
 	PICTURES=$(CURDIR)/docs/pictures E2E_BIN=$(CURDIR)/bin $(GO) test -tags pictures -run '^TestPictures$$' -count 1 -v ./test/e2e
+
+FUZZTIME ?= 10m
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder and the configuration, FUZZTIME=10m each
+	@for package in $$($(GO) list ./netstat/... ./plugins/... ./cmd/...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit 1; \
+		done; \
+	done
 
 SOCKETS   ?= 120000
 PROCESSES ?= 50

@@ -22,6 +22,13 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if connections := os.Getenv(boxEnv); connections != "" {
+		if err := box(connections); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(scratchEnv) == "" {
 		if err := makeScratch(); err != nil {
 			fmt.Fprintln(os.Stderr, "making a scratch directory:", err)

@@ -1,0 +1,250 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// TestContainers: Telegraf in a container of its own, to which the proc file system of the host is mounted, tells the sockets of the
+// host and of each container from one another, in the words of ss, though the same addresses are in use in all of them.
+func TestContainers(t *testing.T) {
+	setUp(t)
+	testnet.Require(t, "runc", "nsenter")
+	program := customTelegraf(t)
+	testnet.IsolatePIDs(t, func() {
+		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
+		server.Accept(server.Listen("tcp4", boxAddress, 16), len(client.Connect(boxAddress, 7)))
+		var boxes []*container
+		for i := range 3 {
+			boxes = append(boxes, startBox(t, fmt.Sprintf("box-%d", i), i+1))
+		}
+		for _, as := range []struct {
+			name, source string
+			capabilities []string
+		}{
+			{"netlink", "netlink", []string{"CAP_SYS_PTRACE", "CAP_SYS_ADMIN"}},
+			{"procfs", "procfs", []string{"CAP_SYS_PTRACE"}},
+		} {
+			t.Run(as.name, func(t *testing.T) {
+				tg := startTelegrafInContainer(t, program, as.capabilities)
+				gathers := []int64{tg.gatherAfter(0, "host_"+gatherMeasurement), tg.gatherAfter(0, "all_"+gatherMeasurement)}
+				host := tg.seen[gathers[0]]
+				requireSeries(t, host, "host_"+processMeasurement, processesBySS(t, "/proc/1/ns/net", "host_", map[string]string{}))
+				if series := seriesName("host_"+gatherMeasurement, map[string]string{"owners": "procfs", "source": as.source}); host[series] == nil {
+					t.Errorf("no series %s; there are %v", series, host.measurement("host_"+gatherMeasurement))
+				}
+
+				want := processesBySS(t, "/proc/1/ns/net", "all_", map[string]string{"netns": inodeOf(t, "/proc/1/ns/net")})
+				for _, box := range boxes {
+					tags := map[string]string{"netns": box.id, "container_id": box.id}
+					for series, f := range processesBySS(t, box.netns(), "all_", tags) {
+						want[series] = f
+					}
+				}
+				requireSeries(t, tg.seen[gathers[1]], "all_"+processMeasurement, want)
+				tg.requireNoErrors()
+			})
+		}
+	})
+}
+
+const (
+	processMeasurement = "procnetstat_process"
+	gatherMeasurement  = "procnetstat_gather"
+)
+
+// processesBySS returns what ss says of the TCP sockets in a network namespace, as series of processes with the tags.
+func processesBySS(t *testing.T, file, prefix string, tags map[string]string) gather {
+	t.Helper()
+	found := gather{}
+	for _, row := range testnet.SSIn(t, file, "-t", "-p") {
+		if len(row.Processes) != 1 {
+			t.Fatalf("ss does not know whose %v is", row)
+		}
+		tags["process_name"], tags["user"] = row.Processes[0].Name, "root"
+		found.of(seriesName(prefix+processMeasurement, tags))["tcp_"+strings.ToLower(row.State)]++
+	}
+	return found
+}
+
+func inodeOf(t *testing.T, file string) string {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(file, &stat); err != nil {
+		t.Fatal(err)
+	}
+	return strconv.FormatUint(stat.Ino, 10)
+}
+
+// boxEnv has the test binary make so many connections to itself, and do nothing else.
+const boxEnv = "E2E_BOX"
+
+var boxAddress = netip.MustParseAddrPort("127.0.0.1:5000")
+
+// box is a program that runs in a container until it is told to end.
+func box(connections string) error {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	listener, err := net.Listen("tcp4", boxAddress.String())
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(connections)
+	if err != nil {
+		return err
+	}
+	for range n {
+		if _, err = net.Dial("tcp4", boxAddress.String()); err == nil {
+			_, err = listener.Accept()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	<-end
+	return nil
+}
+
+// container is one that runc has made.
+type container struct {
+	*server
+	id    string
+	state string // the directory that runc keeps what it knows in
+}
+
+// startBox starts a container in which a process has connections to itself.
+func startBox(t *testing.T, name string, connections int) *container {
+	t.Helper()
+	program := testnet.Program(t, name)
+	mounts := []bind{{filepath.Dir(program), "/app", "ro"}}
+	for _, dir := range []string{"/usr", "/lib", "/lib64"} { // where the libraries are
+		if _, err := os.Stat(dir); err == nil {
+			mounts = append(mounts, bind{dir, dir, "ro"})
+		}
+	}
+	c := startContainer(t, mounts, []string{boxEnv + "=" + strconv.Itoa(connections)}, nil, "/app/"+name)
+	waitFor(t, "sockets in container "+name, func() bool {
+		c.check()
+		return c.pid() != 0 && len(testnet.SSIn(t, c.netns(), "-t", "state", "established")) == 2*connections
+	})
+	return c
+}
+
+// pid is that of the first process in it; 0: there is none yet.
+func (c *container) pid() int {
+	out, err := exec.Command("runc", "--root", c.state, "state", c.id).Output()
+	var state struct {
+		PID    int
+		Status string
+	}
+	if err != nil || json.Unmarshal(out, &state) != nil || state.Status != "running" {
+		return 0
+	}
+	return state.PID
+}
+
+func (c *container) netns() string { return fmt.Sprintf("/proc/%d/ns/net", c.pid()) }
+
+// bind is a mount.
+type bind struct{ from, to, mode string }
+
+// startContainer starts a program in a container, as Docker does it: in namespaces of its own, as root with few capabilities.
+func startContainer(t *testing.T, mounts []bind, env, capabilities []string, args ...string) *container {
+	t.Helper()
+	type object = map[string]any
+	bundle, id := t.TempDir(), fmt.Sprintf("%064x", time.Now().UnixNano())
+	all := []object{
+		{"destination": "/proc", "type": "proc", "source": "proc"},
+		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"nosuid", "mode=755"}},
+		{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": []string{"nosuid", "noexec", "nodev", "ro"}},
+	}
+	for _, m := range mounts {
+		all = append(all, object{"destination": m.to, "type": "none", "source": m.from, "options": []string{"rbind", m.mode}})
+	}
+	capabilities = slices.Concat(capabilities, []string{
+		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
+		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+	})
+	var namespaces []object
+	for _, kind := range []string{"pid", "network", "ipc", "uts", "mount", "cgroup"} {
+		namespaces = append(namespaces, object{"type": kind})
+	}
+	config, err := json.Marshal(object{
+		"ociVersion": "1.0.2",
+		"process": object{
+			"args": args, "env": append(env, "PATH=/usr/bin:/bin"), "cwd": "/", "user": object{"uid": 0, "gid": 0},
+			"capabilities": object{"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+		},
+		"root": object{"path": "rootfs"}, "mounts": all,
+		"linux": object{"cgroupsPath": "/docker-" + id + ".scope", "namespaces": namespaces},
+	})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(bundle, "config.json"), config, 0o600)
+	}
+	if err == nil {
+		err = os.Mkdir(filepath.Join(bundle, "rootfs"), 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &container{id: id, state: t.TempDir()}
+	c.server = startServer(t, "runc", "--root", c.state, "run", "--bundle", bundle, id)
+	return c
+}
+
+// startTelegrafInContainer starts a Telegraf that reads the host of the proc file system of this process, and all that is on it.
+func startTelegrafInContainer(t *testing.T, program string, capabilities []string) *telegraf {
+	t.Helper()
+	dir := t.TempDir()
+	config := `
+[agent]
+  interval = "1s"
+  precision = "1ns"
+  omit_hostname = true
+  skip_processors_after_aggregators = true
+[[outputs.file]]
+  files = ["/app/metrics"]
+  data_format = "influx"
+  flush_interval = "50ms"`
+	for _, namespaces := range []string{"host", "all"} {
+		config += fmt.Sprintf(`
+[[inputs.procnetstat]]
+  name_prefix = "%s_"
+  namespaces = [%q]
+  process_tags = ["process_name", "user", "container_id"]
+  fieldinclude = ["tcp_listen", "tcp_established", "sockets"]`, namespaces, namespaces)
+	}
+	metricsFile := filepath.Join(dir, "metrics")
+	file, err := os.OpenFile(metricsFile, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err == nil {
+		t.Cleanup(func() { _ = file.Close() })
+		err = os.WriteFile(filepath.Join(dir, "telegraf.conf"), []byte(config), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := []bind{
+		{dir, "/app", "rw"}, {filepath.Dir(program), "/opt", "ro"}, {"/proc", "/host/proc", "ro"}, {"/etc", "/host/etc", "ro"},
+	}
+	c := startContainer(t, mounts, []string{"HOST_PROC=/host/proc", "HOST_ETC=/host/etc"}, capabilities,
+		"/opt/"+filepath.Base(program), "--config", "/app/telegraf.conf")
+	return &telegraf{
+		server: c.server, file: file, seen: metrics{}, texts: texts{}, points: map[int64]map[string]int{},
+	}
+}
