@@ -408,6 +408,48 @@ func TestClosedPause(t *testing.T) {
 	})
 }
 
+// Who has CAP_NET_ADMIN, and no other capability, has room for more closed sockets than net.core.rmem_max lets others have.
+func TestClosedRoom(t *testing.T) {
+	testnet.Isolate(t, func() {
+		fd := newSocket(t)
+		defer unix.Close(fd)
+		require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<30))
+		most, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		require.NoError(t, err)
+		w := newTown4(t)
+		for _, as := range []struct {
+			name   string
+			keep   []uint
+			buffer int
+		}{
+			{"nobody", nil, min(most, 2*closedRoom)},
+			{"nobody with CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}, 2 * closedRoom},
+		} {
+			t.Run(as.name, func(t *testing.T) {
+				testnet.BecomeNobody(t, as.keep...)
+				c := newSubscription(t)
+				conversation(c, func(fd int) { // meanwhile nobody reads
+					buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+					require.NoError(t, err)
+					require.Equal(t, as.buffer, buffer)
+					const least = 1000 // bytes that the kernel takes for a message, whichever kernel
+					sockets := 0
+					for ; sockets < min(most, closedRoom)/least; sockets += 2 {
+						client, server := w.open()
+						reset(t, client, server)
+					}
+					if most > closedRoom {
+						t.Log("net.core.rmem_max is no bound here")
+						return
+					}
+					told := c.receive()
+					require.Equal(t, as.buffer < 2*closedRoom, told < sockets, "%d of %d", told, sockets)
+				})
+			})
+		}
+	})
+}
+
 // A refused connect has its peer but not the port, and mostly no address of its own; one that is aborted has lost its port and all
 // that was counted. Sockets that never had a port are not handed out.
 func TestClosedWithoutPort(t *testing.T) {
