@@ -70,8 +70,10 @@ func openClosedConn(connects connectRecorder) (closedConn, error) {
 	c.pause = closedPause(buffer)
 	// Otherwise the kernel, once it had no room, would tell of nothing until all is read (netlink_overrun, net/netlink/af_netlink.c).
 	err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1)
+	var info memInfo
 	if err == nil {
-		c.drops, err = socketDrops(fd)
+		info, err = memInfoOf(fd)
+		c.drops = info.drops
 	}
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
@@ -186,13 +188,13 @@ func (c *closedSocket) receive() (received int) {
 
 // countDrops counts the messages that the kernel had no room for since it was called last. The number wraps.
 func (c *closedSocket) countDrops() {
-	drops, err := socketDrops(c.fd)
+	info, err := memInfoOf(c.fd)
 	if err != nil {
 		c.queue.fail(fmt.Errorf("counting sockets that the kernel could not tell of: %w", err))
 		return
 	}
-	c.queue.lost += int(drops - c.drops)
-	c.drops = drops
+	c.queue.lost += int(info.drops - c.drops)
+	c.drops = info.drops
 }
 
 func (c *closedSocket) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
@@ -222,20 +224,24 @@ func (c *closedSocket) close() {
 	}
 }
 
-// socketDrops returns sk_drops of a socket: SK_MEMINFO_DROPS in what SO_MEMINFO tells, Linux 4.12.
-func socketDrops(fd int) (uint32, error) {
-	const drops = 8
-	var info [drops + 1]uint32
+// memInfo is what SO_MEMINFO tells of a socket: Linux 4.12, include/uapi/linux/sock_diag.h.
+type memInfo struct {
+	received uint32    // bytes that messages take which are not read yet: SK_MEMINFO_RMEM_ALLOC
+	_        [7]uint32 // up to SK_MEMINFO_BACKLOG
+	drops    uint32    // messages that had no room: SK_MEMINFO_DROPS
+}
+
+func memInfoOf(fd int) (info memInfo, err error) {
 	size := uint32(unsafe.Sizeof(info))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 	switch {
 	case errno != 0:
-		return 0, errno
+		return info, errno
 	case size < uint32(unsafe.Sizeof(info)):
-		return 0, unix.ENOPROTOOPT
+		return info, unix.ENOPROTOOPT
 	}
-	return info[drops], nil
+	return info, nil
 }
 
 // closedBatch is what messages are received into, many by one system call: see recvmmsg(2).

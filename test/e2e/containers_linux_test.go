@@ -212,7 +212,8 @@ func startContainer(t *testing.T, mounts []bind, env, capabilities []string, arg
 func startTelegrafInContainer(t *testing.T, program string, capabilities []string) *telegraf {
 	t.Helper()
 	dir := t.TempDir()
-	config := `
+	var config strings.Builder
+	config.WriteString(`
 [agent]
   interval = "1s"
   precision = "1ns"
@@ -221,9 +222,9 @@ func startTelegrafInContainer(t *testing.T, program string, capabilities []strin
 [[outputs.file]]
   files = ["/app/metrics"]
   data_format = "influx"
-  flush_interval = "50ms"`
+  flush_interval = "50ms"`)
 	for _, namespaces := range []string{"host", "all"} {
-		config += fmt.Sprintf(`
+		fmt.Fprintf(&config, `
 [[inputs.procnetstat]]
   name_prefix = "%s_"
   namespaces = [%q]
@@ -234,7 +235,7 @@ func startTelegrafInContainer(t *testing.T, program string, capabilities []strin
 	file, err := os.OpenFile(metricsFile, os.O_CREATE|os.O_RDONLY, 0o600)
 	if err == nil {
 		t.Cleanup(func() { _ = file.Close() })
-		err = os.WriteFile(filepath.Join(dir, "telegraf.conf"), []byte(config), 0o600)
+		err = os.WriteFile(filepath.Join(dir, "telegraf.conf"), []byte(config.String()), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
