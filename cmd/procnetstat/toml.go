@@ -38,7 +38,7 @@ func stripComments(text []byte) []byte {
 // tokenLength is the length of the comment or string that the text begins with, else 1.
 func tokenLength(text []byte) int {
 	if text[0] == '#' {
-		if end := bytes.IndexByte(text, '\n'); end >= 0 {
+		if end := bytes.IndexAny(text, "\r\n"); end >= 0 { // either ends a line for the parser
 			return end
 		}
 		return len(text)
@@ -56,7 +56,7 @@ func stringLength(text []byte, quotes string) int {
 		switch {
 		case bytes.HasPrefix(text[i:], []byte(quotes)):
 			return i + len(quotes)
-		case text[i] == '\n' && len(quotes) == 1:
+		case (text[i] == '\n' || text[i] == '\r') && len(quotes) == 1:
 			return i // the string lacks its end, which is for the parser to tell
 		case text[i] == '\\' && quotes[0] == '"':
 			i++
