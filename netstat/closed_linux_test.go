@@ -676,6 +676,40 @@ func TestClosedNamespaces(t *testing.T) {
 	})
 }
 
+// What the kernel tells of after a namespace was found to have ended, while the owners are looked for, is not lost.
+func TestClosedAfterNamespaceEnded(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		const connections = 3
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
+		mustScan(t, s, inode)
+		without := ownDescriptors(t)
+		last := testnet.Start(t, testnet.Process{Name: "last", Netns: true})
+		holder := testnet.Start(t, testnet.Process{Name: "holder"}) // of sockets in that namespace, in which it is not
+		listener := holder.In(last.Netns()).Listen("tcp4", everywhere, connections)
+		ends := holder.In(last.Netns()).Connect(listener.Local, connections)
+		ends = append(ends, holder.Accept(listener, connections)...)
+		mustScan(t, s, inode)
+		require.Len(t, s.Namespaces(), 2)
+		n := s.Namespaces()[1]
+
+		last.Stop()
+		s.finder = &lateFinder{ownerFinder: s.finder, before: func() {
+			require.NotContains(t, s.Namespaces(), n)
+			holder.Close(ends...)
+			awaitClosed(t, n, 2*connections)
+		}}
+		of := map[*Namespace]int{}
+		mustScan(t, s, func(s *Socket) struct{} {
+			if s.Closed && s.HasPeer() {
+				of[s.Namespace]++
+			}
+			return struct{}{}
+		})
+		require.Equal(t, map[*Namespace]int{n: 2 * connections}, of)
+		require.Equal(t, without, ownDescriptors(t))
+	})
+}
+
 // What happens in the reader's own namespace while it is not read is left out.
 func TestClosedOfUnreadSelf(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {

@@ -519,7 +519,7 @@ func TestScannerHoldsBackAndFails(t *testing.T) {
 	require.Len(t, s.late.held, mostLate)
 }
 
-// lateFinder is an ownerFinder after which, the first time in a scan, sockets are opened.
+// lateFinder is an ownerFinder after which, the first time in a scan, something happens to sockets.
 type lateFinder struct {
 	ownerFinder
 	before func()

@@ -16,7 +16,7 @@ type namespaces struct {
 	wanted   []string
 	self     *Namespace
 	known    []*Namespace
-	ended    []*Namespace          // that are forgotten, but for their closed sockets
+	ended    []*Namespace          // that are forgotten, but for their closed sockets: the kernel can still tell of them
 	byInode  map[uint64]*Namespace // those that are known, and self
 	byTable  map[uint64]*Namespace
 	scan     uint64
@@ -58,7 +58,7 @@ func (all *namespaces) source() Source {
 }
 
 func (all *namespaces) close() {
-	for _, n := range all.known {
+	for _, n := range slices.Concat(all.known, all.ended) {
 		n.close()
 	}
 	all.self.close()
@@ -70,6 +70,9 @@ func (all *namespaces) close() {
 func (all *namespaces) refresh() error {
 	if all.static() {
 		return nil
+	}
+	for _, n := range all.ended {
+		n.close() // before one that is found again is heard of anew, or it would be twice
 	}
 	all.scan++
 	var failed firstError
@@ -189,7 +192,7 @@ func (all *namespaces) forget(n *Namespace) {
 	}
 	delete(all.byInode, n.Inode)
 	delete(all.byTable, n.table)
-	n.close()
+	n.leave()
 	if n.closed != nil {
 		all.ended = append(all.ended, n)
 	}

@@ -122,12 +122,17 @@ func ParseNamespace(text string) error {
 }
 
 func (n *Namespace) close() {
+	n.leave()
+	if n.closed != nil {
+		n.closed.close()
+	}
+}
+
+// leave gives back all but what it is heard by of closed sockets.
+func (n *Namespace) leave() {
 	if n.diag != nil {
 		_ = n.diag.Close()
 		n.diag = nil
-	}
-	if n.closed != nil {
-		n.closed.close()
 	}
 	n.letGo()
 }

@@ -66,6 +66,10 @@ func IsolatePIDs(tb testing.TB, f func()) {
 // IsolateTime is Isolate with a time namespace too, in which more time has passed since the machine was started, or less.
 func IsolateTime(tb testing.TB, more time.Duration, f func()) {
 	tb.Helper()
+	Require(tb, "unshare")
+	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
+		SkipOrFail(tb, fmt.Sprintf("the kernel has no time namespaces: %v", err))
+	}
 	inTime := []string{"unshare", "--time", "--boottime", strconv.Itoa(int(more.Seconds())), "--fork", "--kill-child"}
 	isolate(tb, 0, f, inTime...)
 }
