@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -64,6 +67,7 @@ type churn struct {
 	listeners [2]churnListener // of the connections of this process, and of those that others have one end of
 	end       chan struct{}
 	ended     sync.WaitGroup
+	sleep     string // the program of the processes
 	children  chan int
 
 	mu    sync.Mutex
@@ -75,17 +79,44 @@ func startChurn(c Churn) (*churn, error) {
 	if err := raiseFileLimit(); err != nil {
 		return nil, err
 	}
-	running := &churn{Churn: c, end: make(chan struct{}), children: make(chan int, 4096), began: time.Now()}
+	running := &churn{Churn: c, end: make(chan struct{}), children: make(chan int, 4096)}
 	for i := range running.listeners {
 		var err error
 		if running.listeners[i], err = listenForChurn(); err != nil {
 			return nil, err
 		}
 	}
+	if c.Processes > 0 {
+		running.sleep = sleepProgram()
+	}
+	running.began = time.Now()
 	running.ended.Go(running.connect)
 	running.ended.Go(running.start)
 	running.ended.Go(running.reap)
 	return running, nil
+}
+
+// sleepProgram makes a program that does what sleep(1) does, in the directory of this process. As it is linked to no library that is
+// to be loaded, it starts several times as fast, which bounds how many can start. Without a C compiler it is sleep(1) itself.
+func sleepProgram() string {
+	const source = `
+#include <stdlib.h>
+#include <time.h>
+int main(int argc, char **argv) {
+	double seconds = atof(argv[1]);
+	struct timespec t = { seconds, (seconds - (long)seconds) * 1e9 };
+	return nanosleep(&t, 0);
+}`
+	program, err := filepath.Abs("sleep")
+	if err == nil {
+		compile := exec.Command("gcc", "-static", "-x", "c", "-o", program, "-")
+		compile.Stdin = strings.NewReader(source)
+		err = compile.Run()
+	}
+	if err != nil {
+		return "/bin/sleep"
+	}
+	return program
 }
 
 // churnListener is a listener that one goroutine connects to: it accepts what it has connected.
@@ -260,7 +291,7 @@ func (c *churn) start() {
 		return
 	}
 	defer unix.Close(null)
-	argv := []string{"sleep", strconv.FormatFloat(c.Lifetime.Seconds(), 'f', -1, 64)}
+	argv := []string{c.sleep, strconv.FormatFloat(c.Lifetime.Seconds(), 'f', -1, 64)}
 	c.pace(c.Processes, func(n int) error {
 		const listenEvery = 10
 		p, err := c.openTo(c.listeners[1], n, true)
@@ -290,7 +321,7 @@ func (c *churn) start() {
 			}
 			files = append(files, uintptr(fd))
 		}
-		pid, err := syscall.ForkExec("/bin/sleep", argv, &syscall.ProcAttr{Files: files})
+		pid, err := syscall.ForkExec(c.sleep, argv, &syscall.ProcAttr{Files: files})
 		if err != nil {
 			return fmt.Errorf("starting a process: %w", err)
 		}
