@@ -185,7 +185,7 @@ func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) b
 		self.taken.drop()
 	}
 	for len(s.namespaces.ended) > 0 {
-		s.namespaces.ended[0].close()
+		s.namespaces.ended[0].close() // as late as can be: the kernel tells of the last sockets a moment after their end
 		if !s.handOutClosed(ctx, s.namespaces.ended[0], yield) {
 			return false
 		}

@@ -96,8 +96,8 @@ func startChurn(c Churn) (*churn, error) {
 	return running, nil
 }
 
-// sleepProgram makes a program that does what sleep(1) does, in the directory of this process. As it is linked to no library that is
-// to be loaded, it starts several times as fast, which bounds how many can start. Without a C compiler it is sleep(1) itself.
+// sleepProgram makes a program that does what sleep(1) does, in the directory of this process. It has no library to load, so
+// that more of it can start in a second. Without a C compiler it is sleep(1) itself.
 func sleepProgram() string {
 	const source = `
 #include <stdlib.h>

@@ -43,11 +43,11 @@ func TestContainers(t *testing.T) {
 		} {
 			t.Run(as.name, func(t *testing.T) {
 				tg := startTelegrafInContainer(t, program, as.capabilities)
-				gathers := []int64{tg.gatherAfter(0, "host_"+gatherMeasurement), tg.gatherAfter(0, "all_"+gatherMeasurement)}
+				gathers := []int64{tg.gatherAfter(0, "host_"+lastMeasurement), tg.gatherAfter(0, "all_"+lastMeasurement)}
 				host := tg.seen[gathers[0]]
-				requireSeries(t, host, "host_"+processMeasurement, processesBySS(t, "/proc/1/ns/net", "host_", map[string]string{}))
-				if series := seriesName("host_"+gatherMeasurement, map[string]string{"owners": "procfs", "source": as.source}); host[series] == nil {
-					t.Errorf("no series %s; there are %v", series, host.measurement("host_"+gatherMeasurement))
+				requireSeries(t, host, "host_procnetstat_process", processesBySS(t, "/proc/1/ns/net", "host_", map[string]string{}))
+				if series := seriesName("host_"+lastMeasurement, map[string]string{"owners": "procfs", "source": as.source}); host[series] == nil {
+					t.Errorf("no series %s; there are %v", series, host.measurement("host_"+lastMeasurement))
 				}
 
 				want := processesBySS(t, "/proc/1/ns/net", "all_", map[string]string{"netns": inodeOf(t, "/proc/1/ns/net")})
@@ -57,17 +57,12 @@ func TestContainers(t *testing.T) {
 						want[series] = f
 					}
 				}
-				requireSeries(t, tg.seen[gathers[1]], "all_"+processMeasurement, want)
+				requireSeries(t, tg.seen[gathers[1]], "all_procnetstat_process", want)
 				tg.requireNoErrors()
 			})
 		}
 	})
 }
-
-const (
-	processMeasurement = "procnetstat_process"
-	gatherMeasurement  = "procnetstat_gather"
-)
 
 // processesBySS returns what ss says of the TCP sockets in a network namespace, as series of processes with the tags.
 func processesBySS(t *testing.T, file, prefix string, tags map[string]string) gather {
@@ -78,7 +73,7 @@ func processesBySS(t *testing.T, file, prefix string, tags map[string]string) ga
 			t.Fatalf("ss does not know whose %v is", row)
 		}
 		tags["process_name"], tags["user"] = row.Processes[0].Name, "root"
-		found.of(seriesName(prefix+processMeasurement, tags))["tcp_"+strings.ToLower(row.State)]++
+		found.of(seriesName(prefix+"procnetstat_process", tags))["tcp_"+strings.ToLower(row.State)]++
 	}
 	return found
 }
@@ -231,21 +226,14 @@ func startTelegrafInContainer(t *testing.T, program string, capabilities []strin
   process_tags = ["process_name", "user", "container_id"]
   fieldinclude = ["tcp_listen", "tcp_established", "sockets"]`, namespaces, namespaces)
 	}
-	metricsFile := filepath.Join(dir, "metrics")
-	file, err := os.OpenFile(metricsFile, os.O_CREATE|os.O_RDONLY, 0o600)
-	if err == nil {
-		t.Cleanup(func() { _ = file.Close() })
-		err = os.WriteFile(filepath.Join(dir, "telegraf.conf"), []byte(config.String()), 0o600)
-	}
-	if err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "telegraf.conf"), []byte(config.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	mounts := []bind{
 		{dir, "/app", "rw"}, {filepath.Dir(program), "/opt", "ro"}, {"/proc", "/host/proc", "ro"}, {"/etc", "/host/etc", "ro"},
 	}
-	c := startContainer(t, mounts, []string{"HOST_PROC=/host/proc", "HOST_ETC=/host/etc"}, capabilities,
-		"/opt/"+filepath.Base(program), "--config", "/app/telegraf.conf")
-	return &telegraf{
-		server: c.server, file: file, seen: metrics{}, texts: texts{}, points: map[int64]map[string]int{},
-	}
+	return follow(t, filepath.Join(dir, "metrics"), func() *server {
+		return startContainer(t, mounts, []string{"HOST_PROC=/host/proc", "HOST_ETC=/host/etc"}, capabilities,
+			"/opt/"+filepath.Base(program), "--config", "/app/telegraf.conf").server
+	})
 }

@@ -61,15 +61,18 @@ func startTelegraf(t *testing.T, program, flushInterval, inputs string) *telegra
 	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return follow(t, metricsFile, func() *server { return startServer(t, program, "--config", configFile) })
+}
+
+// follow starts a Telegraf that writes to a file.
+func follow(t *testing.T, metricsFile string, start func() *server) *telegraf {
+	t.Helper()
 	file, err := os.OpenFile(metricsFile, os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = file.Close() })
-	return &telegraf{
-		server: startServer(t, program, "--config", configFile),
-		file:   file, seen: metrics{}, texts: texts{}, points: map[int64]map[string]int{},
-	}
+	return &telegraf{server: start(), file: file, seen: metrics{}, texts: texts{}, points: map[int64]map[string]int{}}
 }
 
 // gatherAfter waits until there is a gather of a later time, and returns the time of the first. What is called last is the

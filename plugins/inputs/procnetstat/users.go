@@ -3,6 +3,7 @@
 package procnetstat
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/influxdata/telegraf"
 	"github.com/moby/sys/user"
@@ -20,7 +22,7 @@ type userNames struct {
 	known  map[uint32]string
 	passwd string // the file to look into; empty: whatever this host looks into
 	log    telegraf.Logger
-	failed bool // it has been said that the file cannot be read
+	failed sync.Once
 }
 
 // newUserNames takes the names from passwd(5) in the directory that HOST_ETC names: the users of a container are others than those
@@ -38,35 +40,27 @@ func (n *userNames) of(uid uint32) string {
 	if name, known := n.known[uid]; known {
 		return name
 	}
-	name, err := n.lookUp(uid)
-	if err != nil { // it can be another time
-		n.warn(err)
-		return strconv.FormatUint(uint64(uid), 10)
-	}
-	name = tagValue(name)
-	n.known[uid] = name
-	return name
-}
-
-func (n *userNames) warn(err error) {
-	if !n.failed {
-		n.failed = true
-		n.log.Warnf("users are shown by their numbers: %v", err)
-	}
-}
-
-// lookUp returns the number of a user that has no name; an error is one of reading.
-func (n *userNames) lookUp(uid uint32) (string, error) {
 	number := strconv.FormatUint(uint64(uid), 10)
+	name, err := n.lookUp(uid)
+	if err != nil { // it may be read another time
+		n.failed.Do(func() { n.log.Warnf("users are shown by their numbers: %v", err) })
+		return number
+	}
+	n.known[uid] = tagValue(cmp.Or(name, number))
+	return n.known[uid]
+}
+
+// lookUp returns an empty string for a user that has no name. An error is one of reading.
+func (n *userNames) lookUp(uid uint32) (string, error) {
 	if n.passwd == "" {
-		u, err := osuser.LookupId(number)
-		if err == nil {
-			return u.Username, nil
-		}
+		u, err := osuser.LookupId(strconv.FormatUint(uint64(uid), 10))
 		if unknown := osuser.UnknownUserIdError(0); errors.As(err, &unknown) {
-			err = nil
+			return "", nil
 		}
-		return number, err
+		if err != nil {
+			return "", err
+		}
+		return u.Username, nil
 	}
 	found, err := user.ParsePasswdFileFilter(n.passwd, func(u user.User) bool {
 		isUser := u.Name != "" && !strings.ContainsAny(u.Name[:1], "+-#") // see nsswitch.conf(5)
@@ -76,7 +70,7 @@ func (n *userNames) lookUp(uid uint32) (string, error) {
 		return "", fmt.Errorf("HOST_ETC: %w", err)
 	}
 	if len(found) == 0 {
-		return number, nil
+		return "", nil
 	}
 	return found[0].Name, nil
 }
