@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync/atomic"
 )
 
 // ClosedMode says whether a [Scanner] hands out the TCP sockets that the kernel has destroyed.
@@ -41,19 +42,20 @@ func (s *Scanner) wantsClosed() bool {
 	return s.config.Closed != ClosedOff && slices.Contains(s.config.Transports, TransportTCP)
 }
 
-// checkClosed tells what is wrong with ScannerConfig.Closed.
-func (s *Scanner) checkClosed() error {
+// checkClosed tells what is wrong with Closed.
+func (c *ScannerConfig) checkClosed() error {
 	switch {
-	case int(s.config.Closed) >= len(closedModeNames):
-		return fmt.Errorf("%s does not say whether closed sockets are wanted", s.config.Closed)
-	case s.config.Closed == ClosedOn && !s.wantsClosed():
+	case int(c.Closed) >= len(closedModeNames):
+		return fmt.Errorf("%s does not say whether closed sockets are wanted", c.Closed)
+	case c.Closed == ClosedOn && !slices.Contains(c.Transports, TransportTCP):
 		return errors.New("closed sockets are those of tcp, which is not among the transports")
 	}
 	return nil
 }
 
-// hearClosed has the kernel tell of what it destroys in the reader's own namespace, before any socket in it is read.
-func (s *Scanner) hearClosed(self *Namespace) error {
+// subscribeSelf has the kernel tell of what it destroys in the reader's own namespace, before any socket in it is read.
+func (s *Scanner) subscribeSelf() error {
+	self := s.namespaces.self
 	if !s.wantsClosed() {
 		return nil
 	}
@@ -63,18 +65,18 @@ func (s *Scanner) hearClosed(self *Namespace) error {
 		}
 		return nil
 	}
+	s.openConnects()
+	s.namespaces.subscribe = func(room int) (closedConn, error) { return openClosedConn(&s.connects, s.budget, room) }
 	// Without a handler for TCP the kernel takes the subscription, and tells of nothing (inet_diag_handler_get_info,
 	// net/ipv4/inet_diag.c). A dump of no state asks for it.
 	_, err := self.diag.dump(context.Background(), dumpRequest{transport: TransportTCP}, func([]byte) bool { return true })
 	if !errors.Is(err, errors.ErrUnsupported) {
-		s.openConnects()
-		self.closed, err = openClosedConn(s.connects)
+		self.closed, err = openClosedConn(&s.connects, s.budget, closedRoom)
 	}
 	if errors.Is(err, errors.ErrUnsupported) {
-		s.closeConnects()
 		return s.withoutClosed(err)
 	}
-	s.namespaces.hear = func() (closedConn, error) { return openClosedConn(s.connects) }
+	s.fallbacks.restore(fallbackClosed)
 	return err
 }
 
@@ -83,43 +85,55 @@ func (s *Scanner) withoutClosed(err error) error {
 	if s.config.Closed == ClosedOn {
 		return fmt.Errorf("closed TCP sockets are not known: %w", err)
 	}
-	s.warn("closed", fmt.Errorf("closed TCP sockets are not known: %w", err))
+	s.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: %w", err))
 	return nil
+}
+
+// connects are those that a BPF program records, from when it could be loaded. It can be used by several goroutines.
+type connects struct {
+	recorder atomic.Pointer[connectRecorder]
+}
+
+var _ connectRecorder = (*connects)(nil)
+
+func (c *connects) look(cookie uint64) (connectRecord, bool) {
+	if recorder := c.recorder.Load(); recorder != nil {
+		return (*recorder).look(cookie)
+	}
+	return connectRecord{}, false
+}
+
+// close may be called when nobody looks any more.
+func (c *connects) close() {
+	if recorder := c.recorder.Swap(nil); recorder != nil {
+		(*recorder).close()
+	}
 }
 
 // openConnects has the kernel note which processes begin connections, where a BPF program can.
 func (s *Scanner) openConnects() {
-	if s.stats.Owners != OwnersBPF {
+	if s.stats.Owners != OwnersBPF || s.connects.recorder.Load() != nil {
 		return
 	}
-	connects, err := newConnects(s.config.ProcRoot)
+	recorder, err := newConnects(s.config.ProcRoot)
 	if err != nil {
-		s.warn("connects", fmt.Errorf("the processes of closed TCP sockets are not known: %w", err))
+		s.fallbacks.refuse(fallbackConnects, fmt.Errorf("the processes of closed TCP sockets are not known: %w", err))
 		return
 	}
-	s.connects = connects
-	s.keepPast()
+	s.fallbacks.restore(fallbackConnects)
+	s.setConnects(recorder)
 }
 
-// keepPast has the processes kept that have gone while there may be connections that they began.
-func (s *Scanner) keepPast() {
-	if keeper, ok := s.finder.(processKeeper); ok {
-		keeper.kept().keepsPast = s.connects != nil
-	}
-}
-
-func (s *Scanner) closeConnects() {
-	if s.connects != nil {
-		s.connects.close()
-		s.connects = nil
-	}
+// setConnects has the processes kept that have gone while there may be connections that they began.
+func (s *Scanner) setConnects(recorder connectRecorder) {
+	s.connects.recorder.Store(&recorder)
+	s.processes.keepsPast = true
 }
 
 // handOutClosed hands out the sockets that were destroyed in the namespace, as far as they are known by now. All that were read
 // in it have been handed out before.
 func (s *Scanner) handOutClosed(ctx context.Context, n *Namespace, yield func(*Socket, error) bool) bool {
 	if n.closed == nil {
-		s.warnUnheard(n)
 		return true
 	}
 	if !s.handOutTaken(ctx, n, yield) { // what a loop that was stopped has left
@@ -164,16 +178,7 @@ func (s *Scanner) setBegun(by *connectRecord) {
 		s.socket.CgroupID = by.cgroupID
 		s.socket.Fields |= FieldCgroupID
 	}
-	if keeper, ok := s.finder.(processKeeper); ok {
-		s.socket.owners = append(s.socket.owners, keeper.kept().ofConnect(by))
-	}
-}
-
-// warnUnheard says why the namespace is not heard of.
-func (s *Scanner) warnUnheard(n *Namespace) {
-	if s.wantsClosed() && !n.failed && !n.Self && n.refusedClosed != nil { // of one that is read from procfs that is said already
-		s.warn("closed", fmt.Errorf("closed TCP sockets are not known: network namespace %s: %w", n, n.refusedClosed))
-	}
+	s.current.owners = append(s.current.owners, s.processes.ofConnect(by))
 }
 
 // handOutEnded hands out the closed sockets of the namespaces that have been forgotten. Those of the reader's own are left out
@@ -210,7 +215,7 @@ func (e *LostError) Error() string {
 // errors.ErrUnsupported. It takes Linux 4.12 with inet_diag and tcp_diag, and no privilege.
 func ClosedSockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yield func(*Socket, error) bool) {
-		conn, err := openClosedConn(nil)
+		conn, err := openClosedConn(nil, newClosedBudget(maxClosed), closedRoom)
 		if err != nil {
 			yield(nil, err)
 			return

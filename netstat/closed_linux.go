@@ -21,10 +21,11 @@ type closedSocket struct {
 	closing chan struct{}
 	ended   chan struct{}
 	heard   chan struct{}
-	pause   time.Duration
 
 	mu     sync.Mutex
-	fd     int  // less than 0: it is closed
+	socket *netlinkSocket // closed with the subscription
+	isOver bool
+	pause  time.Duration
 	awaits bool // waiter is to tell of a message
 	drops  uint32
 	queue  closedQueue
@@ -32,8 +33,10 @@ type closedSocket struct {
 
 var _ closedConn = (*closedSocket)(nil)
 
-// closedRoom is what the kernel may keep for us in bytes (it takes it twice): some 48,000 messages. Without CAP_NET_ADMIN it is bounded
-// by net.core.rmem_max, which gives room for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300 where it is 208 KiB.
+// closedRoom bounds what the kernel may keep for a scanner, in bytes: 2 * closedRoom, as it takes what it is asked for twice
+// (sk_setsockopt, net/core/sock.c). All subscriptions share it. It is room for some 48,000 messages. Without CAP_NET_ADMIN each
+// subscription is bounded by net.core.rmem_max, which gives room for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300
+// where it is 208 KiB.
 const closedRoom = 32 << 20
 
 // How long messages are left to gather: to be woken for each costs far more than to read it. A pause is the longest in which the room
@@ -51,55 +54,78 @@ func closedPause(buffer int) time.Duration {
 	return min(max(pause, shortestClosedPause), longestClosedPause)
 }
 
-// openClosedConn subscribes to the TCP sockets that are destroyed in the network namespace of this thread. An error that is
-// errors.ErrUnsupported says that the kernel does not tell of them, or not us.
-func openClosedConn(connects connectRecorder) (closedConn, error) {
-	const groups = 1<<0 | 1<<2 // SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (include/uapi/linux/sock_diag.h)
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
+// openClosedConn subscribes to the TCP sockets that are destroyed in the network namespace of this thread, with so many bytes of
+// closedRoom. An error that is errors.ErrUnsupported says that the kernel does not tell of them, or not us.
+func openClosedConn(connects connectRecorder, budget *closedBudget, room int) (closedConn, error) {
+	socket, err := openNetlink(unix.SOCK_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("opening a sock_diag socket: %w", closedNotSupported(err))
+		return nil, err
 	}
 	c := &closedSocket{
-		fd: fd, closing: make(chan struct{}), ended: make(chan struct{}), heard: make(chan struct{}, 1),
-		queue: closedQueue{connects: connects, most: mostClosed},
+		socket: socket, closing: make(chan struct{}), ended: make(chan struct{}), heard: make(chan struct{}, 1),
+		queue: closedQueue{connects: connects, budget: budget},
 	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, closedRoom) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, closedRoom) // which gives as much as may be
-	}
-	buffer, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF) // 0, should it fail: the shortest pause
-	c.pause = closedPause(buffer)
-	// Otherwise the kernel, once it had no room, would tell of nothing until all is read (netlink_overrun, net/netlink/af_netlink.c).
-	err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1)
-	var info memInfo
-	if err == nil {
-		info, err = memInfoOf(fd)
-		c.drops = info.drops
-	}
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
-	}
-	if err != nil {
-		_ = unix.Close(fd)
+	c.setRoom(room)
+	if err = c.subscribe(); err != nil {
+		_ = socket.close()
 		return nil, fmt.Errorf("subscribing to sockets that are destroyed, which takes Linux 4.12: %w", closedNotSupported(err))
 	}
-	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err == nil {
-		if err = unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{}); err == nil {
-			err = unix.SetNonblock(epfd, true) // so that Go's poller takes it
-		}
-		c.waiter = os.NewFile(uintptr(epfd), "sock_diag")
-	}
 	var readable syscall.RawConn
+	c.waiter, err = newWaiter(socket.fd)
 	if err == nil {
 		readable, err = c.waiter.SyscallConn()
 	}
 	if err != nil {
 		_ = c.waiter.Close() // which may be nil
-		_ = unix.Close(fd)
+		_ = socket.close()
 		return nil, fmt.Errorf("waiting for sockets that are destroyed: %w", err)
 	}
 	go c.read(readable)
 	return c, nil
+}
+
+func (c *closedSocket) subscribe() error {
+	const groups = 1<<0 | 1<<2 // SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (include/uapi/linux/sock_diag.h)
+	// Otherwise the kernel, once it had no room, would tell of nothing until all is read (netlink_overrun, net/netlink/af_netlink.c).
+	if err := unix.SetsockoptInt(c.socket.fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
+		return err
+	}
+	info, err := memInfoOf(c.socket.fd)
+	if err != nil {
+		return err
+	}
+	c.drops = info.drops
+	return c.socket.subscribe(groups)
+}
+
+// newWaiter returns an epoll instance for the socket, which tells of nothing yet.
+func newWaiter(fd int) (*os.File, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{}); err == nil {
+		err = unix.SetNonblock(epfd, true) // so that Go's poller takes it
+	}
+	if err != nil {
+		_ = unix.Close(epfd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(epfd), "sock_diag"), nil
+}
+
+func (c *closedSocket) setRoom(bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isOver {
+		return
+	}
+	fd := c.socket.fd
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes) // which gives as much as may be
+	}
+	buffer, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF) // 0, should it fail: the shortest pause
+	c.pause = closedPause(buffer)
 }
 
 // closedNotSupported marks further errors by which an old kernel says that it knows no such group or option.
@@ -110,7 +136,7 @@ func closedNotSupported(err error) error {
 	return notSupported(err)
 }
 
-// read reads until the socket is closed.
+// read reads until the subscription is closed.
 func (c *closedSocket) read(readable syscall.RawConn) {
 	defer close(c.ended)
 	receive := func(epfd uintptr) bool {
@@ -121,16 +147,17 @@ func (c *closedSocket) read(readable syscall.RawConn) {
 			_, _ = unix.EpollWait(int(epfd), told[:], 0) // it would be woken by each message until this is done
 			c.awaits = false
 		}
-		return c.fd < 0 || c.receive() > 0 || !c.await(int(epfd))
+		return c.isOver || c.receive() > 0 || !c.await(int(epfd))
 	}
-	pause := time.NewTimer(c.pause)
+	pause := time.NewTimer(shortestClosedPause)
 	defer pause.Stop()
 	for {
 		err := readable.Read(receive)
 		c.mu.Lock()
-		if err != nil && c.fd >= 0 { // it cannot be waited for: it is read when it is taken from
+		if err != nil && !c.isOver { // it cannot be waited for: it is read when it is taken from
 			c.queue.fail(fmt.Errorf("waiting for sockets that are destroyed: %w", err))
 		}
+		pause.Reset(c.pause)
 		c.mu.Unlock()
 		select {
 		case c.heard <- struct{}{}:
@@ -139,7 +166,6 @@ func (c *closedSocket) read(readable syscall.RawConn) {
 		if err != nil {
 			return
 		}
-		pause.Reset(c.pause)
 		select {
 		case <-c.closing:
 			return
@@ -151,7 +177,7 @@ func (c *closedSocket) read(readable syscall.RawConn) {
 // await has the epoll instance tell of the next message, which may be there already.
 func (c *closedSocket) await(epfd int) bool {
 	next := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
-	err := unix.EpollCtl(epfd, unix.EPOLL_CTL_MOD, c.fd, &next)
+	err := unix.EpollCtl(epfd, unix.EPOLL_CTL_MOD, c.socket.fd, &next)
 	if err != nil {
 		c.queue.fail(fmt.Errorf("waiting for sockets that are destroyed: %w", err))
 	}
@@ -163,14 +189,17 @@ func (c *closedSocket) ready() <-chan struct{} { return c.heard }
 
 // receive reads what is there, and tells how many messages. It is to be called with the lock.
 func (c *closedSocket) receive() (received int) {
-	const most = 1 << 16                        // messages: whoever makes more than can be read does not keep us
-	batch := closedBatches.Get().(*closedBatch) //nolint:forcetypeassert // it has nothing else
+	const most = 1 << 16                         // messages: whoever makes more than can be read does not keep us
+	batch := closedBatches.Get().(*netlinkBatch) //nolint:forcetypeassert // it has nothing else
 	defer closedBatches.Put(batch)
 	for received < most {
-		n, err := batch.receive(c.fd)
+		n, err := c.socket.receive(batch, unix.MSG_DONTWAIT)
 		for i := range n {
-			if batch.isOfKernel(i) {
-				c.queue.hear(batch.message(i))
+			switch b, err := batch.message(i); {
+			case err == nil:
+				c.queue.hear(b)
+			case !errors.Is(err, errForeignMessage):
+				c.queue.fail(err)
 			}
 		}
 		received += n
@@ -186,9 +215,12 @@ func (c *closedSocket) receive() (received int) {
 	return received
 }
 
+// closedBatches has those that are not in use, for all namespaces. A message has about 400 bytes.
+var closedBatches = sync.Pool{New: func() any { return newNetlinkBatch(64, 1024) }}
+
 // countDrops counts the messages that the kernel had no room for since it was called last. The number wraps.
 func (c *closedSocket) countDrops() {
-	info, err := memInfoOf(c.fd)
+	info, err := memInfoOf(c.socket.fd)
 	if err != nil {
 		c.queue.fail(fmt.Errorf("counting sockets that the kernel could not tell of: %w", err))
 		return
@@ -200,7 +232,7 @@ func (c *closedSocket) countDrops() {
 func (c *closedSocket) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.fd >= 0 {
+	if !c.isOver {
 		c.receive()
 		c.countDrops()
 	}
@@ -209,15 +241,15 @@ func (c *closedSocket) take(to []*closedChunk) (chunks []*closedChunk, lost int,
 
 func (c *closedSocket) close() {
 	c.mu.Lock()
-	isOpen := c.fd >= 0
-	if isOpen {
+	wasOver := c.isOver
+	if !wasOver {
 		c.receive()
 		c.countDrops()
-		_ = unix.Close(c.fd)
-		c.fd = -1
+		_ = c.socket.close()
+		c.isOver = true
 	}
 	c.mu.Unlock()
-	if isOpen {
+	if !wasOver {
 		close(c.closing)
 		_ = c.waiter.Close()
 		<-c.ended
@@ -242,53 +274,4 @@ func memInfoOf(fd int) (info memInfo, err error) {
 		return info, unix.ENOPROTOOPT
 	}
 	return info, nil
-}
-
-// closedBatch is what messages are received into, many by one system call: see recvmmsg(2).
-type closedBatch struct {
-	headers [64]mmsghdr
-	buffers [64]unix.Iovec
-	from    [64]unix.RawSockaddrNetlink
-	bytes   [64][1024]byte // a message has about 400
-}
-
-// mmsghdr is struct mmsghdr (include/linux/socket.h).
-type mmsghdr struct {
-	header unix.Msghdr
-	length uint32
-}
-
-// closedBatches has those that are not in use, for all namespaces.
-var closedBatches = sync.Pool{New: func() any { return newClosedBatch() }}
-
-func newClosedBatch() *closedBatch {
-	b := new(closedBatch)
-	for i := range b.headers {
-		b.buffers[i].Base = &b.bytes[i][0]
-		b.buffers[i].SetLen(len(b.bytes[i]))
-		header := &b.headers[i].header
-		header.Name = (*byte)(unsafe.Pointer(&b.from[i]))
-		header.Iov = &b.buffers[i]
-		header.SetIovlen(1)
-	}
-	return b
-}
-
-func (b *closedBatch) receive(fd int) (n int, err error) {
-	for i := range b.headers {
-		b.headers[i].header.Namelen = uint32(unsafe.Sizeof(b.from[i]))
-	}
-	received, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.headers[0])),
-		uintptr(len(b.headers)), unix.MSG_DONTWAIT, 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(received), nil
-}
-
-// isOfKernel tells whether the kernel has sent the message: a process with CAP_NET_ADMIN could, too.
-func (b *closedBatch) isOfKernel(i int) bool { return b.from[i].Pid == 0 }
-
-func (b *closedBatch) message(i int) []byte {
-	return b.bytes[i][:min(int(b.headers[i].length), len(b.bytes[i]))]
 }

@@ -137,7 +137,7 @@ func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 func conversation(of *closedSocket, f func(fd int)) {
 	of.mu.Lock()
 	defer of.mu.Unlock()
-	f(of.fd)
+	f(of.socket.fd)
 }
 
 // awaitClosed waits until the kernel has told of so many sockets of a namespace that have not been handed out. It does so from a work
@@ -149,7 +149,7 @@ func awaitClosed(t *testing.T, of *Namespace, want int) {
 		told := 0
 		conversation(c, func(int) {
 			c.receive()
-			told = c.queue.waiting
+			told = c.queue.waiting()
 		})
 		return told >= want
 	}, 10*time.Second, time.Millisecond)
@@ -352,7 +352,7 @@ func TestClosedLost(t *testing.T) {
 			"by the kernel": func(_ *closedSocket, fd int) {
 				require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10))
 			},
-			"by the queue": func(c *closedSocket, _ int) { c.queue.most = 700 },
+			"by the queue": func(c *closedSocket, _ int) { c.queue.budget = newClosedBudget(1400) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				const connections = 1000
@@ -370,7 +370,7 @@ func TestClosedLost(t *testing.T) {
 						count := func() int {
 							c.receive()
 							c.countDrops()
-							return c.queue.waiting + c.queue.lost
+							return c.queue.waiting() + c.queue.lost
 						}
 						time.Sleep(50 * time.Millisecond)
 						for end := time.Now().Add(10 * time.Second); count() < 2*connections && time.Now().Before(end); {
@@ -528,11 +528,7 @@ func TestClosedOwners(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{Owners: OwnersProcfs})
 		known := &fakeConnects{begun: map[uint64]connectRecord{}}
-		s.connects = known
-		s.keepPast()
-		conversation(s.namespaces.self.closed.(*closedSocket), func(int) {
-			s.namespaces.self.closed.(*closedSocket).queue.connects = known
-		})
+		s.setConnects(known)
 		w := newTown4(t)
 		holder := testnet.Start(t, testnet.Process{Name: "holder", UID: 65534})
 		held := holder.Connect(w.at, 1)[0]
@@ -592,7 +588,6 @@ func TestClosedOwners(t *testing.T) {
 		}
 		require.NoError(t, s.Close())
 		require.True(t, known.closed)
-		s.finder, s.connects = noOwners{}, nil // it is closed again
 	})
 }
 
@@ -721,7 +716,7 @@ func TestClosedOfUnreadSelf(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		closedOf(t, s, 0, inode)
 		self := s.namespaces.self.closed.(*closedSocket)
-		conversation(self, func(int) { require.Zero(t, self.queue.waiting) })
+		conversation(self, func(int) { require.Zero(t, self.queue.waiting()) })
 	})
 }
 
@@ -834,8 +829,8 @@ func TestClosedFailsInNamespace(t *testing.T) {
 					Namespaces: []string{hut.pid()}, Closed: ClosedAuto, Owners: OwnersNone,
 					Warn: func(err error) { warned = append(warned, err.Error()) },
 				})
-				hear := s.namespaces.hear
-				s.namespaces.hear = func() (closedConn, error) { return nil, test.err }
+				subscribe := s.namespaces.subscribe
+				s.namespaces.subscribe = func(int) (closedConn, error) { return nil, test.err }
 				_, _ = scan(s, inode)
 				before := ownDescriptors(t)
 				for range 2 {
@@ -844,7 +839,7 @@ func TestClosedFailsInNamespace(t *testing.T) {
 					require.Equal(t, test.fails, len(errs) == 1)
 					require.False(t, s.HearsClosed(s.Namespaces()[0]))
 				}
-				s.namespaces.hear = hear
+				s.namespaces.subscribe = subscribe
 				mustScan(t, s, inode)
 				require.Equal(t, test.fails, s.HearsClosed(s.Namespaces()[0]))
 				if test.fails {
@@ -947,32 +942,10 @@ func TestClosedSocketsFunction(t *testing.T) {
 // newSubscription returns one that nothing is told to, so that the test can.
 func newSubscription(t testing.TB) *closedSocket {
 	t.Helper()
-	conn, err := openClosedConn(nil)
+	conn, err := openClosedConn(&connects{}, newClosedBudget(maxClosed), closedRoom)
 	require.NoError(t, err)
 	t.Cleanup(conn.close)
 	return conn.(*closedSocket)
-}
-
-// A process that may send to the subscription does not pass for the kernel.
-func TestClosedHearsTheKernelOnly(t *testing.T) {
-	testnet.Isolate(t, func() {
-		c := newSubscription(t)
-		port := 0
-		conversation(c, func(fd int) {
-			name, err := unix.Getsockname(fd)
-			require.NoError(t, err)
-			port = int(name.(*unix.SockaddrNetlink).Pid)
-		})
-		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-		require.NoError(t, err)
-		defer unix.Close(fd)
-		require.NoError(t, unix.Sendto(fd, closedMessage(1), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: uint32(port)}))
-		time.Sleep(10 * time.Millisecond)
-		chunks, lost, err := c.take(nil)
-		require.NoError(t, err)
-		require.Zero(t, lost)
-		require.Empty(t, chunks)
-	})
 }
 
 // BenchmarkClosedReader tells what the reader takes of a core while a process closes connections, for as many milliseconds as it is

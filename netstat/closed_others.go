@@ -8,6 +8,8 @@ import (
 	"runtime"
 )
 
-func openClosedConn(connectRecorder) (closedConn, error) {
+const closedRoom = 0
+
+func openClosedConn(connectRecorder, *closedBudget, int) (closedConn, error) {
 	return nil, fmt.Errorf("sockets that are destroyed on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // closedConn hears of the TCP sockets that the kernel destroys in a network namespace; an interface for tests to replace.
@@ -13,6 +14,8 @@ type closedConn interface {
 	take(to []*closedChunk) (chunks []*closedChunk, lost int, err error)
 	// ready has something to receive when there is something to take.
 	ready() <-chan struct{}
+	// setRoom sets how many bytes of closedRoom the kernel may fill.
+	setRoom(bytes int)
 	// close ends it. What was heard of until then can still be taken.
 	close()
 }
@@ -53,21 +56,55 @@ func (r *closedRecord) get(s *Socket) {
 	s.Interface, s.Cookie, s.TCP, s.Fields = r.device, r.cookie, r.tcp, r.fields
 }
 
-// closedChunk holds some of the records that wait, about 64 KiB.
+// closedChunk holds some of the records that wait, about 8 KiB: a namespace in which little is closed takes no more.
 type closedChunk struct {
-	records [512]closedRecord
+	records [closedChunkLen]closedRecord
 	used    int
 	next    int             // the record to hand out
 	begun   []connectRecord // those of the records, each of them once if they follow each other
+	budget  *closedBudget   // that it is part of
 }
+
+const closedChunkLen = 64
 
 // closedChunks has those that are not in use. A load that has gone gives them to the garbage collector.
 var closedChunks = sync.Pool{New: func() any { return new(closedChunk) }}
 
-func newClosedChunk() *closedChunk {
+// maxClosed bounds the closed sockets that wait to be handed out by a scanner: 128 MiB, and less than half as much for who began
+// the connections.
+const maxClosed = 1 << 20
+
+// closedBudget is what all namespaces of a scanner may take together. It can be used by several goroutines.
+type closedBudget struct{ left atomic.Int64 } // chunks
+
+func newClosedBudget(sockets int) *closedBudget {
+	b := &closedBudget{}
+	b.left.Store(int64(sockets / closedChunkLen))
+	return b
+}
+
+// chunk returns an empty chunk for a namespace that has so many; nil if there is no room. A namespace may have as much as it leaves
+// for all others, so that one in which sockets are closed to do harm cannot take it all.
+func (b *closedBudget) chunk(has int) *closedChunk {
+	for {
+		left := b.left.Load()
+		if left <= int64(has) {
+			return nil
+		}
+		if b.left.CompareAndSwap(left, left-1) {
+			break
+		}
+	}
 	chunk := closedChunks.Get().(*closedChunk) //nolint:forcetypeassert // it has nothing else
-	chunk.used, chunk.next, chunk.begun = 0, 0, chunk.begun[:0]
+	chunk.used, chunk.next, chunk.begun, chunk.budget = 0, 0, chunk.begun[:0], b
 	return chunk
+}
+
+// free gives the chunk back.
+func (c *closedChunk) free() {
+	c.budget.left.Add(1)
+	c.budget = nil
+	closedChunks.Put(c)
 }
 
 // setBegun notes who began the connection. Those that one process began mostly end one after the other.
@@ -92,21 +129,20 @@ func (c *closedChunk) by(r *closedRecord) *connectRecord {
 	return &c.begun[r.begun-1]
 }
 
-// mostClosed bounds the memory for closed sockets that wait in a namespace to be handed out: 128 MiB.
-const mostClosed = 1 << 20
-
 // closedQueue keeps the closed sockets of a namespace until they are taken. It is for one goroutine at a time.
 type closedQueue struct {
 	connects connectRecorder // nil: nobody knows who began connections
-	most     int
+	budget   *closedBudget
 	chunks   []*closedChunk // the last is filled
 	unpaired []*closedChunk // the same, of sockets that never had a peer
-	waiting  int
 	lost     int
 	broken   int   // messages that could not be decoded
 	failed   error // the first that went wrong
 	socket   Socket
 }
+
+// nobody has asked for what the kernel sends to a multicast group.
+var nobody = exchange{}
 
 // hear takes what the kernel sent at once.
 func (q *closedQueue) hear(b []byte) {
@@ -117,7 +153,7 @@ func (q *closedQueue) hear(b []byte) {
 			return
 		}
 		b = rest
-		if m.kind == sockDiagByFamily {
+		if m.kind == sockDiagByFamily && m.answers(nobody) {
 			q.add(m.payload)
 		}
 	}
@@ -149,11 +185,11 @@ func (q *closedQueue) add(payload []byte) {
 		}
 		chunks = &q.unpaired
 	}
-	if q.waiting == q.most {
+	chunk := q.roomIn(chunks)
+	if chunk == nil {
 		q.lost++
 		return
 	}
-	chunk := lastOf(chunks)
 	record := &chunk.records[chunk.used]
 	record.set(&q.socket)
 	record.begun = 0
@@ -164,17 +200,28 @@ func (q *closedQueue) add(payload []byte) {
 		}
 	}
 	chunk.used++
-	q.waiting++
 }
 
-// lastOf returns the chunk that has room.
-func lastOf(chunks *[]*closedChunk) *closedChunk {
-	if n := len(*chunks); n > 0 && (*chunks)[n-1].used < len((*chunks)[n-1].records) {
+// roomIn returns the chunk that has room, or nil.
+func (q *closedQueue) roomIn(chunks *[]*closedChunk) *closedChunk {
+	if n := len(*chunks); n > 0 && (*chunks)[n-1].used < closedChunkLen {
 		return (*chunks)[n-1]
 	}
-	chunk := newClosedChunk()
-	*chunks = append(*chunks, chunk)
+	chunk := q.budget.chunk(len(q.chunks) + len(q.unpaired))
+	if chunk != nil {
+		*chunks = append(*chunks, chunk)
+	}
 	return chunk
+}
+
+// waiting is the number of sockets to be taken.
+func (q *closedQueue) waiting() (n int) {
+	for _, chunks := range [][]*closedChunk{q.chunks, q.unpaired} {
+		for _, chunk := range chunks {
+			n += chunk.used
+		}
+	}
+	return n
 }
 
 func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
@@ -184,12 +231,12 @@ func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, 
 	if q.broken > 1 {
 		err = fmt.Errorf("%w (and %d more)", err, q.broken-1)
 	}
-	const roomy = 64 // chunks
+	const roomy = 512 // chunks
 	clear(q.chunks)
 	if q.chunks = q.chunks[:0]; cap(q.chunks) > roomy {
 		q.chunks = nil
 	}
-	q.waiting, q.lost, q.broken, q.failed = 0, 0, 0, nil
+	q.lost, q.broken, q.failed = 0, 0, nil
 	return to, lost, err
 }
 
@@ -208,7 +255,7 @@ func (t *takenClosed) next(s *Socket) (by *connectRecord, ok bool) {
 		}
 		t.chunks[0] = nil
 		t.chunks = t.chunks[1:]
-		closedChunks.Put(chunk)
+		chunk.free()
 	}
 	t.chunks = nil
 	return nil, false
@@ -217,7 +264,7 @@ func (t *takenClosed) next(s *Socket) (by *connectRecord, ok bool) {
 // drop leaves all out.
 func (t *takenClosed) drop() {
 	for _, chunk := range t.chunks {
-		closedChunks.Put(chunk)
+		chunk.free()
 	}
 	t.chunks = nil
 }

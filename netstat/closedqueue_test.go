@@ -16,7 +16,14 @@ func closedMessage(cookie uint64) []byte {
 		family: afInet, state: TCPClose, local: "127.0.0.1:5000", remote: "127.0.0.2:6000", device: 3, cookie: cookie,
 		recv: 7, send: 8, attributes: append(attribute(10, []byte{6}), attribute(inetDiagInfo, info)...),
 	}
-	return answer(sockDiagByFamily, 0, 0, m.bytes())
+	return event(m.bytes())
+}
+
+// event is a message that nobody has asked for.
+func event(payload []byte) []byte {
+	b := answer(sockDiagByFamily, 0, 0, payload)
+	binary.NativeEndian.PutUint32(b[12:], 0)
+	return b
 }
 
 func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err error) {
@@ -26,7 +33,7 @@ func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err e
 	var s Socket
 	for {
 		if _, ok := taken.next(&s); !ok {
-			require.Zero(t, q.waiting)
+			require.Zero(t, q.waiting())
 			return sockets, lost, err
 		}
 		sockets = append(sockets, s)
@@ -34,15 +41,16 @@ func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err e
 }
 
 func TestClosedQueue(t *testing.T) {
-	q := closedQueue{most: 1500}
+	q := closedQueue{budget: newClosedBudget(3000)}
 	for i := range uint64(2000) {
 		q.hear(closedMessage(i))
 	}
 	q.hear(answer(nlmsgDone, 0, 0, nil))
 	sockets, lost, err := takeClosed(t, &q)
 	require.NoError(t, err)
-	require.Equal(t, 500, lost)
-	require.Len(t, sockets, 1500)
+	const room = 3000 / closedChunkLen / 2 * closedChunkLen // as much as it leaves for others
+	require.Equal(t, 2000-room, lost)
+	require.Len(t, sockets, room)
 	for i, s := range sockets {
 		require.Equal(t, Socket{
 			Transport: TransportTCP, Family: FamilyIPv4, State: TCPClose, Closed: true, Interface: 3, Cookie: uint64(i),
@@ -58,13 +66,12 @@ func TestClosedQueue(t *testing.T) {
 
 // What cannot be decoded is one error, however much it is.
 func TestClosedQueueCutOff(t *testing.T) {
-	var q closedQueue
-	q.most = mostClosed
+	q := closedQueue{budget: newClosedBudget(maxClosed)}
 	whole := closedMessage(1)
 	for n := 1; n < len(whole); n++ {
 		q.hear(whole[:n])
 	}
-	q.hear(answer(sockDiagByFamily, 0, 0, whole[nlmsgHeaderLen:nlmsgHeaderLen+50]))
+	q.hear(event(whole[nlmsgHeaderLen : nlmsgHeaderLen+50]))
 	q.hear(whole)
 	sockets, lost, err := takeClosed(t, &q)
 	require.EqualError(t, err, "message is cut off (and 347 more)")
@@ -78,18 +85,14 @@ func TestClosedQueueCutOff(t *testing.T) {
 // To hear of a socket makes no garbage.
 func TestClosedQueueAllocs(t *testing.T) {
 	known := everyConnect{pid: 7, port: 9}
-	q := closedQueue{most: mostClosed, connects: known}
+	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
 	message := closedMessage(1)
 	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
-	for range 600 { // what is kept
-		q.hear(message)
-	}
-	q.chunks[0].used, q.chunks[1].used = 0, 0
-	q.chunks = q.chunks[:1]
-	require.Zero(t, testing.AllocsPerRun(500, func() { q.hear(message) }))
+	q.hear(message) // the first chunk
+	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() { q.hear(message) }))
 	var s Socket
 	taken.chunks, _, _ = q.take(taken.chunks)
-	require.Zero(t, testing.AllocsPerRun(400, func() {
+	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() {
 		by, ok := taken.next(&s)
 		if !ok || by.pid != 7 {
 			t.Fatal("nothing")
@@ -104,7 +107,7 @@ func (everyConnect) close()                              {}
 
 // Processes that begin connections in turn are not mixed up.
 func TestClosedQueueBegun(t *testing.T) {
-	q := closedQueue{most: mostClosed}
+	q := closedQueue{budget: newClosedBudget(maxClosed)}
 	for i := range 1000 {
 		q.connects = everyConnect{pid: uint32(1 + i%20)}
 		q.hear(closedMessage(uint64(i)))
@@ -128,7 +131,7 @@ func FuzzClosedQueue(f *testing.F) {
 	f.Add(append(closedMessage(1), closedMessage(2)...))
 	f.Add(closedMessage(1)[:100])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q := closedQueue{most: 10}
+		q := closedQueue{budget: newClosedBudget(4 * closedChunkLen)}
 		q.hear(b)
 		broken := q.broken
 		sockets, lost, err := takeClosed(t, &q)
@@ -145,7 +148,7 @@ func FuzzClosedQueue(f *testing.F) {
 }
 
 func BenchmarkClosedQueue(b *testing.B) {
-	q := closedQueue{most: mostClosed}
+	q := closedQueue{budget: newClosedBudget(maxClosed)}
 	message := closedMessage(1)
 	var taken takenClosed
 	var s Socket

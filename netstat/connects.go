@@ -25,8 +25,3 @@ func untilNUL(comm []byte) []byte {
 	name, _, _ := bytes.Cut(comm, []byte{0})
 	return name
 }
-
-// processKeeper is an ownerFinder that keeps processes from scan to scan.
-type processKeeper interface{ kept() *processCache }
-
-var _ processKeeper = (*fdWalk)(nil)

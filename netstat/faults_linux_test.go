@@ -154,19 +154,25 @@ func (f endingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStat
 	return f.ownerFinder.refresh(ctx, table)
 }
 
-// A scan whose context has ended opens nothing: its scanner may be closed.
+// A scan after Close is an error, and opens nothing.
 func TestScanAfterClose(t *testing.T) {
-	s, err := NewScanner(ScannerConfig{})
-	require.NoError(t, err)
-	mustScan(t, s, inode)
-	require.NoError(t, s.Close())
-	before := openDescriptors(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, err := range s.Sockets(ctx) {
-		require.Equal(t, context.Canceled, err)
+	for _, config := range []ScannerConfig{
+		{}, {Closed: ClosedOn, Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, Owners: OwnersProcfs}, {Owners: OwnersNone},
+	} {
+		s, err := NewScanner(config)
+		require.NoError(t, err)
+		mustScan(t, s, inode)
+		require.NoError(t, s.Close())
+		before := openDescriptors(t)
+		for range 2 {
+			sockets, errs := scan(s, inode)
+			require.Empty(t, sockets)
+			require.Len(t, errs, 1)
+			require.ErrorIs(t, errs[0], os.ErrClosed)
+			require.NoError(t, s.Close(), "closing again is nothing")
+		}
+		require.Equal(t, before, openDescriptors(t))
 	}
-	require.Equal(t, before, openDescriptors(t))
 }
 
 // Rows that are cut off, wherever: those before are handed out as they are, and there is at most one error.
@@ -285,7 +291,7 @@ func TestHundredThousandDescriptors(t *testing.T) {
 		}
 		require.NoError(t, os.Symlink(target, filepath.Join(fds, strconv.Itoa(fd))))
 	}
-	walk := newFDWalk(root, nil)
+	walk := newFDWalk(newProcessCache(root, nil))
 	defer walk.close()
 	for range 2 {
 		var table ownerTable

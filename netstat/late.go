@@ -52,9 +52,8 @@ func (s *Scanner) handOutLate(ctx context.Context, yield func(*Socket, error) bo
 	}
 	unowned := 0
 	for i := range s.late.held {
-		owners := s.socket.owners[:0]
 		s.socket = s.late.held[i]
-		s.socket.owners = owners
+		s.socket.number = s.current.next()
 		if len(s.socket.Owners()) == 0 {
 			unowned++
 		}
@@ -73,14 +72,10 @@ func (s *Scanner) handOutLate(ctx context.Context, yield func(*Socket, error) bo
 // setOwnerByConnect has a connection of which no process is known be of the one that began it, if that is known: it was opened since
 // the processes were looked at.
 func (s *Scanner) setOwnerByConnect() {
-	if s.connects == nil || s.socket.Transport != TransportTCP || !s.socket.Has(FieldCookie) || len(s.socket.Owners()) > 0 {
+	if s.socket.Transport != TransportTCP || !s.socket.Has(FieldCookie) || len(s.socket.Owners()) > 0 {
 		return
 	}
-	by, known := s.connects.look(s.socket.Cookie)
-	if !known {
-		return
-	}
-	if keeper, ok := s.finder.(processKeeper); ok {
-		s.socket.owners = append(s.socket.owners, keeper.kept().ofConnect(&by))
+	if by, known := s.connects.look(s.socket.Cookie); known {
+		s.current.owners = append(s.current.owners, s.processes.ofConnect(&by))
 	}
 }

@@ -10,22 +10,27 @@ import (
 	"strconv"
 )
 
-// namespaces finds the network namespaces that are to be read, and keeps them from scan to scan.
+// namespaces finds the network namespaces that are to be read, and keeps them from scan to scan. A scan first finds those that there
+// are, by stat(2) alone, and lets go of those that have ended; then it enters those that are new. So descriptors that have run out
+// come back.
 type namespaces struct {
-	root     string // the proc file system
-	wanted   []string
-	self     *Namespace
-	known    []*Namespace
-	ended    []*Namespace          // that are forgotten, but for their closed sockets: the kernel can still tell of them
-	byInode  map[uint64]*Namespace // those that are known, and self
-	byTable  map[uint64]*Namespace
-	scan     uint64
-	dir      procDir
-	pids     []int
-	withDiag bool // they are to be read by netlink
-	coming   func([]byte)
-	hear     func() (closedConn, error) // nil: closed sockets are not wanted
-	warn     func(what string, err error)
+	root      string // the proc file system
+	wanted    []string
+	self      *Namespace
+	known     []*Namespace
+	ended     []*Namespace          // that are forgotten, but for their closed sockets: the kernel can still tell of them
+	byInode   map[uint64]*Namespace // those that are known, and self
+	byTable   map[uint64]*Namespace
+	scan      uint64
+	dir       procDir
+	pids      []int
+	withDiag  bool // they are to be read by netlink
+	openDiag  func() (diagConn, error)
+	subscribe func(room int) (closedConn, error) // nil: closed sockets are not wanted
+	room      int                                // of each subscription, see closedRoom
+	fallbacks *fallbacks
+
+	processesUnknown, namesUnknown bool // this scan could not list all of them
 }
 
 // static tells whether nothing but the reader's own is wanted.
@@ -48,37 +53,31 @@ func (all *namespaces) identifySelf() {
 	all.index(all.self)
 }
 
-// source is where sockets come from: netlink, if those of any namespace do.
-func (all *namespaces) source() Source {
-	isDiag := func(n *Namespace) bool { return n.Source == SourceNetlink }
-	if len(all.known) > 0 && !slices.ContainsFunc(all.known, isDiag) {
-		return SourceProcfs
-	}
-	return all.self.Source
-}
-
 func (all *namespaces) close() {
 	for _, n := range slices.Concat(all.known, all.ended) {
 		n.close()
 	}
-	all.self.close()
+	if all.self != nil {
+		all.self.close()
+	}
 	all.dir.close()
 }
 
-// refresh looks for the namespaces that there are now, and forgets those that have ended. What cannot be found is said once;
-// an error is a host that has run out of something: then nothing is forgotten, as not all was looked for.
-func (all *namespaces) refresh() error {
+// find finds the namespaces that there are now, and forgets those that have ended. What is not there or may not be read is reported
+// once; an error is a host that has run out of something.
+func (all *namespaces) find() error {
 	if all.static() {
 		return nil
 	}
 	for _, n := range all.ended {
-		n.close() // before one that is found again is heard of anew, or it would be twice
+		n.close() // before one that is found again is subscribed to anew, or its sockets would be told of twice
 	}
 	all.scan++
+	all.processesUnknown, all.namesUnknown = false, false
 	var failed firstError
 	for _, wanted := range all.wanted {
-		if err := all.find(wanted); isAbsent(err) {
-			all.warn("namespace "+wanted, fmt.Errorf("network namespace %q is not read: %w", wanted, err))
+		if err := all.findWanted(wanted); isAbsent(err) {
+			all.fallbacks.say("namespace "+wanted, fmt.Errorf("network namespace %q is not read: %w", wanted, err))
 		} else if err != nil {
 			failed.add(fmt.Errorf("network namespace %q: %w", wanted, err))
 		}
@@ -86,30 +85,148 @@ func (all *namespaces) refresh() error {
 	if err := all.labelNames(); err != nil {
 		failed.add(err)
 	}
-	for _, n := range slices.Clone(all.known) {
-		switch {
-		case n.found != all.scan:
-			if failed.err == nil {
-				all.forget(n)
-			}
-			continue
-		case n.failed && n.tried != all.scan:
-			if err := all.enter(n, n.file()); err != nil && !vanished(err) {
-				failed.add(fmt.Errorf("network namespace %s: %w", n, err))
-			}
-		}
-		n.hold()
-		if n.refused != nil {
-			all.warn("netlink in namespaces", fmt.Errorf("reading other network namespaces from procfs, which tells less and "+
-				"costs more: netlink there takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: "+
-				"network namespace %s: %w", n, n.refused))
-		}
+	if all.forgetEnded() && all.namesUnknown && slices.Contains(all.wanted, NamespaceAll) {
+		_ = all.addNames() // there may be a descriptor for it now; what is wrong has been reported
 	}
 	return failed.get()
 }
 
-// find adds what an element of ScannerConfig.Namespaces stands for.
-func (all *namespaces) find(wanted string) error {
+// forgetEnded forgets the namespaces that were not found, and tells whether there are any.
+func (all *namespaces) forgetEnded() (ended bool) {
+	for _, n := range slices.Clone(all.known) {
+		switch {
+		case n.found == all.scan:
+		case all.processesUnknown, all.namesUnknown && n.hasPath():
+			n.found = all.scan
+		default:
+			all.forget(n)
+			ended = true
+		}
+	}
+	return ended
+}
+
+// enterFound enters the namespaces that were found and are not open yet.
+func (all *namespaces) enterFound() error {
+	if all.static() {
+		return nil
+	}
+	var toEnter []*Namespace
+	for _, n := range all.known {
+		if all.isToEnter(n) {
+			toEnter = append(toEnter, n)
+		}
+	}
+	all.shareRoom(len(toEnter))
+	var failed firstError
+	for _, n := range toEnter {
+		switch err := all.enterNew(n); {
+		case err == nil:
+		case !isAbsent(err):
+			failed.add(fmt.Errorf("network namespace %s: %w", n, err))
+		case slices.Contains(all.wanted, NamespaceAll):
+			all.sayDenied(err)
+		default:
+			all.fallbacks.say("namespace "+n.Name, fmt.Errorf("network namespace %q is not read: %w", n.Name, err))
+		}
+	}
+	all.shareRoom(0)
+	all.noteRefused()
+	return failed.get()
+}
+
+// noteRefused reports what was refused in namespaces that were entered, and keeps those that cannot be entered.
+func (all *namespaces) noteRefused() {
+	var entering, closed bool
+	for _, n := range all.known {
+		n.hold()
+		entering, closed = entering || n.refused != nil, closed || n.refusedClosed != nil
+		if n.refused != nil && n.tried == all.scan {
+			all.fallbacks.refuse(fallbackEntering, fmt.Errorf("reading other network namespaces from procfs, which tells less and "+
+				"costs more: netlink there takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: "+
+				"network namespace %s: %w", n, n.refused))
+		}
+		if n.refusedClosed != nil && n.tried == all.scan {
+			all.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: network namespace %s: %w", n, n.refusedClosed))
+		}
+	}
+	if !entering && all.fallbacks.isDue(fallbackEntering) {
+		all.fallbacks.restore(fallbackEntering)
+	}
+	if !closed && all.fallbacks.isDue(fallbackClosed) && all.self.closed != nil {
+		all.fallbacks.restore(fallbackClosed)
+	}
+}
+
+// isToEnter tells whether it is time to enter the namespace: when it is new, when that has failed for now, when there is another
+// way in, and when it is time to ask again for what was refused.
+func (all *namespaces) isToEnter(n *Namespace) bool {
+	switch {
+	case n == all.self || n.tried == all.scan:
+		return false
+	case n.tried == 0, n.failed, n.door != "":
+		return true
+	case n.refused != nil && all.fallbacks.isDue(fallbackEntering), n.refusedClosed != nil && all.fallbacks.isDue(fallbackClosed):
+		return true
+	default:
+		return n.procDir == "" && n.diag == nil && !n.entered // entering is the only way to read it
+	}
+}
+
+// enterNew enters a namespace by what it was found by. What was found may have gone since. An error that is fs.ErrPermission says
+// that the namespace cannot be read at all.
+func (all *namespaces) enterNew(n *Namespace) error {
+	isNew := n.tried == 0
+	err := all.enter(n, n.file())
+	if vanished(err) && isNew {
+		if !all.findProcessIn(n) {
+			all.forget(n)
+			return nil
+		}
+		err = all.enter(n, n.file())
+	}
+	if vanished(err) {
+		if isNew {
+			all.forget(n)
+		}
+		return nil // the next scan finds out what has become of it
+	}
+	if named := n; err == nil && n.table != 0 {
+		if known := all.byTable[n.table]; known != nil && known != n { // it was known by its processes, but not by its number
+			known.adopt(named)
+			all.known = slices.DeleteFunc(all.known, func(other *Namespace) bool { return other == named })
+			n = known
+		}
+		all.index(n)
+	}
+	if err == nil && !n.entered && n.procDir == "" && n.diag == nil && !all.findProcessIn(n) {
+		all.forget(n)
+		return fmt.Errorf("%s: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: %w",
+			n.path, fs.ErrPermission)
+	}
+	return err
+}
+
+// shareRoom has the subscriptions share closedRoom, with so many that are to come.
+func (all *namespaces) shareRoom(toCome int) {
+	var subscriptions []closedConn
+	for _, n := range append(slices.Concat(all.known, all.ended), all.self) {
+		if n.closed != nil && !slices.Contains(subscriptions, n.closed) {
+			subscriptions = append(subscriptions, n.closed)
+		}
+	}
+	room := closedRoom / max(len(subscriptions)+toCome, 1)
+	if room == all.room {
+		return
+	}
+	all.room = room
+	for _, closed := range subscriptions {
+		closed.setRoom(room)
+	}
+}
+
+// findWanted finds what an element of ScannerConfig.Namespaces stands for.
+func (all *namespaces) findWanted(wanted string) error {
 	switch pid, err := strconv.ParseUint(wanted, 10, 31); {
 	case wanted == NamespaceSelf:
 		all.see(all.self)
@@ -201,29 +318,24 @@ func (all *namespaces) forget(n *Namespace) {
 // addProcess adds the namespace of a process. The first process that is found stands for it.
 func (all *namespaces) addProcess(pid int) error {
 	if err := all.dir.open(all.root); err != nil {
+		all.processesUnknown = true
 		return err
 	}
 	n, inode, err := all.ofProcess(pid)
 	if err != nil {
+		all.processesUnknown = all.processesUnknown || !isAbsent(err)
 		return err
 	}
-	isNew := n.found == 0 && n != all.self
-	isSeen := n.Inode == 0 && inode != 0 // for the first time: the processes before do not let it be seen
+	isSeen := n.tried != 0 && n.Inode == 0 && inode != 0 // for the first time: the processes before do not let it be seen
 	n.Inode = max(n.Inode, inode)
-	if isNew || isSeen {
-		before := *n
-		n.setProcess(pid)
-		if err = all.enter(n, n.file()); isNew && vanished(err) {
-			return err
-		}
-		n.PID, n.procDir = before.PID, before.procDir
-		all.index(n)
-	}
 	all.see(n)
 	if n.procDir == "" {
 		n.setProcess(pid)
 	}
-	return err
+	if isSeen {
+		n.door = n.fileOf(pid)
+	}
+	return nil
 }
 
 // ofProcess returns the namespace of a process, which is new if it was not known, and its number. A process whose ns/net may
@@ -268,36 +380,57 @@ func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error
 // addAll adds those of all processes, and those that have a name.
 func (all *namespaces) addAll() error {
 	all.see(all.self)
-	if err := all.dir.open(all.root); err != nil {
-		return err
+	var failed firstError
+	for _, err := range []error{all.addProcesses(), all.addNames()} {
+		if err != nil {
+			failed.add(err)
+		}
 	}
-	var err error
-	if all.pids, err = all.dir.appendPIDs(all.pids[:0]); err != nil {
+	return failed.get()
+}
+
+func (all *namespaces) addProcesses() error {
+	err := all.dir.open(all.root)
+	if err == nil {
+		all.pids, err = all.dir.appendPIDs(all.pids[:0])
+	}
+	if err != nil {
+		all.processesUnknown = true
 		return err
 	}
 	var failed firstError
-	var denied error
-	sort := func(err error) {
-		switch {
-		case err == nil, vanished(err):
-		case !errors.Is(err, fs.ErrPermission):
-			failed.add(err)
-		case denied == nil:
-			denied = err
-		}
-	}
 	for _, pid := range all.pids {
-		sort(all.addProcess(pid))
-	}
-	names, err := all.names()
-	sort(err)
-	for _, name := range names {
-		sort(all.addName(name))
-	}
-	if denied != nil {
-		all.warn("all namespaces", fmt.Errorf("some network namespaces are not read, or not known by their names: %w", denied))
+		failed.addHard(all.addProcess(pid), all.sayDenied)
 	}
 	return failed.get()
+}
+
+func (all *namespaces) addNames() error {
+	names, err := all.names()
+	all.namesUnknown = err != nil && !isAbsent(err)
+	var failed firstError
+	failed.addHard(err, all.sayDenied)
+	for _, name := range names {
+		failed.addHard(all.addName(name), all.sayDenied)
+	}
+	return failed.get()
+}
+
+// addHard adds an error that says that the host has run out of something. What may not be read is left to denied.
+func (f *firstError) addHard(err error, denied func(error)) {
+	switch {
+	case err == nil, vanished(err):
+	case errors.Is(err, fs.ErrPermission):
+		denied(err)
+	default:
+		f.add(err)
+	}
+}
+
+func (all *namespaces) sayDenied(err error) {
+	if errors.Is(err, fs.ErrPermission) {
+		all.fallbacks.say("all namespaces", fmt.Errorf("some network namespaces are not read, or not known by their names: %w", err))
+	}
 }
 
 // addName adds the namespace that has a name.
@@ -309,34 +442,14 @@ func (all *namespaces) addName(name string) error {
 	}
 	n := all.byInode[inode]
 	if n == nil {
-		n = &Namespace{Inode: inode, Name: name, root: all.root}
-		if err = all.enter(n, path); vanished(err) {
-			return err
-		}
-		if known := all.byTable[n.table]; n.table != 0 && known != nil {
-			known.adopt(n)
-			n = known
-			all.index(n)
-		}
+		n = &Namespace{Inode: inode, root: all.root}
 	}
 	all.see(n)
 	if n.Name == "" {
 		n.Name = name
 	}
 	n.path = path
-	if n == all.self || n.procDir != "" || n.diag != nil {
-		return err
-	}
-	// It takes entering it, or a process.
-	if !n.entered && n.tried != all.scan {
-		err = all.enter(n, path)
-	}
-	if err == nil && !n.entered && !all.findProcessIn(n) {
-		all.forget(n)
-		return fmt.Errorf("%s: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: %w",
-			path, fs.ErrPermission)
-	}
-	return err
+	return nil
 }
 
 // labelNames gives those that were found by other means the names that they have.
@@ -345,6 +458,7 @@ func (all *namespaces) labelNames() error {
 		return nil
 	}
 	names, err := all.names()
+	all.namesUnknown = err != nil && !isAbsent(err)
 	for _, name := range names {
 		path := filepath.Join(all.namesDir(), name)
 		inode, err := namespaceFile(path)
@@ -400,7 +514,10 @@ func (all *namespaces) namesDir() string {
 // enter has a thread enter the namespace by the file, and open netlink sockets there if that is what it is to be read by.
 // Where that is not permitted, the tables in the proc file system are read.
 func (all *namespaces) enter(n *Namespace, file string) error {
-	n.Source, n.failed, n.refused, n.tried = SourceProcfs, false, nil, all.scan
+	n.Source, n.failed, n.refused, n.tried, n.door = SourceProcfs, false, nil, all.scan, ""
+	if n.diag != nil {
+		n.Source = SourceNetlink
+	}
 	if !all.withDiag && n.procDir != "" {
 		return nil // there is no use for it
 	}
@@ -416,8 +533,7 @@ func (all *namespaces) enter(n *Namespace, file string) error {
 	case err == nil:
 		n.table, n.entered = table, true
 		if opened.diag != nil {
-			n.diag, n.closed, n.refusedClosed, n.Source = opened.diag, opened.closed, opened.refusedClosed, SourceNetlink
-			n.letGo()
+			n.take(&opened)
 		}
 		return nil
 	case n.procDir != "" && !n.hasProcess(): // which is refused too
@@ -438,12 +554,12 @@ func (all *namespaces) enter(n *Namespace, file string) error {
 // them is read.
 func (all *namespaces) openSockets(n *Namespace) (err error) {
 	if all.withDiag {
-		n.diag, err = openDiagSocket(all.coming)
+		n.diag, err = all.openDiag()
 	}
-	if err != nil || n.diag == nil || all.hear == nil {
+	if err != nil || n.diag == nil || all.subscribe == nil {
 		return err
 	}
-	closed, err := all.hear()
+	closed, err := all.subscribe(all.room)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		n.refusedClosed = err

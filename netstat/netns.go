@@ -41,7 +41,8 @@ type Namespace struct {
 	held    *os.File    // keeps it, and so its numbers, from scan to scan; nil: diag does
 
 	found   uint64 // the scan that found it last; 0: it is forgotten
-	tried   uint64 // the scan that tried to enter it last
+	tried   uint64 // the scan that tried to enter it last; 0: none has
+	door    string // a file to enter it by that the last scan that tried did not know; empty: none
 	failed  bool   // it could not be entered, but perhaps another time
 	refused error  // why it may not be read by netlink
 	unowned int    // late sockets of which no owner was found: see lateSockets
@@ -153,20 +154,51 @@ func (n *Namespace) setProcess(pid int) {
 
 // file is what a thread may be able to enter the namespace by.
 func (n *Namespace) file() string {
-	if n.path != "" || n.procDir == "" {
+	switch {
+	case n.door != "":
+		return n.door
+	case n.path != "" || n.procDir == "":
 		return n.path
+	default:
+		return n.fileOf(n.PID)
 	}
-	return filepath.Join(n.procDir, "ns", "net")
+}
+
+func (n *Namespace) fileOf(pid int) string {
+	return filepath.Join(n.root, strconv.Itoa(pid), "ns", "net")
+}
+
+// hasPath tells whether the namespace still has its name.
+func (n *Namespace) hasPath() bool {
+	if n.path == "" {
+		return false
+	}
+	inode, err := namespaceFile(n.path)
+	return err == nil && inode == n.Inode
 }
 
 // adopt takes over what was found out about the same namespace under its name.
 func (n *Namespace) adopt(named *Namespace) {
-	n.Inode, n.entered, n.tried, n.failed, n.refused = named.Inode, named.entered, named.tried, named.failed, named.refused
+	n.Inode, n.Name, n.path = named.Inode, named.Name, named.path
+	n.entered, n.tried, n.failed, n.refused = named.entered, named.tried, named.failed, named.refused
 	if n.diag != nil || named.diag == nil {
 		named.close()
 		return
 	}
-	n.diag, n.closed, n.refusedClosed, n.Source = named.diag, named.closed, named.refusedClosed, named.Source
+	n.take(named)
+}
+
+// take takes over the netlink sockets that were opened in the namespace, in place of those that it has.
+func (n *Namespace) take(opened *Namespace) {
+	if n.diag != nil {
+		_ = n.diag.Close()
+	}
+	n.diag, n.Source = opened.diag, SourceNetlink
+	if n.closed == nil {
+		n.closed, n.refusedClosed = opened.closed, opened.refusedClosed
+	} else if opened.closed != nil {
+		opened.closed.close()
+	}
 	n.letGo()
 }
 

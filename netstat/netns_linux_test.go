@@ -61,7 +61,7 @@ func TestScannerNetNS(t *testing.T) {
 			socket, _ := openSocket(t)
 			require.NoError(t, unix.Bind(int(socket.Fd()), &unix.SockaddrInet4{}))
 			transports := []Transport{TransportUDP, TransportICMP}
-			netlink = newScanner(t, ScannerConfig{Source: SourceNetlink, Transports: transports})
+			netlink = newScanner(t, ScannerConfig{Transports: transports})
 			procfs = newScanner(t, ScannerConfig{Source: SourceProcfs, Transports: transports})
 		})
 		if netlink == nil {

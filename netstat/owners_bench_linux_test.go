@@ -12,7 +12,7 @@ import (
 // BenchmarkFDWalk reads the links of the processes of the benchmark alone: it has a PID namespace of its own.
 func BenchmarkFDWalk(b *testing.B) {
 	testnet.IsolatePIDs(b, func() {
-		benchmarkOwners(b, func() ownerFinder { return newFDWalk("/proc", nil) })
+		benchmarkOwners(b, func() ownerFinder { return newFDWalk(newProcessCache("/proc", nil)) })
 	})
 }
 
@@ -22,7 +22,7 @@ func BenchmarkBPFOwners(b *testing.B) {
 	testnet.Isolate(b, func() {
 		testnet.RequireBPF(b)
 		benchmarkOwners(b, func() ownerFinder {
-			finder, err := newBPFOwners("/proc", nil)
+			finder, err := newBPFOwners(newProcessCache("/proc", nil))
 			require.NoError(b, err)
 			return finder
 		})

@@ -28,19 +28,16 @@ type bpfOwners struct {
 	records   ownerRecords
 }
 
-var (
-	_ ownerFinder   = (*bpfOwners)(nil)
-	_ processKeeper = (*bpfOwners)(nil)
-)
+var _ ownerFinder = (*bpfOwners)(nil)
 
 const ownersLinux = "5.11"
 
 // newBPFOwners loads the program. An error that is errors.ErrUnsupported says that it cannot work here, or not for this user.
-func newBPFOwners(root string, warn func(what string, err error)) (ownerFinder, error) {
-	if err := inInitialPIDNamespace(root); err != nil {
+func newBPFOwners(processes *processCache) (ownerFinder, error) {
+	if err := inInitialPIDNamespace(processes.root); err != nil {
 		return nil, err
 	}
-	w := &bpfOwners{processes: newProcessCache(root, warn)}
+	w := &bpfOwners{processes: processes}
 	if err := bpf.LoadOwnersObjects(&w.programs, nil); err != nil {
 		return nil, bpfError("the BPF program", ownersLinux, err)
 	}
@@ -56,8 +53,6 @@ func (w *bpfOwners) close() {
 	_ = w.iterator.Close()
 	_ = w.programs.Close()
 }
-
-func (w *bpfOwners) kept() *processCache { return w.processes }
 
 // inInitialPIDNamespace tells whether this process and the proc file system are in it: the pids that a BPF program sees are
 // of no use in another. Where this process is in it, only a proc file system of the same namespace has an entry for it.
@@ -82,10 +77,8 @@ func bpfError(doing, linux string, err error) error {
 			err = errno // what is around it speaks of other causes
 		}
 	}
-	for _, scarce := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
-		if errors.Is(err, scarce) { // nothing is missing but for now
-			return fmt.Errorf("%s: %w: %w", doing, errors.ErrUnsupported, err)
-		}
+	if isScarce(err) { // nothing is missing but for now
+		return fmt.Errorf("%s: %w: %w", doing, errors.ErrUnsupported, err)
 	}
 	return fmt.Errorf("%s takes %s: %w: %w", doing, takes, errors.ErrUnsupported, err)
 }

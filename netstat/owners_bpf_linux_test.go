@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -366,7 +367,7 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 // newIterator is newBPFOwners for a test.
 func newIterator(t *testing.T) *bpfOwners {
 	t.Helper()
-	finder, err := newBPFOwners("/proc", nil)
+	finder, err := newBPFOwners(newProcessCache("/proc", nil))
 	require.NoError(t, err)
 	t.Cleanup(finder.close)
 	return finder.(*bpfOwners)
@@ -555,7 +556,7 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 		var byBPF, byWalk ownerTable
 		_, err := iterators[0].refresh(t.Context(), &byBPF)
 		require.NoError(t, err)
-		finder := newFDWalk("/proc", nil)
+		finder := newFDWalk(newProcessCache("/proc", nil))
 		defer finder.close()
 		_, err = finder.refresh(t.Context(), &byWalk)
 		require.NoError(t, err)
@@ -866,7 +867,8 @@ func hideBTF(t *testing.T) {
 }
 
 const (
-	walksInstead = "finding the owners of sockets by reading procfs, which costs more: "
+	walksInstead = "BPF owner lookup unavailable ("
+	costsMore    = "); falling back to /proc, which costs more"
 	notPermitted = "unsupported operation: operation not permitted"
 )
 
@@ -933,11 +935,10 @@ func TestOwnersFallBack(t *testing.T) {
 		forbidden := func(errno unix.Errno, command ...int) func(*testing.T) {
 			return func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, errno, command...) }
 		}
-		const (
-			refused = "^" + walksInstead + "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + "$"
-			lacks   = "^" + walksInstead + "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
-			foreign = " is not of the initial PID namespace, whose pids BPF programs see: unsupported operation$"
-		)
+		instead := regexp.QuoteMeta(walksInstead)
+		insteadOf := regexp.QuoteMeta(costsMore) + "$"
+		refused := "^" + instead + "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf
+		lacks := "^" + instead + "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
 		for _, test := range []struct {
 			name    string
 			before  func(*testing.T)
@@ -946,7 +947,6 @@ func TestOwnersFallBack(t *testing.T) {
 			want    map[uint64][]string
 		}{
 			{"nobody", nobody(), ScannerConfig{}, refused, ownOnly},
-			{"nobody who asked for it", nobody(), ScannerConfig{Owners: OwnersBPF}, refused, ownOnly},
 			{"nobody with CAP_BPF", nobody(unix.CAP_BPF), ScannerConfig{}, refused, ownOnly},
 			{"nobody with CAP_PERFMON", nobody(unix.CAP_PERFMON), ScannerConfig{}, refused, ownOnly},
 			{"root without CAP_BPF", without(unix.CAP_BPF, unix.CAP_SYS_ADMIN), ScannerConfig{}, refused, all},
@@ -954,14 +954,12 @@ func TestOwnersFallBack(t *testing.T) {
 			{"seccomp", forbidden(unix.EPERM), ScannerConfig{}, refused, all},
 			{
 				"seccomp lets programs be loaded only", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), ScannerConfig{},
-				"^" + walksInstead + "attaching the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + "$", all,
+				"^" + instead + "attaching the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf, all,
 			},
-			{"kernel without BPF", forbidden(unix.ENOSYS), ScannerConfig{}, lacks + ".*: function not implemented$", all},
-			{"kernel without BTF", hideBTF, ScannerConfig{}, lacks + ".*: no BTF found for kernel version .*: not supported$", all},
+			{"kernel without BPF", forbidden(unix.ENOSYS), ScannerConfig{}, lacks + ".*: function not implemented" + insteadOf, all},
+			{"kernel without BTF", hideBTF, ScannerConfig{}, lacks + ".*: no BTF found for kernel version .*: not supported" + insteadOf, all},
 			{"copy of a proc file system", nil, ScannerConfig{ProcRoot: tree}, "", nil},
-			{"copy, and it was asked for", nil, ScannerConfig{ProcRoot: tree, Owners: OwnersBPF}, "^" + walksInstead + tree + foreign, nil},
 			{"no proc file system", nil, ScannerConfig{ProcRoot: missing}, "", nil},
-			{"none, and it was asked for", nil, ScannerConfig{ProcRoot: missing, Owners: OwnersBPF}, "^" + walksInstead + missing + foreign, nil},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				if test.before != nil {
@@ -991,6 +989,26 @@ func TestOwnersFallBack(t *testing.T) {
 				require.Regexp(t, test.warning, warnings[0])
 			})
 		}
+		for _, test := range []struct {
+			name   string
+			before func(*testing.T)
+			root   string
+			err    string
+		}{
+			{"nobody", nobody(), "/proc", "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted},
+			{"copy of a proc file system", nil, tree, tree + " is not of the initial PID namespace, whose pids BPF programs see: " +
+				"unsupported operation"},
+			{"no proc file system", nil, missing, missing + " is not of the initial PID namespace, whose pids BPF programs see: " +
+				"unsupported operation"},
+		} {
+			t.Run("required/"+test.name, func(t *testing.T) {
+				if test.before != nil {
+					test.before(t)
+				}
+				_, err := NewScanner(ScannerConfig{ProcRoot: test.root, Owners: OwnersBPF})
+				require.EqualError(t, err, `owners "bpf" is required: `+test.err)
+			})
+		}
 		t.Run("again", func(t *testing.T) { // nothing of that stays
 			require.Equal(t, all, scanOwners(t, newBPFScanner(t, ScannerConfig{})))
 		})
@@ -1000,19 +1018,18 @@ func TestOwnersFallBack(t *testing.T) {
 // requireFallBackFrom scans a proc file system whose pids are not what a BPF program sees.
 func requireFallBackFrom(t *testing.T, root string, want map[uint64][]string) {
 	t.Helper()
-	for _, method := range []OwnerMethod{OwnersAuto, OwnersBPF} {
-		var warnings []string
-		s := newScanner(t, ScannerConfig{
-			ProcRoot: root, Owners: method, Warn: func(err error) { warnings = append(warnings, err.Error()) },
-		})
-		for range 3 {
-			require.Equal(t, want, scanOwners(t, s))
-			require.Equal(t, OwnersProcfs, s.Stats().Owners)
-		}
-		require.Len(t, warnings, 1)
-		requireReadable(t, warnings[0])
-		require.Contains(t, warnings[0], walksInstead+root+" is not of the initial PID namespace")
+	var warnings []string
+	s := newScanner(t, ScannerConfig{ProcRoot: root, Warn: func(err error) { warnings = append(warnings, err.Error()) }})
+	for range 3 {
+		require.Equal(t, want, scanOwners(t, s))
+		require.Equal(t, OwnersProcfs, s.Stats().Owners)
 	}
+	require.Len(t, warnings, 1)
+	requireReadable(t, warnings[0])
+	const foreign = " is not of the initial PID namespace, whose pids BPF programs see: unsupported operation"
+	require.Equal(t, walksInstead+root+foreign+costsMore, warnings[0])
+	_, err := NewScanner(ScannerConfig{ProcRoot: root, Owners: OwnersBPF})
+	require.EqualError(t, err, `owners "bpf" is required: `+root+foreign)
 }
 
 // In a container there are other pids, but those of the host where its proc file system is shown.
@@ -1113,7 +1130,7 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 				require.Equal(t, OwnersProcfs, s.Stats().Owners)
 				require.Len(t, warnings, 1)
 				requireReadable(t, warnings[0])
-				require.Equal(t, walksInstead+"starting the BPF iterator takes CAP_BPF and CAP_PERFMON: "+notPermitted, warnings[0])
+				require.Equal(t, walksInstead+"starting the BPF iterator takes CAP_BPF and CAP_PERFMON: "+notPermitted+costsMore, warnings[0])
 				require.Len(t, openDescriptors(t), len(before)+2, "the netlink socket and /proc")
 			})
 		}
@@ -1219,7 +1236,7 @@ func TestOwnersGiveBack(t *testing.T) {
 		for room := range 12 { // they run out at one place after the other
 			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
-			s, err := NewScanner(ScannerConfig{Source: SourceNetlink})
+			s, err := NewScanner(ScannerConfig{})
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 			if err != nil {
 				require.EqualError(t, err, "opening a sock_diag socket: too many open files")
@@ -1242,7 +1259,9 @@ func TestOwnersGiveBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			refuse(t)
 			for range times / 3 {
-				s, err := NewScanner(ScannerConfig{Owners: OwnersBPF})
+				_, err := NewScanner(ScannerConfig{Owners: OwnersBPF})
+				require.ErrorContains(t, err, "CAP_BPF")
+				s, err := NewScanner(ScannerConfig{})
 				require.NoError(t, err)
 				require.Equal(t, OwnersProcfs, s.Stats().Owners)
 				require.NoError(t, s.Close())

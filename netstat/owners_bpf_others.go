@@ -8,7 +8,7 @@ import (
 	"runtime"
 )
 
-func newBPFOwners(string, func(string, error)) (ownerFinder, error) {
+func newBPFOwners(*processCache) (ownerFinder, error) {
 	return nil, errNoBPF
 }
 

@@ -17,13 +17,11 @@ type fdWalk struct {
 
 var _ ownerFinder = (*fdWalk)(nil)
 
-func newFDWalk(root string, warn func(what string, err error)) *fdWalk {
-	return &fdWalk{processes: newProcessCache(root, warn), sockets: socketWalk{root: root}}
+func newFDWalk(processes *processCache) *fdWalk {
+	return &fdWalk{processes: processes, sockets: socketWalk{root: processes.root}}
 }
 
 func (w *fdWalk) close() { w.sockets.dir.close() }
-
-func (w *fdWalk) kept() *processCache { return w.processes }
 
 func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	table.clear()

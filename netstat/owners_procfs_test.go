@@ -50,7 +50,7 @@ func TestParseSocketLink(t *testing.T) {
 
 func TestFDWalk(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
-	walk := newFDWalk(root, nil)
+	walk := newFDWalk(newProcessCache(root, nil))
 	defer walk.close()
 	var (
 		table  ownerTable
@@ -83,7 +83,7 @@ func TestFDWalk(t *testing.T) {
 }
 
 func TestFDWalkBroken(t *testing.T) {
-	walk := newFDWalk(proctree.Materialize(t, brokenTree), nil)
+	walk := newFDWalk(newProcessCache(proctree.Materialize(t, brokenTree), nil))
 	defer walk.close()
 	var table ownerTable
 	stats, err := walk.refresh(t.Context(), &table)
@@ -92,7 +92,7 @@ func TestFDWalkBroken(t *testing.T) {
 }
 
 func TestFDWalkMissing(t *testing.T) {
-	walk := newFDWalk(filepath.Join(t.TempDir(), "missing"), nil)
+	walk := newFDWalk(newProcessCache(filepath.Join(t.TempDir(), "missing"), nil))
 	defer walk.close()
 	_, err := walk.refresh(t.Context(), &ownerTable{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
@@ -109,7 +109,7 @@ func TestSocketWalk(t *testing.T) {
 }
 
 func TestFDWalkDoesNotAllocate(t *testing.T) {
-	walk := newFDWalk(proctree.Materialize(t, smallTree), nil)
+	walk := newFDWalk(newProcessCache(proctree.Materialize(t, smallTree), nil))
 	defer walk.close()
 	var table ownerTable
 	allocs := testing.AllocsPerRun(10, func() {

@@ -39,6 +39,7 @@ func TestScannerFallsBackFromBPF(t *testing.T) {
 		"unsupported":      {OwnersBPF, unsupported, true},
 		"failed":           {OwnersBPF, failed, false},
 		"there is no next": {OwnersProcfs, unsupported, false},
+		"required":         {OwnersBPF, unsupported, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			finder := &refusedFinder{err: test.err}
@@ -48,6 +49,9 @@ func TestScannerFallsBackFromBPF(t *testing.T) {
 			})
 			s.finder.close()
 			s.finder, s.stats.Owners = finder, test.method
+			if name == "required" {
+				s.config.Owners = OwnersBPF
+			}
 			for range 3 {
 				_, errs := scan(s, func(s *Socket) struct{} {
 					if s.Inode == 20020 {
@@ -69,7 +73,7 @@ func TestScannerFallsBackFromBPF(t *testing.T) {
 			if test.fallsBack {
 				require.Equal(t, 1, finder.asked)
 				require.Equal(t, []string{
-					"finding the owners of sockets by reading procfs, which costs more: starting it: unsupported operation: not permitted",
+					"BPF owner lookup unavailable (starting it: unsupported operation: not permitted); falling back to /proc, which costs more",
 				}, warnings)
 			} else {
 				require.Equal(t, 3, finder.asked)

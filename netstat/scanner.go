@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,22 +17,25 @@ type Source uint8
 
 // The sources of sockets.
 const (
-	// SourceAuto is netlink, unless ScannerConfig.ProcRoot is not a proc file system but a copy of one.
+	// SourceAuto is the first of SourceNetlink and SourceProcfs that works, for each namespace and transport. What was
+	// refused is tried again every five minutes. A copy of a proc file system is read by SourceProcfs.
 	SourceAuto Source = iota
-	// SourceNetlink asks the kernel through sock_diag(7). What it has no module for is read from procfs.
+	// SourceNetlink asks the kernel through sock_diag(7), and is required: [NewScanner] fails where that does not work.
 	SourceNetlink
 	// SourceProcfs reads the tables in /proc/net.
 	SourceProcfs
+	// SourceMixed is what [ScanStats] says where some tables came from netlink and others from procfs.
+	SourceMixed
 )
 
-var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs"}
+var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs", SourceMixed: "mixed"}
 
 // String returns the source's name, and Source(n) for a number that is no source.
 func (s Source) String() string { return enumName("Source", int(s), sourceNames[:]) }
 
 // ParseSource returns the source with the name.
 func ParseSource(name string) (Source, error) {
-	i, err := parseEnum(name, sourceNames[:])
+	i, err := parseEnum(name, sourceNames[:SourceMixed])
 	return Source(i), err
 }
 
@@ -78,7 +82,9 @@ type Scanner struct {
 	config     ScannerConfig
 	namespaces namespaces
 	reading    *Namespace
-	noDiag     map[Transport]bool
+	noDiag     [len(transportNames)]bool // transports for which sock_diag was refused
+	used       [len(sourceNames)]bool    // sources of the tables of this scan
+	openDiag   func() (diagConn, error)
 	// bytecode is config.Connections for the kernel; nil if it is to be done here.
 	bytecode []byte
 	rows     rowReader
@@ -86,20 +92,24 @@ type Scanner struct {
 
 	procNetNS uint64 // the network namespace that /proc/net tells of
 
-	finder   ownerFinder
-	owners   ownerTable
-	connects connectRecorder // nil: it is not noted who begins connections
-	socket   Socket
-	late     lateSockets
-	live     bool // the proc file system is none that stays as it is
+	finder    ownerFinder
+	processes *processCache
+	owners    ownerTable
+	connects  connects
+	budget    *closedBudget
+	current   currentSocket
+	socket    Socket
+	late      lateSockets
+	live      bool // the proc file system is none that stays as it is
 
-	warned map[string]bool
-	stats  ScanStats
+	fallbacks *fallbacks
+	stats     ScanStats
+	isClosed  bool
 }
 
 // ScanStats tells how a scan went.
 type ScanStats struct {
-	Source      Source      // that was read; SourceNetlink also where some tables came from procfs
+	Source      Source      // that the tables were read from; SourceMixed if not all from the same
 	Owners      OwnerMethod // that was used
 	Sockets     int         // sockets handed out, without closed ones
 	Processes   int         // processes that hold a socket
@@ -131,8 +141,9 @@ type diagConn interface {
 	Close() error
 }
 
-// NewScanner returns a scanner. Whatever is not permitted or not there is replaced by the next best and said to
-// config.Warn; an error is a configuration that says nothing, or a host that has run out of something.
+// NewScanner returns a scanner. Whatever is not permitted or not there is replaced by the next best and reported to
+// config.Warn, and tried again every five minutes. It fails for an invalid configuration, where a source or a way to find owners
+// that the configuration names does not work, and for exhausted resources (EMFILE, ENOMEM).
 func NewScanner(config ScannerConfig) (*Scanner, error) {
 	if config.ProcRoot == "" {
 		config.ProcRoot = "/proc"
@@ -140,42 +151,61 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	if len(config.Transports) == 0 {
 		config.Transports = []Transport{TransportTCP, TransportUDP}
 	}
-	for i, transport := range config.Transports {
-		if tables[transport] == nil {
-			return nil, fmt.Errorf("%s is no transport", transport)
-		}
-		if slices.Contains(config.Transports[:i], transport) {
-			return nil, fmt.Errorf("transport %s is given twice", transport)
-		}
-	}
 	config.Transports = slices.Clone(config.Transports)
-	s := &Scanner{config: config, noDiag: map[Transport]bool{TransportICMP: true}, warned: map[string]bool{}}
-	s.bytecode = config.Connections.bytecode()
-	s.live = isProcfs(config.ProcRoot)
-	if len(config.Namespaces) == 0 {
-		s.config.Namespaces = []string{NamespaceSelf}
+	if config.Namespaces = slices.Clone(config.Namespaces); len(config.Namespaces) == 0 {
+		config.Namespaces = []string{NamespaceSelf}
 	}
-	for _, name := range config.Namespaces {
-		if err := ParseNamespace(name); err != nil {
-			return nil, fmt.Errorf("network namespace %w", err)
-		}
-	}
-	if int(config.Owners) >= len(ownerMethodNames) {
-		return nil, fmt.Errorf("%s is no way to find owners", config.Owners)
-	}
-	if int(config.Source) >= len(sourceNames) {
-		return nil, fmt.Errorf("%s is no source", config.Source)
-	}
-	if err := s.checkClosed(); err != nil {
+	if err := config.check(); err != nil {
 		return nil, err
 	}
-	s.openFinder()
-	if err := s.openNamespaces(); err != nil {
+	s := &Scanner{config: config, live: isProcfs(config.ProcRoot), fallbacks: newFallbacks(config.Warn)}
+	s.openDiag = diagOpener(s.prefetchOwners)
+	s.noDiag[TransportICMP] = true // sock_diag does not have them
+	s.bytecode = config.Connections.bytecode()
+	s.budget = newClosedBudget(maxClosed)
+	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.say)
+	s.socket.scan = &s.current
+	err := s.openFinder()
+	if err == nil {
+		err = s.openNamespaces()
+	}
+	if err == nil && config.Source == SourceNetlink {
+		err = s.requireNetlink()
+	}
+	if err != nil {
 		_ = s.Close()
 		return nil, err
 	}
 	s.warnOfHidden()
 	return s, nil
+}
+
+// check tells what is wrong with a configuration.
+func (c *ScannerConfig) check() error {
+	for i, transport := range c.Transports {
+		if tables[transport] == nil {
+			return fmt.Errorf("%s is no transport", transport)
+		}
+		if slices.Contains(c.Transports[:i], transport) {
+			return fmt.Errorf("transport %s is given twice", transport)
+		}
+	}
+	for _, name := range c.Namespaces {
+		if err := ParseNamespace(name); err != nil {
+			return fmt.Errorf("network namespace %w", err)
+		}
+	}
+	if int(c.Owners) >= len(ownerMethodNames) {
+		return fmt.Errorf("%s is no way to find owners", c.Owners)
+	}
+	if c.Source >= SourceMixed {
+		return fmt.Errorf("%s is no source", c.Source)
+	}
+	if c.Source == SourceNetlink && !isProcfs(c.ProcRoot) {
+		return requiredError("source", SourceNetlink.String(),
+			fmt.Errorf("it reads the running kernel, whose proc file system is not at %s", c.ProcRoot))
+	}
+	return c.checkClosed()
 }
 
 // warnOfHidden says so if the proc file system hides processes from the reader: see hidepid in proc(5). Otherwise the stat of
@@ -186,7 +216,7 @@ func (s *Scanner) warnOfHidden() {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
-		s.warn("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their users, executables, command "+
+		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their users, executables, command "+
 			"lines, cgroups and network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount "+
 			"option gid names: %w", root, err))
 	}
@@ -197,19 +227,13 @@ func (s *Scanner) openNamespaces() error {
 	root := s.config.ProcRoot
 	self := &Namespace{Self: true, PID: os.Getpid(), Source: SourceProcfs, root: root, procDir: root}
 	s.namespaces = namespaces{
-		root: root, wanted: slices.Clone(s.config.Namespaces), self: self,
-		byInode: map[uint64]*Namespace{}, byTable: map[uint64]*Namespace{}, coming: s.fetchOwners, warn: s.warn,
+		root: root, wanted: s.config.Namespaces, self: self,
+		byInode: map[uint64]*Namespace{}, byTable: map[uint64]*Namespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
 	}
 	if s.namespaces.static() {
 		s.namespaces.known = []*Namespace{self}
 	}
-	if s.config.Source == SourceNetlink || s.config.Source == SourceAuto && isProcfs(root) {
-		if err := s.openDiag(self); err != nil {
-			return err
-		}
-	}
-	s.namespaces.withDiag = self.diag != nil
-	if err := s.hearClosed(self); err != nil {
+	if err := s.openSelf(); err != nil {
 		return err
 	}
 	s.namespaces.identifySelf()
@@ -221,44 +245,152 @@ func (s *Scanner) openNamespaces() error {
 	return nil
 }
 
+// openSelf opens the netlink sockets in the reader's own namespace, if it is to be read by them.
+func (s *Scanner) openSelf() error {
+	self := s.namespaces.self
+	if s.config.Source == SourceProcfs || !s.live {
+		return s.subscribeSelf()
+	}
+	diag, err := s.openDiag()
+	if errors.Is(err, errors.ErrUnsupported) {
+		if s.config.Source == SourceNetlink {
+			return requiredError("source", SourceNetlink.String(), err)
+		}
+		s.fallbacks.refuse(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); reading the sockets from /proc/net, which tells less "+
+			"and costs more", err))
+		return s.subscribeSelf()
+	}
+	if err != nil {
+		return err
+	}
+	s.fallbacks.restore(fallbackDiag)
+	self.diag, self.Source, s.namespaces.withDiag = diag, SourceNetlink, true
+	return s.subscribeSelf()
+}
+
+// requireNetlink tells what keeps the tables from being read by netlink.
+func (s *Scanner) requireNetlink() error {
+	for _, transport := range s.config.Transports {
+		if transport == TransportICMP {
+			return requiredError("source", SourceNetlink.String(), errors.New("sock_diag does not have the sockets of icmp"))
+		}
+		request := s.requests(transport)[0]
+		request.states = 0
+		_, err := s.namespaces.self.diag.dump(context.Background(), request, func([]byte) bool { return true })
+		if errors.Is(err, errors.ErrUnsupported) {
+			return requiredError("source", SourceNetlink.String(), s.noModule(transport, err))
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s sockets by sock_diag: %w", request, err)
+		}
+	}
+	err := s.namespaces.find()
+	if err == nil {
+		err = s.namespaces.enterFound()
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range s.namespaces.known {
+		if n.refused != nil {
+			return &TableError{n, s.config.Transports[0], requiredError("source", SourceNetlink.String(), n.refused)}
+		}
+	}
+	return nil
+}
+
+// noModule says which kernel module is missing.
+func (s *Scanner) noModule(transport Transport, err error) error {
+	return fmt.Errorf("%w (module %s)", err, diagModules[transport])
+}
+
 // openFinder sets the way to find owners.
-func (s *Scanner) openFinder() {
+func (s *Scanner) openFinder() error {
+	s.finder, s.stats.Owners = noOwners{}, OwnersNone
 	switch s.config.Owners {
 	case OwnersNone:
-		s.finder, s.stats.Owners = noOwners{}, OwnersNone
-		return
-	case OwnersAuto, OwnersBPF:
-		if s.config.Owners == OwnersAuto && !isProcfs(s.config.ProcRoot) {
-			break // no kernel's pids are those of a copy
+		return nil
+	case OwnersProcfs:
+		s.walkForOwners()
+		return nil
+	case OwnersAuto:
+		if !s.live { // no kernel's pids are those of a copy
+			s.walkForOwners()
+			return nil
 		}
-		finder, err := newBPFOwners(s.config.ProcRoot, s.warn)
-		if err == nil {
-			s.finder, s.stats.Owners = finder, OwnersBPF
-			s.socket.table = &s.owners
-			return
-		}
-		s.warnNoBPF(err)
+	case OwnersBPF:
 	}
-	s.walkForOwners()
+	return s.openBPF()
+}
+
+// openBPF has the owners found by BPF, or else by reading procfs.
+func (s *Scanner) openBPF() error {
+	finder, err := newBPFOwners(s.processes)
+	if err == nil {
+		s.fallbacks.restore(fallbackBPF)
+		s.setFinder(finder, OwnersBPF)
+		return nil
+	}
+	if s.config.Owners == OwnersBPF {
+		return requiredError("owners", OwnersBPF.String(), err)
+	}
+	s.refuseBPF(err)
+	if s.stats.Owners != OwnersProcfs {
+		s.walkForOwners()
+	}
+	return nil
+}
+
+func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
+	if s.finder != nil {
+		s.finder.close()
+	}
+	s.finder, s.stats.Owners, s.current.table = finder, method, &s.owners
 }
 
 // walkForOwners has the owners found by reading the links in procfs.
-func (s *Scanner) walkForOwners() {
-	s.finder, s.stats.Owners = newFDWalk(s.config.ProcRoot, s.warn), OwnersProcfs
-	s.socket.table = &s.owners
-	s.keepPast()
+func (s *Scanner) walkForOwners() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
+
+func (s *Scanner) refuseBPF(err error) {
+	s.fallbacks.refuse(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
 }
 
-func (s *Scanner) warnNoBPF(err error) {
-	s.warn("bpf", fmt.Errorf("finding the owners of sockets by reading procfs, which costs more: %w", err))
+// retryRefused asks once more for what was refused, when it is time. What fails for another reason is left for the next scan.
+func (s *Scanner) retryRefused() {
+	s.fallbacks.begin()
+	for _, transport := range s.config.Transports {
+		if s.fallbacks.isDue(fallbackTransports[transport]) {
+			s.noDiag[transport] = false // or it is refused again by the first dump
+		}
+	}
+	if s.fallbacks.isDue(fallbackBPF) {
+		_ = s.openBPF() // it is not required, or would not have been refused
+	}
+	if s.namespaces.subscribe != nil && (s.fallbacks.isDue(fallbackBPF) || s.fallbacks.isDue(fallbackConnects)) {
+		s.openConnects()
+	}
+	self := s.namespaces.self
+	what, open := "", func() error { return nil }
+	switch {
+	case self.diag == nil && s.fallbacks.isDue(fallbackDiag):
+		what, open = fallbackDiag, s.openSelf
+	case self.diag != nil && self.closed == nil && s.fallbacks.isDue(fallbackClosed):
+		what, open = fallbackClosed, s.subscribeSelf
+	}
+	if what == "" || self.Inode == 0 || self.Inode != netNSOf(threadDir) { // this thread has left it
+		return
+	}
+	if err := open(); err != nil {
+		s.fallbacks.refuse(what, err)
+	}
 }
 
 // findOwners fills the table of owners.
 func (s *Scanner) findOwners(ctx context.Context) error {
+	s.current.next() // the last socket of the scan before is not in the new table
 	found, err := s.finder.refresh(ctx, &s.owners)
-	if s.stats.Owners == OwnersBPF && errors.Is(err, errors.ErrUnsupported) { // a capability that was given up since
-		s.warnNoBPF(err)
-		s.finder.close()
+	if s.config.Owners == OwnersAuto && s.stats.Owners == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
+		s.refuseBPF(err) // a capability that was given up since
 		s.walkForOwners()
 		found, err = s.finder.refresh(ctx, &s.owners)
 	}
@@ -266,31 +398,22 @@ func (s *Scanner) findOwners(ctx context.Context) error {
 	return err
 }
 
-func (s *Scanner) openDiag(self *Namespace) error {
-	diag, err := openDiagSocket(s.fetchOwners)
-	if errors.Is(err, errors.ErrUnsupported) {
-		s.warn("sock_diag", fmt.Errorf("reading the sockets from procfs, which tells less and costs more: %w", err))
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	self.diag, self.Source = diag, SourceNetlink
-	return nil
-}
-
-// fetchOwners has the owners of the socket in a message fetched from memory.
-func (s *Scanner) fetchOwners(message []byte) {
+// prefetchOwners has the owners of the socket in a message fetched from memory.
+func (s *Scanner) prefetchOwners(message []byte) {
 	if inode, ok := inodeInMsg(message); ok {
 		s.owners.fetch(inode)
 	}
 }
 
-// Close gives back what the scanner holds.
+// Close gives back what the scanner holds. It can be called again; a scan after it yields [os.ErrClosed].
 func (s *Scanner) Close() error {
+	if s.isClosed {
+		return nil
+	}
+	s.isClosed = true
 	s.finder.close()
 	s.namespaces.close()
-	s.closeConnects()
+	s.connects.close()
 	return nil
 }
 
@@ -300,7 +423,7 @@ func (s *Scanner) Stats() ScanStats { return s.stats }
 // Namespaces returns the network namespaces that the last scan has read, in their order.
 func (s *Scanner) Namespaces() []*Namespace { return s.namespaces.known }
 
-// SourceOf tells where the sockets of the transport come from in a namespace.
+// SourceOf tells where the last scan has read the sockets of the transport from in a namespace.
 func (s *Scanner) SourceOf(n *Namespace, transport Transport) Source {
 	if n.Source == SourceProcfs || s.noDiag[transport] {
 		return SourceProcfs
@@ -321,12 +444,19 @@ func (s *Scanner) SourceOf(n *Namespace, transport Transport) Source {
 // ctx is an error, and the last.
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yield func(*Socket, error) bool) {
+		if s.isClosed {
+			yield(nil, fmt.Errorf("scanning the sockets: %w", os.ErrClosed))
+			return
+		}
 		s.stats = ScanStats{Source: s.stats.Source, Owners: s.stats.Owners}
 		if err := ctx.Err(); err != nil {
 			yield(nil, err)
 			return
 		}
-		errNamespaces, errOwners := s.namespaces.refresh(), s.findOwners(ctx)
+		s.used = [len(s.used)]bool{}
+		defer s.noteSource()
+		s.retryRefused()
+		errNamespaces, errOwners := s.namespaces.find(), s.findOwners(ctx)
 		s.late.looked = errOwners != nil
 		if errors.Is(errOwners, ctx.Err()) { // the last, as below
 			errOwners = nil
@@ -336,8 +466,10 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 				return
 			}
 		}
-		s.stats.Source = s.namespaces.source()
 		if !s.handOutEnded(ctx, yield) {
+			return
+		}
+		if err := s.namespaces.enterFound(); err != nil && !yield(nil, err) {
 			return
 		}
 		handOut := func(err error) bool {
@@ -347,7 +479,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			if s.leavesOut(&s.socket) {
 				return true
 			}
-			if s.live && s.socket.table != nil && s.late.hold(&s.socket) {
+			if s.live && s.current.table != nil && s.late.hold(&s.socket) {
 				return true
 			}
 			s.stats.Sockets++
@@ -393,22 +525,44 @@ func (s *Scanner) leavesOut(socket *Socket) bool {
 	return !byKernel && !s.config.Connections.Wants(socket)
 }
 
+// noteSource sets the source that the scan has read.
+func (s *Scanner) noteSource() {
+	switch {
+	case s.used[SourceNetlink] && s.used[SourceProcfs]:
+		s.stats.Source = SourceMixed
+	case s.used[SourceProcfs]:
+		s.stats.Source = SourceProcfs
+	case s.used[SourceNetlink]:
+		s.stats.Source = SourceNetlink
+	}
+}
+
 // each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
 // stop; or calls it with the error of a socket that could not be decoded.
 func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
 	s.socket.Namespace = s.reading
-	if s.SourceOf(s.reading, transport) == SourceProcfs {
-		return s.eachOfProcfs(ctx, transport, handOut)
+	if s.SourceOf(s.reading, transport) == SourceNetlink {
+		err := s.eachOfNetlink(ctx, transport, handOut)
+		if !errors.Is(err, errNoDiag) {
+			s.used[SourceNetlink] = true
+			s.fallbacks.restore(fallbackTransports[transport])
+			return err
+		}
+		if s.config.Source == SourceNetlink {
+			return requiredError("source", SourceNetlink.String(), s.noModule(transport, err))
+		}
+		s.noDiag[transport] = true
+		s.fallbacks.refuse(fallbackTransports[transport], fmt.Errorf("reading %s sockets from /proc/net: %w", transport,
+			s.noModule(transport, err)))
 	}
-	err := s.eachOfNetlink(ctx, transport, handOut)
-	if !errors.Is(err, errNoDiag) {
-		return err
+	if s.config.Source == SourceNetlink {
+		return requiredError("source", SourceNetlink.String(), cmp.Or(s.reading.refused, errNotEntered))
 	}
-	s.noDiag[transport] = true
-	s.warn("sock_diag "+transport.String(), fmt.Errorf(
-		"reading %s sockets from /proc/net: %w (module %s)", transport, err, diagModules[transport]))
+	s.used[SourceProcfs] = true
 	return s.eachOfProcfs(ctx, transport, handOut)
 }
+
+var errNotEntered = errors.New("the network namespace could not be entered")
 
 var errNoDiag = errors.New("the kernel does not offer them through sock_diag")
 
@@ -499,7 +653,7 @@ func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut
 			return err
 		case errors.Is(err, fs.ErrNotExist) && i > 0: // a kernel without IPv6
 		case errors.Is(err, fs.ErrNotExist) && transport != TransportTCP:
-			s.warn(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
+			s.fallbacks.say(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
 		default:
 			failed = append(failed, err)
 		}
@@ -565,15 +719,4 @@ func (s *Scanner) sawPing(inode uint64) bool {
 	}
 	s.pings = append(s.pings, inode)
 	return false
-}
-
-// warn says what the scanner has to do without, the first time.
-func (s *Scanner) warn(what string, err error) {
-	if s.warned[what] {
-		return
-	}
-	s.warned[what] = true
-	if s.config.Warn != nil {
-		s.config.Warn(err)
-	}
 }

@@ -131,7 +131,7 @@ func firstAnswer(b *testing.B, capture string, state TCPState) []byte {
 	first, _, err := nextMessage(content)
 	require.NoError(b, err)
 	var found []byte
-	_, _, err = eachAnswer(content, first.sequence, func(payload []byte) bool {
+	_, _, err = eachAnswer(content, exchange{first.port, first.sequence}, func(payload []byte) bool {
 		at := 1 // idiag_state
 		if payload[0] == afUnix {
 			at = 2 // udiag_state
@@ -196,7 +196,7 @@ func BenchmarkDecode(b *testing.B) {
 			b.SetBytes(int64(len(buffer)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := eachAnswer(buffer, sequence, decode); err != nil {
+				if _, _, err := eachAnswer(buffer, exchange{answerPort, sequence}, decode); err != nil {
 					b.Fatal(err)
 				}
 			}

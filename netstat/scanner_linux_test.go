@@ -113,7 +113,6 @@ func TestSourcesAgree(t *testing.T) {
 	testnet.Isolate(t, func() {
 		load, unixLoad := everySocket(t)
 		config := ScannerConfig{Transports: allTransports, TCPInfo: true}
-		config.Source = SourceNetlink
 		netlink := newScanner(t, config)
 		config.Source = SourceProcfs
 		procfs := newScanner(t, config)
@@ -162,7 +161,7 @@ func TestSourcesAgree(t *testing.T) {
 				require.Zero(t, stats.Interrupted)
 				require.Contains(t, []OwnerMethod{OwnersBPF, OwnersProcfs}, stats.Owners, "the best that works")
 			}
-			require.Equal(t, SourceNetlink, netlink.Stats().Source)
+			require.Equal(t, SourceMixed, netlink.Stats().Source, "it does not have ping sockets")
 			require.Equal(t, SourceProcfs, procfs.Stats().Source)
 		})
 	})
@@ -460,12 +459,16 @@ func TestScannerRaw(t *testing.T) {
 		load := slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets)
 		var warned []string
 		s := newScanner(t, ScannerConfig{
-			Source: SourceNetlink, Transports: []Transport{TransportRaw, TransportICMP},
+			Transports: []Transport{TransportRaw, TransportICMP},
 			Warn: func(err error) { warned = append(warned, err.Error()) },
 		})
+		want := SourceMixed
+		if _, err := record(t, dumpRequest{transport: TransportRaw, family: FamilyIPv4, states: statesAll}); err != nil {
+			want = SourceProcfs
+		}
 		for range 3 {
 			requireLoad(t, load, s)
-			require.Equal(t, SourceNetlink, s.Stats().Source)
+			require.Equal(t, want, s.Stats().Source)
 		}
 		if _, err := record(t, dumpRequest{transport: TransportRaw, family: FamilyIPv4, states: statesAll}); err == nil {
 			require.Empty(t, warned)
@@ -515,7 +518,7 @@ func openDescriptors(t *testing.T) []string {
 func TestScannerCloseGivesBackDescriptors(t *testing.T) {
 	_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
 	before := openDescriptors(t)
-	for _, source := range []Source{SourceNetlink, SourceProcfs} {
+	for _, source := range []Source{SourceAuto, SourceProcfs} {
 		for _, stop := range []bool{false, true} {
 			s, err := NewScanner(ScannerConfig{Source: source, Transports: allTransports})
 			require.NoError(t, err)
@@ -552,14 +555,17 @@ func TestScannerWithoutNetlink(t *testing.T) {
 			forbid(t, unix.SYS_SOCKET, errno, unix.AF_NETLINK)
 			var warned []string
 			s := newScanner(t, ScannerConfig{
-				Source: SourceNetlink, Owners: OwnersProcfs, Warn: func(err error) { warned = append(warned, err.Error()) },
+				Owners: OwnersProcfs, Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
 			for range 2 {
 				mustScan(t, s, inode)
 				require.Equal(t, SourceProcfs, s.Stats().Source)
 			}
-			require.Equal(t, []string{"reading the sockets from procfs, which tells less and costs more: " +
-				"opening a sock_diag socket: unsupported operation: " + errno.Error()}, warned)
+			why := "opening a sock_diag socket: unsupported operation: " + errno.Error()
+			require.Equal(t, []string{"sock_diag unavailable (" + why + "); reading the sockets from /proc/net, which tells less and costs more"},
+				warned)
+			_, err := NewScanner(ScannerConfig{Source: SourceNetlink})
+			require.EqualError(t, err, `source "netlink" is required: `+why)
 		})
 	}
 }
@@ -632,7 +638,6 @@ func TestScannerSource(t *testing.T) {
 		{ScannerConfig{ProcRoot: "/proc"}, SourceNetlink},
 		{ScannerConfig{ProcRoot: "/proc/"}, SourceNetlink},
 		{ScannerConfig{ProcRoot: tree}, SourceProcfs},
-		{ScannerConfig{ProcRoot: tree, Source: SourceNetlink}, SourceNetlink},
 		{ScannerConfig{Source: SourceProcfs}, SourceProcfs},
 	} {
 		require.Equal(t, test.want, newScanner(t, test.config).Stats().Source, "%+v", test.config)
@@ -734,7 +739,7 @@ func TestScannerChurn(t *testing.T) {
 			}
 		})
 		scanners := []*Scanner{
-			newScanner(t, ScannerConfig{Source: SourceNetlink, Transports: allTransports, TCPInfo: true}),
+			newScanner(t, ScannerConfig{Transports: allTransports, TCPInfo: true}),
 			newScanner(t, ScannerConfig{Source: SourceProcfs, Transports: allTransports}),
 		}
 		_ = mustScan(t, scanners[0], inode)

@@ -181,7 +181,10 @@ func TestNewScannerErrors(t *testing.T) {
 		{"transport twice", ScannerConfig{Transports: []Transport{TransportUDP, TransportTCP, TransportUDP}},
 			"transport udp is given twice"},
 		{"owners", ScannerConfig{Owners: 4}, "OwnerMethod(4) is no way to find owners"},
-		{"source", ScannerConfig{Source: 3}, "Source(3) is no source"},
+		{"source", ScannerConfig{Source: 4}, "Source(4) is no source"},
+		{"a source that is none to ask for", ScannerConfig{Source: SourceMixed}, "mixed is no source"},
+		{"netlink and a copy", ScannerConfig{Source: SourceNetlink, ProcRoot: "testdata"},
+			`source "netlink" is required: it reads the running kernel, whose proc file system is not at testdata`},
 		{"namespace", ScannerConfig{Namespaces: []string{"self", "a/b"}},
 			`network namespace "a/b" is not one of self, host, all, a name in /run/netns, a pid`},
 	} {
@@ -233,6 +236,7 @@ func TestParseErrors(t *testing.T) {
 		{transport, "", `"" is not one of tcp, udp, udplite, raw, icmp, unix`},
 		{transport, "TCP", `"TCP" is not one of tcp, udp, udplite, raw, icmp, unix`},
 		{source, "sock_diag\n", `"sock_diag\n" is not one of auto, netlink, procfs`},
+		{source, "mixed", `"mixed" is not one of auto, netlink, procfs`},
 		{owners, "ebpf", `"ebpf" is not one of auto, bpf, procfs, none`},
 	} {
 		require.EqualError(t, test.parse(test.name), test.want)
@@ -318,7 +322,7 @@ func TestScannerFallsBackToProcfs(t *testing.T) {
 		transports, errs := scan(s, func(s *Socket) Transport { return s.Transport })
 		require.Empty(t, errs)
 		require.Equal(t, []Transport{TransportRaw, TransportRaw, TransportICMP, TransportICMP}, transports)
-		require.Equal(t, SourceNetlink, s.Stats().Source)
+		require.Equal(t, SourceProcfs, s.Stats().Source)
 	}
 	require.Equal(t, []string{"reading raw sockets from /proc/net: the kernel does not offer them through sock_diag: " +
 		"unsupported operation: no such module (module raw_diag)"}, warned)

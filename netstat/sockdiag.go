@@ -168,6 +168,7 @@ type netlinkMessage struct {
 	kind     uint16
 	flags    uint16
 	sequence uint32
+	port     uint32 // the port ID of who asked; 0: nobody
 	payload  []byte
 }
 
@@ -185,6 +186,7 @@ func nextMessage(b []byte) (m netlinkMessage, rest []byte, err error) {
 	m.kind = binary.NativeEndian.Uint16(b[4:])
 	m.flags = binary.NativeEndian.Uint16(b[6:])
 	m.sequence = binary.NativeEndian.Uint32(b[8:])
+	m.port = binary.NativeEndian.Uint32(b[12:])
 	m.payload = b[nlmsgHeaderLen:length]
 	return m, b[min(align4(int(length)), len(b)):], nil
 }
@@ -396,16 +398,24 @@ var (
 	errNoAnswer = errors.New("no answer from the kernel")
 )
 
-// eachAnswer calls message with the payload of each socket in what was received at once. Answers to an earlier request
-// are passed over. done says that the dump has ended, interrupted that the table changed while it was dumped
+// exchange identifies a request and the answers to it.
+type exchange struct{ port, sequence uint32 }
+
+// answers tells whether the message answers the request.
+func (m *netlinkMessage) answers(to exchange) bool {
+	return m.port == to.port && m.sequence == to.sequence
+}
+
+// eachAnswer calls message with the payload of each socket in what was received at once. Answers to another request are passed
+// over. done says that the dump has ended, interrupted that the table changed while it was dumped
 // (NLM_F_DUMP_INTR): sockets may be missing or doubled.
-func eachAnswer(b []byte, sequence uint32, message func(payload []byte) bool) (done, interrupted bool, err error) {
+func eachAnswer(b []byte, to exchange, message func(payload []byte) bool) (done, interrupted bool, err error) {
 	for len(b) > 0 {
 		var m netlinkMessage
 		if m, b, err = nextMessage(b); err != nil {
 			return false, interrupted, err
 		}
-		if m.sequence != sequence {
+		if !m.answers(to) {
 			continue
 		}
 		interrupted = interrupted || m.flags&nlmFlagDumpIntr != 0

@@ -78,7 +78,7 @@ const socketsOfCrowd = 2*1000 + 1
 func newDiagSocketOfCrowd(t *testing.T) *diagSocket {
 	t.Helper()
 	testnet.Crowd(t, 1, socketsOfCrowd/2)
-	conn, err := openDiagSocket(nil)
+	conn, err := diagOpener(nil)()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return conn.(*diagSocket)
@@ -97,14 +97,14 @@ func TestDiagSocketOutOfMemory(t *testing.T) {
 			return n, err
 		}
 		for range 3 {
-			failing(t, func() { _, err = count() }, seccompRule{unix.SYS_READ, d.fd, unix.ENOBUFS})
+			failing(t, func() { _, err = count() }, seccompRule{unix.SYS_RECVMMSG, socketOf(d).fd, unix.ENOBUFS})
 			require.ErrorIs(t, err, unix.ENOBUFS)
 			require.NotErrorIs(t, err, errors.ErrUnsupported)
 			n, err := count()
 			require.NoError(t, err)
 			require.Equal(t, socketsOfCrowd, n)
 		}
-		failing(t, func() { _, err = count() }, seccompRule{unix.SYS_SENDTO, d.fd, unix.ENOBUFS})
+		failing(t, func() { _, err = count() }, seccompRule{unix.SYS_SENDTO, socketOf(d).fd, unix.ENOBUFS})
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.NotErrorIs(t, err, errors.ErrUnsupported)
 		n, err := count()
@@ -205,7 +205,7 @@ func TestDiagSocketInterrupted(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	long := unix.NsecToTimeval(int64(time.Minute))
-	require.NoError(t, unix.SetsockoptTimeval(d.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "nothing but a signal ends a read")
+	require.NoError(t, unix.SetsockoptTimeval(d.conn.(*pairConn).fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "nothing but a signal ends a read")
 	stop := interruptions(unix.Gettid())
 
 	began := time.Now()
@@ -231,7 +231,7 @@ func TestDiagSocketInterrupted(t *testing.T) {
 
 // The end of the context ends the wait for a silent kernel.
 func TestDiagSocketContextEndsWait(t *testing.T) {
-	conn, err := openDiagSocket(nil)
+	conn, err := diagOpener(nil)()
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	d := conn.(*diagSocket)
@@ -249,11 +249,11 @@ func TestDiagSocketContextEndsWait(t *testing.T) {
 func TestScannerSilentKernel(t *testing.T) {
 	d, _ := newFakeKernel(t)
 	d.patience = 2 * time.Second
-	dup, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0) // the scanner closes its own
+	dup, err := unix.FcntlInt(uintptr(d.conn.(*pairConn).fd), unix.F_DUPFD_CLOEXEC, 0) // the scanner closes its own
 	require.NoError(t, err)
 	s := newFakeScanner(t, ScannerConfig{
 		Owners: OwnersNone, Transports: []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportUnix},
-	}, &diagSocket{fd: dup, patience: d.patience})
+	}, &diagSocket{conn: &pairConn{fd: dup}, last: d.last, patience: d.patience})
 	began := time.Now()
 	sockets, errs := scan(s, inode)
 	require.Less(t, time.Since(began), 2*d.patience)

@@ -24,19 +24,36 @@ type fakeKernel struct {
 	fd int
 }
 
+// pairConn is one end of a socket pair in place of a netlinkSocket, with port ID 0.
+type pairConn struct {
+	fd     int
+	buffer [answerRoom]byte
+}
+
+var _ kernelConn = (*pairConn)(nil)
+
+func (c *pairConn) send(request []byte) error { return unix.Sendto(c.fd, request, 0, nil) }
+
+func (c *pairConn) receive() ([]byte, error) {
+	n, err := unix.Read(c.fd, c.buffer[:])
+	return c.buffer[:max(n, 0)], err
+}
+
+func (c *pairConn) close() error { return unix.Close(c.fd) }
+
 // newFakeKernel returns a diagSocket that talks to a kernel of the test's. A SOCK_SEQPACKET socket keeps the bounds of
 // messages as netlink does, and does not look at the address that a message is sent to.
 func newFakeKernel(t *testing.T) (*diagSocket, fakeKernel) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	d, k := &diagSocket{fd: fds[0], patience: 100 * time.Millisecond}, fakeKernel{t, fds[1]}
+	d, k := &diagSocket{conn: &pairConn{fd: fds[0]}, last: exchange{port: answerPort}, patience: 100 * time.Millisecond}, fakeKernel{t, fds[1]}
 	t.Cleanup(func() {
 		require.NoError(t, d.Close())
 		require.NoError(t, unix.Close(k.fd))
 	})
 	timeout := unix.NsecToTimeval(int64(10 * time.Millisecond))
-	require.NoError(t, unix.SetsockoptTimeval(d.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout))
+	require.NoError(t, unix.SetsockoptTimeval(fds[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout))
 	return d, k
 }
 
@@ -225,9 +242,9 @@ func TestDiagSocketContext(t *testing.T) {
 }
 
 func TestDiagSocketClosedTwice(t *testing.T) {
-	conn, err := openDiagSocket(nil)
+	conn, err := diagOpener(nil)()
 	require.NoError(t, err)
-	number := conn.(*diagSocket).fd
+	number := socketOf(conn).fd
 	require.NoError(t, conn.Close())
 	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file gets the number")
 	require.ErrorIs(t, conn.Close(), unix.EBADF)
@@ -245,25 +262,27 @@ func TestNotSupportedKeepsOthers(t *testing.T) {
 // record returns what the kernel answers, buffer by buffer.
 func record(t *testing.T, request dumpRequest) ([]byte, error) {
 	t.Helper()
-	conn, err := openDiagSocket(nil)
+	conn, err := diagOpener(nil)()
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
-	d := conn.(*diagSocket)
-	const sequence = 1
-	to := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
-	require.NoError(t, unix.Sendto(d.fd, request.appendTo(nil, sequence), 0, to))
+	socket := socketOf(conn)
+	to := exchange{socket.port, 1}
+	require.NoError(t, socket.send(request.appendTo(nil, to.sequence)))
 	var recorded []byte
 	for {
-		n, err := unix.Read(d.fd, d.answer[:])
+		b, err := socket.receive()
 		require.NoError(t, err)
-		recorded = append(recorded, d.answer[:n]...)
-		done, interrupted, err := eachAnswer(d.answer[:n], sequence, func([]byte) bool { return true })
+		recorded = append(recorded, b...)
+		done, interrupted, err := eachAnswer(b, to, func([]byte) bool { return true })
 		require.False(t, interrupted, "try again")
 		if done || err != nil {
 			return recorded, err
 		}
 	}
 }
+
+// socketOf returns the netlink socket that a diagSocket has.
+func socketOf(conn diagConn) *dumpConn { return conn.(*diagSocket).conn.(*dumpConn) }
 
 // With the flag -update-sockdiag this test makes the captures: go test ./netstat -run TestRecordCaptures -update-sockdiag.
 // TestSourcesAgree compares what is decoded of such answers with the loads that they are about and with ss.

@@ -8,8 +8,10 @@ import (
 	"runtime"
 )
 
-func openDiagSocket(func([]byte)) (diagConn, error) {
-	return nil, fmt.Errorf("sock_diag on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+func diagOpener(func([]byte)) func() (diagConn, error) {
+	return func() (diagConn, error) {
+		return nil, fmt.Errorf("sock_diag on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+	}
 }
 
 func errnoError(number int) error { return fmt.Errorf("error number %d", number) }

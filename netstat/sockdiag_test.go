@@ -31,13 +31,16 @@ func u32s(values ...uint32) []byte {
 	return b
 }
 
+// answerPort is the port ID of whoever has asked for an answer.
+const answerPort = 4711
+
 // answer is a netlink message as the kernel sends it, with its padding.
 func answer(kind, flags uint16, sequence uint32, payload []byte) []byte {
 	b := binary.NativeEndian.AppendUint32(nil, uint32(nlmsgHeaderLen+len(payload)))
 	b = binary.NativeEndian.AppendUint16(b, kind)
 	b = binary.NativeEndian.AppendUint16(b, flags)
 	b = binary.NativeEndian.AppendUint32(b, sequence)
-	b = binary.NativeEndian.AppendUint32(b, 4711) // nlmsg_pid
+	b = binary.NativeEndian.AppendUint32(b, answerPort) // nlmsg_pid
 	b = append(b, payload...)
 	return append(b, make([]byte, align4(len(b))-len(b))...)
 }
@@ -347,7 +350,7 @@ func TestEachAnswer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
-			done, interrupted, err := eachAnswer(test.b, ours, func(payload []byte) bool {
+			done, interrupted, err := eachAnswer(test.b, exchange{answerPort, ours}, func(payload []byte) bool {
 				got = append(got, string(payload))
 				return true
 			})
@@ -380,7 +383,7 @@ func TestEachAnswerErrors(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			seen := 0
-			done, interrupted, err := eachAnswer(append(bytes.Clone(socket), test.b...), ours, func([]byte) bool {
+			done, interrupted, err := eachAnswer(append(bytes.Clone(socket), test.b...), exchange{answerPort, ours}, func([]byte) bool {
 				seen++
 				return true
 			})
@@ -391,7 +394,7 @@ func TestEachAnswerErrors(t *testing.T) {
 		})
 	}
 	t.Run("stopped", func(t *testing.T) {
-		done, _, err := eachAnswer(append(bytes.Clone(socket), socket...), ours, func([]byte) bool { return false })
+		done, _, err := eachAnswer(append(bytes.Clone(socket), socket...), exchange{answerPort, ours}, func([]byte) bool { return false })
 		require.Equal(t, errStopped, err)
 		require.False(t, done)
 	})
@@ -430,7 +433,7 @@ func describeCapture(tb testing.TB, capture []byte, request dumpRequest) string 
 	require.NoError(tb, err)
 	var s Socket
 	var text strings.Builder
-	done, interrupted, err := eachAnswer(capture, first.sequence, func(payload []byte) bool {
+	done, interrupted, err := eachAnswer(capture, exchange{first.port, first.sequence}, func(payload []byte) bool {
 		if request.transport == TransportUnix {
 			err = decodeUnixMsg(payload, &s)
 		} else {
@@ -465,7 +468,7 @@ func TestCapturesCutOff(t *testing.T) {
 			capture := readCapture(t, name)
 			first, _, err := nextMessage(capture)
 			require.NoError(t, err)
-			_, _, err = eachAnswer(capture, first.sequence, func(payload []byte) bool {
+			_, _, err = eachAnswer(capture, exchange{first.port, first.sequence}, func(payload []byte) bool {
 				for end := range payload {
 					var s Socket
 					if request.transport == TransportUnix {
@@ -483,7 +486,7 @@ func TestCapturesCutOff(t *testing.T) {
 			})
 			require.NoError(t, err)
 			for end := range capture {
-				_, _, err := eachAnswer(capture[:end], first.sequence, func([]byte) bool { return true })
+				_, _, err := eachAnswer(capture[:end], exchange{first.port, first.sequence}, func([]byte) bool { return true })
 				if err != nil {
 					require.ErrorIs(t, err, errShortMessage)
 				}
@@ -580,7 +583,7 @@ func FuzzEachAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, sequence uint32, stopAfter uint8) {
 		seen, size := 0, 0
-		done, interrupted, err := eachAnswer(b, sequence, func(payload []byte) bool {
+		done, interrupted, err := eachAnswer(b, exchange{answerPort, sequence}, func(payload []byte) bool {
 			seen++
 			size += nlmsgHeaderLen + len(payload)
 			return seen <= int(stopAfter)

@@ -2,6 +2,7 @@ package netstat
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -82,8 +83,7 @@ const (
 
 // Socket is one socket of the kernel's tables.
 //
-// A [Scanner] hands out the same Socket again and again: copy what is to be kept. The slice that Owners returns is reused
-// as well; the processes in it are not.
+// A [Scanner] fills the same Socket again and again: use Clone to keep one. Another copy has no owners once the loop has gone on.
 type Socket struct {
 	Transport Transport
 	Family    Family
@@ -141,7 +141,8 @@ type Socket struct {
 	// Fields says which of the fields that can be absent are there. See [Socket.Has].
 	Fields Field
 
-	table  *ownerTable
+	scan   *currentSocket // where the owners are known, as long as the scan has not gone on; nil: in owners
+	number uint64
 	owners []*Process
 }
 
@@ -171,16 +172,52 @@ func (s *Socket) Has(f Field) bool { return s.Fields&f == f }
 // Owners returns the processes that hold a descriptor of the socket, those with lower pids first. It is empty if the
 // socket has none, if they could not be looked up, and if the scanner was told not to look them up. Of a closed socket, and
 // of one that was opened since the processes were looked at, it is the process that began the connection, if that is known.
+// The slice is valid until the loop goes on; the processes in it can be kept.
 func (s *Socket) Owners() []*Process {
-	if len(s.owners) == 0 && s.table != nil {
-		s.owners = s.table.appendOwners(s.owners, s.Inode)
+	if s.scan == nil {
+		return s.owners
 	}
-	return s.owners
+	return s.scan.ownersOf(s)
+}
+
+// Clone returns a copy that stays as it is when the scan goes on, with its owners.
+func (s *Socket) Clone() *Socket {
+	kept := *s
+	kept.owners = slices.Clone(s.Owners())
+	kept.scan, kept.number = nil, 0
+	return &kept
 }
 
 // reset makes s ready for the next socket, and keeps what belongs to the scan.
 func (s *Socket) reset(transport Transport, family Family) {
-	namespace, netNS, table, owners := s.Namespace, s.NetNS, s.table, s.owners[:0]
+	namespace, netNS, scan := s.Namespace, s.NetNS, s.scan
 	*s = Socket{} // in one go: a literal with these in it would be made elsewhere, and copied
-	s.Transport, s.Family, s.Namespace, s.NetNS, s.table, s.owners = transport, family, namespace, netNS, table, owners
+	s.Transport, s.Family, s.Namespace, s.NetNS, s.scan = transport, family, namespace, netNS, scan
+	if scan != nil {
+		s.number = scan.next()
+	}
+}
+
+// currentSocket knows the owners of the socket that a scan hands out now. Each has a number, by which copies of others are told.
+type currentSocket struct {
+	table  *ownerTable // nil: nobody looks for owners
+	number uint64
+	owners []*Process // that were found, or are known otherwise
+}
+
+// next goes on to the next socket, and returns its number.
+func (c *currentSocket) next() uint64 {
+	c.number++
+	c.owners = c.owners[:0]
+	return c.number
+}
+
+func (c *currentSocket) ownersOf(s *Socket) []*Process {
+	if s.number != c.number {
+		return nil
+	}
+	if len(c.owners) == 0 && c.table != nil {
+		c.owners = c.table.appendOwners(c.owners, s.Inode)
+	}
+	return c.owners
 }

@@ -354,9 +354,9 @@ const allOfAll = `
 
 // What a plugin says that lacks something.
 const (
-	noBPF = `^finding the owners of sockets by reading procfs, which costs more: the BPF program takes CAP_BPF and ` +
+	noBPF = `^BPF owner lookup unavailable \(the BPF program takes CAP_BPF and ` +
 		`CAP_PERFMON: unsupported operation: operation not permitted$`
-	notInitialPIDs = `^finding the owners of sockets by reading procfs, which costs more: /proc is not of the initial PID ` +
+	notInitialPIDs = `^BPF owner lookup unavailable \(/proc is not of the initial PID ` +
 		`namespace, whose pids BPF programs see: unsupported operation$`
 	noNetlink = `^reading other network namespaces from procfs, which tells less and costs more: netlink there takes ` +
 		`CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: network namespace (blue|of process \d+): `

@@ -278,9 +278,9 @@ type readPlugin struct {
 
 // The lines that the plugin logs, as patterns.
 const (
-	saysNoBPF = `W! finding the owners of sockets by reading procfs, which costs more: the BPF program takes CAP_BPF and ` +
+	saysNoBPF = `W! BPF owner lookup unavailable \(the BPF program takes CAP_BPF and ` +
 		`CAP_PERFMON: unsupported operation: operation not permitted`
-	saysNoBTF = `W! finding the owners of sockets by reading procfs, which costs more: the BPF program takes Linux 5\.11 with ` +
+	saysNoBTF = `W! BPF owner lookup unavailable \(the BPF program takes Linux 5\.11 with ` +
 		`BTF: .*no BTF found for kernel version .*`
 	saysDenied = `W! processes whose descriptors may not be read: \d+; their sockets count as "unattributed"\. To read them takes ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it`

@@ -1,0 +1,97 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// retryInterval is how long a scanner does without what was refused, before it asks for it again: a kernel module may have been
+// loaded, or a limit raised.
+const retryInterval = 5 * time.Minute
+
+// fallbacks remembers what a scanner has to do without. Each thing has a key.
+type fallbacks struct {
+	warn  func(error)      // nil: nobody is told
+	now   func() time.Time // a monotonic clock
+	said  map[string]bool
+	until map[string]time.Time // when to try again what was refused
+	due   map[string]bool      // what the scan that runs is to try again
+}
+
+func newFallbacks(warn func(error)) *fallbacks {
+	return &fallbacks{warn: warn, now: time.Now, said: map[string]bool{}, until: map[string]time.Time{}, due: map[string]bool{}}
+}
+
+// begin opens a scan.
+func (f *fallbacks) begin() {
+	clear(f.due)
+	for what, until := range f.until {
+		if !f.now().Before(until) {
+			f.due[what] = true
+		}
+	}
+}
+
+// say reports the error, the first time.
+func (f *fallbacks) say(what string, err error) {
+	if f.said[what] {
+		return
+	}
+	f.said[what] = true
+	if f.warn != nil {
+		f.warn(err)
+	}
+}
+
+// refuse reports the error, the first time, and has the scanner do without for a while.
+func (f *fallbacks) refuse(what string, err error) {
+	f.say(what, err)
+	wait := retryInterval
+	if isScarce(err) { // nothing is missing but for now
+		wait = 0
+	}
+	f.until[what] = f.now().Add(wait)
+}
+
+// isDue tells whether the scan that runs is to try again what was refused.
+func (f *fallbacks) isDue(what string) bool { return f.due[what] }
+
+// restore notes that what was refused works now. Should it be refused again, that is reported again.
+func (f *fallbacks) restore(what string) {
+	delete(f.until, what)
+	delete(f.said, what)
+}
+
+// The keys of what can be refused, and works later.
+const (
+	fallbackDiag     = "sock_diag"
+	fallbackBPF      = "bpf"
+	fallbackConnects = "connects"
+	fallbackClosed   = "closed"
+	fallbackEntering = "netlink in namespaces"
+)
+
+// fallbackTransports are the keys of the modules that answer for the transports.
+var fallbackTransports = func() (keys [len(transportNames)]string) {
+	for transport, name := range transportNames {
+		keys[transport] = fallbackDiag + " " + name
+	}
+	return keys
+}()
+
+// requiredError says that something is not there that the configuration names.
+func requiredError(option, name string, err error) error {
+	return fmt.Errorf("%s %q is required: %w", option, name, err)
+}
+
+// isScarce tells whether the error says that the host, or the process, has run out of something.
+func isScarce(err error) bool {
+	for _, scarce := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS} {
+		if errors.Is(err, scarce) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,135 @@
+package netstat
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// openForger returns a netlink socket of a process that may send to others: one with CAP_NET_ADMIN.
+func openForger(t *testing.T) (fd int) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
+	return fd
+}
+
+func destination(port, groups uint32) *unix.SockaddrNetlink {
+	return &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port, Groups: groups}
+}
+
+// The kernel refuses what others send to a socket of ours alone.
+func TestNetlinkRefusesOthers(t *testing.T) {
+	testnet.Isolate(t, func() {
+		forger := openForger(t)
+		for _, flags := range []int{0, unix.SOCK_NONBLOCK} {
+			s, err := openNetlink(flags)
+			require.NoError(t, err)
+			err = unix.Sendto(forger, endAnswer(1), 0, destination(s.port, 0))
+			require.Equal(t, unix.ECONNREFUSED, err)
+			_, err = s.receive(newNetlinkBatch(1, 100), unix.MSG_DONTWAIT)
+			require.Equal(t, unix.EAGAIN, err)
+			require.NoError(t, s.close())
+		}
+	})
+}
+
+// A message counts only if the kernel has sent it, and if there was room for all of it.
+func TestNetlinkBatch(t *testing.T) {
+	testnet.Isolate(t, func() {
+		// One that others can send to, as it is not connected to the kernel.
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+		require.NoError(t, err)
+		s := &netlinkSocket{fd: fd}
+		defer s.close()
+		require.NoError(t, unix.Bind(fd, destination(0, 0)))
+		name, err := unix.Getsockname(fd)
+		require.NoError(t, err)
+		s.port = name.(*unix.SockaddrNetlink).Pid
+
+		forged := answer(nlmsgDone, 0, 9, u32s(0))
+		ask := func(sequence uint32) {
+			t.Helper()
+			require.NoError(t, s.send((dumpRequest{transport: TransportTCP}).appendTo(nil, sequence)))
+		}
+		batch := newNetlinkBatch(3, 64)
+		receive := func() int {
+			t.Helper()
+			n, err := s.receive(batch, unix.MSG_DONTWAIT)
+			require.NoError(t, err)
+			return n
+		}
+		forger := openForger(t)
+		ask(1)
+		require.NoError(t, unix.Sendto(forger, forged, 0, destination(s.port, 0)))
+		require.Equal(t, 2, receive())
+		b, err := batch.message(0)
+		require.NoError(t, err)
+		m, rest, err := nextMessage(b)
+		require.NoError(t, err)
+		require.Empty(t, rest)
+		require.Equal(t, []any{uint16(nlmsgDone), true}, []any{m.kind, m.answers(exchange{s.port, 1})})
+		_, err = batch.message(1)
+		require.Equal(t, errForeignMessage, err)
+
+		ask(2)
+		require.Equal(t, 1, receive())
+		_, err = batch.message(0)
+		require.NoError(t, err, "nothing of the messages before is kept")
+
+		_ = testnet.States(t, "tcp4")
+		require.NoError(t, s.send((dumpRequest{transport: TransportTCP, states: statesAll}).appendTo(nil, 3)))
+		require.Positive(t, receive())
+		_, err = batch.message(0)
+		require.Equal(t, errTruncated, err)
+		require.NoError(t, unix.Sendto(forger, make([]byte, 100), 0, destination(s.port, 0)))
+		for { // to the last
+			n := receive()
+			_, err = batch.message(n - 1)
+			if err != errTruncated {
+				break
+			}
+		}
+		require.Equal(t, errForeignMessage, err, "whoever sends a message that is too long")
+	})
+}
+
+// Answers to what somebody else has asked for are none to us.
+func TestExchange(t *testing.T) {
+	ours := exchange{answerPort, 7}
+	for _, m := range []struct {
+		port, sequence uint32
+		answers        bool
+	}{{answerPort, 7, true}, {answerPort, 8, false}, {answerPort + 1, 7, false}, {0, 7, false}, {answerPort, 0, false}} {
+		b := answer(tcpDiagGetSock, 0, m.sequence, []byte("socket"))
+		binary.NativeEndian.PutUint32(b[12:], m.port)
+		seen := 0
+		_, _, err := eachAnswer(b, ours, func([]byte) bool { seen++; return true })
+		require.NoError(t, err)
+		require.Equal(t, oneIf(m.answers), seen, m)
+		end := answer(nlmsgDone, 0, m.sequence, u32s(0))
+		binary.NativeEndian.PutUint32(end[12:], m.port)
+		done, _, err := eachAnswer(end, ours, func([]byte) bool { return true })
+		require.NoError(t, err)
+		require.Equal(t, m.answers, done, m)
+	}
+}
+
+// Sequence numbers cannot be foreseen, and never are that of the request for an acknowledgment.
+func TestSequences(t *testing.T) {
+	require.EqualValues(t, 1, nextSequence(1<<32-1))
+	require.EqualValues(t, 8, nextSequence(7))
+	first := map[uint32]bool{}
+	for range 8 {
+		conn, err := diagOpener(nil)()
+		require.NoError(t, err)
+		first[conn.(*diagSocket).last.sequence] = true
+		require.NoError(t, conn.Close())
+	}
+	require.Greater(t, len(first), 6)
+}
