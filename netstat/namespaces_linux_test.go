@@ -1038,3 +1038,106 @@ func benchmarkRefresh(b *testing.B, s *Scanner, namespaces int) {
 	}
 	require.Len(b, s.Namespaces(), namespaces)
 }
+
+// makeNamespaces makes so many network namespaces, and returns their numbers and what ends them.
+type makeNamespaces func(t *testing.T, n int) (inodes map[uint64]bool, end func())
+
+func namedNamespaces(t *testing.T, n int) (inodes map[uint64]bool, end func()) {
+	t.Helper()
+	inodes = map[uint64]bool{}
+	for i := range n {
+		inodes[inodeOf(testnet.Netns(t, fmt.Sprint("blue", i)))] = true
+	}
+	return inodes, func() {
+		for i := range n {
+			testnet.UnnameNetns(t, fmt.Sprint("blue", i))
+		}
+	}
+}
+
+func namespacesOfProcesses(t *testing.T, n int) (inodes map[uint64]bool, end func()) {
+	t.Helper()
+	inodes = map[uint64]bool{}
+	var processes []*exec.Cmd
+	for range n {
+		process := exec.Command("sleep", "1000")
+		process.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+		require.NoError(t, process.Start())
+		processes = append(processes, process)
+		inodes[netNS(t, fmt.Sprintf("/proc/%d/ns/net", process.Process.Pid))] = true
+	}
+	return inodes, func() {
+		for _, process := range processes {
+			require.NoError(t, process.Process.Kill())
+			_ = process.Wait()
+		}
+	}
+}
+
+// pinnedNamespaces are those that a socket of this process keeps.
+func pinnedNamespaces(t *testing.T) map[uint64]bool {
+	t.Helper()
+	const siocgskns = 0x894c // include/uapi/linux/sockios.h
+	pinned := map[uint64]bool{}
+	for _, line := range openDescriptors(t) {
+		number, target, _ := strings.Cut(line, " ")
+		if !strings.HasPrefix(target, "socket:") {
+			continue
+		}
+		fd, err := strconv.Atoi(number)
+		require.NoError(t, err)
+		ns, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), siocgskns, 0)
+		require.Zero(t, errno)
+		var stat unix.Stat_t
+		require.NoError(t, unix.Fstat(int(ns), &stat))
+		require.NoError(t, unix.Close(int(ns)))
+		pinned[stat.Ino] = true
+	}
+	return pinned
+}
+
+// Descriptors that have run out come back when namespaces end: as many of the new ones are read as the descriptors allow.
+func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
+	const there, room, descriptors = 30, 11, 3 // of each: a socket for dumps, one for closed sockets, and what waits for that
+	for name, newNamespaces := range map[string]makeNamespaces{"named": namedNamespaces, "of processes": namespacesOfProcesses} {
+		t.Run(name, func(t *testing.T) {
+			testnet.IsolatePIDs(t, func() {
+				own := netNS(t, "/proc/self/ns/net")
+				s := newScanner(t, ScannerConfig{
+					Namespaces: []string{NamespaceAll}, Owners: OwnersProcfs, Closed: ClosedOn, TCPInfo: true,
+				})
+				mustScan(t, s, inode)
+				entered := 0
+				for round := range 6 {
+					const toEnter = 2 // descriptors that are closed again
+					limit := room*descriptors + toEnter
+					if round%2 == 1 {
+						limit -= toEnter // then none is left when the scan begins
+					}
+					inodes, end := newNamespaces(t, there)
+					full := fillDescriptors(t)
+					full.leave(t, limit-entered*descriptors)
+					_, errs := scan(s, inode)
+					require.NotEmpty(t, errs)
+					for _, err := range errs {
+						require.ErrorIs(t, err, unix.EMFILE)
+					}
+					full.release(t)
+					entered = 0
+					for _, n := range s.Namespaces() {
+						require.True(t, n.Self || inodes[n.Inode])
+						entered += oneIf(!n.Self && n.diag != nil && n.closed != nil)
+					}
+					require.Equal(t, (limit-toEnter)/descriptors, entered, "round %d", round)
+					for pinned := range pinnedNamespaces(t) {
+						require.True(t, pinned == own || inodes[pinned], "round %d: a namespace that has ended is pinned", round)
+					}
+					end()
+				}
+				mustScan(t, s, inode)
+				require.Len(t, s.Namespaces(), 1)
+				require.Equal(t, map[uint64]bool{own: true}, pinnedNamespaces(t))
+			})
+		})
+	}
+}

@@ -355,9 +355,9 @@ const allOfAll = `
 // What a plugin says that lacks something.
 const (
 	noBPF = `^BPF owner lookup unavailable \(the BPF program takes CAP_BPF and ` +
-		`CAP_PERFMON: unsupported operation: operation not permitted$`
+		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more$`
 	notInitialPIDs = `^BPF owner lookup unavailable \(/proc is not of the initial PID ` +
-		`namespace, whose pids BPF programs see: unsupported operation$`
+		`namespace, whose pids BPF programs see: unsupported operation\); falling back to /proc, which costs more$`
 	noNetlink = `^reading other network namespaces from procfs, which tells less and costs more: netlink there takes ` +
 		`CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: network namespace (blue|of process \d+): `
 	noSetns  = noNetlink + `setns: operation not permitted$`

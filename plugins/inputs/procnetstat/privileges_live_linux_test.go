@@ -279,9 +279,9 @@ type readPlugin struct {
 // The lines that the plugin logs, as patterns.
 const (
 	saysNoBPF = `W! BPF owner lookup unavailable \(the BPF program takes CAP_BPF and ` +
-		`CAP_PERFMON: unsupported operation: operation not permitted`
+		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more`
 	saysNoBTF = `W! BPF owner lookup unavailable \(the BPF program takes Linux 5\.11 with ` +
-		`BTF: .*no BTF found for kernel version .*`
+		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
 	saysDenied = `W! processes whose descriptors may not be read: \d+; their sockets count as "unattributed"\. To read them takes ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it`
 	saysHidden = `W! /\S+ is mounted with hidepid, and hides processes with their users, executables, command lines, cgroups and ` +

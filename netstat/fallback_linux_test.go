@@ -1,0 +1,270 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// clock is a clock that a test sets.
+type clock struct{ time.Time }
+
+func (c *clock) now() time.Time { return c.Time }
+
+// setClock has the scanner's fallbacks look at a clock of the test's.
+func setClock(s *Scanner) *clock {
+	c := &clock{time.Now()}
+	s.fallbacks.now = c.now
+	for what := range s.fallbacks.until {
+		s.fallbacks.until[what] = c.Add(retryInterval)
+	}
+	return c
+}
+
+func TestFallbacks(t *testing.T) {
+	c := &clock{time.Unix(1000, 0)}
+	var said []string
+	f := newFallbacks(func(err error) { said = append(said, err.Error()) })
+	f.now = c.now
+	refused, scarce := errors.New("refused"), fmt.Errorf("opening it: %w", unix.EMFILE)
+
+	f.refuse("a", refused)
+	f.refuse("b", scarce)
+	f.begin()
+	require.False(t, f.isDue("a"))
+	require.True(t, f.isDue("b"), "what is scarce can be there in the next scan")
+	require.False(t, f.isDue("c"), "it was never refused")
+
+	c.Time = c.Add(retryInterval - 1)
+	f.begin()
+	require.False(t, f.isDue("a"))
+	c.Time = c.Add(1)
+	f.begin()
+	require.True(t, f.isDue("a"))
+	f.refuse("a", refused)
+	require.True(t, f.isDue("a"), "to all that look in this scan")
+	f.begin()
+	require.False(t, f.isDue("a"))
+	require.Equal(t, []string{"refused", "opening it: too many open files"}, said, "each is said once")
+
+	f.restore("a")
+	c.Time = c.Add(time.Hour)
+	f.begin()
+	require.False(t, f.isDue("a"))
+	f.refuse("a", refused)
+	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, said)
+	newFallbacks(nil).say("d", refused) // nobody is told
+}
+
+// A diag module that is loaded later is used.
+func TestScannerRetriesTransport(t *testing.T) {
+	refused := fmt.Errorf("%w: no such module", errors.ErrUnsupported)
+	diag := &fakeDiag{dumps: []fakeDump{{err: refused}}}
+	var warned []string
+	s := newFakeScanner(t, ScannerConfig{
+		ProcRoot: proctree.Materialize(t, smallTree), Transports: []Transport{TransportRaw},
+		Warn: func(err error) { warned = append(warned, err.Error()) },
+	}, diag)
+	c := setClock(s)
+	require1 := func(want Source, sockets, requests int) {
+		t.Helper()
+		inodes, errs := scan(s, inode)
+		require.Empty(t, errs)
+		require.Len(t, inodes, sockets)
+		require.Equal(t, want, s.Stats().Source)
+		require.Equal(t, want, s.SourceOf(s.namespaces.self, TransportRaw))
+		require.Len(t, diag.requests, requests)
+	}
+	require1(SourceProcfs, 2, 1)
+	c.Time = c.Add(retryInterval - 1)
+	require1(SourceProcfs, 2, 1)
+
+	c.Time = c.Add(1)
+	diag.dumps = []fakeDump{{err: refused}}
+	require1(SourceProcfs, 2, 2)
+	require1(SourceProcfs, 2, 2)
+	require.Len(t, warned, 1)
+
+	c.Time = c.Add(retryInterval)
+	diag.dumps = []fakeDump{{payloads: tcpMessages(7, 8, 9)}}
+	require1(SourceNetlink, 3, 4)
+	require1(SourceNetlink, 0, 6)
+	require.Len(t, warned, 1)
+}
+
+// A required source is not replaced, also if it works no more.
+func TestScannerRequiredSource(t *testing.T) {
+	testnet.Isolate(t, func() {
+		s := newScanner(t, ScannerConfig{Source: SourceNetlink, Owners: OwnersNone, Transports: []Transport{TransportTCP}})
+		mustScan(t, s, inode)
+		require.NoError(t, s.namespaces.self.diag.Close())
+		s.namespaces.self.diag = &fakeDiag{dumps: []fakeDump{{err: fmt.Errorf("%w: no such module", errors.ErrUnsupported)}}}
+		_, errs := scan(s, inode)
+		require.Equal(t, []string{`source "netlink" is required: the kernel does not offer them through sock_diag: unsupported operation: ` +
+			"no such module (module tcp_diag)"}, messages(errs))
+		require.Equal(t, SourceNetlink, s.Stats().Source)
+
+		_, err := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportICMP}})
+		require.EqualError(t, err, `source "netlink" is required: sock_diag does not have the sockets of icmp`)
+		_, err = record(t, dumpRequest{transport: TransportRaw, family: FamilyIPv4, states: statesAll})
+		_, required := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportTCP, TransportRaw}})
+		if err == nil {
+			require.NoError(t, required)
+		} else {
+			require.EqualError(t, required, `source "netlink" is required: `+err.Error()+" (module raw_diag)")
+		}
+	})
+}
+
+// A required source is required in every namespace that is read.
+func TestScannerRequiredInNamespaces(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		config := ScannerConfig{Source: SourceNetlink, Owners: OwnersNone, Namespaces: []string{"self", other.pid()}}
+		s := newScanner(t, config)
+		require.Len(t, mustScan(t, s, inode), len(other.sockets))
+
+		later := settle(t, 1, testnet.Process{Name: "later", Netns: true}) // than the start
+		s.namespaces.wanted = []string{"self", later.pid()}
+		s.namespaces.openDiag = refuseDiag
+		sockets, errs := scan(s, inode)
+		require.Empty(t, sockets)
+		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: unsupported operation: not permitted`
+		require.Equal(t, []string{refused, refused}, messages(errs), "tcp and udp")
+		for _, err := range errs {
+			failed := (*TableError)(nil)
+			require.ErrorAs(t, err, &failed)
+		}
+	})
+}
+
+func refuseDiag() (diagConn, error) { return nil, fmt.Errorf("%w: not permitted", errors.ErrUnsupported) }
+
+// What descriptors were missing for at the start works when there are some.
+func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		full := fillDescriptors(t)
+		withoutBPF, withoutConnects := 0, 0
+		for room := range 12 { // they run out at one place after the other
+			for _, closed := range []ClosedMode{ClosedOff, ClosedAuto} {
+				full.leave(t, room)
+				s, err := NewScanner(ScannerConfig{Transports: []Transport{TransportTCP}, Closed: closed})
+				full.release(t)
+				if err != nil {
+					require.ErrorIs(t, err, unix.EMFILE)
+					continue
+				}
+				withoutBPF += oneIf(s.Stats().Owners != OwnersBPF)
+				withoutConnects += oneIf(closed == ClosedAuto && s.connects.recorder.Load() == nil)
+				processes := s.processes
+				mustScan(t, s, inode)
+				require.Equal(t, OwnersBPF, s.Stats().Owners)
+				require.Same(t, processes, s.finder.(*bpfOwners).processes, "which are the same as before")
+				require.Equal(t, closed == ClosedAuto, s.connects.recorder.Load() != nil)
+				require.NoError(t, s.Close())
+			}
+		}
+		require.Positive(t, withoutBPF)
+		require.Positive(t, withoutConnects)
+	})
+}
+
+// A scanner that was refused netlink takes it when it is permitted.
+func TestScannerRetriesNetlink(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		own := settle(t, 1, testnet.Process{Name: "own"})
+		w := newTown4(t)
+		var warned []string
+		var s *Scanner
+		failing(t, func() {
+			s = newScanner(t, ScannerConfig{
+				Owners: OwnersNone, Closed: ClosedAuto, Warn: func(err error) { warned = append(warned, err.Error()) },
+			})
+		}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
+		c := setClock(s)
+		mustScan(t, s, inode)
+		require.Equal(t, SourceProcfs, s.Stats().Source)
+		require.Len(t, warned, 1)
+		require.False(t, s.HearsClosed(s.namespaces.self))
+
+		before := len(openDescriptors(t))
+		c.Time = c.Add(retryInterval)
+		require.Len(t, mustScan(t, s, inode), len(own.sockets)+1)
+		require.Equal(t, SourceNetlink, s.Stats().Source)
+		require.True(t, s.HearsClosed(s.namespaces.self))
+		require.Len(t, openDescriptors(t), before+3)
+		client, server := w.open()
+		reset(t, client, server)
+		awaitClosed(t, s.namespaces.self, 2)
+		closedOf(t, s, 2, inode)
+		c.Time = c.Add(retryInterval)
+		mustScan(t, s, inode)
+		require.Len(t, openDescriptors(t), before+3, "it is opened once")
+		require.Len(t, warned, 1)
+	})
+}
+
+// A subscription to closed sockets that was refused is asked for again, in each namespace.
+func TestScannerRetriesClosed(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		var warned []string
+		var s *Scanner
+		failing(t, func() {
+			s = newScanner(t, ScannerConfig{
+				Owners: OwnersNone, Closed: ClosedAuto, Namespaces: []string{"self", other.pid()},
+				Warn: func(err error) { warned = append(warned, err.Error()) },
+			})
+		}, seccompRule{unix.SYS_BIND, -1, unix.EPERM})
+		subscribe := s.namespaces.subscribe
+		s.namespaces.subscribe = func(int) (closedConn, error) { return nil, fmt.Errorf("%w: not here", errors.ErrUnsupported) }
+		c := setClock(s)
+		heard := func() (heard []bool) {
+			for _, n := range s.Namespaces() {
+				heard = append(heard, s.HearsClosed(n))
+			}
+			return heard
+		}
+		mustScan(t, s, inode)
+		require.Equal(t, []bool{false, false}, heard())
+		s.namespaces.subscribe = subscribe
+		mustScan(t, s, inode)
+		require.Equal(t, []bool{false, false}, heard(), "it is not time")
+		before := len(openDescriptors(t))
+		c.Time = c.Add(retryInterval)
+		require.Len(t, mustScan(t, s, inode), len(other.sockets))
+		require.Equal(t, []bool{true, true}, heard())
+		require.Len(t, openDescriptors(t), before+4, "two for each subscription")
+		require.Len(t, warned, 1)
+	})
+}
+
+// A namespace that could not be entered is entered when it is permitted.
+func TestScannerRetriesEntering(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		s, w := newNamespaceScanner(t, SourceAuto, other.pid())
+		c := setClock(s)
+		openDiag := s.namespaces.openDiag
+		s.namespaces.openDiag = refuseDiag
+		requireScan(t, s, other)
+		require.Equal(t, SourceProcfs, s.Namespaces()[0].Source)
+		require.Len(t, w.take(), 1)
+		s.namespaces.openDiag = openDiag
+		requireScan(t, s, other)
+		require.Equal(t, SourceProcfs, s.Namespaces()[0].Source, "it is not time")
+		c.Time = c.Add(retryInterval)
+		requireScan(t, s, other)
+		require.Equal(t, SourceNetlink, s.Namespaces()[0].Source)
+		require.Empty(t, w.take())
+	})
+}
