@@ -335,7 +335,10 @@ func TestClosedOrder(t *testing.T) {
 		require.Eventually(t, func() bool { look(1); return len(closed) >= int(count.Load()) }, 10*time.Second, time.Millisecond)
 		look(2)
 		require.Len(t, closed, int(count.Load()))
-		opened.Range(func(cookie, _ any) bool { return closed[cookie.(uint64)] })
+		opened.Range(func(cookie, _ any) bool {
+			require.True(t, closed[cookie.(uint64)], "it was not handed out closed")
+			return true
+		})
 		for cookie := range live {
 			require.True(t, closed[cookie])
 		}
@@ -367,20 +370,16 @@ func TestClosedLost(t *testing.T) {
 							reset(t, client, server)
 						}
 						// The kernel tells of them from a work queue.
-						count := func() int {
+						told := func() int {
+							info, err := memInfoOf(fd)
+							require.NoError(t, err)
 							c.receive()
-							c.countDrops()
-							return c.queue.waiting() + c.queue.lost
+							return c.queue.waiting() + c.queue.lost + int(info.drops-c.drops)
 						}
-						time.Sleep(50 * time.Millisecond)
-						for end := time.Now().Add(10 * time.Second); count() < 2*connections && time.Now().Before(end); {
-							time.Sleep(time.Millisecond)
-						}
+						require.Eventually(t, func() bool { return told() >= 2*connections }, 10*time.Second, time.Millisecond)
 					})
-					for range 2 {
-						handedOut += len(mustScan(t, s, inode)) - 1 // the listener
-						lost += s.Stats().ClosedLost
-					}
+					handedOut += len(mustScan(t, s, inode)) - 1 // the listener
+					lost += s.Stats().ClosedLost
 					require.Equal(t, 2*connections, handedOut+lost)
 					require.NotZero(t, lost)
 					require.NotZero(t, handedOut)
@@ -553,14 +552,17 @@ func TestClosedOwners(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, unix.Close(server))
 		awaitClosed(t, s.namespaces.self, 2)
+		owned := 0
 		closedOf(t, s, 2, func(s *Socket) bool {
 			if len(s.Owners()) > 0 {
+				owned++
 				require.Same(t, live, s.Owners()[0])
 				require.Equal(t, []any{"holder", uint64(5), held.Remote, true},
 					[]any{s.Owners()[0].Name, s.CgroupID, s.Remote, s.Has(FieldCgroupID)})
 			}
 			return true
 		})
+		require.Equal(t, 1, owned)
 
 		var past *Process
 		for range 3 {
@@ -1012,4 +1014,159 @@ func residentMiB(tb testing.TB) float64 {
 	pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
 	require.NoError(tb, err)
 	return float64(pages*os.Getpagesize()) / (1 << 20)
+}
+
+// fakeClosed tells of sockets that a test makes up.
+type fakeClosed struct {
+	chunks []*closedChunk
+	lost   int
+	room   int
+}
+
+var _ closedConn = (*fakeClosed)(nil)
+
+func (f *fakeClosed) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
+	chunks, lost = append(to, f.chunks...), f.lost
+	f.chunks, f.lost = nil, 0
+	return chunks, lost, nil
+}
+
+func (f *fakeClosed) ready() <-chan struct{} { return nil }
+func (f *fakeClosed) setRoom(bytes int)      { f.room = bytes }
+func (f *fakeClosed) close()                 {}
+
+// What was lost counts in all namespaces together.
+func TestClosedLostInNamespaces(t *testing.T) {
+	s := newFakeScanner(t, ScannerConfig{Owners: OwnersNone, Transports: []Transport{TransportTCP}}, &fakeDiag{})
+	s.namespaces.known = []*Namespace{
+		{Self: true, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{lost: 3}},
+		{Inode: 2, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{lost: 4}},
+		{Inode: 3, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{}},
+	}
+	for _, want := range []int{7, 0} {
+		_, errs := scan(s, inode)
+		require.Empty(t, errs)
+		require.Equal(t, want, s.Stats().ClosedLost)
+	}
+}
+
+// A cgroup that is not known is none.
+func TestClosedCgroup(t *testing.T) {
+	for _, id := range []uint64{0, 77} {
+		s := newFakeScanner(t, ScannerConfig{Owners: OwnersNone, Transports: []Transport{TransportTCP}}, &fakeDiag{})
+		q := closedQueue{budget: s.budget, connects: everyConnect{pid: 7, cgroupID: id}}
+		q.hear(closedMessage(1))
+		chunks, _, _ := q.take(nil)
+		s.namespaces.self.closed = &fakeClosed{chunks: chunks}
+		cgroups, errs := scan(s, func(s *Socket) [2]any { return [2]any{s.CgroupID, s.Has(FieldCgroupID)} })
+		require.Empty(t, errs)
+		require.Equal(t, [][2]any{{id, id != 0}}, cgroups)
+	}
+}
+
+// All subscriptions share the room, those of namespaces that have ended included.
+func TestClosedShareRoom(t *testing.T) {
+	s := newFakeScanner(t, ScannerConfig{Namespaces: []string{"all"}, Owners: OwnersNone}, &fakeDiag{})
+	own, ended := &fakeClosed{}, &fakeClosed{}
+	rooms := func(toCome int) (rooms []int) {
+		s.namespaces.shareRoom(toCome)
+		for _, n := range s.namespaces.known {
+			if n.closed != nil {
+				rooms = append(rooms, n.closed.(*fakeClosed).room)
+			}
+		}
+		return append(rooms, own.room)
+	}
+	s.namespaces.self.closed = own
+	require.Equal(t, []int{closedRoom}, rooms(0))
+	require.Equal(t, []int{closedRoom / 4}, rooms(3))
+	s.namespaces.known = []*Namespace{s.namespaces.self, {closed: &fakeClosed{}}, {closed: &fakeClosed{}}, {}}
+	require.Equal(t, []int{closedRoom / 3, closedRoom / 3, closedRoom / 3, closedRoom / 3}, rooms(0))
+	s.namespaces.ended = []*Namespace{{closed: ended}}
+	require.Equal(t, []int{closedRoom / 4, closedRoom / 4, closedRoom / 4, closedRoom / 4}, rooms(0))
+	require.Equal(t, closedRoom/4, ended.room)
+	s.namespaces.known, s.namespaces.ended = nil, nil
+	require.Equal(t, []int{closedRoom}, rooms(0))
+
+	testnet.IsolatePIDs(t, func() { // and the kernel has it so
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
+		for n := range 3 {
+			testnet.Netns(t, fmt.Sprint("blue", n))
+			mustScan(t, s, inode)
+			require.Len(t, s.Namespaces(), n+2)
+			for _, of := range s.Namespaces() {
+				c := of.closed.(*closedSocket)
+				conversation(c, func(fd int) {
+					buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+					require.NoError(t, err)
+					require.Equal(t, 2*(closedRoom/(n+2)), buffer)
+					require.Equal(t, closedPause(buffer), c.pause)
+				})
+			}
+		}
+	})
+}
+
+// What the kernel has told of until the end of a subscription can be taken afterwards.
+func TestClosedTellsOfLast(t *testing.T) {
+	testnet.Isolate(t, func() {
+		w := newTown4(t)
+		c := newSubscription(t)
+		require.NoError(t, c.waiter.SetReadDeadline(time.Unix(1, 0)))
+		<-c.ended // nobody reads any more but close and take
+		c.queue.failed, c.queue.broken = nil, 0
+		client, server := w.open()
+		reset(t, client, server)
+		require.Eventually(t, func() bool {
+			info, err := memInfoOf(c.socket.fd)
+			require.NoError(t, err)
+			return info.received > 1408 // two messages
+		}, 10*time.Second, time.Millisecond)
+		require.Zero(t, c.queue.waiting())
+		c.close()
+		chunks, lost, err := c.take(nil)
+		require.NoError(t, err)
+		require.Zero(t, lost)
+		require.Len(t, chunks, 1)
+		require.Equal(t, 2, chunks[0].used)
+	})
+}
+
+// After it had no room the kernel goes on to tell, and does not wait until all is read.
+func TestClosedGoesOnAfterLoss(t *testing.T) {
+	testnet.Isolate(t, func() {
+		w := newTown4(t)
+		c := newSubscription(t)
+		lose := func(fd int, n int) {
+			for range n {
+				client, server := w.open()
+				reset(t, client, server)
+			}
+		}
+		conversation(c, func(fd int) {
+			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<10))
+			lose(fd, 100)
+			require.Eventually(t, func() bool {
+				info, err := memInfoOf(fd)
+				require.NoError(t, err)
+				return info.drops > c.drops
+			}, 10*time.Second, time.Millisecond)
+			// With room again, it tells of the next ones, though nothing was read.
+			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, closedRoom))
+			var before memInfo
+			require.Eventually(t, func() bool { // it has told of all
+				last := before
+				var err error
+				before, err = memInfoOf(fd)
+				require.NoError(t, err)
+				return before == last
+			}, 10*time.Second, 100*time.Millisecond)
+			lose(fd, 1)
+			require.Eventually(t, func() bool {
+				info, err := memInfoOf(fd)
+				require.NoError(t, err)
+				return info.received > before.received
+			}, 10*time.Second, time.Millisecond)
+		})
+	})
 }

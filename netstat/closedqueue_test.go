@@ -163,3 +163,76 @@ func BenchmarkClosedQueue(b *testing.B) {
 		}
 	}
 }
+
+// Sockets without a peer come first, and neither they nor those before are mixed up in chunks that are used again.
+func TestClosedQueueUnpaired(t *testing.T) {
+	budget := newClosedBudget(maxClosed)
+	q := closedQueue{budget: budget}
+	unpaired := func(cookie uint64, port string) []byte {
+		return event(inetMessage{family: afInet, state: TCPClose, local: "127.0.0.1:" + port, remote: "0.0.0.0:0", cookie: cookie}.bytes())
+	}
+	for range 3 { // the second time in chunks that were used
+		q.connects = everyConnect{pid: 9}
+		for i := range uint64(3 * closedChunkLen / 2) {
+			q.hear(closedMessage(1000 + i))
+		}
+		q.connects = nil
+		for i := range uint64(closedChunkLen + 1) {
+			q.hear(unpaired(1+i, "80"))
+		}
+		q.hear(unpaired(5000, "0")) // it never had a port
+		var taken takenClosed
+		taken.chunks, _, _ = q.take(nil)
+		var s Socket
+		var cookies []uint64
+		for by, ok := taken.next(&s); ok; by, ok = taken.next(&s) {
+			require.Equal(t, s.HasPeer(), by != nil)
+			cookies = append(cookies, s.Cookie)
+		}
+		require.Len(t, cookies, closedChunkLen+1+3*closedChunkLen/2)
+		for i, cookie := range cookies {
+			want := uint64(1 + i)
+			if i > closedChunkLen {
+				want = 1000 + uint64(i-closedChunkLen-1)
+			}
+			require.Equal(t, want, cookie)
+		}
+		require.EqualValues(t, maxClosed/closedChunkLen, budget.left.Load(), "all is given back")
+	}
+}
+
+// One namespace cannot take what is for all, and what is handed out or dropped is given back.
+func TestClosedBudget(t *testing.T) {
+	const chunks = 16
+	budget := newClosedBudget(chunks * closedChunkLen)
+	flooded, quiet := closedQueue{budget: budget}, closedQueue{budget: budget}
+	for i := range uint64(chunks * closedChunkLen) {
+		flooded.hear(closedMessage(i))
+	}
+	require.Equal(t, chunks/2*closedChunkLen, flooded.waiting())
+	require.Equal(t, chunks/2*closedChunkLen, flooded.lost)
+	for i := range uint64(2 * closedChunkLen) {
+		quiet.hear(closedMessage(i))
+	}
+	require.Equal(t, 2*closedChunkLen, quiet.waiting(), "there is room for others")
+	require.Zero(t, quiet.lost)
+
+	for _, give := range []func(*takenClosed){
+		func(taken *takenClosed) { taken.drop() },
+		func(taken *takenClosed) {
+			var s Socket
+			for _, ok := taken.next(&s); ok; _, ok = taken.next(&s) {
+			}
+		},
+	} {
+		for i := range uint64(3 * closedChunkLen) {
+			quiet.hear(closedMessage(i))
+		}
+		for _, q := range []*closedQueue{&flooded, &quiet} {
+			var taken takenClosed
+			taken.chunks, _, _ = q.take(nil)
+			give(&taken)
+		}
+		require.EqualValues(t, chunks, budget.left.Load())
+	}
+}

@@ -145,7 +145,9 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 	})
 }
 
-func refuseDiag() (diagConn, error) { return nil, fmt.Errorf("%w: not permitted", errors.ErrUnsupported) }
+func refuseDiag() (diagConn, error) {
+	return nil, fmt.Errorf("%w: not permitted", errors.ErrUnsupported)
+}
 
 // What descriptors were missing for at the start works when there are some.
 func TestScannerOutOfDescriptorsAtStart(t *testing.T) {

@@ -8,12 +8,36 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 	"weak"
 
 	"github.com/stretchr/testify/require"
 )
 
+// deadline ends the tests if this one hangs.
+func deadline(t *testing.T) {
+	t.Helper()
+	name := t.Name()
+	timer := time.AfterFunc(time.Minute, func() { panic(name + " hangs") })
+	t.Cleanup(func() { timer.Stop() })
+}
+
+// The table grows before it is full: a search in a full one has no end.
+func TestOwnerTableGrows(t *testing.T) {
+	deadline(t)
+	var table ownerTable
+	table.clear()
+	inodes := make([]uint64, 10*leastSlots)
+	for i := range inodes {
+		inodes[i] = uint64(i + 1)
+	}
+	table.add(&Process{PID: 1}, inodes)
+	require.Greater(t, len(table.slots), len(inodes))
+	require.Empty(t, table.appendOwners(nil, uint64(len(inodes)+1)))
+}
+
 func TestOwnerTable(t *testing.T) {
+	deadline(t)
 	type add struct {
 		pid    int
 		inodes []uint64

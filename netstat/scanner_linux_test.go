@@ -460,7 +460,7 @@ func TestScannerRaw(t *testing.T) {
 		var warned []string
 		s := newScanner(t, ScannerConfig{
 			Transports: []Transport{TransportRaw, TransportICMP},
-			Warn: func(err error) { warned = append(warned, err.Error()) },
+			Warn:       func(err error) { warned = append(warned, err.Error()) },
 		})
 		want := SourceMixed
 		if _, err := record(t, dumpRequest{transport: TransportRaw, family: FamilyIPv4, states: statesAll}); err != nil {

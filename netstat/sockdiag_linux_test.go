@@ -52,6 +52,8 @@ func newFakeKernel(t *testing.T) (*diagSocket, fakeKernel) {
 		require.NoError(t, d.Close())
 		require.NoError(t, unix.Close(k.fd))
 	})
+	deadline := unix.NsecToTimeval((10 * time.Second).Nanoseconds()) // for a request that never comes
+	require.NoError(t, unix.SetsockoptTimeval(k.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &deadline))
 	timeout := unix.NsecToTimeval(int64(10 * time.Millisecond))
 	require.NoError(t, unix.SetsockoptTimeval(fds[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout))
 	return d, k
@@ -257,6 +259,57 @@ func TestNotSupportedKeepsOthers(t *testing.T) {
 	require.NoError(t, notSupported(nil))
 	require.Equal(t, unix.EIO, notSupported(unix.EIO))
 	require.EqualError(t, errnoError(int(unix.ENOENT)), "unsupported operation: no such file or directory")
+}
+
+// A socket that cannot be made ready is closed again.
+func TestDiagSocketIsClosedOnError(t *testing.T) {
+	before := openDescriptors(t)
+	for _, test := range []struct {
+		call uintptr
+		want string
+	}{
+		{unix.SYS_SOCKET, "opening a sock_diag socket: no buffer space available"},
+		{unix.SYS_CONNECT, "connecting a sock_diag socket to the kernel: no buffer space available"},
+		{unix.SYS_GETSOCKNAME, "connecting a sock_diag socket to the kernel: no buffer space available"},
+		{unix.SYS_SETSOCKOPT, "setting the timeout of a sock_diag socket: no buffer space available"},
+	} {
+		var err error
+		failing(t, func() { _, err = diagOpener(nil)() }, seccompRule{test.call, -1, unix.ENOBUFS})
+		require.EqualError(t, err, test.want)
+		require.Equal(t, before, openDescriptors(t), test.want)
+	}
+}
+
+// foreignConn has what others send between what the kernel sends.
+type foreignConn struct {
+	*pairConn
+	foreign int // messages of others before the next of the kernel
+}
+
+func (c *foreignConn) receive() ([]byte, error) {
+	if c.foreign > 0 {
+		c.foreign--
+		return nil, errForeignMessage
+	}
+	c.foreign = 3
+	return c.pairConn.receive()
+}
+
+// Messages of others are passed over. However many they are, a kernel that is silent is noticed.
+func TestDiagSocketPassesOverForeignMessages(t *testing.T) {
+	d, kernel := newFakeKernel(t)
+	d.conn = &foreignConn{d.conn.(*pairConn), 2}
+	kernel.send(socketAnswer(1, "one!"))
+	kernel.send(socketAnswer(1, "two!"), endAnswer(1))
+	payloads, _, err := dump(t.Context(), d)
+	require.NoError(t, err)
+	require.Equal(t, []string{"one!", "two!"}, payloads)
+
+	d.conn.(*foreignConn).foreign = 1 << 40
+	began := time.Now()
+	_, _, err = dump(t.Context(), d)
+	require.ErrorIs(t, err, errNoAnswer)
+	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 // record returns what the kernel answers, buffer by buffer.

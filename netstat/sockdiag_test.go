@@ -379,6 +379,7 @@ func TestEachAnswerErrors(t *testing.T) {
 		{"length out of range", tooLong, false},
 		{"length below the header", tooShort, false},
 		{"error without a number", answer(nlmsgError, 0, ours, []byte{1, 2, 3}), true},
+		{"error without any payload", answer(nlmsgError, 0, ours, nil), true},
 		{"end with half a number", answer(nlmsgDone, 0, ours, []byte{1}), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
