@@ -1039,6 +1039,25 @@ func benchmarkRefresh(b *testing.B, s *Scanner, namespaces int) {
 	require.Len(b, s.Namespaces(), namespaces)
 }
 
+// A file that leads to another namespace than was found is not taken for it, whatever its number says.
+func TestNamespaceBehindFileIsAnother(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		s, _ := newNamespaceScanner(t, SourceAuto, "all")
+		mustScan(t, s, inode)
+		path := testnet.Netns(t, "blue")
+		before := ownDescriptors(t)
+		for table, want := range map[uint64]error{0: nil, s.namespaces.self.table: errMoved} {
+			n := &Namespace{Inode: inodeOf(path), table: table, path: path, root: "/proc"}
+			err := s.namespaces.enter(n, path)
+			require.ErrorIs(t, err, want)
+			require.Equal(t, want == nil, n.diag != nil)
+			require.Equal(t, want == nil, n.entered)
+			n.close()
+			require.Equal(t, before, ownDescriptors(t))
+		}
+	})
+}
+
 // makeNamespaces makes so many network namespaces, and returns their numbers and what ends them.
 type makeNamespaces func(t *testing.T, n int) (inodes map[uint64]bool, end func())
 

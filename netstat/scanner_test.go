@@ -716,3 +716,60 @@ func TestSocketOwners(t *testing.T) {
 	require.Empty(t, errs)
 	require.Equal(t, OwnersNone, s.Stats().Owners)
 }
+
+// A clone keeps its owners whatever the scan does, and a plain copy has those of no other socket.
+func TestSocketClone(t *testing.T) {
+	s := newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
+	names := func(s *Socket) (names []string) {
+		for _, p := range s.Owners() {
+			names = append(names, fmt.Sprintf("%d/%s", p.PID, p.Name))
+		}
+		return names
+	}
+	type kept struct {
+		clone       *Socket
+		copy, asked Socket
+		want        []string
+	}
+	var all []kept
+	collect := func(s *Socket) struct{} {
+		k := kept{copy: *s, clone: s.Clone(), want: names(s)}
+		k.asked = *s // the same, after the owners were looked up
+		require.Equal(t, k.want, names(&k.asked))
+		all = append(all, k)
+		return struct{}{}
+	}
+	requireKept := func() {
+		t.Helper()
+		for i, k := range all {
+			require.Equal(t, k.want, names(k.clone))
+			require.Equal(t, k.want, names(k.clone.Clone()), "also of a clone")
+			if i < len(all)-1 { // the loop is at the last one
+				require.Empty(t, names(&k.copy))
+				require.Empty(t, names(&k.asked))
+			}
+			require.Equal(t, []any{k.copy.Local, k.copy.Inode, k.copy.Namespace}, []any{k.clone.Local, k.clone.Inode, k.clone.Namespace})
+		}
+	}
+	_, errs := scan(s, collect)
+	require.Empty(t, errs)
+	require.Greater(t, len(all), 10)
+	requireKept()
+	held := 0
+	for _, k := range all {
+		held += len(k.want)
+	}
+	require.Greater(t, held, 3)
+	last := all[len(all)-1]
+	require.NoError(t, s.findOwners(t.Context()))
+	require.Empty(t, names(&last.copy), "as soon as the next scan has begun")
+	for i, err := range s.Sockets(t.Context()) { // whose owners are looked up anew
+		require.NoError(t, err)
+		require.NotNil(t, i)
+		require.Empty(t, names(&last.copy))
+		break
+	}
+	requireKept()
+	require.NoError(t, s.Close())
+	requireKept()
+}
