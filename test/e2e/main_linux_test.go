@@ -29,6 +29,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if arguments := os.Getenv(forgerEnv); arguments != "" {
+		if err := forge(arguments); err != nil {
+			fmt.Fprintln(os.Stderr, "the forger:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(scratchEnv) == "" {
 		if err := makeScratch(); err != nil {
 			fmt.Fprintln(os.Stderr, "making a scratch directory:", err)
