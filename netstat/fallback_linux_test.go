@@ -136,7 +136,8 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
 		require.Empty(t, sockets)
-		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: unsupported operation: not permitted`
+		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: netlink there takes CAP_SYS_ADMIN, and ` +
+			"CAP_SYS_PTRACE for one that has no name: unsupported operation: not permitted"
 		require.Equal(t, []string{refused, refused}, messages(errs), "tcp and udp")
 		for _, err := range errs {
 			failed := (*TableError)(nil)

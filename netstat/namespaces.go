@@ -30,6 +30,8 @@ type namespaces struct {
 	room      int                                // of each subscription, see closedRoom
 	fallbacks *fallbacks
 
+	requireDiag bool // by nothing else
+
 	processesUnknown, namesUnknown bool // this scan could not list all of them
 }
 
@@ -141,10 +143,9 @@ func (all *namespaces) noteRefused() {
 	for _, n := range all.known {
 		n.hold()
 		entering, closed = entering || n.refused != nil, closed || n.refusedClosed != nil
-		if n.refused != nil && n.tried == all.scan {
+		if n.refused != nil && n.tried == all.scan && !all.requireDiag {
 			all.fallbacks.refuse(fallbackEntering, fmt.Errorf("reading other network namespaces from procfs, which tells less and "+
-				"costs more: netlink there takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: "+
-				"network namespace %s: %w", n, n.refused))
+				"costs more: network namespace %s: %w", n, n.errNoNetlink()))
 		}
 		if n.refusedClosed != nil && n.tried == all.scan {
 			all.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: network namespace %s: %w", n, n.refusedClosed))

@@ -168,6 +168,14 @@ func (n *Namespace) fileOf(pid int) string {
 	return filepath.Join(n.root, strconv.Itoa(pid), "ns", "net")
 }
 
+// errNoNetlink says why the namespace cannot be read by netlink.
+func (n *Namespace) errNoNetlink() error {
+	if n.refused == nil {
+		return errors.New("the network namespace could not be entered")
+	}
+	return fmt.Errorf("netlink there takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: %w", n.refused)
+}
+
 // hasPath tells whether the namespace still has its name.
 func (n *Namespace) hasPath() bool {
 	if n.path == "" {

@@ -1,7 +1,6 @@
 package netstat
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -229,6 +228,7 @@ func (s *Scanner) openNamespaces() error {
 	s.namespaces = namespaces{
 		root: root, wanted: s.config.Namespaces, self: self,
 		byInode: map[uint64]*Namespace{}, byTable: map[uint64]*Namespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
+		requireDiag: s.config.Source == SourceNetlink,
 	}
 	if s.namespaces.static() {
 		s.namespaces.known = []*Namespace{self}
@@ -293,7 +293,7 @@ func (s *Scanner) requireNetlink() error {
 	}
 	for _, n := range s.namespaces.known {
 		if n.refused != nil {
-			return &TableError{n, s.config.Transports[0], requiredError("source", SourceNetlink.String(), n.refused)}
+			return &TableError{n, s.config.Transports[0], requiredError("source", SourceNetlink.String(), n.errNoNetlink())}
 		}
 	}
 	return nil
@@ -556,13 +556,11 @@ func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(er
 			s.noModule(transport, err)))
 	}
 	if s.config.Source == SourceNetlink {
-		return requiredError("source", SourceNetlink.String(), cmp.Or(s.reading.refused, errNotEntered))
+		return requiredError("source", SourceNetlink.String(), s.reading.errNoNetlink())
 	}
 	s.used[SourceProcfs] = true
 	return s.eachOfProcfs(ctx, transport, handOut)
 }
-
-var errNotEntered = errors.New("the network namespace could not be entered")
 
 var errNoDiag = errors.New("the kernel does not offer them through sock_diag")
 

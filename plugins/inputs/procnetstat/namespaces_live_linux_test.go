@@ -358,8 +358,8 @@ const (
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more$`
 	notInitialPIDs = `^BPF owner lookup unavailable \(/proc is not of the initial PID ` +
 		`namespace, whose pids BPF programs see: unsupported operation\); falling back to /proc, which costs more$`
-	noNetlink = `^reading other network namespaces from procfs, which tells less and costs more: netlink there takes ` +
-		`CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: network namespace (blue|of process \d+): `
+	noNetlink = `^reading other network namespaces from procfs, which tells less and costs more: network namespace ` +
+		`(blue|of process \d+): netlink there takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: `
 	noSetns  = noNetlink + `setns: operation not permitted$`
 	noPtrace = noNetlink + `open /proc/\d+/ns/net: permission denied$`
 	noNames  = `^some network namespaces are not read, or not known by their names: /run/netns/blue: entering it takes ` +

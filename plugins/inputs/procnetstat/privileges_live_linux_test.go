@@ -290,8 +290,8 @@ const (
 	saysNoExe = `W! executables of processes are not known: reading them takes CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
 	saysNoCgroups = `I! the cgroups of sockets are those of their processes: no cgroup2 file system is mounted; opening /\S+: .*`
-	saysNoNetlink = `W! reading other network namespaces from procfs, which tells less and costs more: netlink there takes ` +
-		`CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: network namespace .*: ` +
+	saysNoNetlink = `W! reading other network namespaces from procfs, which tells less and costs more: network namespace .*: netlink there ` +
+		`takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: ` +
 		`(open /\S+/ns/net: permission denied|setns: operation not permitted)`
 	saysNoNames = `W! some network namespaces are not read, or not known by their names: `
 	saysNoName  = saysNoNames + `/run/netns/blue: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: ` +
