@@ -4,6 +4,7 @@ package netstat
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 	"unsafe"
 
@@ -17,9 +18,13 @@ import (
 // bpfConnects has the kernel call a BPF program when a connection begins, in any network namespace. See
 // internal/bpf/connects.c.
 type bpfConnects struct {
-	objects bpf.ConnectsObjects
-	link    link.Link
-	slots   []byte // the map, in memory
+	objects struct { // without the variables, as for bpfOwners
+		bpf.ConnectsPrograms
+		bpf.ConnectsMaps
+	}
+	link   link.Link
+	memory [][]byte // the maps
+	begun  begunConnects
 }
 
 var _ connectRecorder = (*bpfConnects)(nil)
@@ -27,50 +32,124 @@ var _ connectRecorder = (*bpfConnects)(nil)
 // newConnects loads the program, which sees connections from then on. An error that is errors.ErrUnsupported says that it cannot
 // work here, or not for this user.
 func newConnects(root string) (connectRecorder, error) {
-	const doing, linux = "recording who connects", "5.12"
 	if err := inInitialPIDNamespace(root); err != nil {
 		return nil, err
 	}
 	c := &bpfConnects{}
-	if err := bpf.LoadConnectsObjects(&c.objects, nil); err != nil {
-		return nil, bpfError(doing, linux, err)
-	}
-	size := int(c.objects.Begun.MaxEntries()) * slotLen
-	var err error
-	if c.slots, err = unix.Mmap(c.objects.Begun.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED); err != nil {
-		_ = c.objects.Close()
-		return nil, bpfError(doing, linux, err)
-	}
-	c.link, err = link.AttachTracing(link.TracingOptions{Program: c.objects.Connects, AttachType: ebpf.AttachTraceRawTp})
-	if err != nil {
-		_ = unix.Munmap(c.slots)
-		_ = c.objects.Close()
-		return nil, bpfError(doing, linux, err)
+	if err := c.open(); err != nil {
+		c.close()
+		return nil, bpfError("recording who connects", "5.12", err)
 	}
 	return c, nil
 }
 
+func (c *bpfConnects) open() error {
+	err := bpf.LoadConnectsObjects(&c.objects, nil)
+	if err != nil {
+		return err
+	}
+	if c.begun.records, err = mapArray[connectSlot](c, c.objects.Records); err != nil {
+		return err
+	}
+	if c.begun.buckets, err = mapArray[connectBucket](c, c.objects.Buckets); err != nil {
+		return err
+	}
+	c.link, err = link.AttachTracing(link.TracingOptions{Program: c.objects.Connects, AttachType: ebpf.AttachTraceRawTp})
+	return err
+}
+
+// mapArray maps a BPF array into memory.
+func mapArray[T any](c *bpfConnects, m *ebpf.Map) ([]T, error) {
+	size := int(m.MaxEntries()) * int(m.ValueSize())
+	memory, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	c.memory = append(c.memory, memory)
+	return unsafe.Slice((*T)(unsafe.Pointer(&memory[0])), m.MaxEntries()), nil
+}
+
 func (c *bpfConnects) close() {
-	_ = c.link.Close()
-	_ = unix.Munmap(c.slots)
-	_ = c.objects.Close()
+	if c.link != nil {
+		_ = c.link.Close()
+	}
+	for _, memory := range c.memory {
+		_ = unix.Munmap(memory)
+	}
+	_ = c.objects.ConnectsPrograms.Close()
+	_ = c.objects.ConnectsMaps.Close()
 }
 
-func (c *bpfConnects) look(cookie uint64) (connectRecord, bool) {
-	if cookie == 0 {
-		return connectRecord{}, false
-	}
-	slot := c.slots[cookie%uint64(len(c.slots)/slotLen)*slotLen:][:slotLen]
-	kept := (*uint64)(unsafe.Pointer(&slot[0]))
-	if atomic.LoadUint64(kept) != cookie {
-		return connectRecord{}, false
-	}
-	record := decodeConnect((*[connectLen]byte)(slot[8:]))
-	return record, atomic.LoadUint64(kept) == cookie // or it was replaced meanwhile
+func (c *bpfConnects) look(cookie uint64) (connectRecord, bool) { return c.begun.look(cookie) }
+
+// begunConnects are the last connections, in memory that the BPF program writes to at any time: see internal/bpf/connects.c.
+type begunConnects struct {
+	records []connectSlot   // that of the connection with the number n is records[n % len(records)]
+	buckets []connectBucket // the numbers, by cookie
 }
 
-// slotLen is the size of struct slot of internal/bpf/connects.c: a cookie, and struct connect.
-const slotLen = 8 + connectLen
+// connectSlot is struct record of internal/bpf/connects.c: version, cookie, and the words of struct connect.
+type connectSlot struct {
+	version, cookie uint64
+	words           [connectLen / 8]uint64
+}
+
+// connectBucket is struct bucket of internal/bpf/connects.c: in each entry the lower half of the cookie, and that of the number.
+type connectBucket [8]uint64
+
+func (c *begunConnects) look(cookie uint64) (connectRecord, bool) {
+	if cookie == 0 { // which an entry that is not in use has, and a record
+		return connectRecord{}, false
+	}
+	bucket := &c.buckets[bucketOf(cookie, len(c.buckets))]
+	for i := range bucket {
+		entry := atomic.LoadUint64(&bucket[i])
+		if entry>>32 != cookie&(1<<32-1) {
+			continue
+		}
+		if record, ok := c.records[uint32(entry)%uint32(len(c.records))].read(cookie); ok {
+			return record, true
+		}
+	}
+	return connectRecord{}, false
+}
+
+// bucketOf returns where the entry of a cookie is, of a power of two of buckets.
+func bucketOf(cookie uint64, buckets int) uint64 {
+	const block = 12                  // bits: the kernel gives out cookies in blocks
+	const spread = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio
+	return (cookie>>block*spread>>(bits.LeadingZeros64(uint64(buckets))+1) + cookie) & uint64(buckets-1)
+}
+
+// read returns the record, if it is of the socket with the cookie.
+//
+// Each word is loaded atomically: the operations of sync/atomic have one order, also on processors that change that of others.
+// Plain loads could come after the last look at the version.
+func (s *connectSlot) read(cookie uint64) (connectRecord, bool) {
+	var b [connectLen]byte
+	isOf := false
+	isWhole := s.unchanged(func() {
+		isOf = atomic.LoadUint64(&s.cookie) == cookie
+		for i := range s.words {
+			binary.NativeEndian.PutUint64(b[8*i:], atomic.LoadUint64(&s.words[i]))
+		}
+	})
+	if !isOf || !isWhole {
+		return connectRecord{}, false
+	}
+	return decodeConnect(&b), true
+}
+
+// unchanged calls read, and tells whether nothing was written meanwhile: a version is odd while the BPF program writes, and does
+// not come back. The cookie would not do for it: a socket that connects again has the same.
+func (s *connectSlot) unchanged(read func()) bool {
+	before := atomic.LoadUint64(&s.version)
+	if before%2 != 0 {
+		return false
+	}
+	read()
+	return atomic.LoadUint64(&s.version) == before
+}
 
 // connectLen is the size of struct connect of internal/bpf/connects.c:
 //

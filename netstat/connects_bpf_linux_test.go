@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -278,61 +277,58 @@ func refusedOnes(t testing.TB, n int) []uint64 {
 	return cookies
 }
 
-// Of more connections than the map has room for, those are known that none with the same slot came after.
+// Of more connections than there is room for the last are known.
 func TestConnectsOverflow(t *testing.T) {
 	testnet.Isolate(t, func() {
 		recorder := newRecorder(t)
-		size := uint64(recorder.objects.Begun.MaxEntries())
-		cookies := refusedOnes(t, int(size+size/2))
-		last := map[uint64]uint64{} // by slot
-		for _, cookie := range cookies {
-			last[cookie%size] = cookie
+		room := int(recorder.objects.Records.MaxEntries())
+		cookies := refusedOnes(t, room+room/2)
+		last := cookies[len(cookies)-room/2:] // other processes of this machine connect meanwhile, too
+		for _, cookie := range last {
+			_, ok := recorder.look(cookie)
+			require.True(t, ok, "the socket with the cookie %d, of those from %d on", cookie, last[0])
 		}
-		count := 0
-		for _, cookie := range cookies {
-			if _, ok := recorder.look(cookie); ok {
-				count++
-				require.Equal(t, last[cookie%size], cookie)
-			}
+		for _, cookie := range cookies[:len(cookies)-room] {
+			_, ok := recorder.look(cookie)
+			require.False(t, ok, "its record has been replaced")
 		}
-		// Other processes of this machine connect meanwhile, too.
-		require.Greater(t, count, len(last)/2)
-		t.Logf("%d of %d are known, in %d slots", count, len(cookies), len(last))
 	})
 }
 
-// Whoever looks while slots are written sees a whole record of the socket, or none.
-func TestConnectsAreWhole(t *testing.T) {
+// A socket that connects again and again has a record at any time, and a whole one.
+func TestConnectsAgain(t *testing.T) {
 	testnet.Isolate(t, func() {
 		recorder := newRecorder(t)
-		self, clock := processFromProc(t, os.Getpid()), newBootClock("/proc")
-		cookies := refusedOnes(t, 100)
-		end := make(chan struct{})
-		var wg sync.WaitGroup
-		var seen atomic.Int64
-		for range 2 {
-			wg.Go(func() {
-				for {
-					select {
-					case <-end:
-						return
-					default:
-					}
-					for _, cookie := range cookies {
-						for further := range uint64(8192) {
-							if r, ok := recorder.look(cookie + further); ok && int(r.pid) == os.Getpid() {
-								seen.Add(1)
-								assert.Equal(t, self, owner(int(r.pid), string(r.name()), clock.ticks(r.startBootTime)))
-							}
-						}
-					}
+		fd, ports := openTCP(t, unix.AF_INET), []uint16{unusedPort(t), unusedPort(t)}
+		cookie := cookieOf(t, fd)
+		var begun, end atomic.Bool
+		done := make(chan struct{})
+		startThread(0, 0, func() {
+			defer close(done)
+			for i := 0; !end.Load(); i++ { // each of the two ports has a user
+				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(i%2)*65534, ^uintptr(0))
+				if !assert.Zero(t, errno) || !assert.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(ports[i%2]))) {
+					return
 				}
-			})
+				begun.Store(true)
+			}
+		})
+		defer func() { end.Store(true); <-done }()
+		users := map[uint16]uint32{ports[0]: 0, ports[1]: 65534}
+		var port uint16
+		for changes, limit := 0, time.Now().Add(time.Minute); changes < 2000; {
+			require.True(t, time.Now().Before(limit), "it connected %d times", changes)
+			if !begun.Load() {
+				continue
+			}
+			r, ok := recorder.look(cookie)
+			require.True(t, ok)
+			require.Equal(t, users[r.port], r.uid, r.port)
+			if r.port != port {
+				changes++
+			}
+			port = r.port
 		}
-		refusedOnes(t, 5000)
-		close(end)
-		wg.Wait()
-		require.Positive(t, seen.Load())
 	})
 }
 
@@ -480,7 +476,7 @@ func TestConnectsGiveBack(t *testing.T) {
 	c := recorder.(*bpfConnects)
 	programInfo, err := c.objects.Connects.Info()
 	require.NoError(t, err)
-	mapInfo, err := c.objects.Begun.Info()
+	mapInfo, err := c.objects.Records.Info()
 	require.NoError(t, err)
 	linkInfo, err := c.link.Info()
 	require.NoError(t, err)

@@ -76,30 +76,84 @@ struct connect {
 	u16 pad[3];
 };
 
-struct slot {
-	u64 cookie; // 0: what follows is none, or is being written
+// A record is one that is kept. Its version is odd while it is written, and another one each time.
+struct record {
+	u64 version;
+	u64 cookie;
 	struct connect connect;
 };
 
-// The slot of a socket is told by the lowest bits of its cookie. Cookies are given out one after the other, so that what is kept is
-// replaced when about as many further ones have been. The array is mapped into memory by who reads it: a system call for each
-// socket would cost more than all else that is done with it.
-#define SLOTS 65536
+// The last RECORDS connections are kept, in the order in which they begin: the record of the one with the number n is
+// records[n % RECORDS].
+//
+// The index has the numbers by cookie. Cookies do not come in order: each CPU has a block of 4096 of its own
+// (gen_cookie_next, include/linux/cookie.h), and a CPU with little to do uses an old block for long. Sockets that do not
+// connect get cookies, too. So blocks are spread by a hash, while neighbours stay neighbours, as one is mostly looked up after
+// the other; and an entry replaces the oldest of its bucket. With RECORDS entries the buckets are filled to a quarter on
+// average, so that few have more of them than they have room for. A bucket is a cache line.
+//
+// Both maps are read in memory: a system call for each socket would cost more than all else that is done with it.
+#define RECORDS 65536
+#define BUCKETS 32768
+#define BUCKET_BITS 15
+#define BLOCK_BITS 12
+#define WAYS 8
+
+struct bucket {
+	u64 entries[WAYS]; // the lower half of the cookie, and the lower half of the number; 0: none
+};
+
 struct {
 	int (*type)[BPF_MAP_TYPE_ARRAY];
-	int (*max_entries)[SLOTS];
+	int (*max_entries)[RECORDS];
 	int (*map_flags)[BPF_F_MMAPABLE];
 	u32 *key;
-	struct slot *value;
-} begun SEC(".maps");
+	struct record *value;
+} records SEC(".maps");
+
+struct {
+	int (*type)[BPF_MAP_TYPE_ARRAY];
+	int (*max_entries)[BUCKETS];
+	int (*map_flags)[BPF_F_MMAPABLE];
+	u32 *key;
+	struct bucket *value;
+} buckets SEC(".maps");
+
+u64 begun; // connections so far
+
+// enter has the index say which number the connection of the socket has.
+static __attribute__((always_inline)) void enter(u64 cookie, u32 number)
+{
+	const u64 spread = 0x9e3779b97f4a7c15; // 2^64 divided by the golden ratio
+	u32 at = ((cookie >> BLOCK_BITS) * spread >> (64 - BUCKET_BITS)) + cookie;
+	u32 oldest = 0, age = 0;
+	struct bucket *bucket;
+
+	at %= BUCKETS;
+	bucket = bpf_map_lookup_elem(&buckets, &at);
+	if (!bucket)
+		return;
+#pragma unroll
+	for (u32 i = 0; i < WAYS; i++) {
+		u64 entry = bucket->entries[i];
+		u32 its = entry >> 32 == (u32)cookie ? ~0U : number - (u32)entry; // a socket has one entry
+
+		if (its >= age) {
+			age = its;
+			oldest = i;
+		}
+	}
+	__sync_lock_test_and_set(&bucket->entries[oldest], cookie << 32 | number);
+}
 
 SEC("tp_btf/inet_sock_set_state")
 int connects(struct inet_sock_set_state *ctx)
 {
 	struct sock *sk = ctx->sk;
 	struct task_struct *task, *leader;
-	struct slot *slot;
-	u64 cookie;
+	const struct cred *cred;
+	struct record *record;
+	u64 cookie, number, version;
 	u32 index;
 
 	if ((int)ctx->newstate != TCP_SYN_SENT || sk->sk_protocol != IPPROTO_TCP)
@@ -108,22 +162,37 @@ int connects(struct inet_sock_set_state *ctx)
 	if (task->flags & PF_KTHREAD)
 		return 0;
 	leader = task->group_leader;
-	cookie = bpf_get_socket_cookie(sk);
-	index = cookie % SLOTS;
-	slot = bpf_map_lookup_elem(&begun, &index);
-	if (!slot)
+	cred = task->cred;
+	if (!cred) // see owners.c
 		return 0;
-	// An exchange is a full memory barrier.
-	__sync_lock_test_and_set(&slot->cookie, 0);
-	slot->connect.cgroup_id = bpf_get_current_cgroup_id();
-	slot->connect.start_boottime = leader->start_boottime;
-	slot->connect.tgid = task->tgid;
-	slot->connect.euid = task->cred->euid.val;
-	slot->connect.port = __builtin_bswap16(sk->__sk_common.skc_dport);
+	cookie = bpf_get_socket_cookie(sk);
+	number = __sync_fetch_and_add(&begun, 1) + 1;
+	index = number % RECORDS;
+	record = bpf_map_lookup_elem(&records, &index);
+	if (!record)
+		return 0;
+
+	// Whoever reads takes a record that had the same even version before and after. So nothing of the record may be seen
+	// to change before the version does: the exchange of the cookie is the full barrier between the two, as a
+	// compare-and-exchange alone may be seen after what follows it (on arm64). And the even version may not be seen before
+	// the whole record: an exchange is a full barrier, too.
+	//
+	// An odd version is that of a program that was interrupted for as long as RECORDS connections take. It has the record
+	// for itself, and this connection is not kept.
+	version = record->version;
+	if (version & 1 || __sync_val_compare_and_swap(&record->version, version, version + 1) != version)
+		return 0;
+	__sync_lock_test_and_set(&record->cookie, cookie);
+	record->connect.cgroup_id = bpf_get_current_cgroup_id();
+	record->connect.start_boottime = leader->start_boottime;
+	record->connect.tgid = task->tgid;
+	record->connect.euid = cred->euid.val;
+	record->connect.port = __builtin_bswap16(sk->__sk_common.skc_dport);
 #pragma unroll
 	for (int i = 0; i < TASK_COMM_LEN; i++)
-		slot->connect.comm[i] = leader->comm[i];
-	__sync_lock_test_and_set(&slot->cookie, cookie);
+		record->connect.comm[i] = leader->comm[i];
+	__sync_lock_test_and_set(&record->version, version + 2);
+	enter(cookie, number);
 	return 0;
 }
 

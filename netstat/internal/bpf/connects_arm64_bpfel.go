@@ -13,8 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type ConnectsSlot struct {
+type ConnectsBucket struct {
 	_       structs.HostLayout
+	Entries [8]uint64
+}
+
+type ConnectsRecord struct {
+	_       structs.HostLayout
+	Version uint64
 	Cookie  uint64
 	Connect struct {
 		_             structs.HostLayout
@@ -32,8 +38,10 @@ type ConnectsSlot struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ConnectsMapBegun     = "begun"
+	ConnectsMapBuckets   = "buckets"
+	ConnectsMapRecords   = "records"
 	ConnectsProgConnects = "connects"
+	ConnectsVarBegun     = "begun"
 )
 
 // LoadConnects returns the embedded CollectionSpec for Connects.
@@ -85,13 +93,15 @@ type ConnectsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ConnectsMapSpecs struct {
-	Begun *ebpf.MapSpec `ebpf:"begun"`
+	Buckets *ebpf.MapSpec `ebpf:"buckets"`
+	Records *ebpf.MapSpec `ebpf:"records"`
 }
 
 // ConnectsVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ConnectsVariableSpecs struct {
+	Begun *ebpf.VariableSpec `ebpf:"begun"`
 }
 
 // ConnectsObjects contains all objects after they have been loaded into the kernel.
@@ -114,12 +124,14 @@ func (o *ConnectsObjects) Close() error {
 //
 // It can be passed to LoadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ConnectsMaps struct {
-	Begun *ebpf.Map `ebpf:"begun"`
+	Buckets *ebpf.Map `ebpf:"buckets"`
+	Records *ebpf.Map `ebpf:"records"`
 }
 
 func (m *ConnectsMaps) Close() error {
 	return _ConnectsClose(
-		m.Begun,
+		m.Buckets,
+		m.Records,
 	)
 }
 
@@ -127,6 +139,7 @@ func (m *ConnectsMaps) Close() error {
 //
 // It can be passed to LoadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ConnectsVariables struct {
+	Begun *ebpf.Variable `ebpf:"begun"`
 }
 
 // ConnectsPrograms contains all programs after they have been loaded into the kernel.

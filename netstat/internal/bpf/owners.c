@@ -3,7 +3,7 @@
 // owners.c is an iterator over the descriptors of all processes (iter/task_file, Linux 5.8) that tells which of them are
 // sockets (bpf_sock_from_file, Linux 5.11). What it writes is decoded in netstat/owners_bpf_linux.go:
 //
-//	a process:  u64 0, u64 start_boottime, u32 tgid, u32 0, char comm[16]
+//	a process:  u64 0, u64 start_boottime, u32 tgid, u32 euid, char comm[16]
 //	and then each of its sockets:  u64 inode number, which is never 0
 //
 // It loads nothing but what the verifier lets it load directly, as bpf_probe_read_kernel is not there on a kernel in
@@ -25,9 +25,18 @@ struct file {
 	struct inode *f_inode;
 } CORE;
 
+typedef struct {
+	u32 val;
+} CORE kuid_t;
+
+struct cred {
+	kuid_t euid;
+} CORE;
+
 struct task_struct {
 	int tgid;
 	struct task_struct *group_leader;
+	const struct cred *real_cred;
 	u64 start_boottime;
 	char comm[TASK_COMM_LEN];
 } CORE;
@@ -57,7 +66,7 @@ struct process {
 	u64 mark;
 	u64 start_boottime;
 	u32 tgid;
-	u32 pad;
+	u32 euid; // as /proc/<pid>/status shows it: of the main thread, by its real_cred (task_state, fs/proc/array.c)
 	char comm[TASK_COMM_LEN];
 };
 
@@ -81,10 +90,16 @@ int owners(struct task_file *ctx)
 	tgid = task->tgid;
 	if (session != ctx->meta->session_id || written != tgid) {
 		struct task_struct *leader = task->group_leader;
+		const struct cred *cred = leader->real_cred;
 		struct process process = {
 			.start_boottime = leader->start_boottime,
 			.tgid = tgid,
 		};
+		// Every task has credentials. A verifier that knows which pointers are under RCU, on a kernel whose BTF says it,
+		// wants the check.
+		if (!cred)
+			return 0;
+		process.euid = cred->euid.val;
 #pragma unroll
 		for (int i = 0; i < TASK_COMM_LEN; i++)
 			process.comm[i] = leader->comm[i];

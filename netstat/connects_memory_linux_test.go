@@ -1,0 +1,188 @@
+//go:build amd64 || arm64
+
+package netstat
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// connectWriter writes what internal/bpf/connects.c writes, in the same order.
+type connectWriter struct {
+	to    begunConnects
+	begun uint64
+}
+
+func newConnectWriter() *connectWriter {
+	return &connectWriter{to: begunConnects{make([]connectSlot, 1<<16), make([]connectBucket, 1<<15)}}
+}
+
+func (w *connectWriter) begin(cookie, word uint64) {
+	w.begun++
+	w.to.records[w.begun%uint64(len(w.to.records))].write(cookie, word)
+	w.enter(cookie, uint32(w.begun))
+}
+
+func (s *connectSlot) write(cookie, word uint64) {
+	atomic.AddUint64(&s.version, 1)
+	atomic.StoreUint64(&s.cookie, cookie)
+	for i := range s.words {
+		atomic.StoreUint64(&s.words[i], word)
+	}
+	atomic.AddUint64(&s.version, 1)
+}
+
+func (w *connectWriter) enter(cookie uint64, number uint32) {
+	bucket := &w.to.buckets[bucketOf(cookie, len(w.to.buckets))]
+	oldest, age := 0, uint32(0)
+	for i, entry := range bucket {
+		its := number - uint32(entry)
+		if uint32(entry>>32) == uint32(cookie) {
+			its = 1<<32 - 1
+		}
+		if its >= age {
+			oldest, age = i, its
+		}
+	}
+	atomic.StoreUint64(&bucket[oldest], cookie<<32|uint64(number))
+}
+
+func TestBegunConnects(t *testing.T) {
+	w := newConnectWriter()
+	const big = 5<<32 | 7
+	found := func(cookie uint64) uint64 {
+		r, ok := w.to.look(cookie)
+		require.Equal(t, ok, r != connectRecord{}, "nothing, or a record")
+		return r.cgroupID
+	}
+	for _, cookie := range []uint64{0, 1, 7, 1 << 32, big} {
+		require.Zero(t, found(cookie), "cookie %d, before any connection", cookie)
+	}
+	for i, cookie := range []uint64{1, 7, big, 1<<64 - 1, 7} {
+		w.begin(cookie, uint64(100+i))
+	}
+	require.Equal(t, []uint64{100, 104, 102, 103}, []uint64{found(1), found(7), found(big), found(1<<64 - 1)})
+	for _, cookie := range []uint64{0, 2, 5<<32 | 1, 1 << 32, 1<<32 - 1} {
+		require.Zero(t, found(cookie), "cookie %d", cookie)
+	}
+	w.to.records[1].write(8, 200) // and another entry is not yet
+	require.Zero(t, found(1), "the record is another's")
+	require.Equal(t, uint64(104), found(7))
+}
+
+// A record of which anything changes while it is read is none, also if it is the same socket's again.
+func TestConnectSlotChanges(t *testing.T) {
+	const cookie = 7
+	var s connectSlot
+	s.write(cookie, 1)
+	require.True(t, s.unchanged(func() {}))
+	require.False(t, s.unchanged(func() { s.write(cookie, 2) }), "a whole one was written")
+	require.False(t, s.unchanged(func() { s.version++ }), "one was begun")
+
+	called := false
+	require.False(t, s.unchanged(func() { called = true }), "one is being written")
+	require.False(t, called)
+	_, ok := s.read(cookie)
+	require.False(t, ok, "one is being written")
+	s.version++
+	r, ok := s.read(cookie)
+	require.True(t, ok)
+	require.Equal(t, uint64(2), r.cgroupID)
+	_, ok = s.read(cookie + 1)
+	require.False(t, ok, "it is another's")
+}
+
+// Whoever reads while records are written, of one socket and of another, sees whole ones.
+func TestConnectSlotIsWhole(t *testing.T) {
+	const cookie = 7
+	var s connectSlot
+	var end atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for word := uint64(0); !end.Load(); word++ {
+			s.write(cookie, word)
+			if word%16 == 0 {
+				s.write(cookie+1, ^uint64(0))
+			}
+		}
+	}()
+	defer func() { end.Store(true); <-done }()
+	whole, missed := 0, 0
+	for limit := time.Now().Add(time.Minute); whole < 100_000 || missed < 10_000; {
+		r, ok := s.read(cookie)
+		if !ok {
+			missed++
+			require.True(t, time.Now().Before(limit), "%d whole, %d missed", whole, missed)
+			continue
+		}
+		whole++
+		port := uint16(r.cgroupID)
+		if r.cgroupID == ^uint64(0) || r.startBootTime != r.cgroupID || r.pid != uint32(r.cgroupID) || r.port != port {
+			require.Fail(t, "a record of several", "%+v", r)
+		}
+	}
+}
+
+// cookieMill gives cookies as the kernel does: each CPU takes a block of 4096 (gen_cookie_next, include/linux/cookie.h).
+type cookieMill struct {
+	taken uint64
+	last  []uint64 // of each CPU
+}
+
+func (m *cookieMill) next(cpu int) uint64 {
+	const block = 4096 // COOKIE_LOCAL_BATCH
+	if m.last[cpu]%block == 0 {
+		m.last[cpu] = m.taken
+		m.taken += block
+	}
+	m.last[cpu]++
+	return m.last[cpu]
+}
+
+// The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not connect.
+func TestBegunConnectsOfManyCPUs(t *testing.T) {
+	const last = 1 << 15
+	random := rand.New(rand.NewPCG(1, 2))
+	even := func(cpus int) int { return random.IntN(cpus) }
+	few := func(cpus int) int { // one in 16 does nearly all
+		if random.IntN(20) > 0 {
+			return random.IntN(max(1, cpus/16))
+		}
+		return random.IntN(cpus)
+	}
+	for _, cpus := range []int{1, 2, 64, 128, 1024} {
+		for name, busy := range map[string]func(int) int{"evenly": even, "few": few} {
+			for _, oneIn := range []int{1, 7} {
+				t.Run(fmt.Sprintf("%d CPUs, %s, one socket in %d", cpus, name, oneIn), func(t *testing.T) {
+					w, mill := newConnectWriter(), cookieMill{last: make([]uint64, cpus)}
+					var cookies []uint64
+					for len(cookies) < 10*last {
+						cookie := mill.next(busy(cpus))
+						if random.IntN(oneIn) == 0 {
+							w.begin(cookie, cookie)
+							cookies = append(cookies, cookie)
+						}
+					}
+					lost := 0
+					for i, cookie := range cookies[len(cookies)-2*last:] {
+						r, ok := w.to.look(cookie)
+						if ok {
+							require.Equal(t, cookie, r.cgroupID)
+							continue
+						}
+						require.Less(t, i, last, "cookie %d is lost, which was one of the last %d", cookie, last)
+						lost++
+					}
+					require.Less(t, lost, last/100, "of those before them")
+					t.Logf("of the %d before them %d are lost", last, lost)
+				})
+			}
+		}
+	}
+}
