@@ -96,7 +96,9 @@ func (w *bpfOwners) refresh(ctx context.Context, table *ownerTable) (ownerStats,
 	w.processes.begin()
 	defer w.processes.end()
 	err = w.records.each(ctx, sockets, func(p *ownerRecord, inodes []uint64) {
-		table.add(w.processes.see(int(p.pid), w.processes.clock.ticks(p.startBootTime), p.name()), inodes)
+		process := w.processes.see(int(p.pid), w.processes.clock.ticks(p.startBootTime), p.name())
+		process.setUID(p.uid, w.processes.now)
+		table.add(process, inodes)
 	})
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("reading from the BPF iterator: %w", err)
@@ -110,10 +112,11 @@ type ownerRecords struct {
 	inodes []uint64
 }
 
-// ownerRecord is struct process of internal/bpf/owners.c: mark, start_boottime, tgid, comm.
+// ownerRecord is struct process of internal/bpf/owners.c: mark, start_boottime, tgid, euid, comm.
 type ownerRecord struct {
 	startBootTime uint64 // ns
 	pid           uint32
+	uid           uint32 // effective user id
 	comm          [16]byte
 }
 
@@ -122,6 +125,7 @@ const ownerRecordLen = 40
 func decodeOwnerRecord(b []byte) (r ownerRecord) {
 	r.startBootTime = binary.NativeEndian.Uint64(b[8:])
 	r.pid = binary.NativeEndian.Uint32(b[16:])
+	r.uid = binary.NativeEndian.Uint32(b[20:])
 	copy(r.comm[:], b[24:])
 	return r
 }

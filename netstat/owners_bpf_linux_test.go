@@ -674,7 +674,7 @@ func written(pid int, name string, inodes ...uint64) []byte {
 	b := binary.NativeEndian.AppendUint64(nil, 0)
 	b = binary.NativeEndian.AppendUint64(b, uint64(pid)*second)
 	b = binary.NativeEndian.AppendUint32(b, uint32(pid))
-	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = binary.NativeEndian.AppendUint32(b, uint32(1000+pid)) // user
 	var comm [16]byte
 	copy(comm[:], name)
 	b = append(b, comm[:]...)
@@ -687,6 +687,9 @@ func written(pid int, name string, inodes ...uint64) []byte {
 // readRecords returns what each visits, a line for every time.
 func readRecords(records *ownerRecords, from io.Reader) (visited []string, err error) {
 	err = records.each(context.Background(), from, func(p *ownerRecord, inodes []uint64) {
+		if p.uid != 1000+p.pid {
+			visited = append(visited, fmt.Sprintf("user %d", p.uid))
+		}
 		visited = append(visited, fmt.Sprintf("%d %q since %d: %d", p.pid, p.name(), bootClock(0).ticks(p.startBootTime), inodes))
 	})
 	return visited, err

@@ -6,15 +6,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Process is a process that holds sockets. It is the same Process in every scan for as long as the process lives and does
-// not change its name. What its methods tell is read when they are first called, and kept; what cannot be read because the host
-// has run out of something is asked for again.
+// not change its name. What its methods tell is read when they are first called, and kept, but for UID, which is refreshed; what
+// cannot be read because the host has run out of something is asked for again. It is not for concurrent use, with a scan either.
 type Process struct {
 	PID int
 	// StartTime is when the process started, in clock ticks (USER_HZ, a hundredth of a second) after boot. A process
@@ -29,8 +31,15 @@ type Process struct {
 	seen    uint64                       // the scan that it was seen in last
 	exe     *string
 	cmdline []string
-	uid     *uint32
+	uid     userID
 	cgroup  *string
+}
+
+// userID is an effective user id.
+type userID struct {
+	id    uint32
+	known bool
+	until time.Time // it is read again from then on
 }
 
 // Exe returns the path of the executable; empty if it may not be read, or if the process has gone. The kernel appends
@@ -74,20 +83,40 @@ func (p *Process) Cmdline() []string {
 	return p.cmdline
 }
 
-// UID returns the effective user id; false if the process has gone.
-func (p *Process) UID() (uid uint32, known bool) {
-	if p.uid == nil {
-		status, err := p.readFile("status", mostStatus)
-		if err != nil {
-			return 0, false
-		}
-		effective, err := parseStatusUID(status)
-		if err != nil {
-			return 0, false
-		}
-		p.uid = &effective
+// UID returns the effective user id of the main thread; false if the process has gone before it was known. A process can change it:
+// what is returned is at most 40 seconds old, and after a scan with OwnersBPF what that saw. Of a process that has gone it is the last.
+func (p *Process) UID() (id uint32, known bool) {
+	now := time.Now()
+	if p.uid.known && now.Before(p.uid.until) {
+		return p.uid.id, true
 	}
-	return *p.uid, true
+	id, err := p.readUID()
+	switch {
+	case err == nil:
+		p.setUID(id, now)
+	case p.uid.known && isAbsent(err): // it has gone, or is hidden
+		p.setUID(p.uid.id, now)
+	}
+	return p.uid.id, p.uid.known
+}
+
+func (p *Process) readUID() (uint32, error) {
+	status, err := p.readFile("status", mostStatus)
+	if err != nil {
+		return 0, err
+	}
+	return parseStatusUID(status)
+}
+
+// A user id is read again after a time between these. It is not the same for all processes, or all of them would be read in one
+// scan.
+const (
+	leastUIDAge = 20 * time.Second
+	mostUIDAge  = 40 * time.Second
+)
+
+func (p *Process) setUID(id uint32, now time.Time) {
+	p.uid = userID{id, true, now.Add(leastUIDAge + rand.N(mostUIDAge-leastUIDAge))}
 }
 
 // Cgroup returns the path of the cgroup that the process is in, as the reader's cgroup namespace shows it; empty if it may
@@ -153,7 +182,8 @@ type processCache struct {
 	past      map[processID]*Process // those that hold no socket, and began connections that were closed
 	keepsPast bool                   // also those that may have: that is not known until the connections are handed out
 	scan      uint64
-	count     int // processes that were asked for in this scan
+	now       time.Time // when the scan began
+	count     int       // processes that were asked for in this scan
 	buf       [4 << 10]byte
 }
 
@@ -172,6 +202,7 @@ func newProcessCache(root string, warn func(what string, err error)) *processCac
 // begin opens a scan: every process that is not asked for until end is forgotten.
 func (c *processCache) begin() {
 	c.scan++
+	c.now = time.Now()
 	c.count = 0
 }
 
@@ -235,9 +266,10 @@ func (c *processCache) ofConnect(by *connectRecord) *Process {
 		}
 		p.seen = c.scan
 	}
-	if p.uid == nil {
-		uid := by.uid
-		p.uid = &uid
+	// The user of then is what is known if the process has gone. While it lives it can have become another one, so that what
+	// was seen of it counts for more, and what it is now is read when it is asked for.
+	if !p.uid.known || !c.now.Before(p.uid.until) {
+		p.uid = userID{id: by.uid, known: true}
 	}
 	return p
 }

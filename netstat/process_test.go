@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -140,23 +142,172 @@ func TestProcessBroken(t *testing.T) {
 
 // What was read is kept, also when the process has gone.
 func TestProcessIsReadOnce(t *testing.T) {
-	root := proctree.Materialize(t, smallTree)
-	read, unread := &Process{PID: 1002, root: root}, &Process{PID: 1002, root: root}
-	read.Exe()
-	read.Cmdline()
-	read.UID()
-	require.NoError(t, os.RemoveAll(filepath.Join(root, "1002")))
+	synctest.Test(t, func(t *testing.T) {
+		root := proctree.Materialize(t, smallTree)
+		read, unread := &Process{PID: 1002, root: root}, &Process{PID: 1002, root: root}
+		read.Exe()
+		read.Cmdline()
+		read.UID()
+		require.NoError(t, os.RemoveAll(filepath.Join(root, "1002")))
 
-	require.Equal(t, "/usr/sbin/nginx", read.Exe())
-	require.Equal(t, []string{"nginx: worker process"}, read.Cmdline())
-	uid, known := read.UID()
-	require.Equal(t, uint32(33), uid)
-	require.True(t, known)
+		for range 3 {
+			require.Equal(t, "/usr/sbin/nginx", read.Exe())
+			require.Equal(t, []string{"nginx: worker process"}, read.Cmdline())
+			uid, known := read.UID()
+			require.Equal(t, uint32(33), uid)
+			require.True(t, known)
 
-	require.Equal(t, "", unread.Exe())
-	require.Equal(t, []string{}, unread.Cmdline())
-	_, known = unread.UID()
-	require.False(t, known)
+			require.Equal(t, "", unread.Exe())
+			require.Equal(t, []string{}, unread.Cmdline())
+			_, known = unread.UID()
+			require.False(t, known)
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+// writeStatus gives a process a user.
+func writeStatus(t *testing.T, root string, pid int, uid uint32) {
+	t.Helper()
+	dir := filepath.Join(root, strconv.Itoa(pid))
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "status"), fmt.Appendf(nil, "Uid:\t0\t%d\t0\t0\n", uid), 0o600))
+}
+
+// The user is read again after a while: not before, and not that of all processes at a time.
+func TestUIDIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 300
+		root := t.TempDir()
+		var processes []*Process
+		setUsers := func(uid uint32) {
+			for pid := range count {
+				writeStatus(t, root, pid, uid)
+			}
+		}
+		have := func(uid uint32) (n int) {
+			for _, p := range processes {
+				is, known := p.UID()
+				require.True(t, known)
+				if is == uid {
+					n++
+				}
+			}
+			return n
+		}
+		setUsers(1)
+		for pid := range count {
+			processes = append(processes, &Process{PID: pid, root: root})
+		}
+		require.Equal(t, count, have(1))
+		setUsers(2)
+		time.Sleep(leastUIDAge - 1)
+		require.Zero(t, have(2), "read too soon")
+		for uid := uint32(2); uid < 6; uid++ { // each in a while of its own
+			setUsers(uid)
+			before := 0
+			for range 4 {
+				time.Sleep((mostUIDAge - leastUIDAge) / 4)
+				now := have(uid)
+				require.Less(t, now-before, count/2, "all are read at a time")
+				before = now
+			}
+			time.Sleep(mostUIDAge)
+			require.Equal(t, count, have(uid))
+		}
+	})
+}
+
+// What cannot be read for now leaves what is known, and is read as soon as it can be.
+func TestUIDIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		status := filepath.Join(root, "7", "status")
+		p := &Process{PID: 7, root: root}
+		is := func(want uint32, isKnown bool) {
+			t.Helper()
+			for range 2 {
+				uid, known := p.UID()
+				require.Equal(t, isKnown, known)
+				require.Equal(t, want, uid)
+			}
+		}
+		require.NoError(t, os.MkdirAll(status, 0o755)) // it can be opened, and not be read
+		is(0, false)
+		require.NoError(t, os.Remove(status))
+		writeStatus(t, root, 7, 1)
+		is(1, true)
+		require.NoError(t, os.Remove(status))
+		require.NoError(t, os.Mkdir(status, 0o755))
+		time.Sleep(mostUIDAge)
+		is(1, true)
+		require.NoError(t, os.Remove(status))
+		writeStatus(t, root, 7, 2)
+		is(2, true)
+
+		require.NoError(t, os.Remove(status)) // hidden: it is looked for again after a while
+		time.Sleep(mostUIDAge)
+		is(2, true)
+		writeStatus(t, root, 7, 3)
+		time.Sleep(leastUIDAge - 1)
+		is(2, true)
+		time.Sleep(mostUIDAge)
+		is(3, true)
+	})
+}
+
+// A connection is of the process that began it, and not of a later one with its pid.
+func TestProcessOfConnect(t *testing.T) {
+	root := t.TempDir()
+	cache := newProcessCache(root, nil)
+	cache.keepsPast = true
+	by := func(startTime uint64, uid uint32) *connectRecord {
+		return &connectRecord{pid: 7, startBootTime: startTime * 10_000_000, uid: uid, comm: [16]byte{'b', 'e', 'f', 'o', 'r', 'e'}}
+	}
+	cache.begin()
+	younger := cache.see(7, 200, []byte("younger"))
+	elder := cache.ofConnect(by(100, 33))
+	require.NotSame(t, younger, elder)
+	require.Equal(t, []any{7, uint64(100), "before"}, []any{elder.PID, elder.StartTime, elder.Name})
+	require.Same(t, elder, cache.ofConnect(by(100, 33)))
+	require.Same(t, younger, cache.ofConnect(by(200, 33)))
+	require.NotSame(t, elder, cache.ofConnect(by(101, 33)), "another one before it")
+	cache.end()
+	cache.begin()
+	cache.end() // none of them has a socket now
+	require.Same(t, elder, cache.ofConnect(by(100, 33)), "it is kept for a while")
+	require.Same(t, younger, cache.ofConnect(by(200, 33)))
+	require.Equal(t, "younger", younger.Name, "what it was seen to have")
+}
+
+// The user of a process that began a connection is the one that it has now, that it was last seen to have, or that it had then.
+func TestUIDOfConnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		cache := newProcessCache(root, nil)
+		of := func(pid, uid uint32) uint32 {
+			cache.begin()
+			defer cache.end()
+			id, known := cache.ofConnect(&connectRecord{pid: pid, uid: uid}).UID()
+			require.True(t, known)
+			return id
+		}
+		require.Equal(t, uint32(33), of(1, 33), "it has gone")
+		writeStatus(t, root, 2, 44)
+		require.Equal(t, uint32(44), of(2, 0), "it has become another user's since")
+		require.NoError(t, os.RemoveAll(filepath.Join(root, "2")))
+		require.Equal(t, uint32(44), of(2, 0), "what was seen last")
+
+		time.Sleep(mostUIDAge) // it cannot be seen, and lives: connections tell
+		require.Equal(t, uint32(55), of(2, 55))
+
+		cache.begin()
+		p := cache.see(3, 0, []byte("held a socket"))
+		p.setUID(66, cache.now)
+		cache.end()
+		cache.processes[3] = p
+		require.Equal(t, uint32(66), of(3, 0), "what the scan saw")
+	})
 }
 
 func TestProcessCache(t *testing.T) {

@@ -76,6 +76,7 @@ const (
 	opTake     op = "take"
 	opPost     op = "post"
 	opRename   op = "rename"
+	opSetUser  op = "set user"
 	opEndMain  op = "end main thread"
 )
 
@@ -236,6 +237,8 @@ func (h *helper) do(r request) (reply, error) {
 		return reply{}, h.each(r, post)
 	case opRename:
 		return reply{}, rename(r.Name)
+	case opSetUser:
+		return reply{}, syscall.Setuid(r.N)
 	case opEndMain:
 		close(h.endMain)
 		return reply{}, waitForMainThread(end)

@@ -30,6 +30,12 @@ func (p *Proc) Rename(name string) {
 	p.do(request{Op: opRename, Name: []byte(name)})
 }
 
+// SetUser makes the process one of another user: setuid(2).
+func (p *Proc) SetUser(uid uint32) {
+	p.tb.Helper()
+	p.do(request{Op: opSetUser, N: int(uid)})
+}
+
 // exitThread is exit(2) of this thread alone. To Go it is in a system call for good.
 func exitThread() {
 	unix.Syscall(unix.SYS_EXIT, 0, 0, 0) //nolint:errcheck // it does not return
