@@ -22,7 +22,7 @@ type filters struct {
 // ownerFilter goes by the processes that hold a socket.
 type ownerFilter struct {
 	active            bool
-	names, users      filter.Filter
+	names, users      filter.Filter // nil wants all
 	wantsUnattributed bool
 }
 
@@ -39,16 +39,24 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 		}
 		return compiled
 	}
-	f.owner.names = globs("process", p.ProcessInclude, p.ProcessExclude)
-	f.owner.users = globs("user", p.UserInclude, p.UserExclude)
-	if len(p.CgroupInclude)+len(p.CgroupExclude) > 0 {
-		f.socket.cgroups = globs("cgroup", p.CgroupInclude, p.CgroupExclude)
+	for _, list := range []struct {
+		option           string
+		include, exclude []string
+		filter           *filter.Filter
+	}{
+		{"process", p.ProcessInclude, p.ProcessExclude, &f.owner.names},
+		{"user", p.UserInclude, p.UserExclude, &f.owner.users},
+		{"cgroup", p.CgroupInclude, p.CgroupExclude, &f.socket.cgroups},
+	} {
+		if len(list.include)+len(list.exclude) > 0 {
+			*list.filter = globs(list.option, list.include, list.exclude)
+		}
 	}
 	if err != nil {
 		return filters{}, err
 	}
-	f.owner.active = len(p.ProcessInclude)+len(p.ProcessExclude)+len(p.UserInclude)+len(p.UserExclude) > 0
-	f.owner.wantsUnattributed = f.owner.wants(unattributed, func() string { return unattributed })
+	f.owner.active = f.owner.names != nil || f.owner.users != nil
+	f.owner.wantsUnattributed = f.owner.wantsName(unattributed) && f.owner.wantsUser(unattributed)
 
 	addresses := netstat.FilterConfig{NotLoopback: p.ExcludeLoopback}
 	for _, list := range []struct {
@@ -75,10 +83,9 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 	return f, nil
 }
 
-// wants tells whether a process of this name and user is wanted.
-func (f *ownerFilter) wants(name string, user func() string) bool {
-	return !f.active || f.names.Match(name) && f.users.Match(user())
-}
+func (f *ownerFilter) wantsName(name string) bool { return f.names == nil || f.names.Match(name) }
+
+func (f *ownerFilter) wantsUser(user string) bool { return f.users == nil || f.users.Match(user) }
 
 // socketFilter goes by the addresses of a socket and by its cgroup.
 type socketFilter struct {

@@ -26,8 +26,9 @@ var allProcessTags = []string{
 type owner struct {
 	process *netstat.Process
 	name    string // as a tag value
-	wanted  bool   // the filters let it through
-	open    bool   // its user could not be read, so that the filters are asked again
+	named   bool   // the filters let its name through
+	user    string // that they were asked with; empty: they have not been
+	wanted  bool   // they let it through
 	pass    uint64 // the last one that it was seen in
 
 	ofScope
@@ -63,7 +64,7 @@ func newOwners(filter ownerFilter, users *userNames, groups *cgroups) *owners {
 // begin opens a pass, and forgets the processes that had no sockets in the last one.
 func (all *owners) begin() {
 	for process, o := range all.known {
-		if o.pass != all.pass || o.open {
+		if o.pass != all.pass {
 			delete(all.known, process)
 		}
 	}
@@ -85,16 +86,26 @@ func (all *owners) of(process *netstat.Process) *owner {
 	o := all.known[process]
 	if o == nil {
 		o = &owner{process: process, name: tagValue(process.Name)}
-		o.wanted = all.filter.wants(o.name, func() string {
-			_, known := process.UID()
-			o.open = !known
-			return all.userOf(process)
-		})
+		o.named = all.filter.wantsName(o.name)
 		all.known[process] = o
+	}
+	if o.pass != all.pass {
+		all.judge(o)
 	}
 	o.pass = all.pass
 	all.last = o
 	return o
+}
+
+// judge decides whether the filters let the process through, in each pass, as it can become another user's.
+func (all *owners) judge(o *owner) {
+	if !o.named || all.filter.users == nil {
+		o.wanted = o.named
+		return
+	}
+	if user := all.userOf(o.process); user != o.user {
+		o.user, o.wanted = user, all.filter.wantsUser(user)
+	}
 }
 
 // tagValues returns the values of the tags, which are names in allProcessTags.
