@@ -129,20 +129,20 @@ func TestConnectSlotIsWhole(t *testing.T) {
 	}
 }
 
-// cookieMill gives cookies as the kernel does: each CPU takes a block of 4096 (gen_cookie_next, include/linux/cookie.h).
-type cookieMill struct {
+// cookieGenerator gives cookies as the kernel does: each CPU takes a block of 4096 (gen_cookie_next, include/linux/cookie.h).
+type cookieGenerator struct {
 	taken uint64
 	last  []uint64 // of each CPU
 }
 
-func (m *cookieMill) next(cpu int) uint64 {
+func (g *cookieGenerator) next(cpu int) uint64 {
 	const block = 4096 // COOKIE_LOCAL_BATCH
-	if m.last[cpu]%block == 0 {
-		m.last[cpu] = m.taken
-		m.taken += block
+	if g.last[cpu]%block == 0 {
+		g.last[cpu] = g.taken
+		g.taken += block
 	}
-	m.last[cpu]++
-	return m.last[cpu]
+	g.last[cpu]++
+	return g.last[cpu]
 }
 
 // The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not connect.
@@ -160,10 +160,10 @@ func TestBegunConnectsOfManyCPUs(t *testing.T) {
 		for name, busy := range map[string]func(int) int{"evenly": even, "few": few} {
 			for _, oneIn := range []int{1, 7} {
 				t.Run(fmt.Sprintf("%d CPUs, %s, one socket in %d", cpus, name, oneIn), func(t *testing.T) {
-					w, mill := newConnectWriter(), cookieMill{last: make([]uint64, cpus)}
+					w, generator := newConnectWriter(), cookieGenerator{last: make([]uint64, cpus)}
 					var cookies []uint64
 					for len(cookies) < 10*last {
-						cookie := mill.next(busy(cpus))
+						cookie := generator.next(busy(cpus))
 						if random.IntN(oneIn) == 0 {
 							w.begin(cookie, cookie)
 							cookies = append(cookies, cookie)

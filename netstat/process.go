@@ -116,7 +116,8 @@ const (
 )
 
 func (p *Process) setUID(id uint32, now time.Time) {
-	p.uid = userID{id, true, now.Add(leastUIDAge + rand.N(mostUIDAge-leastUIDAge))}
+	age := leastUIDAge + rand.N(mostUIDAge-leastUIDAge) //nolint:gosec // it only spreads the reads
+	p.uid = userID{id, true, now.Add(age)}
 }
 
 // Cgroup returns the path of the cgroup that the process is in, as the reader's cgroup namespace shows it; empty if it may
