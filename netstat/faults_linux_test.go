@@ -125,7 +125,7 @@ func TestOwnersContextEnds(t *testing.T) {
 	require.Equal(t, 1, visited)
 
 	require.NoError(t, walk.dir.open(root))
-	inodes, err := walk.dir.appendSockets(ctx, nil, 1)
+	inodes, err := walk.appendSockets(ctx, nil, 1)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Less(t, len(inodes), 2000)
 

@@ -249,7 +249,7 @@ func requireOwnersOfSS(t *testing.T, s *Scanner) {
 }
 
 // The sockets that a thread has by descriptors of its own belong to its process. The links in /proc/<pid>/fd are those of the
-// main thread, and others are only in /proc/<pid>/task/<tid>/fd, so that the walk does not see them; nor does ss.
+// main thread, and others are only in /proc/<pid>/task/<tid>/fd. ss does not look there.
 func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -284,7 +284,6 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 				words[inode] = self
 			}
 			require.Equal(t, words, scanOwners(t, bpf))
-			words[first.inode], words[second.inode] = nil, nil
 			require.Equal(t, words, scanOwners(t, walk))
 		}
 		finder := bpf.finder.(*bpfOwners)
@@ -342,7 +341,7 @@ func count(inodes []uint64, inode uint64) (n int) {
 }
 
 // A process whose main thread has ended is a zombie, of which /proc/<pid>/fd shows nothing, but its other threads hold its
-// sockets: each of them shows the iterator all.
+// sockets: each of them shows all.
 func TestOwnersWithoutMainThread(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -360,7 +359,9 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 			require.Equal(t, want.inWords(t), scanOwners(t, bpf))
 		}
 		walk := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
-		require.Len(t, scanOwners(t, walk), len(sockets))
+		for range 3 {
+			require.Equal(t, want.inWords(t), scanOwners(t, walk))
+		}
 	})
 }
 

@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// fdWalk finds the processes behind the sockets by reading every link in /proc/<pid>/fd.
+// fdWalk finds the processes behind the sockets by reading every link in /proc/<pid>/fd, and in the directories of threads that have
+// other descriptors.
 type fdWalk struct {
 	processes *processCache
 	sockets   socketWalk
@@ -61,6 +62,12 @@ type socketWalk struct {
 	dir    procDir
 	pids   []int
 	inodes []uint64
+
+	before, now []walked // in the order of pids
+	at          int      // in before
+	tables      sharedTables
+	isOrdered   bool // tables.compare is known
+	stat        [512]byte
 }
 
 // each calls visit with every process, in the order of their pids, and the inodes of its sockets: all of them, or those
@@ -73,13 +80,18 @@ func (w *socketWalk) each(ctx context.Context, visit func(pid int, inodes []uint
 	if w.pids, err = w.dir.appendPIDs(w.pids[:0]); err != nil {
 		return fmt.Errorf("listing the processes in %s: %w", w.root, err)
 	}
+	if !w.isOrdered {
+		w.tables.compare, w.isOrdered = tableOrder(w.root)
+	}
+	w.now, w.at = w.now[:0], 0
 	for _, pid := range w.pids {
-		w.inodes, err = w.dir.appendSockets(ctx, w.inodes[:0], pid)
+		w.inodes, err = w.appendSockets(ctx, w.inodes[:0], pid)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		visit(pid, w.inodes, err)
 	}
+	w.before, w.now = w.now, w.before
 	return nil
 }
 

@@ -1,10 +1,12 @@
 package netstat
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"unsafe"
@@ -41,33 +43,50 @@ func (d *procDir) close() {
 
 // appendPIDs appends the processes that there are to pids, in ascending order.
 func (d *procDir) appendPIDs(pids []int) ([]int, error) {
-	err := eachEntry(d.fd(), d.names[:], func(e dirEntry) bool {
-		if pid, err := parseDecimal(e.name[:len(e.name)-1], 31); err == nil {
-			pids = append(pids, int(pid))
-		}
-		return true
-	})
+	pids, err := appendNumbers(pids, d.fd(), d.names[:])
 	slices.Sort(pids) // a no-op for procfs; other file systems have no order
 	return pids, err
 }
 
-// appendSockets appends the inodes of the sockets that the process has descriptors of. What was found before an error is
-// returned with it; the end of ctx is one.
-func (d *procDir) appendSockets(ctx context.Context, inodes []uint64, pid int) ([]uint64, error) {
-	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
-	fd, err := openZ(d.fd(), d.pathOf(pid, "/fd\x00"), flags)
+// appendNumbers appends the names in a directory that are numbers.
+func appendNumbers(numbers []int, fd int, buf []byte) ([]int, error) {
+	err := eachEntry(fd, buf, func(e dirEntry) bool {
+		if number, err := parseDecimal(e.name[:len(e.name)-1], 31); err == nil {
+			numbers = append(numbers, int(number))
+		}
+		return true
+	})
+	return numbers, err
+}
+
+const openDirectory = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+
+// appendTIDs appends the threads of the process to tids.
+func (d *procDir) appendTIDs(tids []int, pid int) ([]int, error) {
+	fd, err := openZ(d.fd(), d.pathOf(pid, "/task\x00"), openDirectory)
 	if err != nil {
-		return inodes, err
+		return tids, err
+	}
+	defer unix.Close(fd)
+	return appendNumbers(tids, fd, d.names[:])
+}
+
+// appendSocketsIn appends the inodes of the sockets in a directory of descriptors of the process, whose path is one of pathOf or
+// threadPathOf, and returns how many descriptors there are. What was found before an error is returned with it; the end of ctx
+// is one.
+func (d *procDir) appendSocketsIn(ctx context.Context, inodes []uint64, pid int, path []byte) (_ []uint64, descriptors int, err error) {
+	fd, err := openZ(d.fd(), path, openDirectory)
+	if err != nil {
+		return inodes, 0, err
 	}
 	defer unix.Close(fd)
 	var denied error
 	const checkEvery = 1024 // descriptors
-	seen := 0
 	err = eachEntry(fd, d.names[:], func(e dirEntry) bool {
 		if e.name[0] == '.' {
 			return true
 		}
-		if seen++; seen%checkEvery == 0 && ctx.Err() != nil {
+		if descriptors++; descriptors%checkEvery == 0 && ctx.Err() != nil {
 			return false
 		}
 		n, err := readlinkZ(fd, e.name, d.target[:])
@@ -91,7 +110,7 @@ func (d *procDir) appendSockets(ctx context.Context, inodes []uint64, pid int) (
 			err = denied
 		}
 	}
-	return inodes, err
+	return inodes, descriptors, err
 }
 
 // readFile reads the beginning of a file of the process into buf.
@@ -116,6 +135,57 @@ func (d *procDir) fd() int { return int(d.root.Fd()) }
 func (d *procDir) pathOf(pid int, rest string) []byte {
 	d.path = append(strconv.AppendInt(d.path[:0], int64(pid), 10), rest...)
 	return d.path
+}
+
+// threadPathOf is pathOf for a file of one of the threads.
+func (d *procDir) threadPathOf(pid, tid int, rest string) []byte {
+	d.path = strconv.AppendInt(d.pathOf(pid, "/task/"), int64(tid), 10)
+	d.path = append(d.path, rest...)
+	return d.path
+}
+
+// tableOrder returns how to compare the tables of descriptors of two threads: see sharedTables.compare. It is not known yet if this
+// process has run out of something.
+func tableOrder(root string) (compare func(tid, other int) (int, error), known bool) {
+	if !isProcfs(root) {
+		return compareTIDs, true
+	}
+	status, err := os.ReadFile(filepath.Join(root, "self", "status"))
+	if err != nil {
+		return nil, vanished(err) // another PID namespace, in which this process is not
+	}
+	if !showsOwnPIDs(status) {
+		return nil, true
+	}
+	return compareTables, true
+}
+
+// showsOwnPIDs tells by /proc/self/status whether the proc file system numbers processes as this process does, that is, has the
+// PID namespace that it is in: NSpid lists its numbers from that of the proc file system to its own (Linux 4.1).
+func showsOwnPIDs(status []byte) bool {
+	for line := range bytes.Lines(status) {
+		if pids, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok {
+			return len(bytes.Fields(pids)) == 1
+		}
+	}
+	return false
+}
+
+// compareTables puts the tables of descriptors of two threads in the kernel's order, by kcmp(2): Linux 5.12, or one that was built
+// with CONFIG_CHECKPOINT_RESTORE.
+func compareTables(tid, other int) (order int, err error) {
+	const kcmpFiles = 2 // KCMP_FILES, include/uapi/linux/kcmp.h
+	result, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(tid), uintptr(other), kcmpFiles, 0, 0, 0)
+	switch {
+	case errno != 0:
+		return 0, errno
+	case result == 0:
+		return 0, nil
+	case result == 1:
+		return -1, nil
+	default:
+		return 1, nil
+	}
 }
 
 // openZ is unix.Openat for a path that ends with a NUL, which need not be copied.

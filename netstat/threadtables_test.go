@@ -1,0 +1,278 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// descriptors makes links in a directory of a stand-in proc file system.
+func descriptors(t *testing.T, dir string, targets ...string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for fd, target := range targets {
+		require.NoError(t, os.Symlink(target, filepath.Join(dir, strconv.Itoa(fd))))
+	}
+}
+
+// walkOnce returns what a walk says of the process.
+func walkOnce(t *testing.T, walk *socketWalk, pid int) (inodes []uint64, err error) {
+	t.Helper()
+	require.NoError(t, walk.each(t.Context(), func(of int, found []uint64, failed error) {
+		if of == pid {
+			inodes, err = append([]uint64(nil), found...), failed
+		}
+	}))
+	return inodes, err
+}
+
+func TestThreadsAreDue(t *testing.T) {
+	const period, walks = 60, 600
+	due := func(pid int) (numbers []uint32) {
+		for n := uint32(1); n <= walks; n++ {
+			if w := (walked{pid: int32(pid), walks: n}); w.isDue() {
+				numbers = append(numbers, n)
+			}
+		}
+		return numbers
+	}
+	require.Equal(t, []uint32{1, 2, 4, 8, 10, 16, 32, 64, 70, 128, 130, 190, 250}, due(1010)[:13])
+	perWalk := map[uint32]int{}
+	for pid := range 10 * period {
+		numbers := due(pid)
+		require.Less(t, len(numbers), walks/period+11)
+		last := uint32(0)
+		for _, n := range numbers {
+			require.LessOrEqual(t, n-last, uint32(period))
+			last = n
+			perWalk[n]++
+		}
+	}
+	require.Equal(t, 10, perWalk[599], "the processes take turns")
+	apart := walked{walks: 3, apart: true}
+	require.True(t, apart.isDue())
+}
+
+// Threads with the same number have the same table.
+func TestSharedTables(t *testing.T) {
+	errGone := errors.New("gone")
+	table := map[int]int{7: 50, 8: 50, 9: 10, 10: 90, 11: 10, 12: 50, 13: 90, 14: 70}
+	tables := sharedTables{compare: func(tid, other int) (int, error) {
+		if tid == 666 || other == 666 {
+			return 0, errGone
+		}
+		return table[tid] - table[other], nil
+	}}
+	find := func(tids ...int) (isNew []int) {
+		for _, tid := range tids {
+			if at, ok := tables.find(tid); ok {
+				isNew = append(isNew, tid)
+				tables.seen = append(tables.seen[:at], append([]int{tid}, tables.seen[at:]...)...)
+			}
+		}
+		return isNew
+	}
+	for range 2 { // nothing is left over
+		tables.begin(7, true)
+		require.Equal(t, []int{9, 10, 14}, find(8, 9, 666, 10, 11, 12, 13, 14, 7))
+		require.Equal(t, []int{9, 7, 14, 10}, tables.seen)
+	}
+	tables.begin(7, false)
+	require.Equal(t, []int{8, 9}, find(8, 9, 11, 12))
+
+	tables.compare = nil
+	tables.begin(7, true)
+	require.Empty(t, find(8, 9))
+	tables.begin(7, false)
+	require.Equal(t, []int{8}, find(8, 9, 10), "one stands for all others")
+}
+
+// A copy of a proc file system has the threads that were copied, and no kernel to compare their tables.
+func TestThreadsInCopy(t *testing.T) {
+	root := t.TempDir()
+	process := filepath.Join(root, "70")
+	descriptors(t, filepath.Join(process, "fd"), "/dev/null", "socket:[1]")
+	descriptors(t, filepath.Join(process, "task", "70", "fd"), "/dev/null", "socket:[1]")
+	descriptors(t, filepath.Join(process, "task", "71", "fd"), "socket:[1]", "socket:[2]")
+	descriptors(t, filepath.Join(process, "task", "72", "fd"))
+	descriptors(t, filepath.Join(process, "task", "no number", "fd"), "socket:[3]")
+	walk := &socketWalk{root: root}
+	defer walk.dir.close()
+	for range 5 {
+		inodes, err := walkOnce(t, walk, 70)
+		require.NoError(t, err)
+		require.Equal(t, []uint64{1, 1, 2}, inodes)
+	}
+	table := ownerTable{}
+	finder := newFDWalk(root, nil)
+	defer finder.close()
+	require.NoError(t, os.WriteFile(filepath.Join(process, "stat"), []byte("70 (name) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0\n"), 0o600))
+	_, err := finder.refresh(t.Context(), &table)
+	require.NoError(t, err)
+	for _, inode := range []uint64{1, 2} {
+		owners := table.appendOwners(nil, inode)
+		require.Len(t, owners, 1, "the threads of a process are one owner")
+		require.Equal(t, 70, owners[0].PID)
+	}
+}
+
+// The threads are looked for again as soon as the main thread shows no descriptors any more.
+func TestMainThreadEndsInCopy(t *testing.T) {
+	root := t.TempDir()
+	process := filepath.Join(root, "70")
+	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
+	walk := &socketWalk{root: root}
+	defer walk.dir.close()
+	for range 4 { // and the fifth walk is none that looks for threads anyway
+		inodes, err := walkOnce(t, walk, 70)
+		require.NoError(t, err)
+		require.Equal(t, []uint64{1}, inodes)
+	}
+	descriptors(t, filepath.Join(process, "task", "71", "fd"), "socket:[1]")
+	require.NoError(t, os.Remove(filepath.Join(process, "fd", "0")))
+	for range 20 {
+		inodes, err := walkOnce(t, walk, 70)
+		require.NoError(t, err)
+		require.Equal(t, []uint64{1}, inodes)
+	}
+}
+
+// A thread that is about to end has no table any more, and does not stand for the others.
+func TestThreadWithoutTableInCopy(t *testing.T) {
+	root := t.TempDir()
+	threads := filepath.Join(root, "70", "task")
+	descriptors(t, filepath.Join(root, "70", "fd"))
+	descriptors(t, filepath.Join(threads, "71", "fd"))
+	descriptors(t, filepath.Join(threads, "72", "fd"), "socket:[1]")
+	descriptors(t, filepath.Join(threads, "73", "fd"), "socket:[1]")
+	walk := &socketWalk{root: root, isOrdered: true}
+	defer walk.dir.close()
+	for range 5 {
+		inodes, err := walkOnce(t, walk, 70)
+		require.NoError(t, err)
+		require.Equal(t, []uint64{1}, inodes)
+	}
+}
+
+// Each table is read once, whatever threads have it.
+func TestTablesAreReadOnce(t *testing.T) {
+	const threads, tables = 60, 10
+	tableOf := func(tid int) int { return tid * 7 % tables }
+	root := t.TempDir()
+	process := filepath.Join(root, "70")
+	descriptors(t, filepath.Join(process, "fd"), "socket:[100]") // the table of thread 70
+	for tid := 70; tid < 70+threads; tid++ {
+		descriptors(t, filepath.Join(process, "task", strconv.Itoa(tid), "fd"), fmt.Sprintf("socket:[%d]", 100+tableOf(tid)))
+	}
+	walk := &socketWalk{root: root, isOrdered: true}
+	walk.tables.compare = func(tid, other int) (int, error) { return tableOf(tid) - tableOf(other), nil }
+	defer walk.dir.close()
+	for range 5 {
+		inodes, err := walkOnce(t, walk, 70)
+		require.NoError(t, err)
+		slices.Sort(inodes)
+		require.Equal(t, []uint64{100, 101, 102, 103, 104, 105, 106, 107, 108, 109}, inodes)
+	}
+}
+
+// What a walk says of one process does not come to be said of another, whichever come and go.
+func TestWalkRecalls(t *testing.T) {
+	root := t.TempDir()
+	walk := &socketWalk{root: root}
+	defer walk.dir.close()
+	walks := map[int]uint32{}
+	for round := range 40 {
+		for pid := 1; pid <= 6; pid++ {
+			dir := filepath.Join(root, strconv.Itoa(pid))
+			require.NoError(t, os.RemoveAll(dir))
+			if (round/pid)%2 == 1 {
+				delete(walks, pid)
+				continue
+			}
+			descriptors(t, filepath.Join(dir, "fd"), "socket:[1]")
+			walks[pid]++
+		}
+		require.NoError(t, walk.each(t.Context(), func(int, []uint64, error) {}))
+		got := map[int]uint32{}
+		for _, w := range walk.before {
+			got[int(w.pid)] = w.walks
+		}
+		require.Equal(t, walks, got, "round %d", round)
+	}
+}
+
+// A process with many threads that share a table costs no more than one without, but when they are compared.
+func TestThreadsThatShareAreNotRead(t *testing.T) {
+	const threads, walks = 500, 600
+	root := t.TempDir()
+	process := filepath.Join(root, "70")
+	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
+	for tid := 70; tid < 70+threads; tid++ {
+		require.NoError(t, os.MkdirAll(filepath.Join(process, "task", strconv.Itoa(tid)), 0o755))
+	}
+	compared := 0
+	walk := &socketWalk{root: root, isOrdered: true}
+	walk.tables.compare = func(int, int) (int, error) { compared++; return 0, nil }
+	defer walk.dir.close()
+	for range walks {
+		inodes, err := walkOnce(t, walk, 70)
+		require.NoError(t, err)
+		require.Equal(t, []uint64{1}, inodes)
+	}
+	require.LessOrEqual(t, compared, threads*(walks/60+10))
+	require.GreaterOrEqual(t, compared, threads*walks/60)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if err := walk.each(t.Context(), func(int, []uint64, error) {}); err != nil {
+			t.Fatal(err)
+		}
+	}))
+}
+
+// What cannot be read of the threads for want of something is an error, and read in the next walk.
+func TestThreadsThatFail(t *testing.T) {
+	root := t.TempDir()
+	process := filepath.Join(root, "70")
+	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
+	file := filepath.Join(process, "task")
+	require.NoError(t, os.WriteFile(file, nil, 0o600)) // not a directory
+	walk := &socketWalk{root: root}
+	defer walk.dir.close()
+	for range 3 {
+		inodes, err := walkOnce(t, walk, 70)
+		require.ErrorContains(t, err, "not a directory")
+		require.Equal(t, []uint64{1}, inodes)
+	}
+	require.NoError(t, os.Remove(file))
+	descriptors(t, filepath.Join(file, "71", "fd"), "socket:[2]")
+	inodes, err := walkOnce(t, walk, 70)
+	require.NoError(t, err)
+	require.Equal(t, []uint64{1, 2}, inodes)
+
+	require.NoError(t, os.Rename(filepath.Join(file, "71"), filepath.Join(file, "72")))
+	require.NoError(t, os.RemoveAll(filepath.Join(file, "72", "fd")))
+	require.NoError(t, os.WriteFile(filepath.Join(file, "72", "fd"), nil, 0o600))
+	inodes, err = walkOnce(t, walk, 70)
+	require.ErrorContains(t, err, "not a directory")
+	require.NotErrorIs(t, err, fs.ErrNotExist)
+	require.Equal(t, []uint64{1}, inodes)
+}
+
+func TestIsZombie(t *testing.T) {
+	for stat, want := range map[string]bool{
+		"7 (name) Z 1 7":   true,
+		"7 (name) S 1 7":   false,
+		"7 (a) Z b) S 1 7": false,
+		"7 (a) S b) Z 1 7": true,
+		"7 (name)":         false,
+		"":                 false,
+	} {
+		require.Equal(t, want, isZombie([]byte(stat)), "%q", stat)
+	}
+}
