@@ -76,6 +76,8 @@ var hostOrder = func() binary.ByteOrder {
 //
 //	sl: local:port remote:port st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ref pointer drops
 //
+// Linux prints uid by %u since 3.5 and drops since 5.2, and by %d before.
+//
 // On an error s is not to be used.
 func parseInetRow(row []byte, transport Transport, order binary.ByteOrder, s *Socket) error {
 	const inode, drops = 9, 12
@@ -122,22 +124,18 @@ func parseInetRow(row []byte, transport Transport, order binary.ByteOrder, s *So
 	}
 	s.setQueues(uint32(recvQueue), uint32(sendQueue))
 
-	uid, err := parseDecimal(columns[7], 32)
-	if err != nil {
+	if s.UID, err = parseInt32(columns[7]); err != nil {
 		return fmt.Errorf("uid %.100q: %w", columns[7], err)
 	}
-	s.UID = uint32(uid)
 	if s.Inode, err = parseDecimal(columns[inode], 64); err != nil {
 		return fmt.Errorf("inode %.100q: %w", columns[inode], err)
 	}
 	if transport == TransportTCP || n <= drops {
 		return nil
 	}
-	dropped, err := parseDecimal(columns[drops], 32)
-	if err != nil {
+	if s.Drops, err = parseInt32(columns[drops]); err != nil {
 		return fmt.Errorf("drops %.100q: %w", columns[drops], err)
 	}
-	s.Drops = uint32(dropped)
 	s.Fields |= FieldDrops
 	return nil
 }
@@ -165,8 +163,7 @@ func parseUnixRow(row []byte, s *Socket) error {
 	const inode = 6
 	var columns [inode + 1][]byte
 	n := splitFields(row, columns[:])
-	num, isRow := bytes.CutSuffix(columns[0], colon)
-	if _, err := parseHex(num, 64); !isRow || err != nil {
+	if !beginsUnixRow(columns[:n]) {
 		return errNotUnixRow
 	}
 	if n <= inode {
@@ -195,6 +192,28 @@ func parseUnixRow(row []byte, s *Socket) error {
 		return fmt.Errorf("inode %.100q: %w", columns[inode], err)
 	}
 	return nil
+}
+
+// beginsUnixRow tells whether a line begins as a row does, with the pointer that is Num and a colon. For a pointer the kernel can
+// write a word as well (%pK, lib/vsprintf.c), after which only RefCount makes a line a row.
+func beginsUnixRow(columns [][]byte) bool {
+	if len(columns) == 0 {
+		return false
+	}
+	num, ok := bytes.CutSuffix(columns[0], colon)
+	if !ok {
+		return false
+	}
+	switch string(num) {
+	case "(____ptrval____)", "(ptrval)", // no random numbers yet to hash pointers with; 64 and 32 bits
+		"(null)":
+		if len(columns) == 1 {
+			return false
+		}
+		num = columns[1]
+	}
+	_, err := parseHex(num, 64)
+	return err == nil
 }
 
 // parseUnixPath returns what follows the inode and a blank in a row of /proc/net/unix.
@@ -315,3 +334,22 @@ func parseDecimal(text []byte, bits uint) (uint64, error) {
 	}
 	return v, nil
 }
+
+// parseInt32 is parseDecimal for a number of 32 bits that the kernel writes by %u or %d: it is negative from 2^31 on by %d.
+func parseInt32(text []byte) (uint32, error) {
+	magnitude, isNegative := bytes.CutPrefix(text, minus)
+	if !isNegative {
+		v, err := parseDecimal(text, 32)
+		return uint32(v), err
+	}
+	v, err := parseDecimal(magnitude, 32)
+	if err == nil && (v == 0 || v > 1<<31) {
+		err = errRange
+	}
+	if err != nil {
+		return 0, err
+	}
+	return -uint32(v), nil
+}
+
+var minus = []byte("-")

@@ -139,6 +139,81 @@ func TestParseInetRow(t *testing.T) {
 	}
 }
 
+// The forms in which kernels since 2.6.27 write, or wrote, what is read of a row.
+func TestParseInetRowForms(t *testing.T) {
+	const (
+		any4 = "00000000:0202 00000000:0000"
+		any6 = "00000000000000000000000000000000:0202 00000000000000000000000000000000:0000"
+	)
+	for name, test := range map[string]struct {
+		transport Transport
+		row       string
+		uid       uint32
+		inode     uint64
+		drops     int64 // -1: not known
+	}{
+		"udp4, %d drops":              {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -1294967296", 0, 11111, 3000000000},
+		"udp4, %d drops, the least":   {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -2147483648", 0, 11111, 1 << 31},
+		"udp4, %d drops, the most":    {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -1", 0, 11111, 1<<32 - 1},
+		"udp6, %d drops":              {TransportUDP, "  512: " + any6 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -2", 0, 11111, 1<<32 - 2},
+		"udplite, %d drops":           {TransportUDPLite, "    2: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -2", 0, 11111, 1<<32 - 2},
+		"raw4, %d drops":              {TransportRaw, "   1: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -2", 0, 11111, 1<<32 - 2},
+		"raw6, %d drops":              {TransportRaw, "   58: " + any6 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -2", 0, 11111, 1<<32 - 2},
+		"icmp, %d drops":              {TransportICMP, "    5: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -2", 0, 11111, 1<<32 - 2},
+		"udp4, padded by seq_pad":     {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -3         ", 0, 11111, 1<<32 - 3},
+		"udp4, %d uid of nobody":      {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000    -2        0 11111 2 ffff88003aa3b400 0", 1<<32 - 2, 11111, 0},
+		"tcp4, %d uid of nobody":      {TransportTCP, "   2: " + any4 + " 01 00000000:00000000 00:00000000 00000000    -2        0 11111 2 ffff88003aa3b400 20 4 30 10 -1", 1<<32 - 2, 11111, -1},
+		"udp4 of Linux 2.6.26":        {TransportUDP, " 512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400", 0, 11111, -1},
+		"pointer of 32 bits":          {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 c1bc91a5 5", 0, 11111, 5},
+		"pointer not hashed yet":      {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 (____ptrval____) 5", 0, 11111, 5},
+		"the same of 32 bits":         {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 (ptrval) 5", 0, 11111, 5},
+		"no pointer":                  {TransportUDP, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2           (null) 5", 0, 11111, 5},
+		"tcp4 in TIME_WAIT":           {TransportTCP, "   2: " + any4 + " 06 00000000:00000000 03:000016FE 00000000     0        0 0 3 ffff88003aa3b400", 0, 0, -1},
+		"tcp4 in SYN_RECV, padded":    {TransportTCP, "   2: " + any4 + " 03 00000000:00000000 01:0000005F 00000000    -2        0 0 0 (____ptrval____)                                  ", 1<<32 - 2, 0, -1},
+		"tcp6":                        {TransportTCP, "   2: " + any6 + " 01 00000000:00000000 00:00000000 00000000     0        0 11111 1 (____ptrval____) 20 4 0 10 -1", 0, 11111, -1},
+		"a timer that is overdue":     {TransportTCP, "   2: " + any4 + " 01 00000000:00000000 01:FFFFFFFFFFFFFFFE 00000003     0        0 11111 2 ffff88003aa3b400 20 4 30 10 -1", 0, 11111, -1},
+		"sl wider than its column":    {TransportTCP, "123456: " + any4 + " 01 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 20 4 30 10 -1", 0, 11111, -1},
+		"rx_queue that went negative": {TransportUDP, "  512: " + any4 + " 07 00000000:FFFFFD00 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 5", 0, 11111, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s Socket
+			require.NoError(t, parseInetRow([]byte(test.row), test.transport, binary.LittleEndian, &s))
+			require.Equal(t, test.uid, s.UID)
+			require.Equal(t, test.inode, s.Inode)
+			require.Equal(t, uint16(0x202), s.Local.Port())
+			require.Equal(t, test.drops >= 0, s.Has(FieldDrops))
+			require.Equal(t, uint32(max(test.drops, 0)), s.Drops)
+		})
+	}
+}
+
+func TestParseInt32(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		want uint32
+		err  error
+	}{
+		{"0", 0, nil},
+		{"4294967295", 1<<32 - 1, nil},
+		{"-1", 1<<32 - 1, nil},
+		{"-1294967296", 3000000000, nil},
+		{"-2147483648", 1 << 31, nil},
+		{"-2147483649", 0, errRange},
+		{"-4294967295", 0, errRange},
+		{"4294967296", 0, errRange},
+		{"-0", 0, errRange},
+		{"-", 0, errNoNumber},
+		{"--1", 0, errNoNumber},
+		{"+1", 0, errNoNumber},
+		{"-0x1", 0, errNoNumber},
+		{"", 0, errNoNumber},
+	} {
+		got, err := parseInt32([]byte(test.text))
+		require.ErrorIs(t, err, test.err, "%q", test.text)
+		require.Equal(t, test.want, got, "%q", test.text)
+	}
+}
+
 func TestParseUnixRow(t *testing.T) {
 	for name, test := range map[string]struct {
 		row  string
@@ -151,6 +226,12 @@ func TestParseUnixRow(t *testing.T) {
 		"no name":       {"000000000ccf3f95: 00000003 00000000 00000000 0001 01 30003", Socket{State: TCPClose, Inode: 30003}},
 		"32-bit host":   {"c1bc91a5: 00000002 00000000 00000000 0001 01 30001", Socket{State: TCPClose, Inode: 30001}},
 		"biggest inode": {"000000000ccf3f95: 00000003 00000000 00000000 0001 01 18446744073709551615", Socket{State: TCPClose, Inode: 1<<64 - 1}},
+
+		"pointer not hashed yet": {"(____ptrval____): 00000002 00000000 00010000 0001 01 12386 /run/systemd/journal/stdout", Socket{State: TCPListen, Inode: 12386}},
+		"the same of 32 bits":    {"(ptrval): 00000003 00000000 00000000 0001 03 62985", Socket{State: TCPEstablished, Inode: 62985}},
+		"no pointer":             {"          (null): 00000002 00000000 00010000 0001 01 15013 /run/dbus/system_bus_socket", Socket{State: TCPListen, Inode: 15013}},
+		"no pointer of 32 bits":  {"  (null): 00000002 00000000 00000000 0002 01     0", Socket{State: TCPClose}},
+		"kptr_restrict":          {"0000000000000000: 0000000B 00000000 00000000 0002 03  3238 /run/systemd/journal/socket", Socket{State: TCPEstablished, Inode: 3238}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.want.Transport, test.want.Family = TransportUnix, FamilyUnix
@@ -163,19 +244,33 @@ func TestParseUnixRow(t *testing.T) {
 
 func TestParseUnixRowErrors(t *testing.T) {
 	for name, test := range map[string]struct{ row, want string }{
-		"rest of a name": {"second line: of a name", errNotUnixRow.Error()},
-		"empty":          {"", errNotUnixRow.Error()},
-		"only a colon":   {":", errNotUnixRow.Error()},
-		"NULs":           {"\x00\x00", errNotUnixRow.Error()},
-		"cut":            {"000000001bc91a57: 00000002", `row "000000001bc91a57: 00000002" has 2 columns, at least 7 expected`},
-		"wide flags":     {"1: 2 0 100000000 0001 01 30001", `flags "100000000": out of range`},
-		"wide state":     {"1: 2 0 00000000 0001 100 30001", `state "100": out of range`},
-		"negative inode": {"1: 2 0 00000000 0001 01 -1", `inode "-1": not a number`},
-		"wide inode":     {"1: 2 0 00000000 0001 01 18446744073709551616", `inode "18446744073709551616": out of range`},
+		"rest of a name":                   {"second line: of a name", errNotUnixRow.Error()},
+		"empty":                            {"", errNotUnixRow.Error()},
+		"only a colon":                     {":", errNotUnixRow.Error()},
+		"NULs":                             {"\x00\x00", errNotUnixRow.Error()},
+		"rest that begins with no pointer": {"(null): of a name", errNotUnixRow.Error()},
+		"no pointer and nothing else":      {"(null):", errNotUnixRow.Error()},
+		"no colon":                         {"(null) 00000002 00000000 00010000 0001 01 15013", errNotUnixRow.Error()},
+		"another word":                     {"(efault): 00000002 00000000 00010000 0001 01 15013", errNotUnixRow.Error()},
+		"cut after a word":                 {"(____ptrval____): 0000", `row "(____ptrval____): 0000" has 2 columns, at least 7 expected`},
+		"cut":                              {"000000001bc91a57: 00000002", `row "000000001bc91a57: 00000002" has 2 columns, at least 7 expected`},
+		"wide flags":                       {"1: 2 0 100000000 0001 01 30001", `flags "100000000": out of range`},
+		"wide state":                       {"1: 2 0 00000000 0001 100 30001", `state "100": out of range`},
+		"negative inode":                   {"1: 2 0 00000000 0001 01 -1", `inode "-1": not a number`},
+		"wide inode":                       {"1: 2 0 00000000 0001 01 18446744073709551616", `inode "18446744073709551616": out of range`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.EqualError(t, parseUnixRow([]byte(test.row), &Socket{}), test.want)
 		})
+	}
+}
+
+// Whatever is written for the pointer, the name follows the inode.
+func TestParseUnixPathForms(t *testing.T) {
+	for _, num := range []string{"000000001bc91a57", "c1bc91a5", "(____ptrval____)", "(ptrval)", "          (null)", "  (null)"} {
+		row := num + ": 00000002 00000000 00010000 0001 01 12386"
+		require.Equal(t, "/run/a name (null): b", parseUnixPath([]byte(row+" /run/a name (null): b")), "%q", row)
+		require.Empty(t, parseUnixPath([]byte(row)), "%q", row)
 	}
 }
 
