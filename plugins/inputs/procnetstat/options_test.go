@@ -96,6 +96,40 @@ func TestProcRootThatIsNotThere(t *testing.T) {
 	require.ErrorContains(t, err, missing)
 }
 
+// A directory that is no proc file system, such as a mount point where nothing is mounted, has the start fail. A copy need not be
+// complete.
+func TestProcRootThatIsNone(t *testing.T) {
+	for name, test := range map[string]struct {
+		entries []string
+		isProc  bool
+	}{
+		"empty":              {nil, false},
+		"the root directory": {[]string{"proc", "etc", "1a", "-1", "network"}, false},
+		"tables":             {[]string{"net"}, true},
+		"no tables":          {[]string{"version"}, true},
+		"subset=pid":         {[]string{"self", "thread-self"}, true},
+		"a process":          {[]string{"4711"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			for _, entry := range test.entries {
+				require.NoError(t, os.Mkdir(filepath.Join(root, entry), 0o755))
+			}
+			t.Setenv("HOST_PROC", root)
+			plugin := configure(t, "")
+			require.NoError(t, plugin.Init())
+			err := plugin.Start(&testutil.Accumulator{})
+			if test.isProc {
+				require.NoError(t, err)
+				plugin.Stop()
+				return
+			}
+			require.EqualError(t, err, "the proc file system (HOST_PROC): "+root+" is no proc file system: "+
+				"it has none of net, self, version and processes")
+		})
+	}
+}
+
 var commentedOption = regexp.MustCompile(`(?m)^  # ([a-z_0-9]+) = (.*)$`)
 
 // TestSampleShowsDefaults: what sample.conf shows in comments is what the plugin does without them.

@@ -342,7 +342,7 @@ func (p *ProcNetStat) wantsCgroups() bool {
 
 // Start opens what the gathers read from.
 func (p *ProcNetStat) Start(telegraf.Accumulator) error {
-	if _, err := os.ReadDir(p.scan.ProcRoot); err != nil {
+	if err := checkProcRoot(p.scan.ProcRoot); err != nil {
 		return fmt.Errorf("the proc file system (HOST_PROC): %w", err)
 	}
 	scanner, err := netstat.NewScanner(p.scan)
