@@ -346,7 +346,7 @@ func TestConnectionsBrokenRow(t *testing.T) {
 		"wide tx_queue":      {"1: 0100007F:0050 00000000:0000 0A 100000000:0 0:0 0 0 0 2", `tx_queue "100000000": out of range`},
 		"negative rx_queue":  {"1: 0100007F:0050 00000000:0000 0A 0:-1 0:0 0 0 0 2", `rx_queue "-1": not a number`},
 		"wide uid":           {"1: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 4294967296 0 2", `uid "4294967296": out of range`},
-		"negative uid":       {"1: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 -2 0 2", `uid "-2": not a number`},
+		"negative uid":       {"1: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 -2147483649 0 2", `uid "-2147483649": out of range`},
 		"wide inode":         {"1: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 0 0 18446744073709551616", `inode "18446744073709551616": out of range`},
 		"inode of letters":   {"1: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 0 0 a", `inode "a": not a number`},
 	} {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -136,7 +137,7 @@ func TestKernelThreadIsNotDenied(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(root), 0o755))
 	for pid, flags := range map[int]int{2: 0x00208040, 3: 0x04208060, 4: 0x00400040, 5: 0x00400140} {
-		process := filepath.Join(root, fmt.Sprint(pid))
+		process := filepath.Join(root, strconv.Itoa(pid))
 		require.NoError(t, os.MkdirAll(filepath.Join(process, "fd"), 0o755))
 		stat := fmt.Sprintf("%d (name) S 0 0 0 0 -1 %d 0 0 0 0 0 0 0 0 20 0 1 0 %d 0\n", pid, flags, pid)
 		require.NoError(t, os.WriteFile(filepath.Join(process, "stat"), []byte(stat), 0o644))
@@ -161,7 +162,7 @@ func TestThreadThatMayNotBeRead(t *testing.T) {
 	process := filepath.Join(root, "70")
 	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
 	for tid := 71; tid <= 73; tid++ {
-		descriptors(t, filepath.Join(process, "task", fmt.Sprint(tid), "fd"), fmt.Sprintf("socket:[%d]", tid))
+		descriptors(t, filepath.Join(process, "task", strconv.Itoa(tid), "fd"), fmt.Sprintf("socket:[%d]", tid))
 	}
 	require.NoError(t, os.Chmod(filepath.Join(process, "task", "72", "fd"), 0))
 	t.Run("walk", func(t *testing.T) {
