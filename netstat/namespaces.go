@@ -187,7 +187,7 @@ func (all *namespaces) enterNew(n *Namespace) error {
 		err = all.enter(n, n.file())
 	}
 	if vanished(err) {
-		if isNew {
+		if n.diag == nil && n.held == nil { // nothing has kept its numbers, which may be another one's
 			all.forget(n)
 		}
 		return nil // the next scan finds out what has become of it
@@ -327,7 +327,7 @@ func (all *namespaces) addProcess(pid int) error {
 		all.processesUnknown = all.processesUnknown || !isAbsent(err)
 		return err
 	}
-	isSeen := n.tried != 0 && n.Inode == 0 && inode != 0 // for the first time: the processes before do not let it be seen
+	isSeen := n.Inode == 0 && inode != 0 // for the first time: the processes before do not let it be seen
 	n.Inode = max(n.Inode, inode)
 	all.see(n)
 	if n.procDir == "" {

@@ -1144,7 +1144,7 @@ func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
 					full.release(t)
 					entered = 0
 					for _, n := range s.Namespaces() {
-						require.True(t, n.Self || inodes[n.Inode])
+						require.True(t, n.Self || inodes[n.Inode], "round %d: %+v", round, n)
 						entered += oneIf(!n.Self && n.diag != nil && n.closed != nil)
 					}
 					require.Equal(t, (limit-toEnter)/descriptors, entered, "round %d", round)

@@ -84,7 +84,7 @@ func TestMainThreadEnds(t *testing.T) {
 			p := testnet.Start(t, testnet.Process{Name: "headless", UID: nobody, GID: nobody})
 			sockets := []testnet.Socket{p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}), p.Listen("tcp4", netip.AddrPort{}, 5)}
 			t.Run("walk", func(t *testing.T) {
-				walk := newFDWalk("/proc", nil)
+				walk := newFDWalk(newProcessCache("/proc", nil))
 				defer walk.close()
 				how(t, walk)
 				var table ownerTable
@@ -120,7 +120,7 @@ func TestZombieIsNotDenied(t *testing.T) {
 		walkAsNobody := func(t *testing.T, walks int) {
 			t.Helper()
 			testnet.BecomeNobody(t)
-			walk := newFDWalk("/proc", nil)
+			walk := newFDWalk(newProcessCache("/proc", nil))
 			defer walk.close()
 			for range walks {
 				stats, err := walk.refresh(t.Context(), &ownerTable{})
@@ -147,7 +147,7 @@ func TestKernelThreadIsNotDenied(t *testing.T) {
 		if os.Geteuid() == 0 {
 			testnet.BecomeNobody(t)
 		}
-		walk := newFDWalk(root, nil)
+		walk := newFDWalk(newProcessCache(root, nil))
 		defer walk.close()
 		stats, err := walk.refresh(t.Context(), &ownerTable{})
 		require.NoError(t, err)

@@ -111,7 +111,7 @@ func TestThreadsInCopy(t *testing.T) {
 		require.Equal(t, []uint64{1, 1, 2}, inodes)
 	}
 	table := ownerTable{}
-	finder := newFDWalk(root, nil)
+	finder := newFDWalk(newProcessCache(root, nil))
 	defer finder.close()
 	require.NoError(t, os.WriteFile(filepath.Join(process, "stat"), []byte("70 (name) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0\n"), 0o600))
 	_, err := finder.refresh(t.Context(), &table)

@@ -4,6 +4,7 @@ package procnetstat
 
 import (
 	"errors"
+	"time"
 
 	"github.com/influxdata/telegraf"
 
@@ -69,29 +70,46 @@ func (c *cgroup) pathIfKnown() string {
 type cgroups struct {
 	inUse  bool             // something wants to know
 	paths  *netstat.Cgroups // nil if there is no cgroup2 file system
+	root   string           // the proc file system
+	retry  time.Time        // when to look for the cgroup2 file system again
 	byID   map[uint64]*cgroup
 	lastID uint64 // most sockets are of the cgroup of the socket before
 	last   *cgroup
 	byPath map[string]*cgroup
 	log    telegraf.Logger
 	said   bool
+	now    func() time.Time
 }
 
+// cgroupsRetry is how long a host without a cgroup2 file system is left alone: it may be mounted later.
+const cgroupsRetry = 5 * time.Minute
+
 func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
-	c := &cgroups{inUse: inUse, byID: map[uint64]*cgroup{}, byPath: map[string]*cgroup{}, log: log}
-	if !inUse {
-		return c
+	c := &cgroups{
+		inUse: inUse, byID: map[uint64]*cgroup{}, byPath: map[string]*cgroup{}, root: procRoot, log: log, now: time.Now,
 	}
-	paths, err := netstat.NewCgroups(procRoot)
-	switch {
-	case errors.Is(err, netstat.ErrNoCgroup2):
+	if err := c.open(); errors.Is(err, netstat.ErrNoCgroup2) {
 		log.Infof("the cgroups of sockets are those of their processes: %v", err)
-	case err != nil:
+	} else if err != nil {
 		log.Warnf("the cgroups of sockets are those of their processes: %v", err)
-	default:
-		c.paths = paths
 	}
 	return c
+}
+
+// open looks for the cgroup2 file system, if it is wanted and it is time. Where the host has run out of something, that is in the
+// next pass.
+func (c *cgroups) open() error {
+	if !c.inUse || c.paths != nil || c.now().Before(c.retry) {
+		return nil
+	}
+	paths, err := netstat.NewCgroups(c.root)
+	if errors.Is(err, netstat.ErrNoCgroup2) {
+		c.retry = c.now().Add(cgroupsRetry)
+	}
+	if err == nil {
+		c.paths = paths
+	}
+	return err
 }
 
 // end ends a pass: what went wrong in it is said once.
@@ -107,6 +125,7 @@ func (c *cgroups) end() {
 
 // begin opens a pass. What an id stands for is asked anew in each, as it is a cheap question and cgroups come and go.
 func (c *cgroups) begin() {
+	_ = c.open() // why not has been said
 	c.last = nil
 	clear(c.byID)
 	clear(c.byPath)

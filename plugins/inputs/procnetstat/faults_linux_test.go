@@ -274,11 +274,18 @@ func TestCgroupMountMissing(t *testing.T) {
 		require.EqualValues(t, 1, l.gather().all("procnetstat_cgroup")[newSeries]["tcp_listen"])
 
 		hide()
-		defer show()
 		l = start(t, "")
 		for range 3 {
 			require.EqualValues(t, 1, l.gather().all("procnetstat_cgroup")[series]["tcp_listen"], "by the process")
 		}
+		groups := l.plugin.pass.cgroups
+		show()
+		_ = l.gather()
+		require.Nil(t, groups.paths, "it is not time")
+		now := time.Now().Add(cgroupsRetry)
+		groups.now = func() time.Time { return now }
+		require.EqualValues(t, 1, l.gather().all("procnetstat_cgroup")[series]["tcp_listen"])
+		require.NotNil(t, groups.paths)
 		require.Len(t, messagesWith(l, "the cgroups of sockets are those of their processes"), 1)
 		require.Empty(t, l.log.Errors())
 	})

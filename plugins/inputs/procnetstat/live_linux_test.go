@@ -425,7 +425,7 @@ func TestConnections(t *testing.T) {
 		testnet.Ping(t)
 		units := testnet.Unix(t)
 
-		for _, source := range []string{"netlink", "procfs"} {
+		for _, source := range []string{"auto", "procfs"} {
 			g := start(t, fmt.Sprintf(`
 				source = %q
 				measurements = ["connection", "host"]
@@ -478,7 +478,7 @@ func TestShape(t *testing.T) {
 	testnet.Isolate(t, func() {
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		client := testnet.Start(t, testnet.Process{Name: "client"})
-		for _, source := range []string{"netlink", "procfs"} {
+		for _, source := range []string{"auto", "procfs"} {
 			t.Run(source, func(t *testing.T) {
 				for _, options := range []string{"", "family_tag = true", "max_series = 2"} {
 					l := start(t, fmt.Sprintf(`
@@ -508,7 +508,7 @@ func TestShape(t *testing.T) {
 					} {
 						require.Contains(t, shapes, want)
 					}
-					require.Equal(t, source == "netlink", shapes["procnetstat_listener counter"] != nil)
+					require.Equal(t, source == "auto", shapes["procnetstat_listener counter"] != nil)
 				}
 			})
 		}
