@@ -1,6 +1,6 @@
 // Package netstat reads the socket tables of Linux, and finds the processes behind the sockets.
 //
-// A [Scanner] goes through the sockets one at a time, and makes no garbage for each. It is for a program that looks again
+// A [Scanner] goes through the sockets one at a time, and does not allocate per socket. It is for a program that looks again
 // and again, at hosts with many sockets:
 //
 //	scanner, err := netstat.NewScanner(netstat.ScannerConfig{TCPInfo: true})
@@ -47,7 +47,8 @@
 // Any user may read all sockets of a network namespace that the process is in, and the processes of that user. To find
 // other users' processes, CAP_BPF and CAP_PERFMON run the BPF iterator, which sees all. Without it, CAP_DAC_READ_SEARCH opens /proc/<pid>/fd and CAP_SYS_PTRACE reads the links in it: it takes
 // both. [Process.Exe] takes CAP_SYS_PTRACE; names, command lines and user ids are open to all, unless proc is mounted with
-// hidepid. [ScanStats].Denied counts the processes that could not be looked into. Nothing fails for want of a privilege.
+// hidepid. [ScanStats].Denied counts the processes that could not be looked into. Nothing fails for want of a privilege, unless
+// [ScannerConfig] requires what it takes.
 //
 // # Network namespaces
 //

@@ -11,13 +11,15 @@ type OwnerMethod uint8
 
 // The ways to find the processes behind the sockets.
 const (
-	// OwnersAuto is the first of OwnersBPF and OwnersProcfs that works.
+	// OwnersAuto is the first of OwnersBPF and OwnersProcfs that works. Where BPF was refused, it is tried again every five minutes.
 	OwnersAuto OwnerMethod = iota
 	// OwnersBPF has the kernel go through the descriptors of all processes (a BPF iterator, iter/task_file), which costs
 	// less than a tenth of reading the links. It takes Linux 5.11 with BTF, CAP_BPF and CAP_PERFMON, amd64 or arm64, and
-	// a ScannerConfig.ProcRoot of the initial PID namespace, in which the reader is too.
+	// a ScannerConfig.ProcRoot of the initial PID namespace, in which the reader is too. It is required: [NewScanner] fails where
+	// it does not work.
 	OwnersBPF
-	// OwnersProcfs reads the links in /proc/<pid>/fd. To see those of other users it takes CAP_SYS_PTRACE and
+	// OwnersProcfs reads the links in /proc/<pid>/fd, and in /proc/<pid>/task/<tid>/fd of threads with descriptors of their own.
+	// To see those of other users it takes CAP_SYS_PTRACE and
 	// CAP_DAC_READ_SEARCH.
 	OwnersProcfs
 	// OwnersNone does not look for them.

@@ -441,7 +441,7 @@ func (s *Scanner) SourceOf(n *Namespace, transport Transport) Source {
 //
 // An error stands for a part that failed, and its socket is nil: a [*TableError] for the sockets of a transport, another
 // for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
-// ctx is an error, and the last.
+// ctx is an error, and the last; so is [os.ErrClosed], after Close.
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yield func(*Socket, error) bool) {
 		if s.isClosed {

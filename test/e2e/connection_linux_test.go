@@ -40,7 +40,11 @@ func TestAllMeasurements(t *testing.T) {
 			setUp(t)
 			program := customTelegraf(t)
 			testnet.Isolate(t, func() {
-				p := startPipeline(t, program, fmt.Sprintf(everything, source), lastMeasurement, lastMeasurement+defaultTags)
+				option := source
+				if source == "netlink" {
+					option = "auto" // sock_diag does not have ping sockets
+				}
+				p := startPipeline(t, program, fmt.Sprintf(everything, option), lastMeasurement, lastMeasurement+defaultTags)
 				startLoad(t)
 				sockets := map[string]int{"unix": len(testnet.Unix(t))}
 				for _, s := range slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets) {
