@@ -24,6 +24,10 @@ type formerListener struct {
 	cgroup string
 }
 
+func newFormerListener(l *listener) *formerListener {
+	return &formerListener{l.addr, l.port, processesOf(l.owners), l.cgroup.pathIfKnown()}
+}
+
 // belongings keeps what the sockets that are remembered belonged to, so that what is told of one when it has been destroyed counts
 // for the same. Many sockets belong to the same: a reading has but an index. There is one list for those that were seen in this
 // pass and one for those that were not, and the lowest bit of an index says which.
@@ -97,7 +101,7 @@ func (b *belongings) formerOf(l *listener) *formerListener {
 	}
 	former := b.listeners[l]
 	if former == nil {
-		former = &formerListener{l.addr, l.port, processesOf(l.owners), l.cgroup.pathIfKnown()}
+		former = newFormerListener(l)
 		b.listeners[l] = former
 	}
 	return former
@@ -168,6 +172,9 @@ func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
 	if o.listener = p.cameInThrough(s.Local); o.listener == nil && was.listener != nil {
 		o.listener = p.bringBack(was.listener)
 	}
+	if o.listener == nil && last == nil && len(o.owners) == 0 {
+		o.listener = p.cameInThroughEnded(s.Local)
+	}
 	p.belongToListener(o)
 	return o, o.did.closed > 0 && p.wants(o)
 }
@@ -175,24 +182,47 @@ func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
 // listenerOver learns that a socket without a peer has been destroyed: it may have listened, and connections that came in through
 // it may have been destroyed too.
 func (p *pass) listenerOver(s *netstat.Socket, was *formerListener) {
-	switch {
-	case s.Local.Port() == 0:
-	case was != nil:
-		p.bringBack(was)
-	default:
-		p.bringBack(&formerListener{addr: s.Local.Addr().Unmap(), port: s.Local.Port()})
+	if s.Local.Port() == 0 {
+		return
 	}
+	if was == nil {
+		was = &formerListener{addr: s.Local.Addr().Unmap(), port: s.Local.Port()}
+	}
+	if p.bringBack(was).isOver {
+		p.ended.add(p.scope.namespace, was)
+	}
+}
+
+// cameInThroughEnded returns the ended listener that a closed connection came in through, or nil. It is for connections that no pass
+// saw and no process is known to have begun: others from the port of an ended listener went out.
+func (p *pass) cameInThroughEnded(local netip.AddrPort) *listener {
+	was := p.ended.find(p.scope.namespace, local)
+	if was == nil {
+		return nil
+	}
+	l := p.late[was]
+	if l == nil {
+		l = p.restore(was)
+		p.late[was] = l // not in p.listeners: connections that a pass saw are not judged by it
+	}
+	return l
 }
 
 // bringBack returns the listener as it is now, or as it was.
 func (p *pass) bringBack(was *formerListener) *listener {
-	if l := at(was.addr, p.listeners[was.port]); l != nil {
-		return l
+	l := at(was.addr, p.listeners[was.port])
+	if l == nil {
+		l = p.restore(was)
+		p.addListener(l)
 	}
+	return l
+}
+
+// restore returns the listener as it was.
+func (p *pass) restore(was *formerListener) *listener {
 	l := &listener{addr: was.addr, port: was.port, cgroup: p.cgroups.ofPath(was.cgroup), isOver: true}
 	for _, process := range was.owners {
 		l.owners = append(l.owners, p.owners.of(process))
 	}
-	p.addListener(l)
 	return l
 }

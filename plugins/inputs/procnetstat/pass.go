@@ -5,6 +5,7 @@ package procnetstat
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
@@ -58,19 +59,23 @@ type pass struct {
 
 	listening [1 << 16 / 64]uint64 // a bit a port: most connections of a busy host go out from ports that nobody listens at
 	listeners map[uint16][]*listener
+	// ended are listeners of earlier passes; late has those of them that closed connections of this scope came in through.
+	ended endedListeners
+	late  map[*formerListener]*listener
 }
 
 func newPass(filter filters, users *userNames, groups *cgroups) *pass {
 	return &pass{
 		owners: newOwners(filter.owner, users, groups), cgroups: groups, filter: filter.socket,
-		listeners: map[uint16][]*listener{},
+		listeners: map[uint16][]*listener{}, late: map[*formerListener]*listener{},
 	}
 }
 
-func (p *pass) begin() {
+func (p *pass) begin(now time.Time) {
 	p.owners.begin()
 	p.cgroups.begin()
 	p.belongings.begin()
+	p.ended.begin(now)
 	p.current = observation{}
 	p.unattributed, p.scope = 0, nil
 }
@@ -80,6 +85,7 @@ func (p *pass) enter(in *scope) {
 	p.scope = in
 	p.listening = [len(p.listening)]uint64{}
 	clear(p.listeners)
+	clear(p.late)
 	p.owners.enter()
 	p.cgroups.enter()
 	p.tracker.enter(in)
@@ -140,6 +146,7 @@ func (p *pass) belongToListener(o *observation) {
 // end ends a pass.
 func (p *pass) end(all *scopes) {
 	p.cgroups.end()
+	p.ended.end()
 	p.tracker.end(all, p.belongings.carry)
 }
 
@@ -173,6 +180,7 @@ func (p *pass) listen(o *observation) *listener {
 	if l == nil {
 		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
 		p.addListener(l)
+		p.ended.see(p.scope.namespace, l)
 	}
 	for _, w := range o.owners {
 		if !slices.Contains(l.owners, w) {
@@ -188,22 +196,34 @@ func (p *pass) addListener(l *listener) {
 }
 
 // cameInThrough returns the listener with the connection's local address and port, else the wildcard listener of that
-// port, else nil. An IPv4-mapped address is that of a dual-stack socket: it can have come in through either wildcard.
+// port, else nil.
 func (p *pass) cameInThrough(local netip.AddrPort) *listener {
 	addr, port := local.Addr(), local.Port()
 	if p.listening[port/64]&(1<<(port%64)) == 0 {
 		return nil
 	}
 	candidates := p.listeners[port]
-	if l := at(addr.Unmap(), candidates); l != nil {
-		return l
-	}
-	if addr.Is6() {
-		if l := at(netip.IPv6Unspecified(), candidates); l != nil || !addr.Is4In6() {
+	addrs, n := listenAddrs(addr)
+	for _, addr := range addrs[:n] {
+		if l := at(addr, candidates); l != nil {
 			return l
 		}
 	}
-	return at(netip.IPv4Unspecified(), candidates)
+	return nil
+}
+
+// listenAddrs returns the n addresses at which a listener accepts connections to the local address, the preferred first. An
+// IPv4-mapped address is that of a dual-stack socket: either wildcard can have accepted it.
+func listenAddrs(local netip.Addr) (addrs [3]netip.Addr, n int) {
+	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	switch {
+	case local.Is4():
+		return [...]netip.Addr{local, any4, {}}, 2
+	case local.Is4In6():
+		return [...]netip.Addr{local.Unmap(), any6, any4}, 3
+	default:
+		return [...]netip.Addr{local, any6, {}}, 2
+	}
 }
 
 // at returns the listener at the address, or nil.

@@ -65,7 +65,7 @@ func newGroup(sockets, processes int) *group {
 }
 
 func (g *group) observe() {
-	g.pass.begin()
+	g.pass.begin(time.Now())
 	tcp := protocolSet{netstat.TransportTCP: true}
 	g.scopes = scopes{protocols: tcp}
 	in := g.scopes.of(&own)

@@ -374,7 +374,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	defer p.mu.Unlock()
 	to := emission{acc: acc, now: time.Now(), scopes: &p.scopes}
 	p.scopes.begin()
-	p.pass.begin()
+	p.pass.begin(to.now)
 	for socket, err := range p.scanner.Sockets(p.ctx) {
 		if p.ctx.Err() != nil {
 			return nil // stopped: what was seen of the sockets is a part only

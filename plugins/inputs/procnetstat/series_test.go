@@ -93,7 +93,7 @@ func (s *scene) gather(after time.Duration, sockets ...*netstat.Socket) map[stri
 	s.Helper()
 	s.now = s.now.Add(after)
 	read := protocolSet{netstat.TransportTCP: true}
-	s.pass.begin()
+	s.pass.begin(s.now)
 	in := &scope{namespace: &own, read: read}
 	s.pass.enter(in)
 	s.measurement.enter(in)

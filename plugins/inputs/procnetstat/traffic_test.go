@@ -209,7 +209,7 @@ type holding struct {
 func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[string]int64 {
 	tr.Helper()
 	tr.now = tr.now.Add(after)
-	tr.pass.begin()
+	tr.pass.begin(tr.now)
 	in := &scope{namespace: &own, read: tcpOnly, gives: ^netstat.Field(0)}
 	tr.pass.enter(in)
 	tr.measurement.enter(in)

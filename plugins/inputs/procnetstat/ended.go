@@ -1,0 +1,125 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"container/list"
+	"net/netip"
+	"time"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// endedListeners remembers listeners that have ended, for connections that came in through them and that the kernel reports later. It
+// reports destroyed sockets from a work queue (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host, and across CPUs
+// in any order. For the same reason a listener that the previous pass saw may have ended without being reported yet.
+type endedListeners struct {
+	pass       uint64
+	now        time.Time
+	live       map[endpoint]*listener       // that this pass has seen
+	lastPass   map[endpoint]*formerListener // that the previous pass saw
+	byEndpoint map[endpoint]*list.Element   // that have ended
+	byAge      list.List                    // of *endedListener, the oldest first
+}
+
+// endpoint is an address and port in a network namespace.
+type endpoint struct {
+	namespace *netstat.Namespace
+	addr      netip.Addr // IPv4-mapped addresses are unmapped
+	port      uint16
+}
+
+type endedListener struct {
+	endpoint
+	was  *formerListener
+	pass uint64 // the last one that noticed its end, or in which it was reported
+	at   time.Time
+}
+
+// An ended listener is forgotten when both limits are exceeded: the work queue can be seconds late, and the next gather can be later
+// than that.
+const (
+	endedPasses = 3
+	endedTime   = 10 * time.Second
+	// maxEnded bounds the ended listeners of all namespaces together; beyond it the oldest are forgotten.
+	maxEnded = 4096
+)
+
+// begin opens a pass.
+func (e *endedListeners) begin(now time.Time) {
+	e.pass++
+	e.now = now
+	e.live = map[endpoint]*listener{}
+	for oldest := e.byAge.Front(); oldest != nil && e.isOutdated(oldest); oldest = e.byAge.Front() {
+		e.forget(oldest)
+	}
+}
+
+func (e *endedListeners) isOutdated(element *list.Element) bool {
+	ended := endedOf(element)
+	return e.pass-ended.pass > endedPasses && e.now.Sub(ended.at) > endedTime
+}
+
+func (e *endedListeners) forget(element *list.Element) {
+	e.byAge.Remove(element)
+	delete(e.byEndpoint, endedOf(element).endpoint)
+}
+
+func endedOf(element *list.Element) *endedListener {
+	return element.Value.(*endedListener) //nolint:forcetypeassert // it has nothing else
+}
+
+// see notes a listener of this pass. Its owners may still grow until the end of the pass.
+func (e *endedListeners) see(namespace *netstat.Namespace, l *listener) {
+	e.live[endpoint{namespace, l.addr, l.port}] = l
+}
+
+// end ends a pass. A listener that the previous pass saw and this one did not has ended.
+func (e *endedListeners) end() {
+	for at, was := range e.lastPass {
+		if e.live[at] == nil {
+			e.add(at.namespace, was)
+		}
+	}
+	e.lastPass = make(map[endpoint]*formerListener, len(e.live))
+	for at, l := range e.live {
+		e.lastPass[at] = newFormerListener(l)
+	}
+	e.live = nil // its owners are those of this pass
+}
+
+// add remembers a listener that has ended. A listener without owners, which no pass saw, does not replace one with owners.
+func (e *endedListeners) add(namespace *netstat.Namespace, was *formerListener) {
+	at := endpoint{namespace, was.addr, was.port}
+	if element, known := e.byEndpoint[at]; known {
+		ended := endedOf(element)
+		if len(was.owners) > 0 || len(ended.was.owners) == 0 {
+			ended.was = was
+		}
+		ended.pass, ended.at = e.pass, e.now
+		e.byAge.MoveToBack(element)
+		return
+	}
+	if e.byEndpoint == nil {
+		e.byEndpoint = map[endpoint]*list.Element{}
+	}
+	if len(e.byEndpoint) == maxEnded {
+		e.forget(e.byAge.Front())
+	}
+	e.byEndpoint[at] = e.byAge.PushBack(&endedListener{at, was, e.pass, e.now})
+}
+
+// find returns the ended listener that a connection with this local end came in through, or nil.
+func (e *endedListeners) find(namespace *netstat.Namespace, local netip.AddrPort) *formerListener {
+	addrs, n := listenAddrs(local.Addr())
+	for _, addr := range addrs[:n] {
+		at := endpoint{namespace, addr, local.Port()}
+		if was := e.lastPass[at]; was != nil {
+			return was
+		}
+		if element, known := e.byEndpoint[at]; known {
+			return endedOf(element).was
+		}
+	}
+	return nil
+}
