@@ -104,6 +104,9 @@ func (b *belongings) formerOf(l *listener) *formerListener {
 		former = newFormerListener(l)
 		b.listeners[l] = former
 	}
+	if len(former.owners) < len(l.owners) { // a socket of others is part of it too
+		former.owners = processesOf(l.owners)
+	}
 	return former
 }
 

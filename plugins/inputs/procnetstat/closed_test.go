@@ -145,6 +145,18 @@ func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	require.Empty(t, l.known.all)
 }
 
+// A listener that processes share by sockets of their own is remembered as that of all.
+func TestBelongingsOfSharedListener(t *testing.T) {
+	var b belongings
+	first, second := &owner{process: &netstat.Process{PID: 1}}, &owner{process: &netstat.Process{PID: 2}}
+	shared := &listener{port: 80, owners: []*owner{first}}
+	b.begin()
+	of := b.of(&observation{owners: shared.owners, listener: shared})
+	shared.owners = []*owner{first, second}
+	b.of(&observation{owners: []*owner{second}, listener: shared})
+	require.Equal(t, []*netstat.Process{first.process, second.process}, b.get(of).listener.owners)
+}
+
 // What sockets belonged to is remembered from pass to pass, for as long as they are.
 func TestBelongings(t *testing.T) {
 	var b belongings
