@@ -89,6 +89,8 @@ func TestOrphans(t *testing.T) {
 	l.known.find(1).belongs = 42
 	for _, state := range []netstat.TCPState{netstat.TCPFinWait1, netstat.TCPFinWait2, netstat.TCPClosing, netstat.TCPLastAck} {
 		require.Zero(t, l.pass(orphan(1, 9, state), orphan(2, 8, state)), state)
+		l.enter(l.in)
+		l.since(orphan(1, 9, state))
 		require.Nil(t, l.last, "nothing replaces what it belonged to")
 	}
 	l.enter(l.in)
@@ -100,6 +102,27 @@ func TestOrphans(t *testing.T) {
 
 	l.in.heard = false
 	require.Equal(t, of(5), l.pass(orphan(3, 5, netstat.TCPFinWait1)), "where its end is not told")
+}
+
+// Whether the end of a socket is reported is known of each pass anew.
+func TestReportsThatBeginAndEnd(t *testing.T) {
+	l := newListening()
+	l.in.heard = false
+	l.pass(sent(1, 5))
+	l.in.heard = true
+	l.pass(sent(1, 5))
+	for range 10 * missedPasses {
+		require.Zero(t, l.pass())
+	}
+	require.Equal(t, with(of(2), 0, 1), l.pass(closed(1, 7)), "it is remembered until its end is reported")
+
+	l.pass(sent(2, 5))
+	l.in.heard = false
+	l.pass(sent(2, 5))
+	for range missedPasses + 1 {
+		l.pass()
+	}
+	require.Empty(t, l.known.all, "it is not, where that is not reported")
 }
 
 // A socket that had no peer was no connection.
@@ -155,6 +178,27 @@ func TestBelongingsOfSharedListener(t *testing.T) {
 	shared.owners = []*owner{first, second}
 	b.of(&observation{owners: []*owner{second}, listener: shared})
 	require.Equal(t, []*netstat.Process{first.process, second.process}, b.get(of).listener.owners)
+}
+
+// What many sockets belonged to is remembered once, seen or not.
+func TestBelongingsOfManySockets(t *testing.T) {
+	var b belongings
+	b.begin()
+	same := observation{cgroup: &cgroup{path: "/a"}}
+	remembered := make([]reading, 1000)
+	for i := range remembered {
+		remembered[i].belongs = b.of(&same)
+	}
+	for range 3 {
+		require.Len(t, b.lists[b.now], 1)
+		b.begin()
+		for i := range remembered {
+			b.carry(&remembered[i])
+		}
+	}
+	for _, r := range remembered {
+		require.Equal(t, &belonging{cgroup: "/a"}, b.get(r.belongs))
+	}
 }
 
 // What sockets belonged to is remembered from pass to pass, for as long as they are.

@@ -30,6 +30,7 @@ func requirePercentiles(t *testing.T, times []uint32, r *rtts) {
 	require.Equal(t, len(times), r.count)
 	sorted := slices.Sorted(slices.Values(times))
 	for p := 1; p <= 100; p++ {
+		require.LessOrEqual(t, r.percentile(p), r.max, "p%d of %d", p, len(sorted))
 		want := sorted[int(math.Ceil(float64(len(sorted))*float64(p)/100))-1]
 		if len(sorted) <= fewRTTs {
 			require.Equal(t, want, r.percentile(p), "p%d of %d", p, len(sorted))

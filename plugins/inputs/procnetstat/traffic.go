@@ -205,7 +205,8 @@ func (t *tracker) over(s *netstat.Socket) (did traffic, last *reading) {
 
 const (
 	// missedPasses is how often a socket can be missing before it is taken for closed. A dump can miss a socket while the table
-	// changes, and counting it anew would count its past.
+	// changes, and counting it anew would count its past. One pass has to be allowed for; that two dumps in a row miss the same
+	// socket is unlikely, and the second pass is a margin that nothing relies on.
 	missedPasses = 2
 	// mostGone bounds the sockets that are remembered until the kernel tells that it has destroyed them, which it does of one
 	// that was reset when its process closes it. The kernel may have told, and had no room for that.

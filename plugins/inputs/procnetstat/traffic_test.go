@@ -321,6 +321,36 @@ func TestFoldedRoundTripTimes(t *testing.T) {
 	require.Equal(t, int64(1000), of["tcp_rtt_max_us"])
 }
 
+// TestMergedStats: it makes no difference which of the sockets were in which group.
+func TestMergedStats(t *testing.T) {
+	all := protocolSet{}
+	for transport := netstat.TransportTCP; transport <= netstat.TransportUnix; transport++ {
+		all[transport] = true
+	}
+	over := closed(1, 5)
+	over.TCP.RTT = 700
+	var observed []*observation
+	for state := netstat.TCPUnknown; state <= netstat.TCPClosing; state++ {
+		s := sent(uint64(state)+2, 10)
+		s.State, s.RecvQueue, s.SendQueue, s.TCP.RTT = state, 3, 4, 100*uint32(state)
+		observed = append(observed, &observation{Socket: s, did: with(of(10), 1, 0)})
+	}
+	observed = append(observed, &observation{Socket: over, did: with(of(5), 0, 1)})
+	for transport := netstat.TransportUDP; transport <= netstat.TransportUnix; transport++ {
+		s := &netstat.Socket{Transport: transport, State: netstat.TCPClose, RecvQueue: 5, SendQueue: 6}
+		observed = append(observed, &observation{Socket: s, did: traffic{udpDrops: 2, listenDrops: 3}})
+	}
+	var whole, sum stats
+	for _, o := range observed {
+		whole.add(o)
+		var part stats
+		part.add(o)
+		sum.merge(&part)
+	}
+	require.Equal(t, whole, sum)
+	require.NotZero(t, whole.closedRTTs.percentile(95))
+}
+
 // TestSeriesMemory: for an hour the counters of a series without sockets go on where they were; after that they begin anew.
 func TestSeriesMemory(t *testing.T) {
 	tr := newTroupe(t, 10)
@@ -334,6 +364,17 @@ func TestSeriesMemory(t *testing.T) {
 	tr.gather(counterMemory + 1)
 	got = tr.gather(1, holding{"a", sent(4, 8)})
 	require.Equal(t, int64(8), got["a"]["tcp_bytes_acked"])
+}
+
+// TestSeriesThatCountedNothing: of a series without sockets that has never counted anything there is nothing to go on with.
+func TestSeriesThatCountedNothing(t *testing.T) {
+	tr := newTroupe(t, 10)
+	tr.gather(0, holding{"a", sent(1, 5)}, holding{"b", sent(2, 5)})
+	tr.gather(interval, holding{"a", sent(1, 6)}, holding{"b", sent(2, 5)})
+	require.Len(t, tr.measurement.series.byKey, 2)
+	tr.gather(interval)
+	require.Len(t, tr.measurement.series.byKey, 1)
+	require.Contains(t, tr.measurement.series.byKey, "a")
 }
 
 // TestSeriesMemoryIsBounded: of too many series without sockets those are forgotten that have been so for longest.

@@ -1,0 +1,42 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"testing"
+	"time"
+
+	"github.com/influxdata/telegraf/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// The counters of a network namespace that is not read for a while go on where they were; after an hour they begin anew, and nothing
+// of it is kept.
+func TestHostTotalsMemory(t *testing.T) {
+	m := newHostMeasurement(true, true)
+	blue := &netstat.Namespace{Name: "blue", Inode: 2}
+	now := time.Unix(1000, 0)
+	gather := func(after time.Duration, namespaces ...*netstat.Namespace) (received int64) {
+		now = now.Add(after)
+		all := &scopes{protocols: tcpOnly}
+		all.begin()
+		for _, namespace := range namespaces {
+			m.enter(all.of(namespace))
+			m.observe(&observation{Socket: sent(1, 0), number: 1, did: of(1)})
+		}
+		acc := &testutil.Accumulator{}
+		m.emit(emission{acc: acc, now: now, scopes: all})
+		return (gathered{t, acc.GetTelegrafMetrics()}).sum("procnetstat", "netns=blue")["tcp_bytes_received"]
+	}
+	require.Equal(t, int64(2), gather(0, &own, blue))
+	gather(interval, &own)
+	require.Equal(t, int64(4), gather(counterMemory-interval, &own, blue))
+	gather(counterMemory, &own)
+	require.Contains(t, m.totals, "blue")
+	gather(1, &own)
+	require.NotContains(t, m.totals, "blue")
+	require.Contains(t, m.totals, "self")
+	require.Equal(t, int64(2), gather(interval, &own, blue))
+}
