@@ -66,9 +66,24 @@ func inBackground(plugin *ProcNetStat) (acc *testutil.Accumulator, ended chan er
 // stopInTime stops the plugin, and wants that to be done within a second.
 func stopInTime(t *testing.T, plugin *ProcNetStat) {
 	t.Helper()
-	began := time.Now()
-	plugin.Stop()
-	require.Less(t, time.Since(began), time.Second)
+	stopped := make(chan time.Duration, 1)
+	go func() {
+		began := time.Now()
+		plugin.Stop()
+		stopped <- time.Since(began)
+	}()
+	require.Less(t, receive(t, stopped, "Stop"), time.Second)
+}
+
+// receive returns what a channel has, and fails the test if that does not come.
+func receive[T any](t *testing.T, from <-chan T, what string) (value T) {
+	t.Helper()
+	select {
+	case value = <-from:
+	case <-time.After(10 * time.Second):
+		require.Fail(t, what+" does not end")
+	}
+	return value
 }
 
 // Stop ends a gather that is reading a table, which then emits nothing.
@@ -86,7 +101,7 @@ func TestStopWhileTableIsRead(t *testing.T) {
 	}()
 	time.Sleep(50 * time.Millisecond)
 	stopInTime(t, l.plugin)
-	require.NoError(t, <-ended)
+	require.NoError(t, receive(t, ended, "the gather"))
 	require.Empty(t, acc.GetTelegrafMetrics())
 	require.Empty(t, acc.Errors)
 	require.NoError(t, file.Close())
@@ -132,13 +147,13 @@ func TestStopAtAnyMoment(t *testing.T) {
 			acc, ended := inBackground(plugin)
 			wait := &most[i%3]
 			if i < 3 { // of each kind, to its end
-				ended <- <-ended
+				ended <- receive(t, ended, "a gather that is not stopped")
 				*wait = time.Since(began)
 			} else {
 				time.Sleep(rand.N(*wait))
 			}
 			stopInTime(t, plugin)
-			require.NoError(t, <-ended)
+			require.NoError(t, receive(t, ended, "the gather"))
 			require.Empty(t, acc.Errors)
 			switch g := (gathered{t, acc.GetTelegrafMetrics()}); {
 			case len(g.metrics) == 0:
@@ -186,7 +201,7 @@ func TestGatherStillRunning(t *testing.T) {
 		require.Empty(t, acc.Errors)
 		g := gathered{t, acc.GetTelegrafMetrics()}
 		require.Equal(t, listening, g.one("procnetstat_listener", "local_port=80")["tcp_listen"])
-		require.GreaterOrEqual(t, g.one("procnetstat_gather")["duration_ns"], int64(0))
+		require.Positive(t, g.one("procnetstat_gather")["duration_ns"])
 	}
 }
 
