@@ -191,9 +191,8 @@ func (p *pass) listenerOver(s *netstat.Socket, was *formerListener) {
 	if was == nil {
 		was = &formerListener{addr: s.Local.Addr().Unmap(), port: s.Local.Port()}
 	}
-	if p.bringBack(was).isOver {
-		p.ended.add(p.scope.namespace, was)
-	}
+	p.bringBack(was)
+	p.ended.add(p.scope.namespace, was)
 }
 
 // cameInThroughEnded returns the ended listener that a closed connection came in through, or nil. It is for connections that no pass

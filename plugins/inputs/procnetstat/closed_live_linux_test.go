@@ -3,6 +3,7 @@ package procnetstat
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -326,6 +327,31 @@ func TestServerThatEnds(t *testing.T) {
 		for tags, fields := range ofNobody {
 			require.Zero(t, fields["tcp_closed"], tags)
 		}
+	})
+}
+
+// TestConnectFromPortOfEndedListener: a connection that a process is known to have begun went out, also from the port of a listener that
+// has ended.
+func TestConnectFromPortOfEndedListener(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		target := testnet.Start(t, testnet.Process{Name: "target"}).Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		ended := subscribeToEnds(t)
+		l := startTally(t, "")
+		l.gather()
+		brief := testnet.Start(t, testnet.Process{Name: "brief"})
+		listener := brief.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		brief.Stop()
+		ended.await(listener.Local.Port())
+		l.gather()
+		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(listener.Local)}
+		conn, err := dialer.Dial("tcp", target.Local.String())
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		l.awaitClosed(1)
+		port := fmt.Sprintf("remote_port=%d", target.Local.Port())
+		require.EqualValues(t, 1, l.sum("procnetstat_remote", port)["tcp_closed"])
+		require.Zero(t, l.sum("procnetstat_listener")["tcp_closed"])
 	})
 }
 
