@@ -137,6 +137,16 @@ func TestClosedListener(t *testing.T) {
 	require.Zero(t, l.pass(over, &unknown))
 	require.Zero(t, l.pass())
 	require.Empty(t, l.known.all)
+	require.Equal(t, traffic{listenDrops: 3}, l.pass(socket(80, 3, 3)), "nor is a new one")
+}
+
+// What a connection dropped is not told when it has been destroyed.
+func TestClosedConnectionThatDropped(t *testing.T) {
+	l := newListening()
+	connection := sent(1, 5)
+	connection.Drops = 3
+	l.pass(connection)
+	require.Equal(t, with(of(2), 0, 1), l.pass(closed(1, 7)))
 }
 
 // Of what the kernel does not tell, as it had no room or as the namespace has ended, so much is remembered and no more.

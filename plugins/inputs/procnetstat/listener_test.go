@@ -3,10 +3,33 @@
 package procnetstat
 
 import (
+	"net/netip"
 	"testing"
 
+	"github.com/influxdata/telegraf/testutil"
 	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/netstat"
 )
+
+// The accept queue of a gather is that of its listening sockets, not of the gathers before.
+func TestAcceptQueueOfGather(t *testing.T) {
+	m := newListenerMeasurement(false, seriesOptions{most: 10})
+	in := &scope{namespace: &own, read: tcpOnly}
+	l := &listener{addr: netip.IPv4Unspecified(), port: 80}
+	s := socket(80, 1, 0)
+	s.AcceptQueue, s.AcceptQueueLimit = 3, 5
+	s.Fields |= netstat.FieldAcceptQueueLimit
+	for range 3 {
+		m.enter(in)
+		m.observe(&observation{Socket: s, number: 1, listener: l})
+		acc := &testutil.Accumulator{}
+		m.emit(emission{acc: acc, scopes: &scopes{protocols: tcpOnly, all: []*scope{in}}})
+		of := (gathered{t, acc.GetTelegrafMetrics()}).one("procnetstat_listener")
+		require.EqualValues(t, 3, of["accept_queue"])
+		require.EqualValues(t, 5, of["accept_queue_limit"])
+	}
+}
 
 // A series that sums up others has the accept queue fields that any of them has.
 func TestMergedAcceptQueues(t *testing.T) {

@@ -60,6 +60,22 @@ func TestNetNSTags(t *testing.T) {
 	}
 }
 
+// TestWholeScope: what holds for all namespaces is what holds for each.
+func TestWholeScope(t *testing.T) {
+	const info, bytes, segs = netstat.FieldTCPInfo, netstat.FieldTCPBytes, netstat.FieldTCPSegs
+	all := scopes{protocols: tcpUDP, all: []*scope{
+		{read: tcpUDP, gives: info | bytes, heard: true},
+		{read: tcpOnly, gives: info | segs, heard: true},
+	}}
+	require.Equal(t, scope{read: tcpOnly, gives: info, heard: true}, all.whole())
+	for _, of := range all.all {
+		of.heard = false
+		require.False(t, all.whole().heard)
+		of.heard = true
+	}
+	require.Equal(t, tcpUDP, all.protocols)
+}
+
 // TestNetNSTagsFromPassToPass: a tag follows the name of the namespace, and is otherwise the same as long as it is found.
 func TestNetNSTagsFromPassToPass(t *testing.T) {
 	var all scopes

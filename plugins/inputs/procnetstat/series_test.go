@@ -165,6 +165,7 @@ func TestFoldedCountersOnlyGrow(t *testing.T) {
 	s.gather(0, socket(1, 1, 0), socket(2, 2, 0), socket(3, 3, 0), one)
 	require.Equal(t, map[string]int64{"1": 1, "other": 2 + 3},
 		s.gather(interval, socket(1, 1, 1), socket(2, 2, 2), socket(3, 3, 3), one))
+	require.Equal(t, 2, s.measurement.folded())
 	require.Equal(t, map[string]int64{"2": 10, "other": 5 + 100 + 1000},
 		s.gather(interval, socket(1, 1, 101), socket(2, 2, 12), socket(3, 3, 1003), two))
 	require.Equal(t, map[string]int64{"3": 0, "other": 1105 + 7},
@@ -173,4 +174,5 @@ func TestFoldedCountersOnlyGrow(t *testing.T) {
 		s.gather(interval, socket(1, 1, 109), socket(2, 2, 12), socket(3, 3, 1003), one))
 	require.Equal(t, map[string]int64{"1": 2, "2": 10},
 		s.gather(interval, socket(1, 1, 109), socket(2, 2, 12)), "within the limit nothing is folded")
+	require.Zero(t, s.measurement.folded())
 }

@@ -321,6 +321,15 @@ func TestFoldedRoundTripTimes(t *testing.T) {
 	require.Equal(t, int64(1000), of["tcp_rtt_max_us"])
 }
 
+// TestStatsOfClosedSocketThatDoesNotCount: it has been counted before, or was there before the first pass.
+func TestStatsOfClosedSocketThatDoesNotCount(t *testing.T) {
+	over := closed(1, 5)
+	over.TCP.RTT = 700
+	var st stats
+	st.add(&observation{Socket: over})
+	require.Zero(t, st)
+}
+
 // TestMergedStats: it makes no difference which of the sockets were in which group.
 func TestMergedStats(t *testing.T) {
 	all := protocolSet{}
@@ -375,6 +384,31 @@ func TestSeriesThatCountedNothing(t *testing.T) {
 	tr.gather(interval)
 	require.Len(t, tr.measurement.series.byKey, 1)
 	require.Contains(t, tr.measurement.series.byKey, "a")
+}
+
+// TestSeriesOfLastPass: what a series emits depends on what the last pass could read of its namespace.
+func TestSeriesOfLastPass(t *testing.T) {
+	set := newSeriesSet("m", []string{"port"}, []string{other}, seriesOptions{most: 10})
+	for range 2 {
+		set.scope = &scope{}
+		require.Same(t, set.scope, set.get([]string{"80"}).scope)
+	}
+}
+
+// TestSeriesWithoutSocketsAreSmall: they do not keep the room for round-trip times.
+func TestSeriesWithoutSocketsAreSmall(t *testing.T) {
+	tr := newTroupe(t, 10)
+	tr.gather(0)
+	var held []holding
+	for i := range uint64(2 * fewRTTs) {
+		s := sent(i+1, 5)
+		s.TCP.RTT = 1
+		held = append(held, holding{"a", s})
+	}
+	tr.gather(interval, held...)
+	require.NotNil(t, tr.measurement.series.byKey["a"].stats.rtts.many)
+	tr.gather(interval)
+	require.Zero(t, tr.measurement.series.byKey["a"].stats.rtts)
 }
 
 // TestSeriesMemoryIsBounded: of too many series without sockets those are forgotten that have been so for longest.
