@@ -227,9 +227,9 @@ func closedAt(cookie uint64, local, remote string) *netstat.Socket {
 	return s
 }
 
-// closedListener returns a listening socket whose end is reported.
-func closedListener(cookie uint64, local string) *netstat.Socket {
-	return closedAt(cookie, local, "0.0.0.0:0")
+// closedListener returns the listening socket with the cookie 1 whose end is reported.
+func closedListener(local string) *netstat.Socket {
+	return closedAt(1, local, "0.0.0.0:0")
 }
 
 // listeningAt returns a listening socket.
@@ -254,7 +254,7 @@ func TestListenerThatLivedBetweenGathers(t *testing.T) {
 		return closedAt(cookie, web, visitor)
 	}
 	const came = "listener self 192.0.2.1:80"
-	require.Equal(t, map[string]int64{came: 1}, s.gather(interval, socketsIn{&own: {closedListener(1, web), visit()}}))
+	require.Equal(t, map[string]int64{came: 1}, s.gather(interval, socketsIn{&own: {closedListener(web), visit()}}))
 	require.Equal(t, map[string]int64{came: 2}, s.gather(interval, socketsIn{&own: {visit()}}))
 	require.Equal(t, map[string]int64{came: 4}, s.gather(interval, socketsIn{&own: {visit(), visit()}}))
 	require.Equal(t, map[string]int64{came: 5}, s.gather(interval, socketsIn{&own: {visit()}}))
@@ -269,7 +269,7 @@ func TestListenerWhoseEndIsReportedLate(t *testing.T) {
 	const came = "listener self 0.0.0.0:80"
 	require.Equal(t, int64(1), s.gather(interval, socketsIn{&own: {closedAt(2, web, visitor)}})[came])
 	require.Equal(t, int64(2), s.gather(interval, socketsIn{&own: {closedAt(3, web, visitor)}})[came], "not reported yet")
-	require.Equal(t, int64(3), s.gather(interval, socketsIn{&own: {closedListener(1, "0.0.0.0:80"), closedAt(4, web, visitor)}})[came])
+	require.Equal(t, int64(3), s.gather(interval, socketsIn{&own: {closedListener("0.0.0.0:80"), closedAt(4, web, visitor)}})[came])
 	require.Equal(t, map[string]int64{came: 4}, s.gather(interval, socketsIn{&own: {closedAt(5, web, visitor)}}))
 }
 
@@ -290,7 +290,7 @@ func TestEndedListenerOfNamespace(t *testing.T) {
 	s := newClosedScene(t)
 	blue := &netstat.Namespace{Name: "blue", Inode: 2}
 	s.gather(0, socketsIn{&own: nil, blue: nil})
-	s.gather(interval, socketsIn{&own: nil, blue: {closedListener(1, web)}})
+	s.gather(interval, socketsIn{&own: nil, blue: {closedListener(web)}})
 	require.Equal(t, map[string]int64{"listener blue 192.0.2.1:80": 1, "remote self " + visitor: 1}, s.gather(interval, socketsIn{
 		&own: {closedAt(2, web, visitor)}, blue: {closedAt(3, web, visitor)},
 	}))
@@ -315,7 +315,7 @@ func TestOrphanOfEndedListener(t *testing.T) {
 func TestPortOfEndedListenerIsUsedAgain(t *testing.T) {
 	s := newClosedScene(t)
 	s.gather(0, socketsIn{&own: nil})
-	s.gather(interval, socketsIn{&own: {closedListener(1, web)}})
+	s.gather(interval, socketsIn{&own: {closedListener(web)}})
 	out := sent(2, 5)
 	out.Local, out.Remote = netip.MustParseAddrPort(web), netip.MustParseAddrPort(visitor)
 	require.Equal(t, map[string]int64{"remote self " + visitor: 0}, s.gather(interval, socketsIn{&own: {out}}))
