@@ -49,6 +49,7 @@ func (s slowTable) open() io.WriteCloser {
 	s.t.Helper()
 	file, err := os.OpenFile(s.path, os.O_WRONLY, 0)
 	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = file.Close() }) // so that a gather that a Stop did not end does
 	_, err = io.WriteString(file, "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n")
 	require.NoError(s.t, err)
 	return file
