@@ -259,6 +259,7 @@ func TestListenerThatLivedBetweenGathers(t *testing.T) {
 	require.Equal(t, map[string]int64{came: 4}, s.gather(interval, socketsIn{&own: {visit(), visit()}}))
 	require.Equal(t, map[string]int64{came: 5}, s.gather(interval, socketsIn{&own: {visit()}}))
 	require.Equal(t, map[string]int64{"remote self " + visitor: 1}, s.gather(interval, socketsIn{&own: {visit()}}), "after the bound")
+	require.Empty(t, s.pass.late, "what an earlier pass made of it is not kept")
 }
 
 // Connections of a listener that the last gather saw came in, whichever end is reported first.

@@ -123,3 +123,11 @@ func TestUnixSocketsHaveNoAddresses(t *testing.T) {
 	o := &observation{Socket: &netstat.Socket{Transport: netstat.TransportUnix, Family: netstat.FamilyUnix}}
 	require.True(t, plugin.filters.socket.wants(o))
 }
+
+// A network has no zone: an address with one is not taken without it.
+func TestPrefixWithZone(t *testing.T) {
+	for _, text := range []string{"fe80::1%eth0", "fe80::%eth0/64"} {
+		_, err := parsePrefixes("remote_cidrs_include", []string{text})
+		require.ErrorContains(t, err, "remote_cidrs_include: \""+text+"\"")
+	}
+}
