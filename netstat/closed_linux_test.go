@@ -598,7 +598,7 @@ func TestClosedFilter(t *testing.T) {
 	testnet.Isolate(t, func() {
 		w, other := newTown4(t), newTown4(t)
 		port := w.at.Port()
-		s := newClosedScanner(t, ScannerConfig{Connections: NewFilter(FilterConfig{LocalPorts: []PortRange{{port, port}}})})
+		s := newClosedScanner(t, ScannerConfig{Connections: newFilter(t, FilterConfig{LocalPorts: []PortRange{{port, port}}})})
 		for _, w := range []*town{other, w, other} {
 			client, server := w.open()
 			finish(t, client, server)

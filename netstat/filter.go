@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -11,38 +12,91 @@ type PortRange struct{ First, Last uint16 }
 // FilterConfig says which sockets a [Filter] wants: those that meet every condition. An empty list is no condition. What is
 // said of the remote end does not apply to sockets without a peer.
 type FilterConfig struct {
+	// No range may end before it begins.
 	LocalPorts, NotLocalPorts   []PortRange
 	RemotePorts, NotRemotePorts []PortRange
-	// Remote and NotRemote are networks; an IPv4-mapped address is in those of IPv4.
+	// Remote and NotRemote are networks of IPv4 or IPv6. An IPv4-mapped address is in those of IPv4 only, so no network may be
+	// given as IPv4-mapped. The zone of an address does not count.
 	Remote, NotRemote []netip.Prefix
 	// NotLoopback wants no socket with a loopback address at either end.
 	NotLoopback bool
 }
 
-// Filter chooses sockets by their addresses. For TCP connections the kernel can do that: see ScannerConfig.Connections.
+// Filter chooses sockets by their addresses. For TCP connections the kernel can do that: see ScannerConfig.Connections. A nil
+// filter wants every socket.
 type Filter struct {
 	config        FilterConfig
 	local, remote *portSet
 }
 
-// NewFilter returns a filter.
-func NewFilter(config FilterConfig) *Filter {
-	return &Filter{
-		config: config,
-		local:  newPortSet(config.LocalPorts, config.NotLocalPorts),
-		remote: newPortSet(config.RemotePorts, config.NotRemotePorts),
+// NewFilter returns a filter. Its error names the range of ports or the network that is not valid.
+func NewFilter(config FilterConfig) (*Filter, error) {
+	c := FilterConfig{NotLoopback: config.NotLoopback}
+	for _, list := range []struct {
+		name  string
+		given []PortRange
+		own   *[]PortRange
+	}{
+		{"LocalPorts", config.LocalPorts, &c.LocalPorts},
+		{"NotLocalPorts", config.NotLocalPorts, &c.NotLocalPorts},
+		{"RemotePorts", config.RemotePorts, &c.RemotePorts},
+		{"NotRemotePorts", config.NotRemotePorts, &c.NotRemotePorts},
+	} {
+		for i, r := range list.given {
+			if r.First > r.Last {
+				return nil, fmt.Errorf("filter: %s[%d]: the range of ports %d to %d ends before it begins", list.name, i, r.First, r.Last)
+			}
+		}
+		*list.own = slices.Clone(list.given)
 	}
+	for _, list := range []struct {
+		name  string
+		given []netip.Prefix
+		own   *[]netip.Prefix
+	}{
+		{"Remote", config.Remote, &c.Remote},
+		{"NotRemote", config.NotRemote, &c.NotRemote},
+	} {
+		for i, network := range list.given {
+			if err := checkNetwork(network); err != nil {
+				return nil, fmt.Errorf("filter: %s[%d]: %w", list.name, i, err)
+			}
+		}
+		*list.own = slices.Clone(list.given)
+	}
+	return &Filter{
+		config: c,
+		local:  newPortSet(c.LocalPorts, c.NotLocalPorts),
+		remote: newPortSet(c.RemotePorts, c.NotRemotePorts),
+	}, nil
+}
+
+// checkNetwork refuses what the kernel refuses, and what no address can be in.
+func checkNetwork(network netip.Prefix) error {
+	const want = `want a network like "10.0.0.0/8" or "2001:db8::/32"`
+	switch {
+	case network == netip.Prefix{}:
+		return fmt.Errorf("the zero netip.Prefix is no network; %s", want)
+	case !network.IsValid(): // made by netip.PrefixFrom, which keeps the address alone
+		return fmt.Errorf("a network of %s with an impossible length; %s", network.Addr(), want)
+	case network.Addr().Is4In6():
+		return fmt.Errorf("the network %s is IPv4-mapped; %s", network, want)
+	}
+	return nil
 }
 
 // IsEmpty tells whether the filter wants every socket.
 func (f *Filter) IsEmpty() bool {
+	if f == nil {
+		return true
+	}
 	c := &f.config
 	return f.local == nil && f.remote == nil && len(c.Remote)+len(c.NotRemote) == 0 && !c.NotLoopback
 }
 
 // Wants tells whether the socket meets the conditions. Unix sockets, which have no addresses, do.
 func (f *Filter) Wants(s *Socket) bool {
-	if !s.Local.IsValid() {
+	if f == nil || !s.Local.IsValid() {
 		return true
 	}
 	local, remote := s.Local.Addr().Unmap(), s.Remote.Addr().Unmap()
@@ -52,7 +106,7 @@ func (f *Filter) Wants(s *Socket) bool {
 	if !f.local.has(s.Local.Port()) {
 		return false
 	}
-	return !s.HasPeer() || f.remote.has(s.Remote.Port()) && f.wantsPeer(remote)
+	return !s.HasPeer() || f.remote.has(s.Remote.Port()) && f.wantsPeer(remote.WithZone("")) // no network contains a zone
 }
 
 func (f *Filter) wantsPeer(peer netip.Addr) bool {

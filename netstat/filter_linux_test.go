@@ -2,6 +2,8 @@ package netstat
 
 import (
 	"fmt"
+	"net/netip"
+	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,7 +11,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestFilterInTheKernel: for every filter the kernel chooses the connections that Wants does, in all states.
+// TestFilterInTheKernel: for every filter the kernel chooses the connections that Wants does, in all states, and there are some
+// that it keeps and some that it drops.
 func TestFilterInTheKernel(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var ports []uint16
@@ -17,6 +20,21 @@ func TestFilterInTheKernel(t *testing.T) {
 			for _, socket := range testnet.States(t, network).Sockets {
 				ports = append(ports, socket.Local.Port())
 			}
+		}
+		for _, pair := range [][2]string{
+			{"10.0.0.2", "10.0.0.1:80"},
+			{"::ffff:10.0.0.1", "[::ffff:10.0.0.3]:443"},
+			{"2001:db8::1", "[2001:db8::2]:444"},
+			{"2001:db8::2", "[2001:db8::1]:5001"},
+			{"fd00::1", "[2001:db8::1]:4000"},
+			{"127.0.0.1", "10.0.0.1:4001"}, // loopback at the one end, and at the other
+			{"10.0.0.1", "127.0.0.1:4001"},
+			{"::ffff:127.0.0.1", "[::ffff:10.0.0.1]:4002"},
+			{"::ffff:10.0.0.1", "[::ffff:127.0.0.1]:4002"},
+			{"::1", "[2001:db8::1]:4003"},
+			{"2001:db8::1", "[::1]:4003"},
+		} {
+			connectBetween(t, netip.MustParseAddr(pair[0]), netip.MustParseAddrPort(pair[1]))
 		}
 		some, more := ports[len(ports)/3], ports[len(ports)/2]
 		configs := map[string]FilterConfig{
@@ -27,19 +45,53 @@ func TestFilterInTheKernel(t *testing.T) {
 			"mapped":      {NotRemote: networks("::/0")},
 			"long":        {LocalPorts: manyRanges(2900)},
 			"too long":    {LocalPorts: manyRanges(5000)},
+			"host bits":   {Remote: networks("10.0.0.1/31", "2001:db8::2/64")},
+			"every bit":   {NotRemote: networks("10.0.0.3/32", "2001:db8::2/127")},
+			"half":        {Remote: networks("0.0.0.0/1", "2000::/3"), NotRemote: networks("127.0.0.0/8")},
+			"around IPv4": {Remote: networks("::/8", "2001:db8::1/128"), NotRemote: networks("::/127")},
+			"all ports":   {LocalPorts: []PortRange{{0, 65535}}, NotRemotePorts: []PortRange{{0, 443}}},
 		}
 		for i, test := range filterCases {
 			configs[fmt.Sprintf("%d %s", i, test.name)] = test.config
 		}
+		everything := func(*Socket) bool { return true }
+		all := scanConnections(t, ScannerConfig{}, everything)
 		for name, config := range configs {
-			filter := NewFilter(config)
+			filter := newFilter(t, config)
 			want := scanConnections(t, ScannerConfig{}, filter.Wants)
-			all := func(*Socket) bool { return true }
-			require.ElementsMatch(t, want, scanConnections(t, ScannerConfig{Connections: filter}, all), name)
+			require.NotEmpty(t, want, name)
+			require.Equal(t, filter.IsEmpty(), len(want) == len(all), name)
+			require.ElementsMatch(t, want, scanConnections(t, ScannerConfig{Connections: filter}, everything), name)
 			procfs := ScannerConfig{Connections: filter, Source: SourceProcfs}
-			require.Len(t, scanConnections(t, procfs, all), len(want), name)
+			require.Len(t, scanConnections(t, procfs, everything), len(want), name)
 		}
 	})
+}
+
+// connectBetween makes a connection with these addresses, which lo is given if it does not have them.
+func connectBetween(t *testing.T, from netip.Addr, to netip.AddrPort) {
+	t.Helper()
+	testnet.Require(t, "ip")
+	for _, addr := range []netip.Addr{from.Unmap(), to.Addr().Unmap()} {
+		if addr.IsLoopback() {
+			continue
+		}
+		args := []string{"addr", "replace", netip.PrefixFrom(addr, addr.BitLen()).String(), "dev", "lo"}
+		if addr.Is6() {
+			args = append(args, "nodad") // else it could not be used for a second
+		}
+		out, err := exec.Command("ip", args...).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+	network := map[bool]string{true: "tcp4", false: "tcp6"}[from.Is4()]
+	if from.Is4In6() {
+		network = "tcp4in6"
+	}
+	p := testnet.Start(t, testnet.Process{Name: "between"})
+	listener := p.Listen(network, to, 1)
+	p.ConnectFrom(from, to, 1)
+	p.Accept(listener, 1)
+	p.Close(listener) // whose port the next one may want
 }
 
 func manyRanges(n uint16) []PortRange {
@@ -75,7 +127,7 @@ func scanConnections(t *testing.T, config ScannerConfig, wants func(*Socket) boo
 func BenchmarkFilter(b *testing.B) {
 	testnet.Isolate(b, func() {
 		testnet.Crowd(b, 2, 5000)
-		filter := NewFilter(FilterConfig{LocalPorts: []PortRange{{1, 1}}})
+		filter := newFilter(b, FilterConfig{LocalPorts: []PortRange{{1, 1}}})
 		for name, config := range map[string]ScannerConfig{
 			"kernel": {Connections: filter},
 			"here":   {},

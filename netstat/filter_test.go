@@ -15,6 +15,13 @@ func networks(texts ...string) []netip.Prefix {
 	return all
 }
 
+func newFilter(tb testing.TB, config FilterConfig) *Filter {
+	tb.Helper()
+	f, err := NewFilter(config)
+	require.NoError(tb, err)
+	return f
+}
+
 // filterCases are filters of every kind, and the sockets of filterSockets that they want.
 var filterCases = []struct {
 	name   string
@@ -62,7 +69,7 @@ func filterSockets() map[string]*Socket {
 func TestFilterWants(t *testing.T) {
 	for _, test := range filterCases {
 		t.Run(test.name, func(t *testing.T) {
-			f := NewFilter(test.config)
+			f := newFilter(t, test.config)
 			var got []string
 			for name, socket := range filterSockets() {
 				if f.Wants(socket) {
@@ -83,7 +90,79 @@ func TestFilterTooLongForTheKernel(t *testing.T) {
 	for port := range uint16(5000) {
 		config.LocalPorts = append(config.LocalPorts, PortRange{2 * port, 2 * port})
 	}
-	require.Nil(t, NewFilter(config).bytecode())
+	require.Nil(t, newFilter(t, config).bytecode())
 	config.LocalPorts = config.LocalPorts[:3000]
-	require.NotEmpty(t, NewFilter(config).bytecode())
+	require.NotEmpty(t, newFilter(t, config).bytecode())
+}
+
+func TestNewFilterErrors(t *testing.T) {
+	const want = `; want a network like "10.0.0.0/8" or "2001:db8::/32"`
+	good := netip.MustParsePrefix("10.0.0.0/8")
+	backwards := []PortRange{{1, 1}, {100, 80}}
+	for _, test := range []struct {
+		name   string
+		config FilterConfig
+		want   string
+	}{
+		{"local ports", FilterConfig{LocalPorts: backwards}, "filter: LocalPorts[1]: the range of ports 100 to 80 ends before it begins"},
+		{"not local ports", FilterConfig{NotLocalPorts: backwards},
+			"filter: NotLocalPorts[1]: the range of ports 100 to 80 ends before it begins"},
+		{"remote ports", FilterConfig{RemotePorts: backwards}, "filter: RemotePorts[1]: the range of ports 100 to 80 ends before it begins"},
+		{"not remote ports", FilterConfig{NotRemotePorts: []PortRange{{1, 0}}},
+			"filter: NotRemotePorts[0]: the range of ports 1 to 0 ends before it begins"},
+		{"zero network", FilterConfig{Remote: []netip.Prefix{good, {}}},
+			"filter: Remote[1]: the zero netip.Prefix is no network" + want},
+		{"zero network to leave out", FilterConfig{NotRemote: []netip.Prefix{{}}},
+			"filter: NotRemote[0]: the zero netip.Prefix is no network" + want},
+		{"IPv4 with a length of IPv6", FilterConfig{Remote: []netip.Prefix{netip.PrefixFrom(good.Addr(), 33)}},
+			"filter: Remote[0]: a network of 10.0.0.0 with an impossible length" + want},
+		{"length below zero", FilterConfig{Remote: []netip.Prefix{netip.PrefixFrom(netip.IPv6Unspecified(), -1)}},
+			"filter: Remote[0]: a network of :: with an impossible length" + want},
+		{"length without an address", FilterConfig{Remote: []netip.Prefix{netip.PrefixFrom(netip.Addr{}, 8)}},
+			"filter: Remote[0]: the zero netip.Prefix is no network" + want},
+		{"IPv4-mapped", FilterConfig{NotRemote: networks("::ffff:10.0.0.0/104")},
+			"filter: NotRemote[0]: the network ::ffff:10.0.0.0/104 is IPv4-mapped" + want},
+		{"IPv4-mapped and shorter than that", FilterConfig{Remote: networks("::ffff:0.0.0.0/80")},
+			"filter: Remote[0]: the network ::ffff:0.0.0.0/80 is IPv4-mapped" + want},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f, err := NewFilter(test.config)
+			require.EqualError(t, err, test.want)
+			require.Nil(t, f)
+		})
+	}
+}
+
+// A network from an address with a zone is one without it, and has the address whatever zone it is given.
+func TestFilterWithZone(t *testing.T) {
+	network := netip.PrefixFrom(netip.MustParseAddr("fe80::1%eth0"), 64)
+	for _, remote := range []string{"[fe80::2]:80", "[fe80::2%eth0]:80", "[fe80::2%eth1]:80"} {
+		socket := &Socket{Transport: TransportTCP, Local: netip.MustParseAddrPort("[fe80::1]:90"), Remote: netip.MustParseAddrPort(remote)}
+		require.True(t, newFilter(t, FilterConfig{Remote: []netip.Prefix{network}}).Wants(socket), remote)
+		require.False(t, newFilter(t, FilterConfig{NotRemote: []netip.Prefix{network}}).Wants(socket), remote)
+	}
+}
+
+func TestNilFilterWantsAll(t *testing.T) {
+	for _, f := range []*Filter{nil, {}} {
+		require.True(t, f.IsEmpty())
+		require.Nil(t, f.bytecode())
+		for name, socket := range filterSockets() {
+			require.True(t, f.Wants(socket), name)
+		}
+	}
+}
+
+// What the caller does to its lists later changes neither what the filter wants nor what the kernel is given.
+func TestFilterKeepsItsConfig(t *testing.T) {
+	ports := []PortRange{{1, 100}, {300, 400}}
+	more := []PortRange{{1, 1}, {2, 2}}
+	hosts, others := networks("10.0.0.0/8"), networks("10.1.0.0/16")
+	f := newFilter(t, FilterConfig{
+		LocalPorts: ports, NotLocalPorts: more, RemotePorts: more, NotRemotePorts: ports, Remote: hosts, NotRemote: others,
+	})
+	before := f.bytecode()
+	ports[0], more[1] = PortRange{7, 6}, PortRange{9, 8}
+	hosts[0], others[0] = netip.Prefix{}, netip.Prefix{}
+	require.Equal(t, before, f.bytecode())
 }

@@ -140,7 +140,7 @@ var loopbackNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), neti
 
 // bytecode returns the filter as the kernel wants it: nil if it has no conditions, and if it is longer than the kernel takes.
 func (f *Filter) bytecode() []byte {
-	if f == nil || f.IsEmpty() {
+	if f.IsEmpty() {
 		return nil
 	}
 	c, p := &f.config, &diagProgram{}

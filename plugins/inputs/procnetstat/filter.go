@@ -79,7 +79,9 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 	if addresses.NotRemote, err = parsePrefixes("remote_cidrs_exclude", p.RemoteCIDRsExclude); err != nil {
 		return filters{}, err
 	}
-	f.socket.addresses = netstat.NewFilter(addresses)
+	if f.socket.addresses, err = netstat.NewFilter(addresses); err != nil {
+		return filters{}, err
+	}
 	return f, nil
 }
 
