@@ -38,7 +38,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 		p := testnet.Start(t, testnet.Process{Name: "holder"})
 		listener := p.Listen("tcp4", netip.AddrPort{}, 5)
 		want := []string{fmt.Sprintf("%d %d/holder", listener.Inode, p.PID)}
-		for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
+		for _, method := range ownerMethods {
 			for _, source := range []Source{SourceNetlink, SourceProcfs} {
 				s := newScanner(t, ScannerConfig{
 					Owners: method, Source: source, Warn: func(err error) { t.Error("warned of", err) },
@@ -128,9 +128,6 @@ func TestOwnersContextEnds(t *testing.T) {
 	inodes, err := walk.appendSockets(ctx, nil, 1)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Less(t, len(inodes), 2000)
-
-	records := &ownerRecords{}
-	require.ErrorIs(t, records.each(ctx, bytes.NewReader(nil), nil), context.Canceled)
 
 	s := newFakeScanner(t, ScannerConfig{ProcRoot: root}, &fakeDiag{})
 	ctx, cancel = context.WithCancel(t.Context())
@@ -262,7 +259,7 @@ func TestManyDescriptors(t *testing.T) {
 			require.NoError(t, err)
 			defer func() { _, _ = unix.Close(pair[0]), unix.Close(pair[1]) }()
 		}
-		for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
+		for _, method := range ownerMethods {
 			s := newScanner(t, ScannerConfig{Owners: method, Transports: []Transport{TransportUnix}})
 			owned := 0
 			mustScan(t, s, func(s *Socket) struct{} {
@@ -399,7 +396,10 @@ func TestProcessNamesOfEveryByte(t *testing.T) {
 		defer func() { require.NoError(t, os.WriteFile("/proc/self/comm", own, 0)) }()
 		socket, inode := openSocket(t)
 		require.NoError(t, unix.Bind(int(socket.Fd()), &unix.SockaddrInet4{}))
-		scanners := []*Scanner{newScanner(t, ScannerConfig{Owners: OwnersBPF}), newScanner(t, ScannerConfig{Owners: OwnersProcfs})}
+		var scanners []*Scanner
+		for _, method := range ownerMethods {
+			scanners = append(scanners, newScanner(t, ScannerConfig{Owners: method}))
+		}
 		for first := 1; first < 256; first += 15 {
 			var name []byte
 			for b := first; b < min(first+15, 256); b++ {
@@ -439,7 +439,7 @@ func TestUnixNamesOfEveryByte(t *testing.T) {
 			}
 			bind(string(name))
 		}
-		const forgedInode = 4_000_000_001
+		const forgedInode uint64 = 4_000_000_001
 		bind(fmt.Sprintf("\n0000000000000000: 00000002 00000000 00010000 0001 01 %d /forged", forgedInode))
 
 		look := func(source Source) (paths []string, inodes []uint64) {
@@ -452,14 +452,14 @@ func TestUnixNamesOfEveryByte(t *testing.T) {
 		}
 		paths, inodes := look(SourceNetlink)
 		require.ElementsMatch(t, names, paths)
-		require.NotContains(t, inodes, uint64(forgedInode))
+		require.NotContains(t, inodes, forgedInode)
 
 		paths, inodes = look(SourceProcfs)
 		for i, name := range names {
 			names[i], _, _ = strings.Cut(name, "\n")
 		}
 		require.ElementsMatch(t, append(names, "/forged"), paths)
-		require.Contains(t, inodes, uint64(forgedInode))
+		require.Contains(t, inodes, forgedInode)
 	})
 }
 
@@ -473,7 +473,7 @@ func TestScannerLooksAgain(t *testing.T) {
 			}
 		}
 		open(200)
-		for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
+		for _, method := range ownerMethods {
 			s := newScanner(t, ScannerConfig{Owners: method, Transports: []Transport{TransportUDP}})
 			finder := &lateFinder{ownerFinder: s.finder}
 			s.finder = finder

@@ -646,7 +646,7 @@ func TestScannerSource(t *testing.T) {
 
 // A process is the same one for as long as it lives under its name.
 func TestScannerProcesses(t *testing.T) {
-	for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
+	for _, method := range ownerMethods {
 		t.Run(method.String(), func(t *testing.T) { testScannerProcesses(t, method) })
 	}
 }

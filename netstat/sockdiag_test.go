@@ -155,7 +155,7 @@ func TestDecodeInetMsg(t *testing.T) {
 			v4Text + ids + " cgroup=7"},
 		{"rest too short for an attribute", TransportTCP, with(v4, TCPEstablished, cgroup, []byte{0, 0, 0}),
 			v4Text + ids + " cgroup=1099511627783"},
-		{"last attribute without padding", TransportTCP, with(v4, TCPEstablished, cgroup, []byte{5, 0, 7, 0, 1}),
+		{"last attribute without padding", TransportTCP, with(v4, TCPEstablished, cgroup, attribute(inetDiagSKMemInfo, []byte{1})[:5]),
 			v4Text + ids + " cgroup=1099511627783"},
 		{"tcp_info", TransportTCP, with(v4, TCPEstablished, tcpInfo), v4Text + ids +
 			" rtt=0 rttvar=0 minrtt=0 cwnd=0 mss=0 retrans=0 acked=0 received=0 segs_out=0 segs_in=0"},

@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
 func TestSignalsPrompt(t *testing.T) {
@@ -123,7 +125,7 @@ func TestClosedOutput(t *testing.T) {
 func TestFullOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skipf("no device that is always full, which not every system has: %v", err)
+		testnet.SkipOrFail(t, "no device that is always full: "+err.Error())
 	}
 	defer full.Close()
 	for _, tt := range []struct {
