@@ -67,6 +67,26 @@ test: test-dependencies build ## Run all tests, with the race detector, against 
 	$(GO) test -run '^TestSoak$$' -timeout 10m ./plugins/inputs/procnetstat
 	cd bench && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...
 
+.PHONY: test-slow
+test-slow: ## Run the tests that are too slow for make test: the decoders on s390x, which is big-endian, and on 386
+	@$(call install,qemu-s390x-static:qemu-user-static)
+	@$(call test-decoders,386,$(if $(filter amd64,$(shell $(GO) env GOARCH)),,qemu-i386-static))
+	@$(call test-decoders,s390x,qemu-s390x-static)
+
+# test-decoders runs the tests of netstat that read no live kernel, on an architecture and by its emulator, if it needs one. They
+# are those in files that compile for another system than Linux: testnet has no sockets, processes and namespaces there.
+define test-decoders
+emulator='$(2)'; [ -z "$$emulator" ] || command -v "$$emulator" >/dev/null || { \
+	echo "no $$emulator: the decoders are not tested on $(1)"; [ "$$CI" != true ]; exit; }; \
+set -e; mkdir -p bin; \
+GOARCH=$(1) CGO_ENABLED=0 $(GO) test -c -o bin/netstat-$(1).test ./netstat; \
+cd netstat; \
+files=$$(GOOS=darwin CGO_ENABLED=0 $(GO) list -f '{{join .TestGoFiles " "}} {{join .XTestGoFiles " "}}' .); \
+tests=$$(sed -nE 's/^func ((Test|Fuzz)[A-Za-z0-9]*)\([tf] .*/\1/p' $$files); \
+echo "$(1): $$(echo "$$tests" | wc -l) tests of netstat"; \
+$(2) ../bin/netstat-$(1).test -test.timeout 10m -test.run "^($$(echo "$$tests" | paste -sd '|'))\$$"
+endef
+
 .PHONY: test-dependencies
 test-dependencies: # Install what the tests use and is not there
 	@$(call install,$(TEST_DEPENDENCIES))
@@ -126,6 +146,9 @@ dashboards-check: # Compare the dashboards with what their source makes
 .PHONY: lint
 lint: generate-check dashboards-check ## Check format, code, READMEs and generated files
 	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./netstat/... ./plugins/... ./cmd/...
+	for arch in 386 arm arm64 s390x riscv64; do \
+		GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./netstat/... ./plugins/... ./cmd/... ./internal/... || exit 1; \
+	done
 	$(GO) run $(GOLANGCI) run
 	cd bench && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
 	cd dashboards && $(GO) run $(GOLANGCI) run --config ../.golangci.yml

@@ -86,6 +86,7 @@ func summaries(connections []*netstat.Connection) []string {
 }
 
 func TestConnections(t *testing.T) {
+	netstat.UseLittleEndian(t)
 	useProcRoot(t, proctree.Materialize(t, smallTree))
 	const (
 		nobody = `pid=0 "" []`
@@ -151,6 +152,7 @@ func TestConnections(t *testing.T) {
 
 // A table of another network namespace is a path as well.
 func TestConnectionsOfOwnProtocol(t *testing.T) {
+	netstat.UseLittleEndian(t)
 	useProcRoot(t, proctree.Materialize(t, smallTree))
 	protocol := &netstat.Protocol{Name: "tcp of the container", RelPath: "1003/net/tcp"}
 	connections, err := protocol.Connections()

@@ -264,6 +264,7 @@ func TestNamesOfUnknownNumbers(t *testing.T) {
 
 // A copy of a proc file system is read, and not the host that the test runs on.
 func TestScannerReadsCopy(t *testing.T) {
+	UseLittleEndian(t)
 	s := newScanner(t, ScannerConfig{
 		ProcRoot: proctree.Materialize(t, smallTree),
 		Warn:     func(err error) { t.Error("warned of", err) },

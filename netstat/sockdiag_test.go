@@ -420,7 +420,7 @@ var captures = map[string]dumpRequest{
 func readCapture(tb testing.TB, name string) []byte {
 	tb.Helper()
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		tb.Skip("the captures are of a little-endian host")
+		tb.Skip("netlink messages are in the byte order of the host, and these were recorded on a little-endian one")
 	}
 	content, err := os.ReadFile(filepath.Join(capturesDir, name+".bin"))
 	require.NoError(tb, err)

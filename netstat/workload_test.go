@@ -57,6 +57,9 @@ func TestWorkloadOf(t *testing.T) {
 		// Docker in Docker: issue threads of kubernetes and dd-agent. The inner one is meant.
 		{"/docker/" + id1 + "/docker/" + id2, "", id2, ""},
 		{"/system.slice/docker-" + id1 + ".scope/docker/" + id2, "docker-" + id1 + ".scope", id2, ""},
+		// A scope has the runtime's name before the id: without it, it is any scope.
+		{"/system.slice/" + id1 + ".scope", id1 + ".scope", "", ""},
+		{"/docker/" + id2 + "/" + id1 + ".scope", id1 + ".scope", id2, ""},
 		// BuildKit's ids are of another form: issue thread of cryptnono.
 		{"/docker/buildkit/t4967jvf8rbufklrhkicskyes", "", "", ""},
 
@@ -85,6 +88,9 @@ func TestWorkloadOf(t *testing.T) {
 		{"/kubepods.slice/kubepods-" + pod1Slice + "/crio-" + id1 + ".scope", "crio-" + id1 + ".scope", id1, pod1}, // guaranteed
 		{"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-" + pod1Slice + "/crio-" + id1 + ".scope", "crio-" + id1 + ".scope", id1, pod1},
 		{"/kubepods.slice", "kubepods.slice", "", ""},
+		// A parent of the kubelet's that has the same word in its name: --cgroup-root.
+		{"/a-podium-" + pod1Slice + "/crio-" + id1 + ".scope", "crio-" + id1 + ".scope", id1, pod1},
+		{"/a-" + pod2Slice[:len(pod2Slice)-len(".slice")] + "-" + pod1Slice, "a-" + pod2Slice[:len(pod2Slice)-len(".slice")] + "-" + pod1Slice, "", pod1},
 		// Two drivers that do not agree: issue threads of kubernetes and runwasi.
 		{"/system.slice/containerd.service/kubepods-burstable-" + pod1Slice + ":cri-containerd:" + id1, "containerd.service", id1, pod1},
 		{"/system.slice/containerd.service/kubepods-burstable-pod" + staticPod + ".slice:cri-containerd:" + id1, "containerd.service", id1, staticPod},

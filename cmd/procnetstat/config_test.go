@@ -180,6 +180,9 @@ func TestParseConfig(t *testing.T) {
 		{"quotes in strings", `[[inputs.procnetstat]]
 names = ["a\"#b", "\\", '\', '''a'#''b''', "", '', "#"] # "
 `, testInput{Names: []string{`a"#b`, `\`, `\`, `a'#''b`, "", "", "#"}}},
+		{"backslashes that escape nothing", `[[inputs.procnetstat]]
+names = ['\', '#', '''\''', '#'] # '
+`, testInput{Names: []string{`\`, "#", `\`, "#"}}},
 
 		{"variable", "[[inputs.procnetstat]]\npattern = '${NAME}'\n", testInput{Pattern: "nginx"}},
 		{"variables in an array", "[[inputs.procnetstat]]\nnames = ['${NAME}', \"a-${NAME}-${NAME}\"]\n",
