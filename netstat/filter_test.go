@@ -166,3 +166,25 @@ func TestFilterKeepsItsConfig(t *testing.T) {
 	hosts[0], others[0] = netip.Prefix{}, netip.Prefix{}
 	require.Equal(t, before, f.bytecode())
 }
+
+// One loopback address is enough for NotLoopback, at either end.
+func TestFilterNotLoopback(t *testing.T) {
+	f := newFilter(t, FilterConfig{NotLoopback: true})
+	for _, test := range []struct {
+		local, remote string
+		want          bool
+	}{
+		{"10.0.0.1:80", "10.0.0.2:40000", true},
+		{"127.0.0.1:80", "10.0.0.2:40000", false},
+		{"10.0.0.1:80", "127.255.255.255:40000", false},
+		{"[::ffff:127.0.0.1]:80", "[::ffff:10.0.0.2]:40000", false},
+		{"[::ffff:10.0.0.1]:80", "[::ffff:127.0.0.1]:40000", false},
+		{"[::1]:80", "[2001:db8::1]:40000", false},
+		{"[2001:db8::1]:80", "[::1]:40000", false},
+		{"127.0.0.1:80", "0.0.0.0:0", false},
+		{"0.0.0.0:80", "0.0.0.0:0", true},
+	} {
+		socket := &Socket{Transport: TransportTCP, Local: netip.MustParseAddrPort(test.local), Remote: netip.MustParseAddrPort(test.remote)}
+		require.Equal(t, test.want, f.Wants(socket), "%s %s", test.local, test.remote)
+	}
+}

@@ -61,6 +61,26 @@ func TestSignalsDuringInit(t *testing.T) {
 	}
 }
 
+// TestSIGHUPEndsOnce: with -once there is no gather to ask for, so SIGHUP ends the program as it does others: its terminal is gone.
+func TestSIGHUPEndsOnce(t *testing.T) {
+	t.Parallel()
+	cmd := command(t, "init_waits = true", "-once")
+	gate, opener, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opener.Close()
+	cmd.ExtraFiles = []*os.File{gate}
+	p := launch(t, cmd)
+	gate.Close()
+	p.expectMessage("I! waiting")
+	p.signal(syscall.SIGHUP)
+	_ = cmd.Wait() // the state tells more
+	if got := cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != syscall.SIGHUP {
+		t.Errorf("got %v, want it to be ended by SIGHUP", cmd.ProcessState)
+	}
+}
+
 func gathersOnce(p *running) {
 	p.expectGather(1)
 	p.stdin.Close()

@@ -132,6 +132,10 @@ func TestWrongConfiguration(t *testing.T) {
 			"[agent]\n  flush_interval = '-1s'\n[[inputs.mem]]" + output,
 			`[agent] flush_interval must be positive, not -1s`,
 		},
+		"flush interval of zero": {
+			"[agent]\n  flush_interval = '0s'\n[[inputs.mem]]" + output,
+			`[agent] flush_interval must be positive, not 0s`,
+		},
 		"value that the plugin refuses": {
 			"[[inputs.procstat]]\n  exe = 'telegraf'\n  pid_finder = 'guess'" + output,
 			`could not initialize input inputs.procstat: unknown pid_finder "guess"`,
@@ -268,6 +272,26 @@ func TestPIDFile(t *testing.T) {
 	require.Equal(t, fmt.Sprintf("%d\n", p.cmd.Process.Pid), read(pidFile))
 	p.stops(syscall.SIGTERM)
 	require.NoFileExists(t, pidFile)
+}
+
+// What gathers once writes none: it would remove that of the service which runs beside it.
+func TestPIDFileIsOfTheService(t *testing.T) {
+	t.Parallel()
+	for _, once := range []string{"--test", "--once"} {
+		pidFile := write(t, "telegraf.pid", "4711\n")
+		execute(t, "--config", write(t, "telegraf.conf", pulse+"[[outputs.discard]]\n"), once, "--pidfile", pidFile).succeeds()
+		require.Equal(t, "4711\n", read(pidFile), once)
+	}
+}
+
+// Both together send the metrics, for which there have to be outputs.
+func TestOnceAndTest(t *testing.T) {
+	t.Parallel()
+	ran := execute(t, "--config", write(t, "telegraf.conf", pulse), "--once", "--test").fails()
+	require.Contains(t, ran.stderr, "no outputs found")
+	out := filepath.Join(t.TempDir(), "metrics.out")
+	execute(t, "--config", write(t, "telegraf.conf", pulse+fileOutput(out)), "--once", "--test").succeeds()
+	require.Contains(t, read(out), "pulse,")
 }
 
 func TestPIDFileThatCannotBeWritten(t *testing.T) {
