@@ -69,6 +69,11 @@ func TestCgroups(t *testing.T) {
 		requirePath(t, c, 40, "/b\xff\\x2d")
 		requirePath(t, c, 20, "/a") // removed
 		require.Equal(t, 3, tree.walks)
+
+		tree.paths = map[uint64]string{1: "/", 20: "/c", 50: "/d"} // where ids have 32 bits, they come again
+		requirePath(t, c, 50, "/d")
+		requirePath(t, c, 20, "/c")
+		require.Equal(t, 4, tree.walks)
 		require.NoError(t, c.Err())
 	})
 }

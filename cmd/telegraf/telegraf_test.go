@@ -244,6 +244,17 @@ func TestDebugAndQuiet(t *testing.T) {
 	}
 }
 
+// The configuration can ask for the same, from when it is read.
+func TestDebugAndQuietInConfiguration(t *testing.T) {
+	t.Parallel()
+	for option, want := range map[string][2]bool{"debug": {true, true}, "quiet": {false, false}} {
+		conf := write(t, "telegraf.conf", pulse+"[agent]\n  "+option+" = true\n")
+		stderr := execute(t, "--config", conf, "--test").succeeds().stderr
+		got := [2]bool{strings.Contains(stderr, " D! "), strings.Contains(stderr, " I! Loaded inputs")}
+		require.Equal(t, want, got, "%s:\n%s", option, stderr)
+	}
+}
+
 func TestLogfile(t *testing.T) {
 	t.Parallel()
 	logfile := filepath.Join(t.TempDir(), "telegraf.log")
@@ -290,7 +301,9 @@ func TestOnceAndTest(t *testing.T) {
 	ran := execute(t, "--config", write(t, "telegraf.conf", pulse), "--once", "--test").fails()
 	require.Contains(t, ran.stderr, "no outputs found")
 	out := filepath.Join(t.TempDir(), "metrics.out")
-	execute(t, "--config", write(t, "telegraf.conf", pulse+fileOutput(out)), "--once", "--test").succeeds()
+	ran = execute(t, "--config", write(t, "telegraf.conf", pulse+fileOutput(out)), "--once", "--test").succeeds()
+	require.NotContains(t, ran.stderr, "Outputs are not used")
+	require.Contains(t, ran.stderr, "I! Loaded outputs: file")
 	require.Contains(t, read(out), "pulse,")
 }
 
