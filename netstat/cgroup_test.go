@@ -122,6 +122,19 @@ func TestCgroupsTimeIsBounded(t *testing.T) {
 	}
 }
 
+// A long time without an unknown id saves up no more for walks than a short one.
+func TestCgroupsTimeIsNotSavedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := &fakeTree{takes: walkCredit / 10}
+		c := newCgroups(tree)
+		time.Sleep(time.Hour)
+		for id := range uint64(100) {
+			requireNoPath(t, c, id)
+		}
+		require.InDelta(t, 10, tree.walks, 1)
+	})
+}
+
 // Removed cgroups are remembered, those that were asked for last, and no more than fit.
 func TestCgroupsMemoryIsBounded(t *testing.T) {
 	const generations, each = 10, maxRemoved / 4
@@ -267,6 +280,7 @@ func TestParseProcCgroup(t *testing.T) {
 		{"v2 is not in use", "5:memory:/b\n3:cpu,cpuacct:/c\n2:name=systemd:/a\n0::/\n", "/a"},
 		{"systemd is not in use", "6:pids:/d\n5:memory:/b\n3:cpu,cpuacct:/c\n2:name=systemd:/\n0::/\n", "/b"},
 		{"joint controllers", "6:pids:/d\n4:cpuset:/e\n3:cpuacct,cpu:/c\n0::/\n", "/c"},
+		{"joint controllers, the first of which counts", "5:memory,pids:/a\n3:cpu,cpuacct:/b\n", "/a"},
 		{"another controller", "8:net_cls,net_prio:/f\n4:cpuset:/e\n", "/f"},
 		{"a hierarchy of no controllers", "2:name=mine:/g\n1:name=systemd:/\n", "/g"},
 		{"all are roots", "2:memory:/\n1:name=systemd:/\n0::/\n", "/"},

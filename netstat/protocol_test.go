@@ -436,3 +436,13 @@ func TestConnectionsWithoutTable(t *testing.T) {
 		require.False(t, errors.Is(err, fs.ErrNotExist))
 	})
 }
+
+// The sockets are returned also where there are no processes to look at, and the error says so.
+func TestConnectionsWithoutProcesses(t *testing.T) {
+	root := proctree.Materialize(t, smallTree)
+	useProcRoot(t, filepath.Join(root, "missing"))
+	connections, err := (&netstat.Protocol{Name: "tcp", RelPath: "../net/tcp"}).Connections()
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, err, filepath.Join(root, "missing"))
+	require.NotEmpty(t, connections)
+}

@@ -702,3 +702,15 @@ func TestConfigurationsOfDocs(t *testing.T) {
 	}
 	require.Greater(t, configurations, 8)
 }
+
+// A plugin that is named twice is printed once, and no line ends in a blank.
+func TestSampleIsTidy(t *testing.T) {
+	t.Parallel()
+	twice := execute(t, "config", "--section-filter", "inputs", "--input-filter", "mem:mem").succeeds().stdout
+	require.Equal(t, 1, strings.Count(twice, "[[inputs.mem]]"), twice)
+	for line := range strings.Lines(execute(t, "config", "--section-filter", "outputs").succeeds().stdout) {
+		if strings.HasPrefix(line, "#") {
+			require.NotRegexp(t, `[ ]\n$`, line)
+		}
+	}
+}
