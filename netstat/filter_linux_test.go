@@ -1,10 +1,12 @@
 package netstat
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,6 +23,7 @@ func TestFilterInTheKernel(t *testing.T) {
 				ports = append(ports, socket.Local.Port())
 			}
 		}
+		addAddresses(t, "10.0.0.1", "10.0.0.2", "10.0.0.3", "2001:db8::1", "2001:db8::2", "fd00::1")
 		for _, pair := range [][2]string{
 			{"10.0.0.2", "10.0.0.1:80"},
 			{"::ffff:10.0.0.1", "[::ffff:10.0.0.3]:443"},
@@ -68,21 +71,30 @@ func TestFilterInTheKernel(t *testing.T) {
 	})
 }
 
-// connectBetween makes a connection with these addresses, which lo is given if it does not have them.
-func connectBetween(t *testing.T, from netip.Addr, to netip.AddrPort) {
+// addAddresses gives addresses to lo, and waits until there are routes to them, which the kernel makes later for those of IPv6.
+func addAddresses(t *testing.T, addresses ...string) {
 	t.Helper()
 	testnet.Require(t, "ip")
-	for _, addr := range []netip.Addr{from.Unmap(), to.Addr().Unmap()} {
-		if addr.IsLoopback() {
-			continue
-		}
-		args := []string{"addr", "replace", netip.PrefixFrom(addr, addr.BitLen()).String(), "dev", "lo"}
+	for _, text := range addresses {
+		addr := netip.MustParseAddr(text)
+		args := []string{"addr", "add", netip.PrefixFrom(addr, addr.BitLen()).String(), "dev", "lo"}
 		if addr.Is6() {
 			args = append(args, "nodad") // else it could not be used for a second
 		}
 		out, err := exec.Command("ip", args...).CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
+	for _, text := range addresses {
+		require.Eventually(t, func() bool {
+			out, err := exec.Command("ip", "route", "get", text).CombinedOutput()
+			return err == nil && bytes.HasPrefix(out, []byte("local "))
+		}, 10*time.Second, time.Millisecond, "no route to %s", text)
+	}
+}
+
+// connectBetween makes a connection with these addresses.
+func connectBetween(t *testing.T, from netip.Addr, to netip.AddrPort) {
+	t.Helper()
 	network := map[bool]string{true: "tcp4", false: "tcp6"}[from.Is4()]
 	if from.Is4In6() {
 		network = "tcp4in6"
