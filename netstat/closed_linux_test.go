@@ -1026,9 +1026,9 @@ type fakeClosed struct {
 var _ closedConn = (*fakeClosed)(nil)
 
 func (f *fakeClosed) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
-	chunks, lost = append(to, f.chunks...), f.lost
+	to, lost = append(to, f.chunks...), f.lost
 	f.chunks, f.lost = nil, 0
-	return chunks, lost, nil
+	return to, lost, nil
 }
 
 func (f *fakeClosed) ready() <-chan struct{} { return nil }
@@ -1137,7 +1137,7 @@ func TestClosedGoesOnAfterLoss(t *testing.T) {
 	testnet.Isolate(t, func() {
 		w := newTown4(t)
 		c := newSubscription(t)
-		lose := func(fd int, n int) {
+		lose := func(n int) {
 			for range n {
 				client, server := w.open()
 				reset(t, client, server)
@@ -1145,7 +1145,7 @@ func TestClosedGoesOnAfterLoss(t *testing.T) {
 		}
 		conversation(c, func(fd int) {
 			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<10))
-			lose(fd, 100)
+			lose(100)
 			require.Eventually(t, func() bool {
 				info, err := memInfoOf(fd)
 				require.NoError(t, err)
@@ -1161,7 +1161,7 @@ func TestClosedGoesOnAfterLoss(t *testing.T) {
 				require.NoError(t, err)
 				return before == last
 			}, 10*time.Second, 100*time.Millisecond)
-			lose(fd, 1)
+			lose(1)
 			require.Eventually(t, func() bool {
 				info, err := memInfoOf(fd)
 				require.NoError(t, err)

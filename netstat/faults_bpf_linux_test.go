@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
 // ownerMethods are those that a kernel of this architecture can have.
@@ -19,4 +22,35 @@ func TestOwnerRecordsContextEnds(t *testing.T) {
 	cancel()
 	records := &ownerRecords{}
 	require.ErrorIs(t, records.each(ctx, bytes.NewReader(nil), nil), context.Canceled)
+}
+
+// What descriptors were missing for at the start works when there are some.
+func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		full := fillDescriptors(t)
+		withoutBPF, withoutConnects := 0, 0
+		for room := range 12 { // they run out at one place after the other
+			for _, closed := range []ClosedMode{ClosedOff, ClosedAuto} {
+				full.leave(t, room)
+				s, err := NewScanner(ScannerConfig{Transports: []Transport{TransportTCP}, Closed: closed})
+				full.release(t)
+				if err != nil {
+					require.ErrorIs(t, err, unix.EMFILE)
+					continue
+				}
+				withoutBPF += oneIf(s.Stats().Owners != OwnersBPF)
+				withoutConnects += oneIf(closed == ClosedAuto && s.connects.recorder.Load() == nil)
+				processes := s.processes
+				mustScan(t, s, inode)
+				require.Equal(t, OwnersBPF, s.Stats().Owners)
+				require.Same(t, processes, s.finder.(*bpfOwners).processes, "which are the same as before")
+				require.Equal(t, closed == ClosedAuto, s.connects.recorder.Load() != nil)
+				require.NoError(t, s.Close())
+			}
+		}
+		require.Positive(t, withoutBPF)
+		require.Positive(t, withoutConnects)
+	})
 }

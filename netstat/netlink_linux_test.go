@@ -2,6 +2,7 @@ package netstat
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,8 +20,8 @@ func openForger(t *testing.T) (fd int) {
 	return fd
 }
 
-func destination(port, groups uint32) *unix.SockaddrNetlink {
-	return &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port, Groups: groups}
+func destination(port uint32) *unix.SockaddrNetlink {
+	return &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port}
 }
 
 // The kernel refuses what others send to a socket of ours alone.
@@ -30,7 +31,7 @@ func TestNetlinkRefusesOthers(t *testing.T) {
 		for _, flags := range []int{0, unix.SOCK_NONBLOCK} {
 			s, err := openNetlink(flags)
 			require.NoError(t, err)
-			err = unix.Sendto(forger, endAnswer(1), 0, destination(s.port, 0))
+			err = unix.Sendto(forger, endAnswer(1), 0, destination(s.port))
 			require.Equal(t, unix.ECONNREFUSED, err)
 			_, err = s.receive(newNetlinkBatch(1, 100), unix.MSG_DONTWAIT)
 			require.Equal(t, unix.EAGAIN, err)
@@ -47,7 +48,7 @@ func TestNetlinkBatch(t *testing.T) {
 		require.NoError(t, err)
 		s := &netlinkSocket{fd: fd}
 		defer s.close()
-		require.NoError(t, unix.Bind(fd, destination(0, 0)))
+		require.NoError(t, unix.Bind(fd, destination(0)))
 		name, err := unix.Getsockname(fd)
 		require.NoError(t, err)
 		s.port = name.(*unix.SockaddrNetlink).Pid
@@ -66,7 +67,7 @@ func TestNetlinkBatch(t *testing.T) {
 		}
 		forger := openForger(t)
 		ask(1)
-		require.NoError(t, unix.Sendto(forger, forged, 0, destination(s.port, 0)))
+		require.NoError(t, unix.Sendto(forger, forged, 0, destination(s.port)))
 		require.Equal(t, 2, receive())
 		b, err := batch.message(0)
 		require.NoError(t, err)
@@ -87,11 +88,11 @@ func TestNetlinkBatch(t *testing.T) {
 		require.Positive(t, receive())
 		_, err = batch.message(0)
 		require.Equal(t, errTruncated, err)
-		require.NoError(t, unix.Sendto(forger, make([]byte, 100), 0, destination(s.port, 0)))
+		require.NoError(t, unix.Sendto(forger, make([]byte, 100), 0, destination(s.port)))
 		for { // to the last
 			n := receive()
 			_, err = batch.message(n - 1)
-			if err != errTruncated {
+			if !errors.Is(err, errTruncated) {
 				break
 			}
 		}

@@ -22,7 +22,7 @@ func cacheOf(finder ownerFinder) *processCache {
 var ownerMethods = []OwnerMethod{OwnersProcfs}
 
 func TestNoBPFOwners(t *testing.T) {
-	_, err := newBPFOwners("/proc", nil)
+	_, err := newBPFOwners(newProcessCache("/proc", nil))
 	require.ErrorIs(t, err, errors.ErrUnsupported)
 	require.EqualError(t, err, "no BPF program for linux on "+runtime.GOARCH+": unsupported operation")
 }

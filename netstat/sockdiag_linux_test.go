@@ -305,7 +305,7 @@ func TestDiagSocketPassesOverForeignMessages(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"one!", "two!"}, payloads)
 
-	d.conn.(*foreignConn).foreign = 1 << 40
+	d.conn.(*foreignConn).foreign = 1 << 30
 	began := time.Now()
 	_, _, err = dump(t.Context(), d)
 	require.ErrorIs(t, err, errNoAnswer)
