@@ -3,8 +3,10 @@
 package procnetstat
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/procnetstat/procnetstat/netstat"
@@ -66,10 +68,29 @@ func (m *hostMeasurement) emit(to emission) {
 		m.current.seen = to.now
 		m.current.emit(to.in(in), m.byFamily, in.namespace)
 	}
+	m.forget(to.now)
+}
+
+// maxIdleHosts bounds the network namespaces that are remembered although they were not read: any user can make a thousand a minute.
+const maxIdleHosts = 1000
+
+// forget forgets namespaces that were not read in this gather: after an hour, and those that were read longest ago if they are many.
+func (m *hostMeasurement) forget(now time.Time) {
+	var idle []string
 	for tag, totals := range m.totals {
-		if to.now.Sub(totals.seen) > counterMemory {
+		switch {
+		case now.Sub(totals.seen) > counterMemory:
 			delete(m.totals, tag)
+		case totals.seen.Before(now):
+			idle = append(idle, tag)
 		}
+	}
+	if len(idle) <= maxIdleHosts {
+		return
+	}
+	slices.SortFunc(idle, func(a, b string) int { return cmp.Or(m.totals[a].seen.Compare(m.totals[b].seen), cmp.Compare(a, b)) })
+	for _, tag := range idle[:len(idle)-maxIdleHosts] {
+		delete(m.totals, tag)
 	}
 }
 

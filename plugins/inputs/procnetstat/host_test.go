@@ -3,6 +3,7 @@
 package procnetstat
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -39,4 +40,24 @@ func TestHostTotalsMemory(t *testing.T) {
 	require.NotContains(t, m.totals, "blue")
 	require.Contains(t, m.totals, "self")
 	require.Equal(t, int64(2), gather(interval, &own, blue))
+}
+
+// Of namespaces that come and go no more is kept than a thousand, the last.
+func TestHostTotalsAreBounded(t *testing.T) {
+	m := newHostMeasurement(false, true)
+	now := time.Unix(1000, 0)
+	const perGather = 300
+	for gather := range 5 {
+		now = now.Add(interval)
+		all := &scopes{protocols: tcpOnly}
+		all.begin()
+		for n := range perGather {
+			m.enter(all.of(&netstat.Namespace{Name: fmt.Sprint("blue", gather, "-", n), Inode: uint64(1 + n)}))
+		}
+		m.emit(emission{acc: &testutil.Accumulator{}, now: now, scopes: all})
+		require.Len(t, m.totals, min((gather+1)*perGather, maxIdleHosts+perGather))
+	}
+	require.NotContains(t, m.totals, "blue0-0")
+	require.Contains(t, m.totals, "blue2-7")
+	require.Contains(t, m.totals, "blue4-7")
 }

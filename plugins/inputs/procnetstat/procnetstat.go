@@ -405,7 +405,10 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	}
 	for _, of := range p.scopes.all {
 		of.heard = p.scanner.HearsClosed(of.namespace)
-		if !p.TCPDetails || p.scanner.SourceOf(of.namespace, netstat.TransportTCP) != netstat.SourceNetlink {
+		for _, transport := range p.scan.Transports {
+			of.sources[transport] = p.scanner.SourceOf(of.namespace, transport)
+		}
+		if !p.TCPDetails || of.sources[netstat.TransportTCP] != netstat.SourceNetlink {
 			of.gives = 0
 		}
 	}

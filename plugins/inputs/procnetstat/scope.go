@@ -20,6 +20,7 @@ type scope struct {
 	read      protocolSet   // the protocols of which all sockets could be read
 	gives     netstat.Field // what is known of every TCP connection
 	heard     bool          // the kernel tells of the connections that it destroys there
+	sources   sources       // that its tables were read from, when the pass ends
 
 	name     string // what the namespace was called when the tag was chosen
 	numbered bool   // the tag is its number, for want of a name

@@ -43,17 +43,28 @@ type tracker struct {
 type history struct {
 	number  uint32
 	heard   bool                            // the kernel tells of the sockets that it destroys there
-	source  netstat.Source                  // that they were read from
-	started [netstat.TransportUnix + 1]bool // all sockets of the transport have been read once from it
+	sources sources                         // of the pass before
+	started [netstat.TransportUnix + 1]bool // all sockets of the transport have been read once from its source
+}
+
+// sources are those of the tables of each transport; SourceAuto: none has been read.
+type sources [netstat.TransportUnix + 1]netstat.Source
+
+// sourceOf returns where a socket was read from.
+func sourceOf(s *netstat.Socket) netstat.Source {
+	if s.Has(netstat.FieldCookie) {
+		return netstat.SourceNetlink
+	}
+	return netstat.SourceProcfs
 }
 
 // of returns the history of a scope.
 func (t *tracker) of(in *scope) *history {
 	h := t.namespaces[in.namespace]
-	if h == nil || h.source != in.namespace.Source {
-		isNew := h == nil && t.findsNew && t.ended
+	if h == nil {
+		isNew := t.findsNew && t.ended
 		t.histories++
-		h = &history{number: t.histories, source: in.namespace.Source}
+		h = &history{number: t.histories}
 		for transport := range h.started {
 			h.started[transport] = isNew
 		}
@@ -103,6 +114,9 @@ func numbersOf(s *netstat.Socket) numbers {
 // transport is read for the first time, as what was before the plugin read it is not its to count. Most sockets are idle.
 func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
 	t.last = nil
+	if before := t.now.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {
+		t.startAnew(s.Transport)
+	}
 	if s.Fields&(netstat.FieldTCPInfo|netstat.FieldDrops) == 0 {
 		return traffic{}, true
 	}
@@ -139,6 +153,14 @@ func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
 	}
 	did.grow(&now, last, s.Transport)
 	return did, false
+}
+
+// startAnew has the sockets of a transport be read for the first time: another source tells more of them, and knows them by other
+// numbers.
+func (t *tracker) startAnew(transport netstat.Transport) {
+	t.now.started[transport], t.now.sources[transport] = false, netstat.SourceAuto
+	t.histories++
+	t.now.number = t.histories
 }
 
 // isOrphan tells whether the process has closed the connection, which is not finished: whose it was is told when it is destroyed.
@@ -227,7 +249,7 @@ func (t *tracker) end(all *scopes, kept func(*reading)) {
 		h := t.of(in)
 		there[h.number] = true
 		for transport := range in.read {
-			h.started[transport] = true
+			h.started[transport], h.sources[transport] = true, in.sources[transport]
 		}
 	}
 	var done [len(t.passes)]bool

@@ -483,6 +483,11 @@ func (t *tracker) passOver(sockets map[*netstat.Namespace][]*netstat.Socket, rea
 			did[namespace] = sum
 		}
 	}
+	for _, in := range all.all {
+		for transport := range in.read {
+			in.sources[transport] = in.namespace.Source
+		}
+	}
 	t.end(all, func(*reading) {})
 	return did
 }
@@ -535,6 +540,31 @@ func TestTrackerOtherSource(t *testing.T) {
 		require.Equal(t, trafficIn{a: {udpDrops: 3}}, tr.passOver(socketsIn{a: {datagrams(2, 20, 9), sent(1, 1000)}}, nil))
 		require.Equal(t, trafficIn{a: of(1)}, tr.passOver(socketsIn{a: {datagrams(2, 20, 9), sent(1, 1001)}}, nil))
 	}
+}
+
+// TestTrackerOtherSourceOfTransport: the same where the source of one transport changes, as a kernel module is loaded.
+func TestTrackerOtherSourceOfTransport(t *testing.T) {
+	var tr tracker
+	namespace := &netstat.Namespace{Inode: 1, Source: netstat.SourceNetlink}
+	pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
+		in := &scope{namespace: namespace, read: tcpUDP}
+		tr.enter(in)
+		for _, s := range sockets {
+			now, _ := tr.since(s)
+			did.add(&now)
+		}
+		in.sources[netstat.TransportTCP], in.sources[netstat.TransportUDP] = tcp, udp
+		tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}}, func(*reading) {})
+		return did
+	}
+	const netlink, procfs = netstat.SourceNetlink, netstat.SourceProcfs
+	require.Zero(t, pass(procfs, netlink, datagrams(2, 20, 5)))
+	require.Equal(t, traffic{udpDrops: 1}, pass(procfs, netlink, datagrams(2, 20, 6)))
+	require.Zero(t, pass(netlink, netlink, datagrams(2, 20, 6), sent(1, 1000)), "tcp_diag was loaded")
+	require.Equal(t, of(7), pass(netlink, netlink, datagrams(2, 20, 6), sent(1, 1007)))
+	require.Equal(t, of(30), pass(netlink, netlink, datagrams(2, 20, 6), sent(1, 1007), sent(3, 30)), "what is new counts")
+	require.Zero(t, pass(netlink, procfs, datagrams(0, 20, 9), sent(1, 1007), sent(3, 30)), "udp_diag was unloaded")
+	require.Equal(t, traffic{udpDrops: 4}, pass(netlink, procfs, datagrams(0, 20, 13), sent(1, 1007), sent(3, 30)))
 }
 
 // TestTrackerNamespaceThatFails: that a namespace cannot be read does not keep the new sockets of others from being counted.

@@ -46,9 +46,15 @@ func (n *userNames) of(uid uint32) string {
 		n.failed.Do(func() { n.log.Warnf("users are shown by their numbers: %v", err) })
 		return number
 	}
+	if len(n.known) == maxUsers {
+		clear(n.known)
+	}
 	n.known[uid] = tagValue(cmp.Or(name, number))
 	return n.known[uid]
 }
+
+// maxUsers bounds the names that are kept: root of a container can become 65,536 users.
+const maxUsers = 4096
 
 // lookUp returns an empty string for a user that has no name. An error is one of reading.
 func (n *userNames) lookUp(uid uint32) (string, error) {

@@ -69,3 +69,16 @@ func TestUsersOfOtherHost(t *testing.T) {
 	l = start(t, processes+`user_exclude = ["web-of-*"]`)
 	require.Empty(t, l.gather().all("procnetstat_process", "user=web-of-host"))
 }
+
+// What is kept of users is bounded, however many a container has.
+func TestUserNamesAreBounded(t *testing.T) {
+	etc := t.TempDir()
+	t.Setenv("HOST_ETC", etc)
+	require.NoError(t, os.WriteFile(filepath.Join(etc, "passwd"), []byte("root:x:0:0::/:\n"), 0o600))
+	names := newUserNames(nil)
+	for uid := range uint32(3 * maxUsers) {
+		_ = names.of(uid)
+		require.LessOrEqual(t, len(names.known), maxUsers)
+	}
+	require.Equal(t, "root", names.of(0))
+}
