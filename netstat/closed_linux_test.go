@@ -1021,6 +1021,7 @@ type fakeClosed struct {
 	chunks []*closedChunk
 	lost   int
 	room   int
+	closed bool
 }
 
 var _ closedConn = (*fakeClosed)(nil)
@@ -1033,7 +1034,7 @@ func (f *fakeClosed) take(to []*closedChunk) (chunks []*closedChunk, lost int, e
 
 func (f *fakeClosed) ready() <-chan struct{} { return nil }
 func (f *fakeClosed) setRoom(bytes int)      { f.room = bytes }
-func (f *fakeClosed) close()                 {}
+func (f *fakeClosed) close()                 { f.closed = true }
 
 // What was lost counts in all namespaces together.
 func TestClosedLostInNamespaces(t *testing.T) {

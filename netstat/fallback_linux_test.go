@@ -234,9 +234,11 @@ func TestScannerRetriesEntering(t *testing.T) {
 		s.namespaces.openDiag = openDiag
 		requireScan(t, s, other)
 		require.Equal(t, SourceProcfs, s.Namespaces()[0].Source, "it is not time")
+		before := len(ownDescriptors(t))
 		c.Time = c.Add(retryInterval)
 		requireScan(t, s, other)
 		require.Equal(t, SourceNetlink, s.Namespaces()[0].Source)
+		require.Len(t, ownDescriptors(t), before, "a netlink socket in place of the file that has kept it")
 		require.Empty(t, w.take())
 	})
 }

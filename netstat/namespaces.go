@@ -163,7 +163,7 @@ func (all *namespaces) noteRefused() {
 // way in, and when it is time to ask again for what was refused.
 func (all *namespaces) isToEnter(n *Namespace) bool {
 	switch {
-	case n == all.self || n.tried == all.scan:
+	case n == all.self:
 		return false
 	case n.tried == 0, n.failed, n.door != "":
 		return true

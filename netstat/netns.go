@@ -204,7 +204,7 @@ func (n *Namespace) take(opened *Namespace) {
 	n.diag, n.Source = opened.diag, SourceNetlink
 	if n.closed == nil {
 		n.closed, n.refusedClosed = opened.closed, opened.refusedClosed
-	} else if opened.closed != nil {
+	} else if opened.closed != nil { // what the first has told of is still to be handed out
 		opened.closed.close()
 	}
 	n.letGo()

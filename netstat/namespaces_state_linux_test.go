@@ -1,0 +1,151 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// A table that turns out to be another namespace's is closed again.
+func TestNamespaceTableOfAnother(t *testing.T) {
+	before := openDescriptors(t)
+	n := &Namespace{PID: os.Getpid(), procDir: "/proc/self", table: 1}
+	_, err := n.openTable("net/dev")
+	require.ErrorIs(t, err, errNamespaceGone)
+	require.Equal(t, before, openDescriptors(t))
+}
+
+// What was opened in a namespace that is open already is closed again; else it is taken over, and what has kept it until then is
+// closed.
+func TestNamespaceAdopts(t *testing.T) {
+	for _, isOpen := range []bool{true, false} {
+		held, err := os.Open("/proc/self/net/dev")
+		require.NoError(t, err)
+		diag, closed, namedDiag, namedClosed := &fakeDiag{}, &fakeClosed{}, &fakeDiag{}, &fakeClosed{}
+		n := &Namespace{table: 7, Source: SourceProcfs, held: held}
+		if isOpen {
+			n.diag, n.closed, n.Source = diag, closed, SourceNetlink
+		}
+		n.adopt(&Namespace{Inode: 5, Name: "blue", path: "/run/netns/blue", entered: true, tried: 3, diag: namedDiag, closed: namedClosed})
+		require.Equal(t, []any{uint64(5), "blue", "/run/netns/blue", true, uint64(3), SourceNetlink},
+			[]any{n.Inode, n.Name, n.path, n.entered, n.tried, n.Source})
+		require.Equal(t, isOpen, namedDiag.closed)
+		require.Equal(t, isOpen, namedClosed.closed)
+		require.False(t, diag.closed || closed.closed)
+		require.Equal(t, isOpen, n.diag == diagConn(diag))
+		require.Equal(t, isOpen, n.closed == closedConn(closed))
+		if isOpen {
+			require.NoError(t, held.Close())
+		} else {
+			require.Nil(t, n.held)
+			require.ErrorIs(t, held.Close(), os.ErrClosed)
+		}
+	}
+	n := &Namespace{Source: SourceProcfs}
+	n.adopt(&Namespace{Inode: 5}) // which could not be opened
+	require.Equal(t, SourceProcfs, n.Source)
+}
+
+// What is opened anew in a namespace replaces what was there, but for a subscription, from which something may still be taken.
+func TestNamespaceTakes(t *testing.T) {
+	diag, closed := &fakeDiag{}, &fakeClosed{}
+	n := &Namespace{diag: diag, closed: closed}
+	openedDiag, openedClosed := &fakeDiag{}, &fakeClosed{}
+	n.take(&Namespace{diag: openedDiag, closed: openedClosed})
+	require.Equal(t, []bool{true, false, false, true}, []bool{diag.closed, openedDiag.closed, closed.closed, openedClosed.closed})
+	require.True(t, n.diag == diagConn(openedDiag) && n.closed == closedConn(closed))
+	n.take(&Namespace{diag: &fakeDiag{}, refusedClosed: errors.ErrUnsupported})
+	require.True(t, n.closed == closedConn(closed))
+	require.NoError(t, n.refusedClosed, "it is subscribed to all the same")
+}
+
+// The subscriptions of namespaces that have ended are closed before namespaces are found, also if nobody has taken what they tell.
+func TestNamespacesThatEndedAreClosed(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		s, _ := newNamespaceScanner(t, SourceAuto, "all")
+		ended := &fakeClosed{}
+		s.namespaces.ended = []*Namespace{{closed: ended}}
+		require.NoError(t, s.namespaces.find())
+		require.True(t, ended.closed)
+		require.Len(t, s.namespaces.ended, 1, "what it has told of is handed out later")
+	})
+}
+
+// A namespace of which a process has ended since it was found is entered by another one, if there is one.
+func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		for _, another := range []bool{true, false} {
+			s, w := newNamespaceScanner(t, SourceAuto, "all")
+			mustScan(t, s, inode)
+			before := ownDescriptors(t)
+			first := settle(t, 1, testnet.Process{Name: "first", Netns: true})
+			second := testnet.Start(t, testnet.Process{Name: "second", In: first.process.Netns()})
+			require.NoError(t, s.namespaces.find())
+			require.Len(t, s.Namespaces(), 2)
+			n := namespaceOf(t, s, first)
+			require.Equal(t, first.process.PID, n.PID)
+			first.process.Stop()
+			if !another {
+				second.Stop()
+			}
+			require.NoError(t, s.namespaces.enterFound())
+			if another {
+				require.Equal(t, []any{second.PID, SourceNetlink, true}, []any{n.PID, n.Source, n.diag != nil})
+			} else {
+				require.NotContains(t, s.Namespaces(), n)
+				require.Equal(t, before, ownDescriptors(t))
+			}
+			require.Empty(t, w.take())
+			require.NoError(t, s.Close())
+			second.Stop()
+		}
+	})
+}
+
+// A namespace that was known by its tables alone is entered as soon as a process lets it be seen.
+func TestNamespaceIsSeenLater(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		s, w := newNamespaceScanner(t, SourceAuto, "all")
+		mustScan(t, s, inode)
+		n := namespaceOf(t, s, other)
+		number := n.Inode
+		n.leave() // as if its processes had not let it be seen
+		delete(s.namespaces.byInode, n.Inode)
+		n.Inode, n.entered, n.Source, n.refused = 0, false, SourceProcfs, fmt.Errorf("setns: %w", unix.EPERM)
+
+		mustScan(t, s, inode)
+		require.Contains(t, s.Namespaces(), n)
+		require.Equal(t, []any{number, SourceNetlink, true}, []any{n.Inode, n.Source, n.diag != nil})
+		require.Empty(t, w.take())
+	})
+}
+
+// A namespace that was known by its tables alone is told by them from the one that has a name.
+func TestNamespaceIsFoundUnderName(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		path := testnet.NameNetns(t, "blue", other.process.Netns())
+		s, w := newNamespaceScanner(t, SourceAuto, "all")
+		all := &s.namespaces
+		all.scan = 1
+		n := &Namespace{root: "/proc", table: netTable(filepath.Join("/proc", other.pid())), tried: 1, Source: SourceProcfs}
+		all.see(n)
+		n.setProcess(other.process.PID)
+		require.NoError(t, all.addName("blue"))
+		require.Len(t, all.known, 2, "nothing has shown yet that they are one")
+		require.NoError(t, all.enterFound())
+		require.True(t, len(all.known) == 1 && all.known[0] == n)
+		require.Equal(t, []any{other.inode, "blue", path, SourceNetlink, true}, []any{n.Inode, n.Name, n.path, n.Source, n.diag != nil})
+		require.Same(t, n, all.byInode[other.inode])
+		requireScan(t, s, other, &quarter{inode: netNS(t, "/proc/self/ns/net")})
+		require.Empty(t, w.take())
+	})
+}
