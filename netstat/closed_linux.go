@@ -117,9 +117,6 @@ func newWaiter(fd int) (*os.File, error) {
 func (c *closedSocket) setRoom(bytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.isOver {
-		return
-	}
 	fd := c.socket.fd
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes) // which gives as much as may be

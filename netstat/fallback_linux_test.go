@@ -170,6 +170,11 @@ func TestScannerRetriesNetlink(t *testing.T) {
 
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
+		onThread(func() { // not in the namespace of another thread
+			require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
+			mustScan(t, s, inode)
+			require.Equal(t, SourceProcfs, s.Stats().Source)
+		})
 		require.Len(t, mustScan(t, s, inode), len(own.sockets)+1)
 		require.Equal(t, SourceNetlink, s.Stats().Source)
 		require.True(t, s.HearsClosed(s.namespaces.self))

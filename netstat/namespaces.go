@@ -308,8 +308,12 @@ func (all *namespaces) forget(n *Namespace) {
 	if n == all.self {
 		return // it is still known when it is met again
 	}
-	delete(all.byInode, n.Inode)
-	delete(all.byTable, n.table)
+	if all.byInode[n.Inode] == n { // or the number is another one's by now
+		delete(all.byInode, n.Inode)
+	}
+	if all.byTable[n.table] == n {
+		delete(all.byTable, n.table)
+	}
 	n.leave()
 	if n.closed != nil {
 		all.ended = append(all.ended, n)
@@ -368,8 +372,8 @@ func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error
 		}
 		n = all.byInode[inode]
 	}
-	if n == nil {
-		n = all.byTable[table]
+	if known := all.byTable[table]; n == nil && known != nil && (inode == 0 || known.Inode == 0) {
+		n = known // else another one had the table, which has ended
 	}
 	if n == nil {
 		n = &Namespace{root: all.root}

@@ -109,6 +109,22 @@ func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 	})
 }
 
+// The process that stands for a namespace is one that lives.
+func TestNamespaceProcessIsReplaced(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		s, _ := newNamespaceScanner(t, SourceAuto, "all")
+		first := settle(t, 1, testnet.Process{Name: "first", Netns: true})
+		second := testnet.Start(t, testnet.Process{Name: "second", In: first.process.Netns()})
+		mustScan(t, s, inode)
+		n := namespaceOf(t, s, first)
+		require.Equal(t, first.process.PID, n.PID)
+		first.process.Stop()
+		mustScan(t, s, inode)
+		require.Same(t, n, namespaceOf(t, s, first))
+		require.Equal(t, second.PID, n.PID)
+	})
+}
+
 // A namespace that was known by its tables alone is entered as soon as a process lets it be seen.
 func TestNamespaceIsSeenLater(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
@@ -147,5 +163,37 @@ func TestNamespaceIsFoundUnderName(t *testing.T) {
 		require.Same(t, n, all.byInode[other.inode])
 		requireScan(t, s, other, &quarter{inode: netNS(t, "/proc/self/ns/net")})
 		require.Empty(t, w.take())
+	})
+}
+
+// Numbers of namespaces that have ended, and that nothing has kept, can be those of new ones.
+func TestNamespaceNumbersOfEnded(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		table := netTable(filepath.Join("/proc", other.pid()))
+		for name, test := range map[string]struct {
+			ended *Namespace
+			scans int // until it is right: where the number leads elsewhere the first finds that out
+		}{
+			"table":  {&Namespace{root: "/proc", Inode: other.inode + 1000, table: table, tried: 1, failed: true}, 1},
+			"number": {&Namespace{root: "/proc", Inode: other.inode, table: table + 1000, tried: 1, failed: true}, 2},
+		} {
+			t.Run(name, func(t *testing.T) {
+				s, w := newNamespaceScanner(t, SourceAuto, "all")
+				mustScan(t, s, inode)
+				n := namespaceOf(t, s, other)
+				s.namespaces.forget(n)
+				s.namespaces.see(test.ended)
+				for range test.scans {
+					_, errs := scan(s, inode)
+					require.Empty(t, errs)
+				}
+				requireRead(t, s, &quarter{inode: netNS(t, "/proc/self/ns/net")}, other)
+				require.Equal(t, SourceNetlink, namespaceOf(t, s, other).Source)
+				require.Same(t, s.Namespaces()[1], s.namespaces.byTable[table])
+				require.Same(t, s.Namespaces()[1], s.namespaces.byInode[other.inode])
+				require.Empty(t, w.take())
+			})
+		}
 	})
 }

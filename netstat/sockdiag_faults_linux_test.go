@@ -266,6 +266,7 @@ func TestScannerSilentKernel(t *testing.T) {
 
 // The end of a stream of messages is not taken for silence, nor read for ever.
 func TestDiagSocketClosedByPeer(t *testing.T) {
+	deadline(t)
 	d, kernel := newFakeKernel(t)
 	require.NoError(t, unix.Shutdown(kernel.fd, unix.SHUT_WR))
 	_, _, err := dump(t.Context(), d)
