@@ -326,15 +326,14 @@ func (p readPlugin) says(pattern string) []string {
 type sees struct {
 	own     bool // the sockets of its own
 	sockets bool // of others
-	users   bool // that others run as
 	exes    bool
 	cgroups bool // of others' sockets
 }
 
 var (
-	ownOnly    = sees{own: true, users: true, exes: true, cgroups: true}
-	allButExes = sees{own: true, sockets: true, users: true, cgroups: true}
-	everything = sees{own: true, sockets: true, users: true, exes: true, cgroups: true}
+	ownOnly    = sees{own: true, exes: true, cgroups: true}
+	allButExes = sees{own: true, sockets: true, cgroups: true}
+	everything = sees{own: true, sockets: true, exes: true, cgroups: true}
 )
 
 // tags makes of the tags of a series that root gets those of the series that its sockets are in for the reader.
@@ -345,9 +344,6 @@ func (s sees) tags(tags map[string]string) {
 			if _, ok := tags[tag]; ok {
 				tags[tag] = value
 			}
-		}
-		if !s.users {
-			is("user", "unknown")
 		}
 		if !s.exes {
 			is("exe", "(empty)")
@@ -848,7 +844,7 @@ func TestWithoutSys(t *testing.T) {
 		ofRoot := readAsRoot(t, byWalk)
 		asRoot, walk := ofRoot[0], ofRoot[1]
 		withoutSys := place{name: "without /sys", prepare: "mount -t tmpfs tmpfs /sys"}
-		ownByProcess := sees{own: true, users: true, exes: true}
+		ownByProcess := sees{own: true, exes: true}
 		for _, want := range []outcome{
 			{roleRoot, everything, "procfs", []string{saysNoBTF, saysNoCgroups}, likeRoot},
 			{roleAny, ownByProcess, "procfs", []string{saysNoBPF, saysNoCgroups}, moreThanRoot},
@@ -874,7 +870,7 @@ func TestUserNamespace(t *testing.T) {
 		t.Run("in the network namespace of the host", func(t *testing.T) {
 			inside := place{name: "user namespace", inside: []string{"unshare", "-U", "-r", "sh", "-ec", isRoot + `exec "$@"`, "sh"}}
 			got := inside.read(t, roleAny, task{Options: []string{byDefault}})
-			want := outcome{roleAny, sees{users: true, exes: true, cgroups: true}, "procfs", []string{saysNoBPF}, moreThanRoot}
+			want := outcome{roleAny, sees{exes: true, cgroups: true}, "procfs", []string{saysNoBPF}, moreThanRoot}
 			want.require(t, got[0], asRoot, walk)
 		})
 		t.Run("in a network namespace of its own", func(t *testing.T) {
