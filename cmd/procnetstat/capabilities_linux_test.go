@@ -97,6 +97,46 @@ func TestFileCapabilities(t *testing.T) {
 	})
 }
 
+// TestRequiredWays: a way that the configuration names is required. The program ends with code 1, and one line that says what is
+// missing; without, it says so and goes on.
+func TestRequiredWays(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.Require(t, "setpriv")
+		program := copyForAll(t)
+		const fallback = "W! BPF owner lookup unavailable (the BPF program takes CAP_BPF and CAP_PERFMON: unsupported operation: " +
+			"operation not permitted); falling back to /proc, which costs more\n"
+		for _, test := range []struct {
+			name, options string
+			code          int
+			stderr        string // the first lines
+			lines         int
+		}{
+			{"owners", `owners = "bpf"`, 1, `E! running input failed: failed to start input: owners "bpf" is required: the BPF program takes ` +
+				"CAP_BPF and CAP_PERFMON: unsupported operation: operation not permitted\n", 1},
+			{"owners of no importance", "owners = \"bpf\"\nmeasurements = [\"host\"]", 0, "", 0},
+			{"source", "owners = \"procfs\"\nsource = \"netlink\"\nprotocols = [\"icmp\"]", 1, `E! running input failed: failed to start input: ` +
+				`source "netlink" is required: sock_diag does not have the sockets of icmp` + "\n", 1},
+			{"auto", "", 0, fallback, 2}, // and that processes of others are not known
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				config := filepath.Join(filepath.Dir(program), "procnetstat.conf")
+				if err := os.WriteFile(config, []byte("[[inputs.procnetstat]]\n"+test.options+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), timeLimit)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+					program, "-config", config, "-once")
+				cmd.Env = append(os.Environ(), runAsEnv+"=real", noSleep)
+				got := runToEnd(t, cmd)
+				if got.code != test.code || !strings.HasPrefix(got.stderr, test.stderr) || strings.Count(got.stderr, "\n") != test.lines {
+					t.Errorf("%v: want code %d and %d lines, the first %q", got, test.code, test.lines, test.stderr)
+				}
+			})
+		}
+	})
+}
+
 // copyForAll makes a copy of the test binary that every user may start.
 func copyForAll(t *testing.T) string {
 	t.Helper()
