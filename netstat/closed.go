@@ -1,6 +1,7 @@
 package netstat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,13 +72,17 @@ func (s *Scanner) subscribeSelf() error {
 	// net/ipv4/inet_diag.c). A dump of no state asks for it.
 	_, err := self.diag.dump(context.Background(), dumpRequest{transport: TransportTCP}, func([]byte) bool { return true })
 	if !errors.Is(err, errors.ErrUnsupported) {
-		self.closed, err = openClosedConn(&s.connects, s.budget, closedRoom)
+		self.closed, err = openClosedConn(&s.connects, s.budget, cmp.Or(s.namespaces.room, closedRoom))
 	}
-	if errors.Is(err, errors.ErrUnsupported) {
+	switch {
+	case err == nil:
+		s.fallbacks.restore(fallbackClosed)
+		return nil
+	case errors.Is(err, errors.ErrUnsupported):
 		return s.withoutClosed(err)
+	default:
+		return fmt.Errorf("cannot subscribe to closed TCP sockets: %w", err)
 	}
-	s.fallbacks.restore(fallbackClosed)
-	return err
 }
 
 // withoutClosed says that the scanner has to do without closed sockets, which is an error with ClosedOn.

@@ -63,6 +63,7 @@ type closedChunk struct {
 	next    int             // the record to hand out
 	begun   []connectRecord // those of the records, each of them once if they follow each other
 	budget  *closedBudget   // that it is part of
+	held    *atomic.Int64   // chunks of its namespace
 }
 
 const closedChunkLen = 64
@@ -83,12 +84,12 @@ func newClosedBudget(sockets int) *closedBudget {
 	return b
 }
 
-// chunk returns an empty chunk for a namespace that has so many; nil if there is no room. A namespace may have as much as it leaves
-// for all others, so that one in which sockets are closed to do harm cannot take it all.
-func (b *closedBudget) chunk(has int) *closedChunk {
+// chunk returns an empty chunk for a namespace that holds so many; nil if there is no room. A namespace gets a chunk only while more
+// are left than it holds: a hostile one cannot take them all.
+func (b *closedBudget) chunk(held *atomic.Int64) *closedChunk {
 	for {
 		left := b.left.Load()
-		if left <= int64(has) {
+		if left <= held.Load() {
 			return nil
 		}
 		if b.left.CompareAndSwap(left, left-1) {
@@ -96,14 +97,16 @@ func (b *closedBudget) chunk(has int) *closedChunk {
 		}
 	}
 	chunk := closedChunks.Get().(*closedChunk) //nolint:forcetypeassert // it has nothing else
-	chunk.used, chunk.next, chunk.begun, chunk.budget = 0, 0, chunk.begun[:0], b
+	held.Add(1)
+	chunk.used, chunk.next, chunk.begun, chunk.budget, chunk.held = 0, 0, chunk.begun[:0], b, held
 	return chunk
 }
 
 // free gives the chunk back.
 func (c *closedChunk) free() {
+	c.held.Add(-1)
 	c.budget.left.Add(1)
-	c.budget = nil
+	c.budget, c.held = nil, nil
 	closedChunks.Put(c)
 }
 
@@ -133,6 +136,7 @@ func (c *closedChunk) by(r *closedRecord) *connectRecord {
 type closedQueue struct {
 	connects connectRecorder // nil: nobody knows who began connections
 	budget   *closedBudget
+	held     atomic.Int64   // chunks, those that were taken and are not handed out included
 	chunks   []*closedChunk // the last is filled
 	unpaired []*closedChunk // the same, of sockets that never had a peer
 	lost     int
@@ -207,7 +211,7 @@ func (q *closedQueue) roomIn(chunks *[]*closedChunk) *closedChunk {
 	if n := len(*chunks); n > 0 && (*chunks)[n-1].used < closedChunkLen {
 		return (*chunks)[n-1]
 	}
-	chunk := q.budget.chunk(len(q.chunks) + len(q.unpaired))
+	chunk := q.budget.chunk(&q.held)
 	if chunk != nil {
 		*chunks = append(*chunks, chunk)
 	}
@@ -267,4 +271,11 @@ func (t *takenClosed) drop() {
 		chunk.free()
 	}
 	t.chunks = nil
+}
+
+// discardClosed ends a subscription of which nobody wants to know what it has told.
+func discardClosed(c closedConn) {
+	c.close()
+	chunks, _, _ := c.take(nil)
+	(&takenClosed{chunks}).drop()
 }

@@ -212,6 +212,11 @@ func TestClosedBudget(t *testing.T) {
 	}
 	require.Equal(t, chunks/2*closedChunkLen, flooded.waiting())
 	require.Equal(t, chunks/2*closedChunkLen, flooded.lost)
+	var hangs takenClosed // what a gather that hangs has taken is the namespace's too
+	hangs.chunks, _, _ = flooded.take(nil)
+	flooded.hear(closedMessage(1))
+	require.Zero(t, flooded.waiting())
+	require.Equal(t, 1, flooded.lost)
 	for i := range uint64(2 * closedChunkLen) {
 		quiet.hear(closedMessage(i))
 	}
@@ -229,6 +234,7 @@ func TestClosedBudget(t *testing.T) {
 		for i := range uint64(3 * closedChunkLen) {
 			quiet.hear(closedMessage(i))
 		}
+		give(&hangs)
 		for _, q := range []*closedQueue{&flooded, &quiet} {
 			var taken takenClosed
 			taken.chunks, _, _ = q.take(nil)

@@ -48,8 +48,13 @@ func (f *fallbacks) say(what string, err error) {
 // refuse reports the error, the first time, and has the scanner do without for a while.
 func (f *fallbacks) refuse(what string, err error) {
 	f.say(what, err)
+	f.schedule(what, err)
+}
+
+// schedule has the scanner do without for a while, and does not report it.
+func (f *fallbacks) schedule(what string, err error) {
 	wait := retryInterval
-	if isScarce(err) { // nothing is missing but for now
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // nothing is missing but for now
 		wait = 0
 	}
 	f.until[what] = f.now().Add(wait)

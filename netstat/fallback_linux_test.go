@@ -136,13 +136,31 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
 		require.Empty(t, sockets)
-		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: netlink there takes CAP_SYS_ADMIN, and ` +
-			"CAP_SYS_PTRACE for one that has no name: unsupported operation: not permitted"
+		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: it takes CAP_SYS_ADMIN, and ` +
+			"CAP_SYS_PTRACE for a namespace without a name: unsupported operation: not permitted"
 		require.Equal(t, []string{refused, refused}, messages(errs), "tcp and udp")
 		for _, err := range errs {
 			failed := (*TableError)(nil)
 			require.ErrorAs(t, err, &failed)
 		}
+		c := setClock(s)
+		s.namespaces.openDiag = s.openDiag
+		_, errs = scan(s, inode)
+		require.Len(t, errs, 2, "it is not time")
+		c.Time = c.Add(retryInterval)
+		require.Len(t, mustScan(t, s, inode), len(later.sockets))
+
+		testnet.Netns(t, "blue") // which has no process, and so nothing but netlink
+		s.namespaces.wanted = []string{"blue"}
+		s.namespaces.openDiag = refuseDiag
+		for range 2 {
+			_, errs = scan(s, inode)
+			require.Equal(t, []string{`network namespace blue: source "netlink" is required: /run/netns/blue: entering it takes ` +
+				"CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: permission denied"}, messages(errs))
+		}
+		s.namespaces.openDiag = s.openDiag
+		require.Empty(t, mustScan(t, s, inode))
+		require.Len(t, s.Namespaces(), 1)
 	})
 }
 
@@ -187,6 +205,34 @@ func TestScannerRetriesNetlink(t *testing.T) {
 		mustScan(t, s, inode)
 		require.Len(t, openDescriptors(t), before+3, "it is opened once")
 		require.Len(t, warned, 1)
+	})
+}
+
+// Where there is a descriptor for netlink when it is permitted, and none for the subscription, that follows.
+func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
+	testnet.Isolate(t, func() {
+		var warned []string
+		var s *Scanner
+		failing(t, func() {
+			s = newScanner(t, ScannerConfig{
+				Owners: OwnersNone, Closed: ClosedAuto, Warn: func(err error) { warned = append(warned, err.Error()) },
+			})
+		}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
+		c := setClock(s)
+		mustScan(t, s, inode)
+		require.Len(t, warned, 1)
+		c.Time = c.Add(retryInterval)
+		full := fillDescriptors(t)
+		full.leave(t, 1)
+		for range 3 {
+			mustScan(t, s, inode)
+			require.Equal(t, SourceNetlink, s.Stats().Source)
+			require.False(t, s.HearsClosed(s.namespaces.self))
+		}
+		require.Equal(t, []string{"cannot subscribe to closed TCP sockets: opening a sock_diag socket: too many open files"}, warned[1:])
+		full.release(t)
+		mustScan(t, s, inode)
+		require.True(t, s.HearsClosed(s.namespaces.self))
 	})
 }
 

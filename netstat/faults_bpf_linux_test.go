@@ -5,6 +5,7 @@ package netstat
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +23,40 @@ func TestOwnerRecordsContextEnds(t *testing.T) {
 	cancel()
 	records := &ownerRecords{}
 	require.ErrorIs(t, records.each(ctx, bytes.NewReader(nil), nil), context.Canceled)
+}
+
+// BPF that was refused is tried again when it is time, and so is the program that records who connects.
+func TestScannerRetriesBPF(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		var warned []string
+		var s *Scanner
+		failing(t, func() {
+			s = newScanner(t, ScannerConfig{
+				Transports: []Transport{TransportTCP}, Closed: ClosedAuto, Warn: func(err error) { warned = append(warned, err.Error()) },
+			})
+		}, seccompRule{unix.SYS_BPF, -1, unix.EPERM})
+		c := setClock(s)
+		mustScan(t, s, inode)
+		require.Equal(t, OwnersProcfs, s.Stats().Owners, "it is not time")
+		require.Len(t, warned, 1)
+		c.Time = c.Add(retryInterval)
+		failing(t, func() { mustScan(t, s, inode) }, seccompRule{unix.SYS_BPF, -1, unix.EPERM})
+		require.Equal(t, OwnersProcfs, s.Stats().Owners)
+		require.Len(t, warned, 1)
+		c.Time = c.Add(retryInterval)
+		mustScan(t, s, inode)
+		require.Equal(t, OwnersBPF, s.Stats().Owners)
+		require.NotNil(t, s.connects.recorder.Load())
+
+		s.connects.close() // as if it had been refused alone
+		s.fallbacks.refuse(fallbackConnects, errors.ErrUnsupported)
+		mustScan(t, s, inode)
+		require.Nil(t, s.connects.recorder.Load())
+		c.Time = c.Add(retryInterval)
+		mustScan(t, s, inode)
+		require.NotNil(t, s.connects.recorder.Load())
+	})
 }
 
 // What descriptors were missing for at the start works when there are some.

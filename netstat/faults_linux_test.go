@@ -172,6 +172,28 @@ func TestScanAfterClose(t *testing.T) {
 	}
 }
 
+// A loop in which the scanner is closed ends, with that error.
+func TestCloseInScan(t *testing.T) {
+	testnet.Isolate(t, func() {
+		w := newTown4(t)
+		client, server := w.open()
+		defer reset(t, client, server)
+		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		before := openDescriptors(t)
+		for _, config := range []ScannerConfig{
+			{Closed: ClosedOn}, {Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, Owners: OwnersProcfs}, {Owners: OwnersNone},
+		} {
+			s, err := NewScanner(config)
+			require.NoError(t, err)
+			sockets, errs := scan(s, func(*Socket) error { return s.Close() })
+			require.Equal(t, []error{nil}, sockets)
+			require.Len(t, errs, 1)
+			require.ErrorIs(t, errs[0], os.ErrClosed)
+			require.Equal(t, before, openDescriptors(t))
+		}
+	})
+}
+
 // Rows that are cut off, wherever: those before are handed out as they are, and there is at most one error.
 func TestScannerTableCutOff(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)

@@ -30,7 +30,7 @@ type namespaces struct {
 	room      int                                // of each subscription, see closedRoom
 	fallbacks *fallbacks
 
-	requireDiag bool // by nothing else
+	requireDiag bool // source "netlink" is required: no fallback to /proc
 
 	processesUnknown, namesUnknown bool // this scan could not list all of them
 }
@@ -126,6 +126,8 @@ func (all *namespaces) enterFound() error {
 		case err == nil:
 		case !isAbsent(err):
 			failed.add(fmt.Errorf("network namespace %s: %w", n, err))
+		case all.requireDiag:
+			failed.add(fmt.Errorf("network namespace %s: %w", n, requiredError("source", SourceNetlink.String(), err)))
 		case slices.Contains(all.wanted, NamespaceAll):
 			all.sayDenied(err)
 		default:
@@ -143,9 +145,12 @@ func (all *namespaces) noteRefused() {
 	for _, n := range all.known {
 		n.hold()
 		entering, closed = entering || n.refused != nil, closed || n.refusedClosed != nil
-		if n.refused != nil && n.tried == all.scan && !all.requireDiag {
-			all.fallbacks.refuse(fallbackEntering, fmt.Errorf("reading other network namespaces from procfs, which tells less and "+
-				"costs more: network namespace %s: %w", n, n.errNoNetlink()))
+		if n.refused != nil && n.tried == all.scan {
+			all.fallbacks.schedule(fallbackEntering, n.refused)
+			if !all.requireDiag && n.diag == nil {
+				all.fallbacks.say(fallbackEntering, fmt.Errorf("cannot open netlink in network namespace %s (%w); falling back to /proc, "+
+					"which gives fewer fields and costs more", n, n.errNoNetlink()))
+			}
 		}
 		if n.refusedClosed != nil && n.tried == all.scan {
 			all.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: network namespace %s: %w", n, n.refusedClosed))
@@ -165,7 +170,7 @@ func (all *namespaces) isToEnter(n *Namespace) bool {
 	switch {
 	case n == all.self:
 		return false
-	case n.tried == 0, n.failed, n.door != "":
+	case n.tried == 0, n.failed, n.newEntry != "":
 		return true
 	case n.refused != nil && all.fallbacks.isDue(fallbackEntering), n.refusedClosed != nil && all.fallbacks.isDue(fallbackClosed):
 		return true
@@ -338,7 +343,7 @@ func (all *namespaces) addProcess(pid int) error {
 		n.setProcess(pid)
 	}
 	if isSeen {
-		n.door = n.fileOf(pid)
+		n.newEntry = n.fileOf(pid)
 	}
 	return nil
 }
@@ -519,7 +524,7 @@ func (all *namespaces) namesDir() string {
 // enter has a thread enter the namespace by the file, and open netlink sockets there if that is what it is to be read by.
 // Where that is not permitted, the tables in the proc file system are read.
 func (all *namespaces) enter(n *Namespace, file string) error {
-	n.Source, n.failed, n.refused, n.tried, n.door = SourceProcfs, false, nil, all.scan, ""
+	n.Source, n.failed, n.refused, n.tried, n.newEntry = SourceProcfs, false, nil, all.scan, ""
 	if n.diag != nil {
 		n.Source = SourceNetlink
 	}
@@ -532,7 +537,7 @@ func (all *namespaces) enter(n *Namespace, file string) error {
 		err = fmt.Errorf("%s: %w", file, errMoved)
 	}
 	if err != nil {
-		opened.close()
+		opened.discard()
 	}
 	switch {
 	case err == nil:

@@ -40,13 +40,13 @@ type Namespace struct {
 	table   uint64      // the inode of net/dev, which is the same for all processes in it
 	held    *os.File    // keeps it, and so its numbers, from scan to scan; nil: diag does
 
-	found   uint64 // the scan that found it last; 0: it is forgotten
-	tried   uint64 // the scan that tried to enter it last; 0: none has
-	door    string // a file to enter it by that the last scan that tried did not know; empty: none
-	failed  bool   // it could not be entered, but perhaps another time
-	refused error  // why it may not be read by netlink
-	unowned int    // late sockets of which no owner was found: see lateSockets
-	entered bool   // it can be entered
+	found    uint64 // the scan that found it last; 0: it is forgotten
+	tried    uint64 // the scan that tried to enter it last; 0: none has
+	newEntry string // an ns/net file found since the last attempt to enter it; empty: none
+	failed   bool   // it could not be entered, but perhaps another time
+	refused  error  // why it may not be read by netlink
+	unowned  int    // late sockets of which no owner was found: see lateSockets
+	entered  bool   // it can be entered
 
 	refusedClosed error // why nothing is heard of sockets that are destroyed
 }
@@ -129,6 +129,14 @@ func (n *Namespace) close() {
 	}
 }
 
+// discard closes the namespace, and drops the events that nobody has taken.
+func (n *Namespace) discard() {
+	n.leave()
+	if n.closed != nil {
+		discardClosed(n.closed)
+	}
+}
+
 // leave gives back all but what it is heard by of closed sockets.
 func (n *Namespace) leave() {
 	if n.diag != nil {
@@ -155,8 +163,8 @@ func (n *Namespace) setProcess(pid int) {
 // file is what a thread may be able to enter the namespace by.
 func (n *Namespace) file() string {
 	switch {
-	case n.door != "":
-		return n.door
+	case n.newEntry != "":
+		return n.newEntry
 	case n.path != "" || n.procDir == "":
 		return n.path
 	default:
@@ -173,7 +181,7 @@ func (n *Namespace) errNoNetlink() error {
 	if n.refused == nil {
 		return errors.New("the network namespace could not be entered")
 	}
-	return fmt.Errorf("netlink there takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: %w", n.refused)
+	return fmt.Errorf("it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without a name: %w", n.refused)
 }
 
 // hasPath tells whether the namespace still has its name.
@@ -190,7 +198,7 @@ func (n *Namespace) adopt(named *Namespace) {
 	n.Inode, n.Name, n.path = named.Inode, named.Name, named.path
 	n.entered, n.tried, n.failed, n.refused = named.entered, named.tried, named.failed, named.refused
 	if n.diag != nil || named.diag == nil {
-		named.close()
+		named.discard()
 		return
 	}
 	n.take(named)
@@ -204,8 +212,8 @@ func (n *Namespace) take(opened *Namespace) {
 	n.diag, n.Source = opened.diag, SourceNetlink
 	if n.closed == nil {
 		n.closed, n.refusedClosed = opened.closed, opened.refusedClosed
-	} else if opened.closed != nil { // what the first has told of is still to be handed out
-		opened.closed.close()
+	} else if opened.closed != nil { // the first one has events that are still to be handed out
+		discardClosed(opened.closed)
 	}
 	n.letGo()
 }

@@ -26,7 +26,7 @@ func (f *refusedFinder) refresh(_ context.Context, table *ownerTable) (ownerStat
 
 func (f *refusedFinder) close() { f.isClosed = true }
 
-// A method that is no longer permitted is replaced by reading procfs in the same scan, and for good. Any other failure is an
+// A method that is no longer permitted is replaced by reading procfs in the same scan. Any other failure is an
 // error of that scan.
 func TestScannerFallsBackFromBPF(t *testing.T) {
 	unsupported := fmt.Errorf("starting it: %w: not permitted", errors.ErrUnsupported)

@@ -202,7 +202,7 @@ func (c *ScannerConfig) check() error {
 	}
 	if c.Source == SourceNetlink && !isProcfs(c.ProcRoot) {
 		return requiredError("source", SourceNetlink.String(),
-			fmt.Errorf("it reads the running kernel, whose proc file system is not at %s", c.ProcRoot))
+			fmt.Errorf("sock_diag reads the running kernel, but %s is not its proc file system", c.ProcRoot))
 	}
 	return c.checkClosed()
 }
@@ -215,7 +215,7 @@ func (s *Scanner) warnOfHidden() {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
-		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their users, executables, command "+
+		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their executables, command "+
 			"lines, cgroups and network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount "+
 			"option gid names: %w", root, err))
 	}
@@ -256,8 +256,8 @@ func (s *Scanner) openSelf() error {
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), err)
 		}
-		s.fallbacks.refuse(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); reading the sockets from /proc/net, which tells less "+
-			"and costs more", err))
+		s.fallbacks.refuse(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives fewer "+
+			"fields and costs more", err))
 		return s.subscribeSelf()
 	}
 	if err != nil {
@@ -381,6 +381,9 @@ func (s *Scanner) retryRefused() {
 		return
 	}
 	if err := open(); err != nil {
+		if self.diag != nil { // what failed is the subscription
+			what = fallbackClosed
+		}
 		s.fallbacks.refuse(what, err)
 	}
 }
@@ -443,9 +446,19 @@ func (s *Scanner) SourceOf(n *Namespace, transport Transport) Source {
 // for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
 // ctx is an error, and the last; so is [os.ErrClosed], after Close.
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
-	return func(yield func(*Socket, error) bool) {
+	return func(yieldTo func(*Socket, error) bool) {
+		yield := func(socket *Socket, err error) bool {
+			if !yieldTo(socket, err) {
+				return false
+			}
+			if s.isClosed { // in the loop
+				yieldTo(nil, errScannerClosed)
+				return false
+			}
+			return true
+		}
 		if s.isClosed {
-			yield(nil, fmt.Errorf("scanning the sockets: %w", os.ErrClosed))
+			yieldTo(nil, errScannerClosed)
 			return
 		}
 		s.stats = ScanStats{Source: s.stats.Source, Owners: s.stats.Owners}
@@ -524,6 +537,8 @@ func (s *Scanner) leavesOut(socket *Socket) bool {
 	byKernel := s.bytecode != nil && s.SourceOf(s.reading, TransportTCP) == SourceNetlink
 	return !byKernel && !s.config.Connections.Wants(socket)
 }
+
+var errScannerClosed = fmt.Errorf("scanning the sockets: %w", os.ErrClosed)
 
 // noteSource sets the source that the scan has read.
 func (s *Scanner) noteSource() {

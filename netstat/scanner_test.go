@@ -184,7 +184,7 @@ func TestNewScannerErrors(t *testing.T) {
 		{"source", ScannerConfig{Source: 4}, "Source(4) is no source"},
 		{"a source that is none to ask for", ScannerConfig{Source: SourceMixed}, "mixed is no source"},
 		{"netlink and a copy", ScannerConfig{Source: SourceNetlink, ProcRoot: "testdata"},
-			`source "netlink" is required: it reads the running kernel, whose proc file system is not at testdata`},
+			`source "netlink" is required: sock_diag reads the running kernel, but testdata is not its proc file system`},
 		{"namespace", ScannerConfig{Namespaces: []string{"self", "a/b"}},
 			`network namespace "a/b" is not one of self, host, all, a name in /run/netns, a pid`},
 	} {

@@ -198,7 +198,8 @@ func (s *Socket) reset(transport Transport, family Family) {
 	}
 }
 
-// currentSocket knows the owners of the socket that a scan hands out now. Each has a number, by which copies of others are told.
+// currentSocket knows the owners of the socket that a scan hands out now. Each socket has a number; a copy with an older number has no
+// owners.
 type currentSocket struct {
 	table  *ownerTable // nil: nobody looks for owners
 	number uint64

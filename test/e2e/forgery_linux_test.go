@@ -55,6 +55,9 @@ func TestForgedNetlinkMessages(t *testing.T) {
 		}
 		after := f.ask("count")
 		t.Logf("the forger sent %+v", after)
+		if after.Refused != after.Unicast {
+			t.Errorf("the kernel let the forger send to sockets of the program: %+v", after)
+		}
 		if after.Unicast-attacked.Unicast < 1000 || after.Multicast-attacked.Multicast < 1000 || after.Ports < 2 {
 			t.Errorf("the forger hardly attacked: %+v, and %+v at the end", attacked, after)
 		}

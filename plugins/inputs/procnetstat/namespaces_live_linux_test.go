@@ -358,11 +358,12 @@ const (
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more$`
 	notInitialPIDs = `^BPF owner lookup unavailable \(/proc is not of the initial PID ` +
 		`namespace, whose pids BPF programs see: unsupported operation\); falling back to /proc, which costs more$`
-	noNetlink = `^reading other network namespaces from procfs, which tells less and costs more: network namespace ` +
-		`(blue|of process \d+): netlink there takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: `
-	noSetns  = noNetlink + `setns: operation not permitted$`
-	noPtrace = noNetlink + `open /proc/\d+/ns/net: permission denied$`
-	noNames  = `^some network namespaces are not read, or not known by their names: /run/netns/blue: entering it takes ` +
+	noNetlink = `^cannot open netlink in network namespace (blue|of process \d+) \(it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for ` +
+		`a namespace without a name: `
+	fewerFields = `\); falling back to /proc, which gives fewer fields and costs more$`
+	noSetns     = noNetlink + `setns: operation not permitted` + fewerFields
+	noPtrace    = noNetlink + `open /proc/\d+/ns/net: permission denied` + fewerFields
+	noNames     = `^some network namespaces are not read, or not known by their names: /run/netns/blue: entering it takes ` +
 		`CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: permission denied$`
 	denied = `^processes whose descriptors may not be read: \d+; their sockets count as "unattributed". To read them takes ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it$`

@@ -284,15 +284,15 @@ const (
 		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
 	saysDenied = `W! processes whose descriptors may not be read: \d+; their sockets count as "unattributed"\. To read them takes ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it`
-	saysHidden = `W! /\S+ is mounted with hidepid, and hides processes with their users, executables, command lines, cgroups and ` +
+	saysHidden = `W! /\S+ is mounted with hidepid, and hides processes with their executables, command lines, cgroups and ` +
 		`network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount option gid names: ` +
 		`open /\S+/1/stat: (no such file or directory|operation not permitted)`
 	saysNoExe = `W! executables of processes are not known: reading them takes CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
 	saysNoCgroups = `I! the cgroups of sockets are those of their processes: no cgroup2 file system is mounted; opening /\S+: .*`
-	saysNoNetlink = `W! reading other network namespaces from procfs, which tells less and costs more: network namespace .*: netlink there ` +
-		`takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for one that has no name: ` +
-		`(open /\S+/ns/net: permission denied|setns: operation not permitted)`
+	saysNoNetlink = `W! cannot open netlink in network namespace .* \(it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
+		`a name: (open /\S+/ns/net: permission denied|setns: operation not permitted)\); falling back to /proc, ` +
+		`which gives fewer fields and costs more`
 	saysNoNames = `W! some network namespaces are not read, or not known by their names: `
 	saysNoName  = saysNoNames + `/run/netns/blue: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: ` +
 		`permission denied`

@@ -155,12 +155,10 @@ func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
 	return did, false
 }
 
-// startAnew has the sockets of a transport be read for the first time: another source tells more of them, and knows them by other
-// numbers.
+// startAnew restarts a transport whose source has changed: the new source identifies sockets otherwise, so its first pass is only a
+// baseline.
 func (t *tracker) startAnew(transport netstat.Transport) {
 	t.now.started[transport], t.now.sources[transport] = false, netstat.SourceAuto
-	t.histories++
-	t.now.number = t.histories
 }
 
 // isOrphan tells whether the process has closed the connection, which is not finished: whose it was is told when it is destroyed.
@@ -215,8 +213,8 @@ func (t *tracker) over(s *netstat.Socket) (did traffic, last *reading) {
 	case last != nil:
 		before = last.numbers
 		now.drops = before.drops // nothing tells them
-	case t.now.started[netstat.TransportTCP]:
-		did.opened = 1
+	case t.now.started[netstat.TransportTCP] && t.now.sources[netstat.TransportTCP] != netstat.SourceProcfs:
+		did.opened = 1 // the tables in procfs would not have shown that it was there before
 	default:
 		return traffic{}, nil
 	}

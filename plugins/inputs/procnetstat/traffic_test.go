@@ -567,6 +567,49 @@ func TestTrackerOtherSourceOfTransport(t *testing.T) {
 	require.Equal(t, traffic{udpDrops: 4}, pass(netlink, procfs, datagrams(0, 20, 13), sent(1, 1007), sent(3, 30)))
 }
 
+// TestTrackerOtherSourceAndClosed: what a connection did before does not count again when it is destroyed, although it was missing
+// from the tables and the source of a transport has changed meanwhile.
+func TestTrackerOtherSourceAndClosed(t *testing.T) {
+	const netlink, procfs = netstat.SourceNetlink, netstat.SourceProcfs
+	for name, change := range map[string][2]netstat.Source{"udp": {netlink, procfs}, "tcp": {procfs, netlink}} {
+		t.Run(name, func(t *testing.T) {
+			var tr tracker
+			namespace := &netstat.Namespace{Inode: 1, Source: netlink}
+			pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
+				in := &scope{namespace: namespace, read: tcpUDP, heard: true}
+				tr.enter(in)
+				for _, s := range sockets {
+					var now traffic
+					if s.Closed {
+						now, _ = tr.over(s)
+					} else {
+						now, _ = tr.since(s)
+					}
+					did.add(&now)
+				}
+				in.sources[netstat.TransportTCP], in.sources[netstat.TransportUDP] = tcp, udp
+				tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}}, func(*reading) {})
+				return did
+			}
+			require.Zero(t, pass(netlink, netlink, sent(1, 1000), datagrams(2, 20, 5)))
+			require.Zero(t, pass(netlink, netlink, datagrams(2, 20, 5)), "the peer has reset it, and its process still holds it")
+			tcp, udp := change[0], change[1]
+			cookie := uint64(0)
+			if udp == netlink {
+				cookie = 2
+			}
+			for range 3 * missedPasses {
+				require.Zero(t, pass(tcp, udp, datagrams(cookie, 20, 5)))
+			}
+			closed := sent(1, 1000)
+			closed.Closed, closed.State = true, netstat.TCPClose
+			closed.Remote = netip.MustParseAddrPort("192.0.2.1:80")
+			did := pass(tcp, udp, closed)
+			require.Zero(t, did.bytesAcked+did.bytesReceived+did.opened, "%+v", did)
+		})
+	}
+}
+
 // TestTrackerNamespaceThatFails: that a namespace cannot be read does not keep the new sockets of others from being counted.
 func TestTrackerNamespaceThatFails(t *testing.T) {
 	var tr tracker
