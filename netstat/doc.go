@@ -38,8 +38,8 @@
 // sock_diag or a later kernel; [Socket.Has] says which a socket has. On other systems than Linux the package reads copies of
 // a proc file system only.
 //
-// Owners come from a BPF iterator, Linux 5.11 with BTF, amd64 and arm64, or from the links in /proc/<pid>/fd. The iterator
-// sees the descriptors of a thread that does not share those of its process too, and pids of the initial PID namespace:
+// Owners come from a BPF iterator, Linux 5.11 with BTF, amd64 and arm64, or from the links in /proc/<pid>/fd, and
+// of threads that have descriptors of their own. The iterator sees pids of the initial PID namespace:
 // where the reader or [ScannerConfig].ProcRoot is in another one, the links are read.
 //
 // # Privileges

@@ -68,7 +68,7 @@ type ScannerConfig struct {
 	// Closed asks for the TCP sockets that the kernel has destroyed since the scan before as well: see "Closed sockets" in the
 	// package's documentation.
 	Closed ClosedMode
-	// Warn is called with each thing that the scanner has to do without, once: a source that had to be replaced, a
+	// Warn is called with each thing that the scanner has to do without, once, and again if it worked meanwhile: a source that had to be replaced, a
 	// table that the kernel does not have, what may not be read of processes. Nil: nobody is told.
 	Warn func(error)
 }

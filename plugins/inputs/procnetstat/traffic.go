@@ -213,8 +213,8 @@ func (t *tracker) over(s *netstat.Socket) (did traffic, last *reading) {
 	case last != nil:
 		before = last.numbers
 		now.drops = before.drops // nothing tells them
-	case t.now.started[netstat.TransportTCP] && t.now.sources[netstat.TransportTCP] != netstat.SourceProcfs:
-		did.opened = 1 // the tables in procfs would not have shown that it was there before
+	case t.now.started[netstat.TransportTCP]:
+		did.opened = 1
 	default:
 		return traffic{}, nil
 	}
