@@ -216,8 +216,11 @@ func (all *namespaces) enterNew(n *Namespace) error {
 // shareRoom has the subscriptions share closedRoom, with so many that are to come.
 func (all *namespaces) shareRoom(toCome int) {
 	var subscriptions []closedConn
-	for _, n := range append(slices.Concat(all.known, all.ended), all.self) {
-		if n.closed != nil && !slices.Contains(subscriptions, n.closed) {
+	if all.self.closed != nil { // also while the reader's own namespace is not read
+		subscriptions = append(subscriptions, all.self.closed)
+	}
+	for _, n := range slices.Concat(all.known, all.ended) {
+		if n.closed != nil && n != all.self {
 			subscriptions = append(subscriptions, n.closed)
 		}
 	}

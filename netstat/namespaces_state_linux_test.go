@@ -202,3 +202,21 @@ func TestNamespaceNumbersOfEnded(t *testing.T) {
 		}
 	})
 }
+
+// A namespace that has a name, and cannot be entered, is read through a process in it, which is looked for in each scan.
+func TestNamespaceWithNameIsReadThroughProcess(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		blue := settle(t, 1, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
+		s, w := newNamespaceScanner(t, SourceAuto, "blue")
+		s.namespaces.openDiag = refuseDiag
+		for range 3 {
+			requireScan(t, s, blue)
+			n := namespaceOf(t, s, blue)
+			require.Equal(t, []any{SourceProcfs, blue.process.PID, "/proc/" + blue.pid()}, []any{n.Source, n.PID, n.procDir})
+		}
+		require.Len(t, w.take(), 1)
+		s, w = newNamespaceScanner(t, SourceProcfs, "blue")
+		requireScan(t, s, blue)
+		require.Empty(t, w.take(), "who asked for procfs is not told that it is read")
+	})
+}
