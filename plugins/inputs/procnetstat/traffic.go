@@ -114,11 +114,11 @@ func numbersOf(s *netstat.Socket) numbers {
 // transport is read for the first time, as what was before the plugin read it is not its to count. Most sockets are idle.
 func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
 	t.last = nil
-	if before := t.now.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {
-		t.startAnew(s.Transport)
-	}
 	if s.Fields&(netstat.FieldTCPInfo|netstat.FieldDrops) == 0 {
 		return traffic{}, true
+	}
+	if before := t.now.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {
+		t.startAnew(s.Transport)
 	}
 	id, ok := identify(s)
 	if !ok {
