@@ -28,6 +28,14 @@ const everything = `
   name_suffix = "` + defaultTags + `"
 `
 
+// everythingFrom is the configuration with a source. The kernel may not have all protocols in sock_diag, and never has ping sockets.
+func everythingFrom(source string) string {
+	if source == "netlink" {
+		source = "auto"
+	}
+	return fmt.Sprintf(everything, source)
+}
+
 const (
 	connectionMeasurement = "procnetstat_connection"
 	defaultTags           = "_with_default_tags"
@@ -40,11 +48,7 @@ func TestAllMeasurements(t *testing.T) {
 			setUp(t)
 			program := customTelegraf(t)
 			testnet.Isolate(t, func() {
-				option := source
-				if source == "netlink" {
-					option = "auto" // sock_diag does not have ping sockets
-				}
-				p := startPipeline(t, program, fmt.Sprintf(everything, option), lastMeasurement, lastMeasurement+defaultTags)
+				p := startPipeline(t, program, everythingFrom(source), lastMeasurement, lastMeasurement+defaultTags)
 				startLoad(t)
 				sockets := map[string]int{"unix": len(testnet.Unix(t))}
 				for _, s := range slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets) {

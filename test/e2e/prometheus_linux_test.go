@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -51,7 +50,7 @@ func TestPrometheus(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
-		tg := startTelegraf(t, program, onlyWhenAsked, fmt.Sprintf(everything, "netlink")+prometheusOutput)
+		tg := startTelegraf(t, program, onlyWhenAsked, everythingFrom("netlink")+prometheusOutput)
 		startLoad(t)
 		testnet.Unix(t)
 		tg.gatherAfter(time.Now().UnixNano(), lastMeasurement)
