@@ -1,0 +1,204 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+)
+
+// enterFound enters the namespaces that were found and are not open yet.
+func (all *namespaces) enterFound() error {
+	if all.static() {
+		return nil
+	}
+	var toEnter []*Namespace
+	for _, n := range all.known {
+		if all.isToEnter(n) {
+			toEnter = append(toEnter, n)
+		}
+	}
+	all.shareRoom(len(toEnter))
+	var failed firstError
+	for _, n := range toEnter {
+		switch err := all.enterNew(n); {
+		case err == nil:
+		case !isAbsent(err):
+			failed.add(fmt.Errorf("network namespace %s: %w", n, err))
+		case all.requireDiag:
+			failed.add(fmt.Errorf("network namespace %s: %w", n, requiredError("source", SourceNetlink.String(), err)))
+		case slices.Contains(all.wanted, NamespaceAll):
+			all.sayDenied(err)
+		default:
+			all.fallbacks.say("namespace "+n.Name, fmt.Errorf("network namespace %q is not read: %w", n.Name, err))
+		}
+	}
+	all.shareRoom(0)
+	all.noteRefused()
+	return failed.get()
+}
+
+// noteRefused reports what was refused in namespaces that were entered, and keeps those that cannot be entered.
+func (all *namespaces) noteRefused() {
+	var entering, closed bool
+	for _, n := range all.known {
+		n.hold()
+		entering, closed = entering || n.refused != nil, closed || n.refusedClosed != nil
+		if n.refused != nil && n.tried == all.scan {
+			all.fallbacks.schedule(fallbackEntering, n.refused)
+			if !all.requireDiag && n.diag == nil {
+				all.fallbacks.say(fallbackEntering, fmt.Errorf("cannot open netlink in network namespace %s (%w); falling back to /proc, "+
+					"which gives fewer fields and costs more", n, n.errNoNetlink()))
+			}
+		}
+		if n.refusedClosed != nil && n.tried == all.scan {
+			all.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: network namespace %s: %w", n, n.refusedClosed))
+		}
+	}
+	if !entering && all.fallbacks.isDue(fallbackEntering) {
+		all.fallbacks.restore(fallbackEntering)
+	}
+	if !closed && all.fallbacks.isDue(fallbackClosed) && all.self.closed != nil {
+		all.fallbacks.restore(fallbackClosed)
+	}
+}
+
+// isToEnter tells whether it is time to enter the namespace: when it is new, when that has failed for now, when there is another
+// way in, and when it is time to ask again for what was refused.
+func (all *namespaces) isToEnter(n *Namespace) bool {
+	switch {
+	case n == all.self:
+		return false
+	case n.tried == 0, n.failed, n.newEntry != "":
+		return true
+	case n.refused != nil && all.fallbacks.isDue(fallbackEntering), n.refusedClosed != nil && all.fallbacks.isDue(fallbackClosed):
+		return true
+	default:
+		return n.procDir == "" && n.diag == nil && !n.entered // entering is the only way to read it
+	}
+}
+
+// enterNew enters a namespace by what it was found by. What was found may have gone since. An error that is fs.ErrPermission says
+// that the namespace cannot be read at all.
+func (all *namespaces) enterNew(n *Namespace) error {
+	isNew := n.tried == 0
+	err := all.enter(n, n.file())
+	if vanished(err) && isNew {
+		if !all.findProcessIn(n) {
+			all.forget(n)
+			return nil
+		}
+		err = all.enter(n, n.file())
+	}
+	if vanished(err) {
+		if n.diag == nil && n.held == nil { // nothing has kept its numbers, which may be another one's
+			all.forget(n)
+		}
+		return nil // the next scan finds out what has become of it
+	}
+	if named := n; err == nil && n.table != 0 {
+		if known := all.byTable[n.table]; known != nil && known != n { // it was known by its processes, but not by its number
+			known.adopt(named)
+			all.known = slices.DeleteFunc(all.known, func(other *Namespace) bool { return other == named })
+			n = known
+		}
+		all.index(n)
+	}
+	if err == nil && !n.entered && n.procDir == "" && n.diag == nil && !all.findProcessIn(n) {
+		all.forget(n)
+		return fmt.Errorf("%s: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: %w",
+			n.path, fs.ErrPermission)
+	}
+	return err
+}
+
+// shareRoom has the subscriptions share closedRoom, with so many that are to come.
+func (all *namespaces) shareRoom(toCome int) {
+	var subscriptions []closedConn
+	if all.self.closed != nil { // also while the reader's own namespace is not read
+		subscriptions = append(subscriptions, all.self.closed)
+	}
+	for _, n := range slices.Concat(all.known, all.ended) {
+		if n.closed != nil && n != all.self {
+			subscriptions = append(subscriptions, n.closed)
+		}
+	}
+	room := closedRoom / max(len(subscriptions)+toCome, 1)
+	if room == all.room {
+		return
+	}
+	all.room = room
+	for _, closed := range subscriptions {
+		closed.setRoom(room)
+	}
+}
+
+// enter has a thread enter the namespace by the file, and open netlink sockets there if that is what it is to be read by.
+// Where that is not permitted, the tables in the proc file system are read.
+func (all *namespaces) enter(n *Namespace, file string) error {
+	n.Source, n.failed, n.refused, n.tried, n.newEntry = SourceProcfs, false, nil, all.scan, ""
+	if n.diag != nil {
+		n.Source = SourceNetlink
+	}
+	if !all.withDiag && n.procDir != "" {
+		return nil // there is no use for it
+	}
+	var opened Namespace
+	table, err := inNamespace(file, n.Inode, func() error { return all.openSockets(&opened) })
+	if err == nil && n.table != 0 && n.table != table {
+		err = fmt.Errorf("%s: %w", file, errMoved)
+	}
+	if err != nil {
+		opened.discard()
+	}
+	switch {
+	case err == nil:
+		n.table, n.entered = table, true
+		if opened.diag != nil {
+			n.take(&opened)
+		}
+		return nil
+	case n.procDir != "" && !n.hasProcess(): // which is refused too
+		n.failed = true
+		return errMoved
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+		if all.withDiag {
+			n.refused = err
+		}
+		return nil
+	default:
+		n.failed = true
+		return err
+	}
+}
+
+// openSockets opens the netlink sockets of a namespace on a thread in it. The kernel is to tell of closed sockets before the first of
+// them is read.
+func (all *namespaces) openSockets(n *Namespace) (err error) {
+	if all.withDiag {
+		n.diag, err = all.openDiag()
+	}
+	if err != nil || n.diag == nil || all.subscribe == nil {
+		return err
+	}
+	closed, err := all.subscribe(all.room)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		n.refusedClosed = err
+		return nil
+	case err != nil:
+		return err
+	}
+	n.closed = closed
+	return nil
+}
+
+// openTable opens a table of a namespace. If the process through which it is read has gone, there may be another one.
+func (all *namespaces) openTable(n *Namespace, table string) (*os.File, error) {
+	file, err := n.openTable(table)
+	if errors.Is(err, errNamespaceGone) && n.procDir != "" && (all.findProcessIn(n) || n.path != "") {
+		return n.openTable(table)
+	}
+	return file, err
+}

@@ -1,0 +1,211 @@
+package netstat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// warnOfHidden says so if the proc file system hides processes from the reader: see hidepid in proc(5). Otherwise the stat of
+// process 1, which is always there, is open to all.
+func (s *Scanner) warnOfHidden() {
+	root := s.config.ProcRoot
+	if s.config.Owners == OwnersNone && s.namespaces.static() || !isProcfs(root) {
+		return
+	}
+	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
+		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their executables, command "+
+			"lines, cgroups and network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount "+
+			"option gid names: %w", root, err))
+	}
+}
+
+// openNamespaces opens a netlink socket in the reader's own namespace, and makes ready to find others.
+func (s *Scanner) openNamespaces() error {
+	root := s.config.ProcRoot
+	self := &Namespace{Self: true, PID: os.Getpid(), Source: SourceProcfs, root: root, procDir: root}
+	s.namespaces = namespaces{
+		root: root, wanted: s.config.Namespaces, self: self,
+		byInode: map[uint64]*Namespace{}, byTable: map[uint64]*Namespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
+		requireDiag: s.config.Source == SourceNetlink,
+	}
+	if s.namespaces.static() {
+		s.namespaces.known = []*Namespace{self}
+	}
+	if err := s.openSelf(); err != nil {
+		return err
+	}
+	s.namespaces.identifySelf()
+	s.procNetNS = netNSOf(filepath.Join(self.procDir, "self"))
+	if _, err := os.Lstat(filepath.Join(self.procDir, "net")); errors.Is(err, fs.ErrNotExist) && isProcfs(self.procDir) {
+		self.procDir = filepath.Join(self.procDir, "self") // it is mounted with subset=pid
+	}
+	s.stats.Source = self.Source
+	return nil
+}
+
+// openSelf opens the netlink sockets in the reader's own namespace, if it is to be read by them.
+func (s *Scanner) openSelf() error {
+	self := s.namespaces.self
+	if s.config.Source == SourceProcfs || !s.live {
+		return s.subscribeSelf()
+	}
+	diag, err := s.openDiag()
+	if errors.Is(err, errors.ErrUnsupported) {
+		if s.config.Source == SourceNetlink {
+			return requiredError("source", SourceNetlink.String(), err)
+		}
+		s.fallbacks.refuse(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives fewer "+
+			"fields and costs more", err))
+		return s.subscribeSelf()
+	}
+	if err != nil {
+		return err
+	}
+	s.fallbacks.restore(fallbackDiag)
+	self.diag, self.Source, s.namespaces.withDiag = diag, SourceNetlink, true
+	return s.subscribeSelf()
+}
+
+// requireNetlink tells what keeps the tables from being read by netlink.
+func (s *Scanner) requireNetlink() error {
+	for _, transport := range s.config.Transports {
+		if transport == TransportICMP {
+			return requiredError("source", SourceNetlink.String(), errors.New("sock_diag does not have the sockets of icmp"))
+		}
+		request := s.requests(transport)[0]
+		request.states = 0
+		_, err := s.namespaces.self.diag.dump(context.Background(), request, func([]byte) bool { return true })
+		if errors.Is(err, errors.ErrUnsupported) {
+			return requiredError("source", SourceNetlink.String(), s.noModule(transport, err))
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s sockets by sock_diag: %w", request, err)
+		}
+	}
+	err := s.namespaces.find()
+	if err == nil {
+		err = s.namespaces.enterFound()
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range s.namespaces.known {
+		if n.refused != nil {
+			return &TableError{n, s.config.Transports[0], requiredError("source", SourceNetlink.String(), n.errNoNetlink())}
+		}
+	}
+	return nil
+}
+
+// noModule says which kernel module is missing.
+func (s *Scanner) noModule(transport Transport, err error) error {
+	return fmt.Errorf("%w (module %s)", err, diagModules[transport])
+}
+
+// openFinder sets the way to find owners.
+func (s *Scanner) openFinder() error {
+	s.finder, s.stats.Owners = noOwners{}, OwnersNone
+	switch s.config.Owners {
+	case OwnersNone:
+		return nil
+	case OwnersProcfs:
+		s.walkForOwners()
+		return nil
+	case OwnersAuto:
+		if !s.live { // no kernel's pids are those of a copy
+			s.walkForOwners()
+			return nil
+		}
+	case OwnersBPF:
+	}
+	return s.openBPF()
+}
+
+// openBPF has the owners found by BPF, or else by reading procfs.
+func (s *Scanner) openBPF() error {
+	finder, err := newBPFOwners(s.processes)
+	if err == nil {
+		s.fallbacks.restore(fallbackBPF)
+		s.setFinder(finder, OwnersBPF)
+		return nil
+	}
+	if s.config.Owners == OwnersBPF {
+		return requiredError("owners", OwnersBPF.String(), err)
+	}
+	s.refuseBPF(err)
+	if s.stats.Owners != OwnersProcfs {
+		s.walkForOwners()
+	}
+	return nil
+}
+
+func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
+	if s.finder != nil {
+		s.finder.close()
+	}
+	s.finder, s.stats.Owners, s.current.table = finder, method, &s.owners
+}
+
+// walkForOwners has the owners found by reading the links in procfs.
+func (s *Scanner) walkForOwners() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
+
+func (s *Scanner) refuseBPF(err error) {
+	s.fallbacks.refuse(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
+}
+
+// retryRefused asks once more for what was refused, when it is time. What fails for another reason is left for the next scan.
+func (s *Scanner) retryRefused() {
+	s.fallbacks.begin()
+	for _, transport := range s.config.Transports {
+		if s.fallbacks.isDue(fallbackTransports[transport]) {
+			s.noDiag[transport] = false // or it is refused again by the first dump
+		}
+	}
+	if s.fallbacks.isDue(fallbackBPF) {
+		_ = s.openBPF() // it is not required, or would not have been refused
+	}
+	if s.namespaces.subscribe != nil && (s.fallbacks.isDue(fallbackBPF) || s.fallbacks.isDue(fallbackConnects)) {
+		s.openConnects()
+	}
+	self := s.namespaces.self
+	what, open := "", func() error { return nil }
+	switch {
+	case self.diag == nil && s.fallbacks.isDue(fallbackDiag):
+		what, open = fallbackDiag, s.openSelf
+	case self.diag != nil && self.closed == nil && s.fallbacks.isDue(fallbackClosed):
+		what, open = fallbackClosed, s.subscribeSelf
+	}
+	if what == "" || self.Inode == 0 || self.Inode != netNSOf(threadDir) { // this thread has left it
+		return
+	}
+	if err := open(); err != nil {
+		if self.diag != nil { // what failed is the subscription
+			what = fallbackClosed
+		}
+		s.fallbacks.refuse(what, err)
+	}
+}
+
+// findOwners fills the table of owners.
+func (s *Scanner) findOwners(ctx context.Context) error {
+	s.current.next() // the last socket of the scan before is not in the new table
+	found, err := s.finder.refresh(ctx, &s.owners)
+	if s.config.Owners == OwnersAuto && s.stats.Owners == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
+		s.refuseBPF(err) // a capability that was given up since
+		s.walkForOwners()
+		found, err = s.finder.refresh(ctx, &s.owners)
+	}
+	s.stats.Processes, s.stats.Denied = found.processes, found.denied
+	return err
+}
+
+// prefetchOwners has the owners of the socket in a message fetched from memory.
+func (s *Scanner) prefetchOwners(message []byte) {
+	if inode, ok := inodeInMsg(message); ok {
+		s.owners.fetch(inode)
+	}
+}
