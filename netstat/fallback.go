@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// retryInterval is how long a scanner does without what was refused, before it asks for it again: a kernel module may have been
-// loaded, or a limit raised.
+// retryInterval is the time after which a scanner tries again what was refused: a kernel module may have been loaded, or a limit
+// raised.
 const retryInterval = 5 * time.Minute
 
 // fallbacks remembers what a scanner has to do without. Each thing has a key.
@@ -45,16 +45,16 @@ func (f *fallbacks) say(what string, err error) {
 	}
 }
 
-// refuse reports the error, the first time, and has the scanner do without for a while.
+// refuse reports the error, the first time, and sets when to try again.
 func (f *fallbacks) refuse(what string, err error) {
 	f.say(what, err)
 	f.schedule(what, err)
 }
 
-// schedule has the scanner do without for a while, and does not report it.
+// schedule sets when to try again, and reports nothing.
 func (f *fallbacks) schedule(what string, err error) {
 	wait := retryInterval
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // nothing is missing but for now
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // there may be a descriptor in the next scan
 		wait = 0
 	}
 	f.until[what] = f.now().Add(wait)
@@ -86,7 +86,7 @@ var fallbackTransports = func() (keys [len(transportNames)]string) {
 	return keys
 }()
 
-// requiredError says that something is not there that the configuration names.
+// requiredError says that a method that the configuration names does not work.
 func requiredError(option, name string, err error) error {
 	return fmt.Errorf("%s %q is required: %w", option, name, err)
 }

@@ -168,18 +168,24 @@ func refuseDiag() (diagConn, error) {
 	return nil, fmt.Errorf("%w: not permitted", errors.ErrUnsupported)
 }
 
+// newScannerWithoutNetlink returns a scanner that was refused netlink when it was made, and from then on is not.
+func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
+	t.Helper()
+	failing(t, func() {
+		s = newScanner(t, ScannerConfig{
+			Owners: OwnersNone, Closed: ClosedAuto, Warn: func(err error) { *warned = append(*warned, err.Error()) },
+		})
+	}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
+	return s
+}
+
 // A scanner that was refused netlink takes it when it is permitted.
 func TestScannerRetriesNetlink(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := settle(t, 1, testnet.Process{Name: "own"})
 		w := newTown4(t)
 		var warned []string
-		var s *Scanner
-		failing(t, func() {
-			s = newScanner(t, ScannerConfig{
-				Owners: OwnersNone, Closed: ClosedAuto, Warn: func(err error) { warned = append(warned, err.Error()) },
-			})
-		}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
+		s := newScannerWithoutNetlink(t, &warned)
 		c := setClock(s)
 		mustScan(t, s, inode)
 		require.Equal(t, SourceProcfs, s.Stats().Source)
@@ -212,12 +218,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var warned []string
-		var s *Scanner
-		failing(t, func() {
-			s = newScanner(t, ScannerConfig{
-				Owners: OwnersNone, Closed: ClosedAuto, Warn: func(err error) { warned = append(warned, err.Error()) },
-			})
-		}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
+		s := newScannerWithoutNetlink(t, &warned)
 		c := setClock(s)
 		mustScan(t, s, inode)
 		require.Len(t, warned, 1)

@@ -39,7 +39,7 @@ func (all *namespaces) enterFound() error {
 	return failed.get()
 }
 
-// noteRefused reports what was refused in namespaces that were entered, and keeps those that cannot be entered.
+// noteRefused reports what was refused in the namespaces, and holds open those that have no netlink socket.
 func (all *namespaces) noteRefused() {
 	var entering, closed bool
 	for _, n := range all.known {
