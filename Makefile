@@ -3,8 +3,10 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --long --always --dirty 2>/dev/null || echo unknown)
 TELEGRAF := $(shell sed -n 's/^.*influxdata\/telegraf \(v[0-9.]*\).*/\1/p' go.mod)
-SOURCES  := go.mod go.sum $(shell find cmd netstat plugins -name '*.go' -not -name '*_test.go' -o -name '*.conf' -not -path '*/testcases/*')
+MODULES  := . netstat internal/testnet bench dashboards test/kafka
+SOURCES  := go.work go.mod go.sum netstat/go.mod netstat/go.sum $(shell find cmd netstat plugins -name '*.go' -not -name '*_test.go' -o -name '*.conf' -not -path '*/testcases/*')
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X github.com/influxdata/telegraf/internal.Version=$(TELEGRAF:v%=%)
+PACKAGES := ./... ./netstat/... ./internal/testnet/... # of the modules that are the product and its tests
 GOBUILD  := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -62,8 +64,8 @@ bin/%: $(SOURCES)
 
 .PHONY: test
 test: test-dependencies build ## Run all tests, with the race detector, against the kernel and real servers
-	$(GO) vet ./...
-	E2E_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m ./...
+	$(GO) vet $(PACKAGES)
+	E2E_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m $(PACKAGES)
 	$(GO) test -run '^TestSoak$$' -timeout 10m ./plugins/inputs/procnetstat
 	cd bench && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...
 
@@ -147,13 +149,10 @@ dashboards-check: # Compare the dashboards with what their source makes
 lint: generate-check dashboards-check ## Check format, code, READMEs and generated files
 	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./netstat/... ./plugins/... ./cmd/...
 	for arch in 386 arm arm64 s390x riscv64; do \
-		GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./netstat/... ./internal/... || exit 1; \
+		GOARCH=$$arch CGO_ENABLED=0 $(GO) vet ./netstat/... ./internal/testnet/... || exit 1; \
 	done
 	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./plugins/... ./cmd/procnetstat # the rest compiles all of Telegraf for each
-	$(GO) run $(GOLANGCI) run
-	cd bench && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
-	cd dashboards && $(GO) run $(GOLANGCI) run --config ../.golangci.yml
-	cd test/kafka && $(GO) run $(GOLANGCI) run --config ../../.golangci.yml
+	for module in $(MODULES); do (cd $$module && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml) || exit 1; done
 	$(GO) vet -tags pictures ./test/e2e
 	$(GO) run $(READMES) plugins/inputs/procnetstat/README.md
 	$(GO) mod verify
@@ -175,7 +174,7 @@ licenses: ## Print the licence of every dependency
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities of the dependencies, in the database of the Go project
-	$(GO) run $(VULN) ./...
+	$(GO) run $(VULN) $(PACKAGES)
 
 # The version of clang that makes the BPF objects: another one would make others.
 CLANG  := 19

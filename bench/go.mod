@@ -2,13 +2,13 @@ module github.com/procnetstat/procnetstat/bench
 
 go 1.26
 
-replace github.com/procnetstat/procnetstat => ../
-
 require (
 	github.com/cilium/ebpf v0.22.0
 	github.com/influxdata/telegraf v1.37.2
 	github.com/influxdata/toml v0.0.0-20251106153700-c381e153d076
 	github.com/procnetstat/procnetstat v0.0.0
+	github.com/procnetstat/procnetstat/internal/testnet v0.0.0
+	github.com/procnetstat/procnetstat/netstat v0.0.0
 	github.com/prometheus/procfs v0.19.2
 	github.com/shirou/gopsutil/v4 v4.25.11
 	github.com/stretchr/testify v1.11.1

@@ -15,7 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 // fakeTree is a cgroup2 file system that counts how often it is read.
@@ -197,7 +197,7 @@ func TestNewCgroupsErrors(t *testing.T) {
 
 func readTestdata(tb testing.TB, elements ...string) []byte {
 	tb.Helper()
-	content, err := os.ReadFile(filepath.Join(append([]string{"../testdata"}, elements...)...))
+	content, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, elements...)...))
 	require.NoError(tb, err)
 	return content
 }

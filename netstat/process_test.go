@@ -13,12 +13,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 const (
-	smallTree  = "../testdata/proc/small"
-	brokenTree = "../testdata/proc/broken"
+	smallTree  = "testdata/proc/small"
+	brokenTree = "testdata/proc/broken"
 )
 
 func openProcDir(t *testing.T, root string) *procDir {

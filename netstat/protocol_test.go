@@ -16,13 +16,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
 const (
-	smallTree  = "../testdata/proc/small"
-	brokenTree = "../testdata/proc/broken"
+	smallTree  = "testdata/proc/small"
+	brokenTree = "testdata/proc/broken"
 )
 
 // useProcRoot makes the library read another proc file system until the test ends.

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 const fieldsAll = FieldCookie | FieldInterface | FieldCgroupID | FieldAcceptQueue | FieldAcceptQueueLimit | FieldDrops |

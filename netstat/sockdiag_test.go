@@ -403,7 +403,7 @@ func TestEachAnswerErrors(t *testing.T) {
 
 // capturesDir has what a kernel answered to the dumps of one network namespace, with sockets in every state: for each
 // request the messages that it sent (.bin), and the sockets in them as describe writes them (.golden).
-const capturesDir = "../testdata/sockdiag"
+const capturesDir = "testdata/sockdiag"
 
 // update is the flag by which TestRecordCaptures replaces the captures.
 var update = flag.Bool("update-sockdiag", false, "record the answers of this kernel in "+capturesDir)

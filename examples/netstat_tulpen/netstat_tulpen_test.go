@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
 	"github.com/procnetstat/procnetstat/netstat"
 )
@@ -49,7 +49,7 @@ Proto Recv-Q Send-Q Local Address           Foreign Address         State       
 `
 
 func TestSmallTree(t *testing.T) {
-	stdout, stderr, exitCode := run(t, proctree.Materialize(t, "../../testdata/proc/small"))
+	stdout, stderr, exitCode := run(t, proctree.Materialize(t, "../../netstat/testdata/proc/small"))
 	require.Equal(t, header+strings.ReplaceAll(`tcp        0      0 127.0.0.1:5432          0.0.0.0:*               LISTEN      113        20050      -                   |
 tcp        1      0 0.0.0.0:80              0.0.0.0:*               LISTEN      0          20020      1001/nginx: master  |
 tcp6       0      0 :::22                   :::*                    LISTEN      0          20010      1/init              |
@@ -63,7 +63,7 @@ udp6       0      0 fe80::1:546             :::*                                
 }
 
 func TestBrokenTable(t *testing.T) {
-	root := proctree.Materialize(t, "../../testdata/proc/small")
+	root := proctree.Materialize(t, "../../netstat/testdata/proc/small")
 	table := filepath.Join(root, "net", "tcp")
 	content, err := os.ReadFile(table)
 	require.NoError(t, err)
@@ -78,7 +78,7 @@ func TestBrokenTable(t *testing.T) {
 }
 
 func TestWithoutIPv6(t *testing.T) {
-	root := proctree.Materialize(t, "../../testdata/proc/small")
+	root := proctree.Materialize(t, "../../netstat/testdata/proc/small")
 	require.NoError(t, os.Remove(filepath.Join(root, "net", "tcp6")))
 	require.NoError(t, os.Remove(filepath.Join(root, "net", "udp6")))
 	stdout, stderr, exitCode := run(t, root)

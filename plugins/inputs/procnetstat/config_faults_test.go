@@ -13,7 +13,7 @@ import (
 	"github.com/influxdata/telegraf/testutil"
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 // optionNames are the names of the plugin's options.
@@ -30,7 +30,7 @@ func optionNames() (names []string) {
 // FuzzConfiguration: whatever stands in the table, it is refused by an error that names an option, or it gathers.
 func FuzzConfiguration(f *testing.F) {
 	names := optionNames()
-	f.Setenv("HOST_PROC", proctree.Materialize(f, filepath.Join("..", "..", "..", "testdata", "proc", "small")))
+	f.Setenv("HOST_PROC", proctree.Materialize(f, filepath.Join("..", "..", "..", "netstat", "testdata", "proc", "small")))
 	f.Add("")
 	_, sample, _ := strings.Cut(sampleConfig, "[[inputs.procnetstat]]\n")
 	f.Add(commentedOption.ReplaceAllString(sample, "  $1 = $2"))

@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
@@ -36,7 +36,7 @@ type slowTable struct {
 // newSlowTable makes a proc file system with it the one that is read.
 func newSlowTable(t *testing.T) slowTable {
 	t.Helper()
-	root := proctree.Materialize(t, filepath.Join("..", "..", "..", "testdata", "proc", "small"))
+	root := proctree.Materialize(t, filepath.Join("..", "..", "..", "netstat", "testdata", "proc", "small"))
 	path := filepath.Join(root, "net", "tcp")
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, unix.Mkfifo(path, 0o600))
@@ -246,7 +246,7 @@ func TestOutOfDescriptors(t *testing.T) {
 
 // A process whose user could not be read is judged by its user as soon as that can be.
 func TestUserThatCannotBeReadAtFirst(t *testing.T) {
-	root := proctree.Materialize(t, filepath.Join("..", "..", "..", "testdata", "proc", "small"))
+	root := proctree.Materialize(t, filepath.Join("..", "..", "..", "netstat", "testdata", "proc", "small"))
 	t.Setenv("HOST_PROC", root)
 	status, away := filepath.Join(root, "1002", "status"), filepath.Join(root, "1002", "away")
 	require.NoError(t, os.Rename(status, away))

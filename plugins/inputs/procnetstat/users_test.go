@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/proctree"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 func TestUserNames(t *testing.T) {
@@ -46,7 +46,7 @@ func TestUserNamesOfThisHost(t *testing.T) {
 // TestUsersOfOtherHost: the names are those of HOST_ETC, for filters too. If they cannot be read that is said once, and they are
 // looked for again.
 func TestUsersOfOtherHost(t *testing.T) {
-	t.Setenv("HOST_PROC", proctree.Materialize(t, filepath.Join("..", "..", "..", "testdata", "proc", "small")))
+	t.Setenv("HOST_PROC", proctree.Materialize(t, filepath.Join("..", "..", "..", "netstat", "testdata", "proc", "small")))
 	etc := t.TempDir()
 	t.Setenv("HOST_ETC", etc)
 	const processes = "measurements = [\"process\"]\n"
