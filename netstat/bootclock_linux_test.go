@@ -35,7 +35,7 @@ func requireOneBootClock(t *testing.T, more time.Duration) {
 	want.of(socket, client.PID)
 	s := newBPFScanner(t, ScannerConfig{})
 	requireOwners(t, want.inWords(t), scanOwners(t, s))
-	requireOwners(t, want.inWords(t), scanOwners(t, newScanner(t, ScannerConfig{Owners: OwnersProcfs})))
+	requireOwners(t, want.inWords(t), scanOwners(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})))
 	users := map[string]uint32{}
 	mustScan(t, s, func(s *Socket) any {
 		for _, p := range s.Owners() {

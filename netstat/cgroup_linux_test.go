@@ -52,7 +52,7 @@ func connectAll(p *testnet.Proc) []testnet.Socket {
 // The scanner, the tree, the process and ss agree on the cgroup of every socket.
 func TestCgroupsOfSockets(t *testing.T) {
 	testnet.Isolate(t, func() {
-		scanner, cgroups := newScanner(t, ScannerConfig{Owners: OwnersNone}), mustCgroups(t)
+		scanner, cgroups := newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), mustCgroups(t)
 		want := map[uint64]string{}
 		start := func(name string) (proc *testnet.Proc, dir, path string) {
 			dir, path = testnet.Cgroup(t, name)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync/atomic"
 )
@@ -19,19 +18,23 @@ const (
 	ClosedOff ClosedMode = iota
 	// ClosedAuto hands them out where the kernel tells of them.
 	ClosedAuto
-	// ClosedOn has [NewScanner] fail if the kernel does not tell of them in the reader's own network namespace.
-	ClosedOn
+	// ClosedRequired has [NewScanner] fail if the kernel does not tell of them in the reader's own network namespace.
+	ClosedRequired
 )
 
-var closedModeNames = [...]string{ClosedOff: "off", ClosedAuto: "auto", ClosedOn: "on"}
+var closedModeNames = [...]string{ClosedOff: "off", ClosedAuto: "auto", ClosedRequired: "on"}
 
 // String returns the mode's name, and ClosedMode(n) for a number that is no mode.
-func (m ClosedMode) String() string { return enumName("ClosedMode", int(m), closedModeNames[:]) }
+func (m ClosedMode) String() string { return enumName("ClosedMode", m, closedModeNames[:]) }
 
-// ParseClosedMode returns the mode with the name.
-func ParseClosedMode(name string) (ClosedMode, error) {
-	i, err := parseEnum(name, closedModeNames[:])
-	return ClosedMode(i), err
+// MarshalText returns the mode's name.
+func (m ClosedMode) MarshalText() ([]byte, error) {
+	return marshalEnum("ClosedMode", m, closedModeNames[:])
+}
+
+// UnmarshalText sets the mode to the one with the name.
+func (m *ClosedMode) UnmarshalText(name []byte) error {
+	return unmarshalEnum(m, name, closedModeNames[:])
 }
 
 // HearsClosed tells whether the scanner hears of the TCP sockets that are destroyed in the namespace.
@@ -48,7 +51,7 @@ func (c *ScannerConfig) checkClosed() error {
 	switch {
 	case int(c.Closed) >= len(closedModeNames):
 		return fmt.Errorf("%s does not say whether closed sockets are wanted", c.Closed)
-	case c.Closed == ClosedOn && !slices.Contains(c.Transports, TransportTCP):
+	case c.Closed == ClosedRequired && !slices.Contains(c.Transports, TransportTCP):
 		return errors.New("closed sockets are those of tcp, which is not among the transports")
 	}
 	return nil
@@ -61,7 +64,7 @@ func (s *Scanner) subscribeSelf() error {
 		return nil
 	}
 	if self.diag == nil { // which has been said
-		if s.config.Closed == ClosedOn {
+		if s.config.Closed == ClosedRequired {
 			return fmt.Errorf("closed TCP sockets are not known: %w", errNoClosedInProcfs)
 		}
 		return nil
@@ -87,7 +90,7 @@ func (s *Scanner) subscribeSelf() error {
 
 // withoutClosed says that the scanner has to do without closed sockets, which is an error with ClosedOn.
 func (s *Scanner) withoutClosed(err error) error {
-	if s.config.Closed == ClosedOn {
+	if s.config.Closed == ClosedRequired {
 		return fmt.Errorf("closed TCP sockets are not known: %w", err)
 	}
 	s.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: %w", err))
@@ -117,7 +120,7 @@ func (c *connects) close() {
 
 // openConnects has the kernel note which processes begin connections, where a BPF program can.
 func (s *Scanner) openConnects() {
-	if s.stats.Owners != OwnersBPF || s.connects.recorder.Load() != nil {
+	if s.stats.OwnerMethod != OwnersBPF || s.connects.recorder.Load() != nil {
 		return
 	}
 	recorder, err := newConnects(s.config.ProcRoot)
@@ -165,7 +168,7 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *Namespace, yield func(*So
 		if !ok {
 			return true
 		}
-		if s.config.Connections != nil && !s.config.Connections.Wants(&s.socket) {
+		if s.config.TCPFilter != nil && !s.config.TCPFilter.Match(&s.socket) {
 			continue
 		}
 		if by != nil {
@@ -181,7 +184,7 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *Namespace, yield func(*So
 func (s *Scanner) setBegun(by *connectRecord) {
 	if by.cgroupID != 0 {
 		s.socket.CgroupID = by.cgroupID
-		s.socket.Fields |= FieldCgroupID
+		s.socket.fields |= FieldCgroupID
 	}
 	s.current.owners = append(s.current.owners, s.processes.ofConnect(by))
 }
@@ -202,55 +205,4 @@ func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) b
 		s.namespaces.ended = slices.Delete(s.namespaces.ended, 0, 1)
 	}
 	return true
-}
-
-// LostError says that TCP sockets were destroyed of which nothing is known.
-type LostError struct{ Sockets int }
-
-func (e *LostError) Error() string {
-	return fmt.Sprintf("the kernel had no room to tell of %d closed sockets", e.Sockets)
-}
-
-// ClosedSockets goes through the TCP sockets of the network namespace of the calling thread as the kernel destroys them, from when
-// the loop begins. Each step fills the same [Socket], as those that a [Scanner] hands out with Closed; its Owners are not known.
-// A socket that never had a peer is left out.
-//
-// An error has no socket. The loop may go on after a [*LostError], and after that of a message that could not be decoded. The end of
-// ctx is an error, and the last. Where the kernel does not tell of such sockets, that is an error too, which is
-// errors.ErrUnsupported. It takes Linux 4.12 with inet_diag and tcp_diag, and no privilege.
-func ClosedSockets(ctx context.Context) iter.Seq2[*Socket, error] {
-	return func(yield func(*Socket, error) bool) {
-		conn, err := openClosedConn(nil, newClosedBudget(maxClosed), closedRoom)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
-		var taken takenClosed
-		defer func() {
-			conn.close()
-			taken.drop()
-		}()
-		socket := Socket{NetNS: netNSOf(threadDir)}
-		for {
-			select {
-			case <-ctx.Done():
-				yield(nil, ctx.Err())
-				return
-			case <-conn.ready():
-			}
-			chunks, lost, err := conn.take(nil)
-			taken.chunks = chunks
-			if err != nil && !yield(nil, err) || lost > 0 && !yield(nil, &LostError{lost}) {
-				return
-			}
-			for {
-				if _, ok := taken.next(&socket); !ok {
-					break
-				}
-				if socket.HasPeer() && !yield(&socket, nil) {
-					return
-				}
-			}
-		}
-	}
 }

@@ -20,7 +20,6 @@ type closedSocket struct {
 	waiter  *os.File
 	closing chan struct{}
 	ended   chan struct{}
-	heard   chan struct{}
 
 	mu     sync.Mutex
 	socket *netlinkSocket // closed with the subscription
@@ -62,7 +61,7 @@ func openClosedConn(connects connectRecorder, budget *closedBudget, room int) (c
 		return nil, err
 	}
 	c := &closedSocket{
-		socket: socket, closing: make(chan struct{}), ended: make(chan struct{}), heard: make(chan struct{}, 1),
+		socket: socket, closing: make(chan struct{}), ended: make(chan struct{}),
 		queue: closedQueue{connects: connects, budget: budget},
 	}
 	c.setRoom(room)
@@ -156,10 +155,6 @@ func (c *closedSocket) read(readable syscall.RawConn) {
 		}
 		pause.Reset(c.pause)
 		c.mu.Unlock()
-		select {
-		case c.heard <- struct{}{}:
-		default:
-		}
 		if err != nil {
 			return
 		}
@@ -181,8 +176,6 @@ func (c *closedSocket) await(epfd int) bool {
 	c.awaits = err == nil
 	return c.awaits
 }
-
-func (c *closedSocket) ready() <-chan struct{} { return c.heard }
 
 // receive reads what is there, and tells how many messages. It is to be called with the lock.
 func (c *closedSocket) receive() (received int) {

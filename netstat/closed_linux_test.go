@@ -1,7 +1,6 @@
 package netstat
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -127,9 +126,9 @@ func finish(t testing.TB, first, then int) {
 // newClosedScanner returns a scanner of TCP sockets that hears of closed ones.
 func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	t.Helper()
-	config.Closed, config.Transports, config.TCPInfo = ClosedOn, []Transport{TransportTCP}, true
-	if config.Owners == OwnersAuto {
-		config.Owners = OwnersNone
+	config.Closed, config.Transports, config.TCPInfo = ClosedRequired, []Transport{TransportTCP}, true
+	if config.OwnerMethod == OwnersAuto {
+		config.OwnerMethod = OwnersOff
 	}
 	return newScanner(t, config)
 }
@@ -182,7 +181,7 @@ func closedOf[T any](t *testing.T, s *Scanner, want int, visit func(*Socket) T) 
 // described is what is known of a closed socket, but for how it went.
 func described(s *Socket) string {
 	return fmt.Sprintf("%d %s %s %s %s %v %v %d %d %d %d fields %b", s.Cookie, s.Transport, s.Family, s.State, s.Namespace,
-		s.Local, s.Remote, s.Interface, s.TCP.BytesAcked, s.TCP.BytesReceived, s.TCP.BytesSent, s.Fields)
+		s.Local, s.Remote, s.Interface, s.TCP.BytesAcked, s.TCP.BytesReceived, s.TCP.BytesSent, s.fields)
 }
 
 // Every closed connection is handed out once at each end, with all that it has carried.
@@ -525,7 +524,7 @@ func (f *fakeConnects) close() { f.closed = true }
 // A closed socket is of the process that began the connection, also when that has gone.
 func TestClosedOwners(t *testing.T) {
 	testnet.Isolate(t, func() {
-		s := newClosedScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		s := newClosedScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		known := &fakeConnects{begun: map[uint64]connectRecord{}}
 		s.setConnects(known)
 		w := newTown4(t)
@@ -598,7 +597,7 @@ func TestClosedFilter(t *testing.T) {
 	testnet.Isolate(t, func() {
 		w, other := newTown4(t), newTown4(t)
 		port := w.at.Port()
-		s := newClosedScanner(t, ScannerConfig{Connections: newFilter(t, FilterConfig{LocalPorts: []PortRange{{port, port}}})})
+		s := newClosedScanner(t, ScannerConfig{TCPFilter: newFilter(t, FilterConfig{LocalPorts: []PortRange{{port, port}}})})
 		for _, w := range []*town{other, w, other} {
 			client, server := w.open()
 			finish(t, client, server)
@@ -726,7 +725,7 @@ func TestClosedRefused(t *testing.T) {
 	testnet.Isolate(t, func() {
 		w := newTown4(t)
 		config := func(mode ClosedMode, source Source, warned *[]string) ScannerConfig {
-			return ScannerConfig{Closed: mode, Source: source, Owners: OwnersNone, Transports: []Transport{TransportTCP},
+			return ScannerConfig{Closed: mode, Source: source, OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP},
 				Warn: func(err error) { *warned = append(*warned, err.Error()) }}
 		}
 		require1 := func(t *testing.T, source Source, want string) {
@@ -745,7 +744,7 @@ func TestClosedRefused(t *testing.T) {
 				require.False(t, s.HearsClosed(s.Namespaces()[0]))
 			}
 			require.Equal(t, []string{want}, warned)
-			_, err := NewScanner(config(ClosedOn, source, &warned))
+			_, err := NewScanner(config(ClosedRequired, source, &warned))
 			require.EqualError(t, err, want)
 		}
 		for _, errno := range []unix.Errno{
@@ -769,7 +768,7 @@ func TestClosedRefused(t *testing.T) {
 			require.False(t, s.HearsClosed(s.Namespaces()[0]))
 			require.NoError(t, s.Close())
 			require.Empty(t, warned, "who chose it knows that it tells less")
-			_, err = NewScanner(config(ClosedOn, SourceProcfs, &warned))
+			_, err = NewScanner(config(ClosedRequired, SourceProcfs, &warned))
 			require.EqualError(t, err, "closed TCP sockets are not known: procfs has no cookies to know them by")
 		})
 		t.Run("without a file", func(t *testing.T) {
@@ -781,7 +780,7 @@ func TestClosedRefused(t *testing.T) {
 		})
 		t.Run("without TCP", func(t *testing.T) {
 			var warned []string
-			c := config(ClosedOn, SourceNetlink, &warned)
+			c := config(ClosedRequired, SourceNetlink, &warned)
 			c.Transports = []Transport{TransportUDP}
 			_, err := NewScanner(c)
 			require.EqualError(t, err, "closed sockets are those of tcp, which is not among the transports")
@@ -828,7 +827,7 @@ func TestClosedFailsInNamespace(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				var warned []string
 				s := newScanner(t, ScannerConfig{
-					Namespaces: []string{hut.pid()}, Closed: ClosedAuto, Owners: OwnersNone,
+					Namespaces: []string{hut.pid()}, Closed: ClosedAuto, OwnerMethod: OwnersOff,
 					Warn: func(err error) { warned = append(warned, err.Error()) },
 				})
 				subscribe := s.namespaces.subscribe
@@ -861,7 +860,7 @@ func TestClosedGivesBack(t *testing.T) {
 		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
 		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
 		for range 20 {
-			s, err := NewScanner(ScannerConfig{Closed: ClosedOn})
+			s, err := NewScanner(ScannerConfig{Closed: ClosedRequired})
 			require.NoError(t, err)
 			began := time.Now()
 			require.NoError(t, s.Close())
@@ -876,68 +875,6 @@ func TestClosedGivesBack(t *testing.T) {
 		_, lost, err := c.take(nil)
 		require.NoError(t, err)
 		require.Zero(t, lost)
-	})
-}
-
-func TestClosedSocketsFunction(t *testing.T) {
-	testnet.Isolate(t, func() {
-		w := newTown4(t)
-		done := make(chan struct{})
-		var churn sync.WaitGroup
-		churn.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				case <-time.After(time.Millisecond):
-					client, server := w.open()
-					finish(t, client, server)
-				}
-			}
-		})
-		before := runtime.NumGoroutine()
-		for range 2 {
-			ctx, cancel := context.WithCancel(t.Context())
-			seen, last := map[uint64]bool{}, error(nil)
-			for socket, err := range ClosedSockets(ctx) {
-				require.NoError(t, last)
-				if last = err; err != nil {
-					require.Nil(t, socket)
-					continue
-				}
-				require.True(t, socket.Closed)
-				require.False(t, seen[socket.Cookie])
-				require.EqualValues(t, netNS(t, "/proc/thread-self/ns/net"), socket.NetNS)
-				require.Empty(t, socket.Owners())
-				if seen[socket.Cookie] = true; len(seen) == 10 {
-					cancel()
-				}
-			}
-			cancel()
-			require.Equal(t, context.Canceled, last)
-			require.GreaterOrEqual(t, len(seen), 10)
-		}
-		for _, err := range ClosedSockets(t.Context()) {
-			require.NoError(t, err)
-			break
-		}
-		for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before && time.Now().Before(end); {
-			time.Sleep(time.Millisecond) // one that has said that it ends is there a moment longer
-		}
-		require.LessOrEqual(t, runtime.NumGoroutine(), before)
-		close(done)
-		churn.Wait()
-		t.Run("refused", func(t *testing.T) {
-			forbid(t, unix.SYS_BIND, unix.EPERM)
-			n := 0
-			for socket, err := range ClosedSockets(t.Context()) {
-				require.Nil(t, socket)
-				require.ErrorIs(t, err, errors.ErrUnsupported)
-				n++
-			}
-			require.Equal(t, 1, n)
-		})
-		require.EqualError(t, &LostError{7}, "the kernel had no room to tell of 7 closed sockets")
 	})
 }
 
@@ -972,7 +909,7 @@ func BenchmarkClosedReader(b *testing.B) {
 							s = newClosedScanner(b, ScannerConfig{})
 						})
 					case "root with BPF":
-						s = newClosedScanner(b, ScannerConfig{Owners: OwnersBPF})
+						s = newClosedScanner(b, ScannerConfig{OwnerMethod: OwnersBPF})
 					default:
 						s = newClosedScanner(b, ScannerConfig{})
 					}
@@ -1032,13 +969,12 @@ func (f *fakeClosed) take(to []*closedChunk) (chunks []*closedChunk, lost int, e
 	return to, lost, nil
 }
 
-func (f *fakeClosed) ready() <-chan struct{} { return nil }
 func (f *fakeClosed) setRoom(bytes int)      { f.room = bytes }
 func (f *fakeClosed) close()                 { f.closed = true }
 
 // What was lost counts in all namespaces together.
 func TestClosedLostInNamespaces(t *testing.T) {
-	s := newFakeScanner(t, ScannerConfig{Owners: OwnersNone, Transports: []Transport{TransportTCP}}, &fakeDiag{})
+	s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
 	s.namespaces.known = []*Namespace{
 		{Self: true, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{lost: 3}},
 		{Inode: 2, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{lost: 4}},
@@ -1054,7 +990,7 @@ func TestClosedLostInNamespaces(t *testing.T) {
 // A cgroup that is not known is none.
 func TestClosedCgroup(t *testing.T) {
 	for _, id := range []uint64{0, 77} {
-		s := newFakeScanner(t, ScannerConfig{Owners: OwnersNone, Transports: []Transport{TransportTCP}}, &fakeDiag{})
+		s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
 		q := closedQueue{budget: s.budget, connects: everyConnect{pid: 7, cgroupID: id}}
 		q.hear(closedMessage(1))
 		chunks, _, _ := q.take(nil)
@@ -1067,7 +1003,7 @@ func TestClosedCgroup(t *testing.T) {
 
 // All subscriptions share the room, those of namespaces that have ended included.
 func TestClosedShareRoom(t *testing.T) {
-	s := newFakeScanner(t, ScannerConfig{Namespaces: []string{"all"}, Owners: OwnersNone}, &fakeDiag{})
+	s := newFakeScanner(t, ScannerConfig{Namespaces: []string{"all"}, OwnerMethod: OwnersOff}, &fakeDiag{})
 	own, ended := &fakeClosed{}, &fakeClosed{}
 	rooms := func(toCome int) (rooms []int) {
 		s.namespaces.shareRoom(toCome)

@@ -12,8 +12,6 @@ type closedConn interface {
 	// take appends the sockets that were heard of since it was called last. lost is how many more there were, err of what
 	// could not be decoded.
 	take(to []*closedChunk) (chunks []*closedChunk, lost int, err error)
-	// ready has something to receive when there is something to take.
-	ready() <-chan struct{}
 	// setRoom sets how many bytes of closedRoom the kernel may fill.
 	setRoom(bytes int)
 	// close ends it. What was heard of until then can still be taken.
@@ -37,7 +35,7 @@ type closedRecord struct {
 const closedFields = FieldInterface | FieldCookie | FieldTCPInfo | FieldTCPBytes | FieldTCPSegs | FieldTCPBytesSent
 
 func (r *closedRecord) set(s *Socket) {
-	r.family, r.cookie, r.device, r.tcp, r.fields = s.Family, s.Cookie, s.Interface, s.TCP, s.Fields&closedFields
+	r.family, r.cookie, r.device, r.tcp, r.fields = s.Family, s.Cookie, s.Interface, s.TCP, s.fields&closedFields
 	r.local, r.localPort = s.Local.Addr().As16(), s.Local.Port()
 	r.remote, r.remotePort = s.Remote.Addr().As16(), s.Remote.Port()
 }
@@ -53,7 +51,7 @@ func (r *closedRecord) get(s *Socket) {
 	s.reset(TransportTCP, r.family)
 	s.State, s.Closed = TCPClose, true
 	s.Local, s.Remote = addrPort(r.local, r.localPort), addrPort(r.remote, r.remotePort)
-	s.Interface, s.Cookie, s.TCP, s.Fields = r.device, r.cookie, r.tcp, r.fields
+	s.Interface, s.Cookie, s.TCP, s.fields = r.device, r.cookie, r.tcp, r.fields
 }
 
 // closedChunk holds some of the records that wait, about 8 KiB: a namespace in which little is closed takes no more.

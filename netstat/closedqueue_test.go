@@ -56,7 +56,7 @@ func TestClosedQueue(t *testing.T) {
 		require.Equal(t, Socket{
 			Transport: TransportTCP, Family: FamilyIPv4, State: TCPClose, Closed: true, Interface: 3, Cookie: uint64(i),
 			Local: netip.MustParseAddrPort("127.0.0.1:5000"), Remote: netip.MustParseAddrPort("127.0.0.2:6000"),
-			TCP: TCPInfo{BytesAcked: 102}, Fields: closedFields,
+			TCP: TCPInfo{BytesAcked: 102}, fields: closedFields,
 		}, s)
 	}
 	sockets, lost, err = takeClosed(t, &q)
@@ -142,7 +142,7 @@ func FuzzClosedQueue(f *testing.F) {
 			require.True(t, (s.HasPeer() || s.Local.Port() != 0) && s.Closed && s.State == TCPClose && s.Transport == TransportTCP)
 			require.Equal(t, s.Family == FamilyIPv4, s.Local.Addr().Is4() && s.Remote.Addr().Is4())
 			require.Zero(t, s.RecvQueue|s.SendQueue|s.UID)
-			require.Equal(t, s.Fields&closedFields, s.Fields)
+			require.Equal(t, s.fields&closedFields, s.fields)
 			requireAbsentIsZero(t, &s)
 		}
 	})

@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 // newRecorder is newConnects for a test.
@@ -53,7 +53,7 @@ func known(c connectRecorder, cookie uint64) string {
 func cgroupIDs(t *testing.T) map[uint64]uint64 {
 	t.Helper()
 	ids := map[uint64]uint64{}
-	mustScan(t, newScanner(t, ScannerConfig{Owners: OwnersNone}), func(s *Socket) any {
+	mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 		if s.Has(FieldCgroupID) { // all but those in TIME_WAIT or SYN_RECV
 			ids[s.Cookie] = s.CgroupID
 		}
@@ -227,7 +227,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, known(recorder, cookieOf(t, fd)), "the whole")
 			var of []string
-			mustScan(t, newScanner(t, ScannerConfig{Owners: OwnersNone}), func(s *Socket) any {
+			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if int(s.Local.Port()) == at.(*unix.SockaddrInet4).Port {
 					of = append(of, known(recorder, s.Cookie))
 				}
@@ -247,7 +247,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 				}
 				cookies[cookieOf(t, fd)] = true
 			}
-			mustScan(t, newScanner(t, ScannerConfig{Owners: OwnersNone}), func(s *Socket) any {
+			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if cookies[s.Cookie] {
 					states[s.State]++
 					require.Equal(t, by(0, port), known(recorder, s.Cookie), s.State)

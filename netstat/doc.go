@@ -67,7 +67,7 @@
 // A connection can begin and end between two scans. [ScannerConfig].Closed asks for the TCP sockets that the kernel has destroyed too:
 // [Socket].Closed, with the counts of bytes and segments that they ended with. The kernel tells of them (the groups
 // SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY of NETLINK_SOCK_DIAG, sock_diag_broadcast_destroy in net/core/sock_diag.c),
-// which takes Linux 4.12 and no privilege. [ClosedSockets] has them by themselves.
+// which takes Linux 4.12 and no privilege.
 //
 // Whoever adds up what connections carried keeps, by [Socket].Cookie, what was seen of those that live, and is told of each socket
 // closed once at most, and live before that only:

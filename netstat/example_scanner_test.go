@@ -2,10 +2,8 @@ package netstat_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
@@ -44,23 +42,4 @@ func ExampleNewScanner() {
 	// 0.0.0.0:80: 1 waiting, nginx (1001), nginx (1002)
 	// [::]:22: 0 waiting, systemd (1), sshd (700)
 	// [::1]:8080: 0 waiting, java (1003)
-}
-
-// What did the connections carry that end?
-func ExampleClosedSockets() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for socket, err := range netstat.ClosedSockets(ctx) {
-		lost := (*netstat.LostError)(nil)
-		switch {
-		case errors.As(err, &lost):
-			fmt.Println(lost.Sockets, "more")
-		case errors.Is(err, context.DeadlineExceeded):
-			return
-		case err != nil:
-			fmt.Fprintln(os.Stderr, err)
-		case socket.Has(netstat.FieldTCPBytes):
-			fmt.Println(socket.Local, socket.Remote, socket.TCP.BytesAcked, socket.TCP.BytesReceived)
-		}
-	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 // clock is a clock that a test sets.
@@ -102,7 +102,7 @@ func TestScannerRetriesTransport(t *testing.T) {
 // A required source is not replaced, also if it works no more.
 func TestScannerRequiredSource(t *testing.T) {
 	testnet.Isolate(t, func() {
-		s := newScanner(t, ScannerConfig{Source: SourceNetlink, Owners: OwnersNone, Transports: []Transport{TransportTCP}})
+		s := newScanner(t, ScannerConfig{Source: SourceNetlink, OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}})
 		mustScan(t, s, inode)
 		require.NoError(t, s.namespaces.self.diag.Close())
 		s.namespaces.self.diag = &fakeDiag{dumps: []fakeDump{{err: fmt.Errorf("%w: no such module", errors.ErrUnsupported)}}}
@@ -127,7 +127,7 @@ func TestScannerRequiredSource(t *testing.T) {
 func TestScannerRequiredInNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
-		config := ScannerConfig{Source: SourceNetlink, Owners: OwnersNone, Namespaces: []string{"self", other.pid()}}
+		config := ScannerConfig{Source: SourceNetlink, OwnerMethod: OwnersOff, Namespaces: []string{"self", other.pid()}}
 		s := newScanner(t, config)
 		require.Len(t, mustScan(t, s, inode), len(other.sockets))
 
@@ -173,7 +173,7 @@ func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 	t.Helper()
 	failing(t, func() {
 		s = newScanner(t, ScannerConfig{
-			Owners: OwnersNone, Closed: ClosedAuto, Warn: func(err error) { *warned = append(*warned, err.Error()) },
+			OwnerMethod: OwnersOff, Closed: ClosedAuto, Warn: func(err error) { *warned = append(*warned, err.Error()) },
 		})
 	}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
 	return s
@@ -245,7 +245,7 @@ func TestScannerRetriesClosed(t *testing.T) {
 		var s *Scanner
 		failing(t, func() {
 			s = newScanner(t, ScannerConfig{
-				Owners: OwnersNone, Closed: ClosedAuto, Namespaces: []string{"self", other.pid()},
+				OwnerMethod: OwnersOff, Closed: ClosedAuto, Namespaces: []string{"self", other.pid()},
 				Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
 		}, seccompRule{unix.SYS_BIND, -1, unix.EPERM})

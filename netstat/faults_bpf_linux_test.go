@@ -38,15 +38,15 @@ func TestScannerRetriesBPF(t *testing.T) {
 		}, seccompRule{unix.SYS_BPF, -1, unix.EPERM})
 		c := setClock(s)
 		mustScan(t, s, inode)
-		require.Equal(t, OwnersProcfs, s.Stats().Owners, "it is not time")
+		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod, "it is not time")
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)
 		failing(t, func() { mustScan(t, s, inode) }, seccompRule{unix.SYS_BPF, -1, unix.EPERM})
-		require.Equal(t, OwnersProcfs, s.Stats().Owners)
+		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)
 		mustScan(t, s, inode)
-		require.Equal(t, OwnersBPF, s.Stats().Owners)
+		require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
 		require.NotNil(t, s.connects.recorder.Load())
 
 		s.connects.close() // as if it had been refused alone
@@ -75,11 +75,11 @@ func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 					require.ErrorIs(t, err, unix.EMFILE)
 					continue
 				}
-				withoutBPF += oneIf(s.Stats().Owners != OwnersBPF)
+				withoutBPF += oneIf(s.Stats().OwnerMethod != OwnersBPF)
 				withoutConnects += oneIf(closed == ClosedAuto && s.connects.recorder.Load() == nil)
 				processes := s.processes
 				mustScan(t, s, inode)
-				require.Equal(t, OwnersBPF, s.Stats().Owners)
+				require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
 				require.Same(t, processes, s.finder.(*bpfOwners).processes, "which are the same as before")
 				require.Equal(t, closed == ClosedAuto, s.connects.recorder.Load() != nil)
 				require.NoError(t, s.Close())

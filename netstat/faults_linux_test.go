@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 // withoutDescriptors runs f while this process may open no file more.
@@ -41,7 +41,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 		for _, method := range ownerMethods {
 			for _, source := range []Source{SourceNetlink, SourceProcfs} {
 				s := newScanner(t, ScannerConfig{
-					Owners: method, Source: source, Warn: func(err error) { t.Error("warned of", err) },
+					OwnerMethod: method, Source: source, Warn: func(err error) { t.Error("warned of", err) },
 				})
 				look := func() (sockets []string, errs []error) {
 					return scan(s, func(s *Socket) string { return fmt.Sprintf("%d %s", s.Inode, ownersOf(s)) })
@@ -70,7 +70,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 							require.Empty(t, sockets)
 							require.Len(t, errs, 3, "the owners, tcp and udp")
 						}
-						require.Equal(t, method, s.Stats().Owners, "which is not replaced for that")
+						require.Equal(t, method, s.Stats().OwnerMethod, "which is not replaced for that")
 						sockets, errs = look()
 						require.Empty(t, errs)
 						require.Equal(t, want, sockets)
@@ -154,7 +154,7 @@ func (f endingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStat
 // A scan after Close is an error, and opens nothing.
 func TestScanAfterClose(t *testing.T) {
 	for _, config := range []ScannerConfig{
-		{}, {Closed: ClosedOn, Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, Owners: OwnersProcfs}, {Owners: OwnersNone},
+		{}, {Closed: ClosedRequired, Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, OwnerMethod: OwnersProcfs}, {OwnerMethod: OwnersOff},
 	} {
 		s, err := NewScanner(config)
 		require.NoError(t, err)
@@ -181,7 +181,7 @@ func TestCloseInScan(t *testing.T) {
 		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
 		before := openDescriptors(t)
 		for _, config := range []ScannerConfig{
-			{Closed: ClosedOn}, {Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, Owners: OwnersProcfs}, {Owners: OwnersNone},
+			{Closed: ClosedRequired}, {Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, OwnerMethod: OwnersProcfs}, {OwnerMethod: OwnersOff},
 		} {
 			s, err := NewScanner(config)
 			require.NoError(t, err)
@@ -205,7 +205,7 @@ func TestScannerTableCutOff(t *testing.T) {
 			table := filepath.Join(root, tables[transport][0])
 			content, err := os.ReadFile(table)
 			require.NoError(t, err)
-			s := newScanner(t, ScannerConfig{ProcRoot: root, Transports: []Transport{transport}, Owners: OwnersNone, UnixPaths: true})
+			s := newScanner(t, ScannerConfig{ProcRoot: root, Transports: []Transport{transport}, OwnerMethod: OwnersOff, UnixPaths: true})
 			row := func(s *Socket) string { return describe(s, fieldsAll) + s.Path }
 			whole := mustScan(t, s, row)
 			var complete []string // from the rows that are not cut off
@@ -232,7 +232,7 @@ func TestScannerTableCutOff(t *testing.T) {
 // A process that takes the pid of one that has ended is another one.
 func TestProcessWithPIDOfAnother(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		s := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		s := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		find := func(of testnet.Socket) (found *Process) {
 			mustScan(t, s, func(s *Socket) struct{} {
 				if s.Inode == of.Inode && len(s.Owners()) == 1 {
@@ -282,7 +282,7 @@ func TestManyDescriptors(t *testing.T) {
 			defer func() { _, _ = unix.Close(pair[0]), unix.Close(pair[1]) }()
 		}
 		for _, method := range ownerMethods {
-			s := newScanner(t, ScannerConfig{Owners: method, Transports: []Transport{TransportUnix}})
+			s := newScanner(t, ScannerConfig{OwnerMethod: method, Transports: []Transport{TransportUnix}})
 			owned := 0
 			mustScan(t, s, func(s *Socket) struct{} {
 				if len(s.Owners()) == 1 && s.Owners()[0].PID == os.Getpid() {
@@ -420,7 +420,7 @@ func TestProcessNamesOfEveryByte(t *testing.T) {
 		require.NoError(t, unix.Bind(int(socket.Fd()), &unix.SockaddrInet4{}))
 		var scanners []*Scanner
 		for _, method := range ownerMethods {
-			scanners = append(scanners, newScanner(t, ScannerConfig{Owners: method}))
+			scanners = append(scanners, newScanner(t, ScannerConfig{OwnerMethod: method}))
 		}
 		for first := 1; first < 256; first += 15 {
 			var name []byte
@@ -496,7 +496,7 @@ func TestScannerLooksAgain(t *testing.T) {
 		}
 		open(200)
 		for _, method := range ownerMethods {
-			s := newScanner(t, ScannerConfig{Owners: method, Transports: []Transport{TransportUDP}})
+			s := newScanner(t, ScannerConfig{OwnerMethod: method, Transports: []Transport{TransportUDP}})
 			finder := &lateFinder{ownerFinder: s.finder}
 			s.finder = finder
 			look := func(opened, looks int) (unowned int) {
@@ -533,7 +533,7 @@ func TestScannerLooksAgain(t *testing.T) {
 // Sockets that are held back until their owners are looked up again are not read from another source as well.
 func TestScannerHoldsBackAndFails(t *testing.T) {
 	diag := &fakeDiag{dumps: []fakeDump{tcpConnections: {payloads: tcpMessages(1<<32-2, 1<<32-3), err: errors.ErrUnsupported}}}
-	s := newFakeScanner(t, ScannerConfig{ProcRoot: "/proc", Owners: OwnersProcfs, Transports: []Transport{TransportTCP}}, diag)
+	s := newFakeScanner(t, ScannerConfig{ProcRoot: "/proc", OwnerMethod: OwnersProcfs, Transports: []Transport{TransportTCP}}, diag)
 	inodes, errs := scan(s, inode)
 	require.Equal(t, []uint64{1<<32 - 2, 1<<32 - 3}, inodes)
 	require.Equal(t, []string{"reading tcp sockets by sock_diag: unsupported operation"}, messages(errs))

@@ -13,13 +13,13 @@ type PortRange struct{ First, Last uint16 }
 // said of the remote end does not apply to sockets without a peer.
 type FilterConfig struct {
 	// No range may end before it begins.
-	LocalPorts, NotLocalPorts   []PortRange
-	RemotePorts, NotRemotePorts []PortRange
-	// Remote and NotRemote are networks of IPv4 or IPv6. An IPv4-mapped address is in those of IPv4 only, so no network may be
+	LocalPorts, ExcludeLocalPorts   []PortRange
+	RemotePorts, ExcludeRemotePorts []PortRange
+	// Remote and ExcludeRemote are networks of IPv4 or IPv6. An IPv4-mapped address is in those of IPv4 only, so no network may be
 	// given as IPv4-mapped. The zone of an address does not count.
-	Remote, NotRemote []netip.Prefix
-	// NotLoopback wants no socket with a loopback address at either end.
-	NotLoopback bool
+	Remote, ExcludeRemote []netip.Prefix
+	// ExcludeLoopback wants no socket with a loopback address at either end.
+	ExcludeLoopback bool
 }
 
 // Filter chooses sockets by their addresses. For TCP connections the kernel can do that: see ScannerConfig.Connections. A nil
@@ -31,16 +31,16 @@ type Filter struct {
 
 // NewFilter returns a filter. Its error names the range of ports or the network that is not valid.
 func NewFilter(config FilterConfig) (*Filter, error) {
-	c := FilterConfig{NotLoopback: config.NotLoopback}
+	c := FilterConfig{ExcludeLoopback: config.ExcludeLoopback}
 	for _, list := range []struct {
 		name  string
 		given []PortRange
 		own   *[]PortRange
 	}{
 		{"LocalPorts", config.LocalPorts, &c.LocalPorts},
-		{"NotLocalPorts", config.NotLocalPorts, &c.NotLocalPorts},
+		{"NotLocalPorts", config.ExcludeLocalPorts, &c.ExcludeLocalPorts},
 		{"RemotePorts", config.RemotePorts, &c.RemotePorts},
-		{"NotRemotePorts", config.NotRemotePorts, &c.NotRemotePorts},
+		{"NotRemotePorts", config.ExcludeRemotePorts, &c.ExcludeRemotePorts},
 	} {
 		for i, r := range list.given {
 			if r.First > r.Last {
@@ -55,7 +55,7 @@ func NewFilter(config FilterConfig) (*Filter, error) {
 		own   *[]netip.Prefix
 	}{
 		{"Remote", config.Remote, &c.Remote},
-		{"NotRemote", config.NotRemote, &c.NotRemote},
+		{"NotRemote", config.ExcludeRemote, &c.ExcludeRemote},
 	} {
 		for i, network := range list.given {
 			if err := checkNetwork(network); err != nil {
@@ -66,8 +66,8 @@ func NewFilter(config FilterConfig) (*Filter, error) {
 	}
 	return &Filter{
 		config: c,
-		local:  newPortSet(c.LocalPorts, c.NotLocalPorts),
-		remote: newPortSet(c.RemotePorts, c.NotRemotePorts),
+		local:  newPortSet(c.LocalPorts, c.ExcludeLocalPorts),
+		remote: newPortSet(c.RemotePorts, c.ExcludeRemotePorts),
 	}, nil
 }
 
@@ -91,16 +91,16 @@ func (f *Filter) IsEmpty() bool {
 		return true
 	}
 	c := &f.config
-	return f.local == nil && f.remote == nil && len(c.Remote)+len(c.NotRemote) == 0 && !c.NotLoopback
+	return f.local == nil && f.remote == nil && len(c.Remote)+len(c.ExcludeRemote) == 0 && !c.ExcludeLoopback
 }
 
-// Wants tells whether the socket meets the conditions. Unix sockets, which have no addresses, do.
-func (f *Filter) Wants(s *Socket) bool {
+// Match tells whether the socket meets the conditions. Unix sockets, which have no addresses, do.
+func (f *Filter) Match(s *Socket) bool {
 	if f == nil || !s.Local.IsValid() {
 		return true
 	}
 	local, remote := s.Local.Addr().Unmap(), s.Remote.Addr().Unmap()
-	if f.config.NotLoopback && (local.IsLoopback() || remote.IsLoopback()) {
+	if f.config.ExcludeLoopback && (local.IsLoopback() || remote.IsLoopback()) {
 		return false
 	}
 	if !f.local.has(s.Local.Port()) {
@@ -113,7 +113,7 @@ func (f *Filter) wantsPeer(peer netip.Addr) bool {
 	in := func(networks []netip.Prefix) bool {
 		return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(peer) })
 	}
-	return (len(f.config.Remote) == 0 || in(f.config.Remote)) && !in(f.config.NotRemote)
+	return (len(f.config.Remote) == 0 || in(f.config.Remote)) && !in(f.config.ExcludeRemote)
 }
 
 // HasPeer tells whether the socket is one end of a connection: it is not for listening, unconnected and unix sockets.

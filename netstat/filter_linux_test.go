@@ -42,17 +42,17 @@ func TestFilterInTheKernel(t *testing.T) {
 		some, more := ports[len(ports)/3], ports[len(ports)/2]
 		configs := map[string]FilterConfig{
 			"port":        {LocalPorts: []PortRange{{some, some}}},
-			"ports":       {LocalPorts: []PortRange{{some, some}, {more, more}, {1, 32768}}, NotLocalPorts: []PortRange{{more, more}}},
+			"ports":       {LocalPorts: []PortRange{{some, some}, {more, more}, {1, 32768}}, ExcludeLocalPorts: []PortRange{{more, more}}},
 			"remote port": {RemotePorts: []PortRange{{some, some}, {more, 65535}}},
 			"loopback":    {Remote: networks("127.0.0.1/32", "::1/128")},
-			"mapped":      {NotRemote: networks("::/0")},
+			"mapped":      {ExcludeRemote: networks("::/0")},
 			"long":        {LocalPorts: manyRanges(2900)},
 			"too long":    {LocalPorts: manyRanges(5000)},
 			"host bits":   {Remote: networks("10.0.0.1/31", "2001:db8::2/64")},
-			"every bit":   {NotRemote: networks("10.0.0.3/32", "2001:db8::2/127")},
-			"half":        {Remote: networks("0.0.0.0/1", "2000::/3"), NotRemote: networks("127.0.0.0/8")},
-			"around IPv4": {Remote: networks("::/8", "2001:db8::1/128"), NotRemote: networks("::/127")},
-			"all ports":   {LocalPorts: []PortRange{{0, 65535}}, NotRemotePorts: []PortRange{{0, 443}}},
+			"every bit":   {ExcludeRemote: networks("10.0.0.3/32", "2001:db8::2/127")},
+			"half":        {Remote: networks("0.0.0.0/1", "2000::/3"), ExcludeRemote: networks("127.0.0.0/8")},
+			"around IPv4": {Remote: networks("::/8", "2001:db8::1/128"), ExcludeRemote: networks("::/127")},
+			"all ports":   {LocalPorts: []PortRange{{0, 65535}}, ExcludeRemotePorts: []PortRange{{0, 443}}},
 		}
 		for i, test := range filterCases {
 			configs[fmt.Sprintf("%d %s", i, test.name)] = test.config
@@ -61,11 +61,11 @@ func TestFilterInTheKernel(t *testing.T) {
 		all := scanConnections(t, ScannerConfig{}, everything)
 		for name, config := range configs {
 			filter := newFilter(t, config)
-			want := scanConnections(t, ScannerConfig{}, filter.Wants)
+			want := scanConnections(t, ScannerConfig{}, filter.Match)
 			require.NotEmpty(t, want, name)
 			require.Equal(t, filter.IsEmpty(), len(want) == len(all), name)
-			require.ElementsMatch(t, want, scanConnections(t, ScannerConfig{Connections: filter}, everything), name)
-			procfs := ScannerConfig{Connections: filter, Source: SourceProcfs}
+			require.ElementsMatch(t, want, scanConnections(t, ScannerConfig{TCPFilter: filter}, everything), name)
+			procfs := ScannerConfig{TCPFilter: filter, Source: SourceProcfs}
 			require.Len(t, scanConnections(t, procfs, everything), len(want), name)
 		}
 	})
@@ -117,7 +117,7 @@ func manyRanges(n uint16) []PortRange {
 // scanConnections returns the connections that are wanted, and checks that what listens is there in any case.
 func scanConnections(t *testing.T, config ScannerConfig, wants func(*Socket) bool) []string {
 	t.Helper()
-	config.Owners, config.Transports = OwnersNone, []Transport{TransportTCP}
+	config.OwnerMethod, config.Transports = OwnersOff, []Transport{TransportTCP}
 	scanner, err := NewScanner(config)
 	require.NoError(t, err)
 	defer scanner.Close()
@@ -141,11 +141,11 @@ func BenchmarkFilter(b *testing.B) {
 		testnet.Crowd(b, 2, 5000)
 		filter := newFilter(b, FilterConfig{LocalPorts: []PortRange{{1, 1}}})
 		for name, config := range map[string]ScannerConfig{
-			"kernel": {Connections: filter},
+			"kernel": {TCPFilter: filter},
 			"here":   {},
 		} {
 			b.Run(name, func(b *testing.B) {
-				config.Owners, config.TCPInfo, config.Transports = OwnersNone, true, []Transport{TransportTCP}
+				config.OwnerMethod, config.TCPInfo, config.Transports = OwnersOff, true, []Transport{TransportTCP}
 				scanner, err := NewScanner(config)
 				require.NoError(b, err)
 				defer scanner.Close()
@@ -153,7 +153,7 @@ func BenchmarkFilter(b *testing.B) {
 				for b.Loop() {
 					for socket, err := range scanner.Sockets(b.Context()) {
 						require.NoError(b, err)
-						_ = filter.Wants(socket)
+						_ = filter.Match(socket)
 					}
 				}
 			})

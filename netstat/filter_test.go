@@ -30,21 +30,21 @@ var filterCases = []struct {
 }{
 	{"nothing", FilterConfig{}, []string{"web", "mapped", "v6", "local", "local6", "listen", "unix"}},
 	{"local ports", FilterConfig{LocalPorts: []PortRange{{80, 80}, {5000, 5001}}}, []string{"web", "v6", "listen", "unix"}},
-	{"not local ports", FilterConfig{NotLocalPorts: []PortRange{{0, 79}, {81, 65535}}}, []string{"web", "listen", "unix"}},
+	{"not local ports", FilterConfig{ExcludeLocalPorts: []PortRange{{0, 79}, {81, 65535}}}, []string{"web", "listen", "unix"}},
 	{"remote ports", FilterConfig{RemotePorts: []PortRange{{443, 444}}}, []string{"mapped", "v6", "listen", "unix"}},
-	{"not remote ports", FilterConfig{NotRemotePorts: []PortRange{{443, 443}}}, []string{"web", "v6", "local", "local6", "listen", "unix"}},
-	{"both", FilterConfig{RemotePorts: []PortRange{{400, 500}}, NotRemotePorts: []PortRange{{444, 444}}}, []string{"mapped", "listen", "unix"}},
+	{"not remote ports", FilterConfig{ExcludeRemotePorts: []PortRange{{443, 443}}}, []string{"web", "v6", "local", "local6", "listen", "unix"}},
+	{"both", FilterConfig{RemotePorts: []PortRange{{400, 500}}, ExcludeRemotePorts: []PortRange{{444, 444}}}, []string{"mapped", "listen", "unix"}},
 	{"network", FilterConfig{Remote: networks("10.0.0.0/8")}, []string{"web", "mapped", "listen", "unix"}},
 	{"address", FilterConfig{Remote: networks("10.0.0.2/32", "2001:db8::2/128")}, []string{"web", "v6", "listen", "unix"}},
-	{"not network", FilterConfig{NotRemote: networks("10.0.0.2/31", "2001:db8::/32")}, []string{"local", "local6", "listen", "unix"}},
+	{"not network", FilterConfig{ExcludeRemote: networks("10.0.0.2/31", "2001:db8::/32")}, []string{"local", "local6", "listen", "unix"}},
 	{"all of IPv4", FilterConfig{Remote: networks("0.0.0.0/0")}, []string{"web", "mapped", "local", "listen", "unix"}},
 	{"all of IPv6", FilterConfig{Remote: networks("::/0")}, []string{"v6", "local6", "listen", "unix"}},
-	{"not all of IPv6", FilterConfig{NotRemote: networks("::/0")}, []string{"web", "mapped", "local", "listen", "unix"}},
-	{"no loopback", FilterConfig{NotLoopback: true}, []string{"web", "mapped", "v6", "listen", "unix"}},
+	{"not all of IPv6", FilterConfig{ExcludeRemote: networks("::/0")}, []string{"web", "mapped", "local", "listen", "unix"}},
+	{"no loopback", FilterConfig{ExcludeLoopback: true}, []string{"web", "mapped", "v6", "listen", "unix"}},
 	{"everything", FilterConfig{
-		LocalPorts: []PortRange{{1, 65535}}, NotLocalPorts: []PortRange{{80, 80}},
-		RemotePorts: []PortRange{{443, 444}}, NotRemotePorts: []PortRange{{444, 444}},
-		Remote: networks("10.0.0.0/8", "::/0"), NotRemote: networks("10.0.0.2/32"), NotLoopback: true,
+		LocalPorts: []PortRange{{1, 65535}}, ExcludeLocalPorts: []PortRange{{80, 80}},
+		RemotePorts: []PortRange{{443, 444}}, ExcludeRemotePorts: []PortRange{{444, 444}},
+		Remote: networks("10.0.0.0/8", "::/0"), ExcludeRemote: networks("10.0.0.2/32"), ExcludeLoopback: true,
 	}, []string{"mapped", "unix"}},
 }
 
@@ -72,13 +72,13 @@ func TestFilterWants(t *testing.T) {
 			f := newFilter(t, test.config)
 			var got []string
 			for name, socket := range filterSockets() {
-				if f.Wants(socket) {
+				if f.Match(socket) {
 					got = append(got, name)
 				}
 			}
 			require.ElementsMatch(t, test.want, got)
-			require.Equal(t, len(test.config.LocalPorts)+len(test.config.NotLocalPorts)+len(test.config.RemotePorts)+
-				len(test.config.NotRemotePorts)+len(test.config.Remote)+len(test.config.NotRemote) == 0 && !test.config.NotLoopback,
+			require.Equal(t, len(test.config.LocalPorts)+len(test.config.ExcludeLocalPorts)+len(test.config.RemotePorts)+
+				len(test.config.ExcludeRemotePorts)+len(test.config.Remote)+len(test.config.ExcludeRemote) == 0 && !test.config.ExcludeLoopback,
 				f.IsEmpty())
 		})
 	}
@@ -105,14 +105,14 @@ func TestNewFilterErrors(t *testing.T) {
 		want   string
 	}{
 		{"local ports", FilterConfig{LocalPorts: backwards}, "filter: LocalPorts[1]: the range of ports 100 to 80 ends before it begins"},
-		{"not local ports", FilterConfig{NotLocalPorts: backwards},
+		{"not local ports", FilterConfig{ExcludeLocalPorts: backwards},
 			"filter: NotLocalPorts[1]: the range of ports 100 to 80 ends before it begins"},
 		{"remote ports", FilterConfig{RemotePorts: backwards}, "filter: RemotePorts[1]: the range of ports 100 to 80 ends before it begins"},
-		{"not remote ports", FilterConfig{NotRemotePorts: []PortRange{{1, 0}}},
+		{"not remote ports", FilterConfig{ExcludeRemotePorts: []PortRange{{1, 0}}},
 			"filter: NotRemotePorts[0]: the range of ports 1 to 0 ends before it begins"},
 		{"zero network", FilterConfig{Remote: []netip.Prefix{good, {}}},
 			"filter: Remote[1]: the zero netip.Prefix is no network" + want},
-		{"zero network to leave out", FilterConfig{NotRemote: []netip.Prefix{{}}},
+		{"zero network to leave out", FilterConfig{ExcludeRemote: []netip.Prefix{{}}},
 			"filter: NotRemote[0]: the zero netip.Prefix is no network" + want},
 		{"IPv4 with a length of IPv6", FilterConfig{Remote: []netip.Prefix{netip.PrefixFrom(good.Addr(), 33)}},
 			"filter: Remote[0]: a network of 10.0.0.0 with an impossible length" + want},
@@ -120,7 +120,7 @@ func TestNewFilterErrors(t *testing.T) {
 			"filter: Remote[0]: a network of :: with an impossible length" + want},
 		{"length without an address", FilterConfig{Remote: []netip.Prefix{netip.PrefixFrom(netip.Addr{}, 8)}},
 			"filter: Remote[0]: the zero netip.Prefix is no network" + want},
-		{"IPv4-mapped", FilterConfig{NotRemote: networks("::ffff:10.0.0.0/104")},
+		{"IPv4-mapped", FilterConfig{ExcludeRemote: networks("::ffff:10.0.0.0/104")},
 			"filter: NotRemote[0]: the network ::ffff:10.0.0.0/104 is IPv4-mapped" + want},
 		{"IPv4-mapped and shorter than that", FilterConfig{Remote: networks("::ffff:0.0.0.0/80")},
 			"filter: Remote[0]: the network ::ffff:0.0.0.0/80 is IPv4-mapped" + want},
@@ -138,8 +138,8 @@ func TestFilterWithZone(t *testing.T) {
 	network := netip.PrefixFrom(netip.MustParseAddr("fe80::1%eth0"), 64)
 	for _, remote := range []string{"[fe80::2]:80", "[fe80::2%eth0]:80", "[fe80::2%eth1]:80"} {
 		socket := &Socket{Transport: TransportTCP, Local: netip.MustParseAddrPort("[fe80::1]:90"), Remote: netip.MustParseAddrPort(remote)}
-		require.True(t, newFilter(t, FilterConfig{Remote: []netip.Prefix{network}}).Wants(socket), remote)
-		require.False(t, newFilter(t, FilterConfig{NotRemote: []netip.Prefix{network}}).Wants(socket), remote)
+		require.True(t, newFilter(t, FilterConfig{Remote: []netip.Prefix{network}}).Match(socket), remote)
+		require.False(t, newFilter(t, FilterConfig{ExcludeRemote: []netip.Prefix{network}}).Match(socket), remote)
 	}
 }
 
@@ -148,7 +148,7 @@ func TestNilFilterWantsAll(t *testing.T) {
 		require.True(t, f.IsEmpty())
 		require.Nil(t, f.bytecode())
 		for name, socket := range filterSockets() {
-			require.True(t, f.Wants(socket), name)
+			require.True(t, f.Match(socket), name)
 		}
 	}
 }
@@ -159,7 +159,7 @@ func TestFilterKeepsItsConfig(t *testing.T) {
 	more := []PortRange{{1, 1}, {2, 2}}
 	hosts, others := networks("10.0.0.0/8"), networks("10.1.0.0/16")
 	f := newFilter(t, FilterConfig{
-		LocalPorts: ports, NotLocalPorts: more, RemotePorts: more, NotRemotePorts: ports, Remote: hosts, NotRemote: others,
+		LocalPorts: ports, ExcludeLocalPorts: more, RemotePorts: more, ExcludeRemotePorts: ports, Remote: hosts, ExcludeRemote: others,
 	})
 	before := f.bytecode()
 	ports[0], more[1] = PortRange{7, 6}, PortRange{9, 8}
@@ -169,7 +169,7 @@ func TestFilterKeepsItsConfig(t *testing.T) {
 
 // One loopback address is enough for NotLoopback, at either end.
 func TestFilterNotLoopback(t *testing.T) {
-	f := newFilter(t, FilterConfig{NotLoopback: true})
+	f := newFilter(t, FilterConfig{ExcludeLoopback: true})
 	for _, test := range []struct {
 		local, remote string
 		want          bool
@@ -185,6 +185,6 @@ func TestFilterNotLoopback(t *testing.T) {
 		{"0.0.0.0:80", "0.0.0.0:0", true},
 	} {
 		socket := &Socket{Transport: TransportTCP, Local: netip.MustParseAddrPort(test.local), Remote: netip.MustParseAddrPort(test.remote)}
-		require.Equal(t, test.want, f.Wants(socket), "%s %s", test.local, test.remote)
+		require.Equal(t, test.want, f.Match(socket), "%s %s", test.local, test.remote)
 	}
 }

@@ -117,7 +117,7 @@ func newNamespaceScanner(t *testing.T, source Source, namespaces ...string) (*Sc
 	t.Helper()
 	w := &warnings{}
 	return newScanner(t, ScannerConfig{
-		Source: source, Namespaces: namespaces, Owners: OwnersProcfs,
+		Source: source, Namespaces: namespaces, OwnerMethod: OwnersProcfs,
 		Warn: func(err error) { w.said = append(w.said, err.Error()) },
 	}), w
 }
@@ -286,7 +286,7 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 				source = SourceAuto // netlink does not have ping sockets
 			}
 			s := newScanner(t, ScannerConfig{
-				Source: source, Namespaces: []string{"blue", "self"}, Owners: OwnersProcfs,
+				Source: source, Namespaces: []string{"blue", "self"}, OwnerMethod: OwnersProcfs,
 				Transports: []Transport{TransportICMP, TransportTCP, TransportUDP},
 				Warn:       func(err error) { w.said = append(w.said, err.Error()) },
 			})
@@ -589,7 +589,7 @@ func TestNamespaceProcessEndsBeforeProcfs(t *testing.T) {
 		hut := settle(t, 2, testnet.Process{Name: "hut", Netns: true})
 		w := &warnings{}
 		s := newScanner(t, ScannerConfig{
-			Namespaces: []string{"self", hut.pid()}, Owners: OwnersNone,
+			Namespaces: []string{"self", hut.pid()}, OwnerMethod: OwnersOff,
 			Transports: []Transport{TransportICMP, TransportTCP, TransportUDP},
 			Warn:       func(err error) { w.said = append(w.said, err.Error()) },
 		})
@@ -850,7 +850,7 @@ func TestNamespacesOfOtherProc(t *testing.T) {
 					for _, namespaces := range []string{"host", "1", "blue", "all", "self host", "host self", "blue self 1"} {
 						w := &warnings{}
 						s := newScanner(t, ScannerConfig{
-							ProcRoot: proc, Source: source, Namespaces: strings.Fields(namespaces), Owners: OwnersProcfs,
+							ProcRoot: proc, Source: source, Namespaces: strings.Fields(namespaces), OwnerMethod: OwnersProcfs,
 							Warn: func(err error) { w.said = append(w.said, err.Error()) },
 						})
 						for range 2 {
@@ -1001,18 +1001,18 @@ func BenchmarkNamespaces(b *testing.B) {
 		}, 10*time.Second, 10*time.Millisecond)
 		for _, source := range []Source{SourceNetlink, SourceProcfs} {
 			b.Run(source.String(), func(b *testing.B) {
-				s := newScanner(b, ScannerConfig{Source: source, Namespaces: []string{"all"}, Owners: OwnersNone})
+				s := newScanner(b, ScannerConfig{Source: source, Namespaces: []string{"all"}, OwnerMethod: OwnersOff})
 				benchmarkRefresh(b, s, namespaces+1)
 			})
 		}
 		b.Run("procfs, by tables", func(b *testing.B) {
 			dropCapabilities(b, []uint{unix.CAP_SYS_PTRACE})
-			s := newScanner(b, ScannerConfig{Source: SourceProcfs, Namespaces: []string{"all"}, Owners: OwnersNone})
+			s := newScanner(b, ScannerConfig{Source: SourceProcfs, Namespaces: []string{"all"}, OwnerMethod: OwnersOff})
 			benchmarkRefresh(b, s, namespaces+1)
 			require.Zero(b, s.Namespaces()[namespaces].Inode)
 		})
 		b.Run("scan", func(b *testing.B) {
-			s := newScanner(b, ScannerConfig{Namespaces: []string{"all"}, Owners: OwnersNone})
+			s := newScanner(b, ScannerConfig{Namespaces: []string{"all"}, OwnerMethod: OwnersOff})
 			b.ReportAllocs()
 			for b.Loop() {
 				readAll(b, s)
@@ -1123,7 +1123,7 @@ func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
 			testnet.IsolatePIDs(t, func() {
 				own := netNS(t, "/proc/self/ns/net")
 				s := newScanner(t, ScannerConfig{
-					Namespaces: []string{NamespaceAll}, Owners: OwnersProcfs, Closed: ClosedOn, TCPInfo: true,
+					Namespaces: []string{NamespaceAll}, OwnerMethod: OwnersProcfs, Closed: ClosedRequired, TCPInfo: true,
 				})
 				mustScan(t, s, inode)
 				entered := 0

@@ -13,7 +13,7 @@ import (
 // process 1, which is always there, is open to all.
 func (s *Scanner) warnOfHidden() {
 	root := s.config.ProcRoot
-	if s.config.Owners == OwnersNone && s.namespaces.static() || !isProcfs(root) {
+	if s.config.OwnerMethod == OwnersOff && s.namespaces.static() || !isProcfs(root) {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
@@ -108,9 +108,9 @@ func (s *Scanner) noModule(transport Transport, err error) error {
 
 // openFinder sets the way to find owners.
 func (s *Scanner) openFinder() error {
-	s.finder, s.stats.Owners = noOwners{}, OwnersNone
-	switch s.config.Owners {
-	case OwnersNone:
+	s.finder, s.stats.OwnerMethod = noOwners{}, OwnersOff
+	switch s.config.OwnerMethod {
+	case OwnersOff:
 		return nil
 	case OwnersProcfs:
 		s.walkForOwners()
@@ -133,11 +133,11 @@ func (s *Scanner) openBPF() error {
 		s.setFinder(finder, OwnersBPF)
 		return nil
 	}
-	if s.config.Owners == OwnersBPF {
+	if s.config.OwnerMethod == OwnersBPF {
 		return requiredError("owners", OwnersBPF.String(), err)
 	}
 	s.refuseBPF(err)
-	if s.stats.Owners != OwnersProcfs {
+	if s.stats.OwnerMethod != OwnersProcfs {
 		s.walkForOwners()
 	}
 	return nil
@@ -147,7 +147,7 @@ func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
 	if s.finder != nil {
 		s.finder.close()
 	}
-	s.finder, s.stats.Owners, s.current.table = finder, method, &s.owners
+	s.finder, s.stats.OwnerMethod, s.current.table = finder, method, &s.owners
 }
 
 // walkForOwners has the owners found by reading the links in procfs.
@@ -194,7 +194,7 @@ func (s *Scanner) retryRefused() {
 func (s *Scanner) findOwners(ctx context.Context) error {
 	s.current.next() // the last socket of the scan before is not in the new table
 	found, err := s.finder.refresh(ctx, &s.owners)
-	if s.config.Owners == OwnersAuto && s.stats.Owners == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
+	if s.config.OwnerMethod == OwnersAuto && s.stats.OwnerMethod == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
 		s.refuseBPF(err) // a capability that was given up since
 		s.walkForOwners()
 		found, err = s.finder.refresh(ctx, &s.owners)

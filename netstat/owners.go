@@ -1,10 +1,6 @@
 package netstat
 
-import (
-	"context"
-	"fmt"
-	"strings"
-)
+import "context"
 
 // OwnerMethod is a way to find the processes behind the sockets.
 type OwnerMethod uint8
@@ -22,21 +18,25 @@ const (
 	// To see those of other users it takes CAP_SYS_PTRACE and
 	// CAP_DAC_READ_SEARCH.
 	OwnersProcfs
-	// OwnersNone does not look for them.
-	OwnersNone
+	// OwnersOff does not look for them.
+	OwnersOff
 )
 
 var ownerMethodNames = [...]string{
-	OwnersAuto: "auto", OwnersBPF: "bpf", OwnersProcfs: "procfs", OwnersNone: "none",
+	OwnersAuto: "auto", OwnersBPF: "bpf", OwnersProcfs: "procfs", OwnersOff: "none",
 }
 
 // String returns the method's name, and OwnerMethod(n) for a number that is no method.
-func (m OwnerMethod) String() string { return enumName("OwnerMethod", int(m), ownerMethodNames[:]) }
+func (m OwnerMethod) String() string { return enumName("OwnerMethod", m, ownerMethodNames[:]) }
 
-// ParseOwnerMethod returns the method with the name.
-func ParseOwnerMethod(name string) (OwnerMethod, error) {
-	i, err := parseEnum(name, ownerMethodNames[:])
-	return OwnerMethod(i), err
+// MarshalText returns the method's name.
+func (m OwnerMethod) MarshalText() ([]byte, error) {
+	return marshalEnum("OwnerMethod", m, ownerMethodNames[:])
+}
+
+// UnmarshalText sets the method to the one with the name.
+func (m *OwnerMethod) UnmarshalText(name []byte) error {
+	return unmarshalEnum(m, name, ownerMethodNames[:])
 }
 
 // ownerFinder finds the processes behind the sockets of the host, in all network namespaces at once.
@@ -59,21 +59,3 @@ var _ ownerFinder = noOwners{}
 
 func (noOwners) refresh(context.Context, *ownerTable) (ownerStats, error) { return ownerStats{}, nil }
 func (noOwners) close()                                                   {}
-
-// enumName returns the name of value i of the type.
-func enumName(typeName string, i int, names []string) string {
-	if i >= len(names) {
-		return fmt.Sprintf("%s(%d)", typeName, i)
-	}
-	return names[i]
-}
-
-// parseEnum returns the index of the name in names.
-func parseEnum(name string, names []string) (int, error) {
-	for i, n := range names {
-		if n == name {
-			return i, nil
-		}
-	}
-	return 0, fmt.Errorf("%q is not one of %s", name, strings.Join(names, ", "))
-}

@@ -29,8 +29,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 // holders are the processes that should be found to hold the sockets, by inode.
@@ -107,14 +107,14 @@ func requireOwners(t *testing.T, want, found map[uint64][]string) {
 // newBPFScanner returns a scanner that finds owners by BPF.
 func newBPFScanner(t *testing.T, config ScannerConfig) *Scanner {
 	t.Helper()
-	config.Owners = OwnersBPF
+	config.OwnerMethod = OwnersBPF
 	config.Warn = func(err error) {
 		if strings.HasPrefix(err.Error(), walksInstead) {
 			t.Error(err)
 		}
 	}
 	s := newScanner(t, config)
-	require.Equal(t, OwnersBPF, s.Stats().Owners)
+	require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
 	return s
 }
 
@@ -188,7 +188,7 @@ func TestOwnersAgree(t *testing.T) {
 		}
 
 		bpf := newBPFScanner(t, ScannerConfig{Transports: allTransports})
-		walk := newScanner(t, ScannerConfig{Transports: allTransports, Owners: OwnersProcfs})
+		walk := newScanner(t, ScannerConfig{Transports: allTransports, OwnerMethod: OwnersProcfs})
 		agree := func(t *testing.T) {
 			t.Helper()
 			words := want.inWords(t)
@@ -278,7 +278,7 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 
 		self := []string{processFromProc(t, os.Getpid())}
 		bpf := newBPFScanner(t, ScannerConfig{})
-		walk := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		walk := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		for range 3 {
 			for _, inode := range []uint64{before, first.inode, second.inode, after} {
 				words[inode] = self
@@ -317,7 +317,7 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 		for range 3 {
 			require.Equal(t, want.inWords(t), scanOwners(t, bpf))
 		}
-		walk := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		walk := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		for range 3 {
 			require.Equal(t, want.inWords(t), scanOwners(t, walk))
 		}
@@ -941,7 +941,7 @@ func TestOwnersFallBack(t *testing.T) {
 					} else {
 						scan(s, inode)
 					}
-					require.Equal(t, OwnersProcfs, s.Stats().Owners)
+					require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 				}
 				if test.warning == "" {
 					require.Empty(t, warnings)
@@ -968,7 +968,7 @@ func TestOwnersFallBack(t *testing.T) {
 				if test.before != nil {
 					test.before(t)
 				}
-				_, err := NewScanner(ScannerConfig{ProcRoot: test.root, Owners: OwnersBPF})
+				_, err := NewScanner(ScannerConfig{ProcRoot: test.root, OwnerMethod: OwnersBPF})
 				require.EqualError(t, err, `owners "bpf" is required: `+test.err)
 			})
 		}
@@ -985,13 +985,13 @@ func requireFallBackFrom(t *testing.T, root string, want map[uint64][]string) {
 	s := newScanner(t, ScannerConfig{ProcRoot: root, Warn: func(err error) { warnings = append(warnings, err.Error()) }})
 	for range 3 {
 		require.Equal(t, want, scanOwners(t, s))
-		require.Equal(t, OwnersProcfs, s.Stats().Owners)
+		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 	}
 	require.Len(t, warnings, 1)
 	requireReadable(t, warnings[0])
 	const foreign = " is not of the initial PID namespace, whose pids BPF programs see: unsupported operation"
 	require.Equal(t, walksInstead+root+foreign+costsMore, warnings[0])
-	_, err := NewScanner(ScannerConfig{ProcRoot: root, Owners: OwnersBPF})
+	_, err := NewScanner(ScannerConfig{ProcRoot: root, OwnerMethod: OwnersBPF})
 	require.EqualError(t, err, `owners "bpf" is required: `+root+foreign)
 }
 
@@ -1081,16 +1081,16 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 				before := openDescriptors(t)
 				s := newScanner(t, ScannerConfig{Warn: func(err error) { warnings = append(warnings, err.Error()) }})
 				require.Equal(t, words, scanOwners(t, s))
-				require.Equal(t, OwnersBPF, s.Stats().Owners)
+				require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
 				refuse(t)
 				for range 3 {
 					require.Equal(t, words, scanOwners(t, s))
 				}
-				if name == "capabilities" && s.Stats().Owners == OwnersBPF {
+				if name == "capabilities" && s.Stats().OwnerMethod == OwnersBPF {
 					require.Empty(t, warnings)
 					return
 				}
-				require.Equal(t, OwnersProcfs, s.Stats().Owners)
+				require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 				require.Len(t, warnings, 1)
 				requireReadable(t, warnings[0])
 				require.Equal(t, walksInstead+"starting the BPF iterator takes CAP_BPF and CAP_PERFMON: "+notPermitted+costsMore, warnings[0])
@@ -1174,7 +1174,7 @@ func TestOwnersGiveBack(t *testing.T) {
 	before, memory := openDescriptors(t), bpfMemory(t)
 	t.Run("closed", func(t *testing.T) {
 		for range times {
-			s, err := NewScanner(ScannerConfig{Owners: OwnersBPF})
+			s, err := NewScanner(ScannerConfig{OwnerMethod: OwnersBPF})
 			require.NoError(t, err)
 			mustScan(t, s, inode)
 			require.Greater(t, len(openDescriptors(t)), len(before)+1, "a program and a link")
@@ -1185,9 +1185,9 @@ func TestOwnersGiveBack(t *testing.T) {
 	})
 	t.Run("failed", func(t *testing.T) {
 		for i := range times {
-			_, err := NewScanner(ScannerConfig{Owners: OwnersBPF, Source: 9})
+			_, err := NewScanner(ScannerConfig{OwnerMethod: OwnersBPF, Source: 9})
 			require.EqualError(t, err, "Source(9) is no source")
-			_, err = NewScanner(ScannerConfig{Owners: OwnerMethod(9 + i)})
+			_, err = NewScanner(ScannerConfig{OwnerMethod: OwnerMethod(9 + i)})
 			require.ErrorContains(t, err, "is no way to find owners")
 		}
 		require.Equal(t, before, openDescriptors(t))
@@ -1205,7 +1205,7 @@ func TestOwnersGiveBack(t *testing.T) {
 				require.EqualError(t, err, "opening a sock_diag socket: too many open files")
 				ends["no scanner"]++
 			} else {
-				ends[s.Stats().Owners.String()]++
+				ends[s.Stats().OwnerMethod.String()]++
 				require.NoError(t, s.Close())
 			}
 			require.Equal(t, before, openDescriptors(t), "with room for %d", room)
@@ -1222,11 +1222,11 @@ func TestOwnersGiveBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			refuse(t)
 			for range times / 3 {
-				_, err := NewScanner(ScannerConfig{Owners: OwnersBPF})
+				_, err := NewScanner(ScannerConfig{OwnerMethod: OwnersBPF})
 				require.ErrorContains(t, err, "CAP_BPF")
 				s, err := NewScanner(ScannerConfig{})
 				require.NoError(t, err)
-				require.Equal(t, OwnersProcfs, s.Stats().Owners)
+				require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 				require.NoError(t, s.Close())
 			}
 			require.Equal(t, before, openDescriptors(t))

@@ -48,9 +48,9 @@ func TestScannerFallsBackFromBPF(t *testing.T) {
 				ProcRoot: proctree.Materialize(t, smallTree), Warn: func(err error) { warnings = append(warnings, err.Error()) },
 			})
 			s.finder.close()
-			s.finder, s.stats.Owners = finder, test.method
+			s.finder, s.stats.OwnerMethod = finder, test.method
 			if name == "required" {
-				s.config.Owners = OwnersBPF
+				s.config.OwnerMethod = OwnersBPF
 			}
 			for range 3 {
 				_, errs := scan(s, func(s *Socket) struct{} {
@@ -61,12 +61,12 @@ func TestScannerFallsBackFromBPF(t *testing.T) {
 				})
 				if test.fallsBack {
 					require.Empty(t, errs)
-					require.Equal(t, OwnersProcfs, s.Stats().Owners)
+					require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 					require.Equal(t, 7, s.Stats().Processes)
 					require.Zero(t, s.Stats().Denied)
 				} else {
 					require.Equal(t, []error{test.err}, errs)
-					require.Equal(t, test.method, s.Stats().Owners)
+					require.Equal(t, test.method, s.Stats().OwnerMethod)
 				}
 			}
 			require.Equal(t, test.fallsBack, finder.isClosed)
@@ -81,16 +81,4 @@ func TestScannerFallsBackFromBPF(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestOwnerMethod(t *testing.T) {
-	for method, name := range map[OwnerMethod]string{OwnersAuto: "auto", OwnersBPF: "bpf", OwnersProcfs: "procfs", OwnersNone: "none"} {
-		require.Equal(t, name, method.String())
-		got, err := ParseOwnerMethod(name)
-		require.NoError(t, err)
-		require.Equal(t, method, got)
-	}
-	require.Equal(t, "OwnerMethod(200)", OwnerMethod(200).String())
-	_, err := ParseOwnerMethod("Procfs")
-	require.EqualError(t, err, `"Procfs" is not one of auto, bpf, procfs, none`)
 }

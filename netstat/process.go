@@ -22,8 +22,8 @@ type Process struct {
 	// StartTime is when the process started, in clock ticks (USER_HZ, a hundredth of a second) after boot. A process
 	// is identified by PID and StartTime.
 	StartTime uint64
-	// Name is the command name of the process, at most 15 bytes (64 for kernel threads). The process chooses it: it
-	// can hold any byte but NUL.
+	// Name is the kernel's command name of the process, comm in proc_pid_comm(5), as ps -o comm prints it: at most 15
+	// bytes (64 for kernel threads). The process can change it (PR_SET_NAME), to any bytes but NUL.
 	Name string
 
 	root    string

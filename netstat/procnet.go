@@ -136,7 +136,7 @@ func parseInetRow(row []byte, transport Transport, order binary.ByteOrder, s *So
 	if s.Drops, err = parseInt32(columns[drops]); err != nil {
 		return fmt.Errorf("drops %.100q: %w", columns[drops], err)
 	}
-	s.Fields |= FieldDrops
+	s.fields |= FieldDrops
 	return nil
 }
 
@@ -145,7 +145,7 @@ func parseInetRow(row []byte, transport Transport, order binary.ByteOrder, s *So
 func (s *Socket) setQueues(recv, send uint32) {
 	if s.Transport == TransportTCP && s.State == TCPListen {
 		s.AcceptQueue = recv
-		s.Fields |= FieldAcceptQueue
+		s.fields |= FieldAcceptQueue
 		return
 	}
 	s.RecvQueue, s.SendQueue = recv, send

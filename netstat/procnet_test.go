@@ -76,7 +76,7 @@ func TestParseInetRow(t *testing.T) {
 			TransportTCP, binary.LittleEndian,
 			"   1: 00000000:0050 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        0 20020 2 00000000efe1b6ae 100 0 0 10 0   ",
 			Socket{
-				Family: FamilyIPv4, State: TCPListen, Inode: 20020, AcceptQueue: 3, Fields: FieldAcceptQueue,
+				Family: FamilyIPv4, State: TCPListen, Inode: 20020, AcceptQueue: 3, fields: FieldAcceptQueue,
 				Local: netip.MustParseAddrPort("0.0.0.0:80"), Remote: netip.MustParseAddrPort("0.0.0.0:0"),
 			},
 		},
@@ -100,7 +100,7 @@ func TestParseInetRow(t *testing.T) {
 			TransportUDP, binary.LittleEndian,
 			"  420: 00000000:0044 00000000:0000 07 00000000:00000340 00:00000000 00000000     0        0 20040 2 000000007b8a7cdd 7         ",
 			Socket{
-				Family: FamilyIPv4, State: TCPClose, Inode: 20040, RecvQueue: 0x340, Drops: 7, Fields: FieldDrops,
+				Family: FamilyIPv4, State: TCPClose, Inode: 20040, RecvQueue: 0x340, Drops: 7, fields: FieldDrops,
 				Local: netip.MustParseAddrPort("0.0.0.0:68"), Remote: netip.MustParseAddrPort("0.0.0.0:0"),
 			},
 		},
@@ -108,7 +108,7 @@ func TestParseInetRow(t *testing.T) {
 			TransportUDP, binary.LittleEndian,
 			"    1: " + zero6 + ":0035 " + zero6 + ":0000 07 00000000:00000000 00:00000000 00000000     0        0 20060 2 00000000cfa545f8 4294967295",
 			Socket{
-				Family: FamilyIPv6, State: TCPClose, Inode: 20060, Drops: 1<<32 - 1, Fields: FieldDrops,
+				Family: FamilyIPv6, State: TCPClose, Inode: 20060, Drops: 1<<32 - 1, fields: FieldDrops,
 				Local: netip.MustParseAddrPort("[::]:53"), Remote: netip.MustParseAddrPort("[::]:0"),
 			},
 		},
@@ -124,7 +124,7 @@ func TestParseInetRow(t *testing.T) {
 			TransportRaw, binary.LittleEndian,
 			"    1: 00000000:0001 00000000:0000 0A 00000001:00000002 00:00000000 00000000     0        0 20064 2 00000000cfa545f8 0",
 			Socket{
-				Family: FamilyIPv4, State: TCPListen, Inode: 20064, SendQueue: 1, RecvQueue: 2, Fields: FieldDrops,
+				Family: FamilyIPv4, State: TCPListen, Inode: 20064, SendQueue: 1, RecvQueue: 2, fields: FieldDrops,
 				Local: netip.MustParseAddrPort("0.0.0.0:1"), Remote: netip.MustParseAddrPort("0.0.0.0:0"),
 			},
 		},
@@ -132,7 +132,7 @@ func TestParseInetRow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			test.want.Transport = test.transport
 			// Nothing of the socket before is left over.
-			got := Socket{State: 99, UID: 99, Inode: 99, RecvQueue: 99, SendQueue: 99, AcceptQueue: 99, Drops: 99, Fields: FieldTCPInfo}
+			got := Socket{State: 99, UID: 99, Inode: 99, RecvQueue: 99, SendQueue: 99, AcceptQueue: 99, Drops: 99, fields: FieldTCPInfo}
 			require.NoError(t, parseInetRow([]byte(test.row), test.transport, test.order, &got))
 			require.Equal(t, test.want, got)
 		})
@@ -235,7 +235,7 @@ func TestParseUnixRow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.want.Transport, test.want.Family = TransportUnix, FamilyUnix
-			got := Socket{UID: 99, Drops: 99, Local: netip.MustParseAddrPort("0.0.0.0:1"), Fields: FieldDrops}
+			got := Socket{UID: 99, Drops: 99, Local: netip.MustParseAddrPort("0.0.0.0:1"), fields: FieldDrops}
 			require.NoError(t, parseUnixRow([]byte(test.row), &got))
 			require.Equal(t, test.want, got)
 		})
@@ -454,8 +454,8 @@ func FuzzParseInetRow(f *testing.F) {
 		again := Socket{UID: 99, Drops: 99, AcceptQueue: 99}
 		formatted := formatInetRow(&s, order)
 		require.NoError(t, parseInetRow([]byte(formatted), transport, order, &again))
-		again.Fields &^= FieldDrops &^ s.Fields // the row may have had no drops
-		again.Drops *= uint32(s.Fields & FieldDrops / FieldDrops)
+		again.fields &^= FieldDrops &^ s.fields // the row may have had no drops
+		again.Drops *= uint32(s.fields & FieldDrops / FieldDrops)
 		require.Equal(t, s, again, "row %q, formatted as %q", row, formatted)
 
 		var c Connection

@@ -28,18 +28,14 @@ const (
 var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs", SourceMixed: "mixed"}
 
 // String returns the source's name, and Source(n) for a number that is no source.
-func (s Source) String() string { return enumName("Source", int(s), sourceNames[:]) }
+func (s Source) String() string { return enumName("Source", s, sourceNames[:]) }
 
-// ParseSource returns the source with the name.
-func ParseSource(name string) (Source, error) {
-	i, err := parseEnum(name, sourceNames[:SourceMixed])
-	return Source(i), err
-}
+// MarshalText returns the source's name.
+func (s Source) MarshalText() ([]byte, error) { return marshalEnum("Source", s, sourceNames[:]) }
 
-// ParseTransport returns the transport with the name.
-func ParseTransport(name string) (Transport, error) {
-	i, err := parseEnum(name, transportNames[1:])
-	return Transport(i + 1), err
+// UnmarshalText sets the source to the one with the name; "mixed" is not one to ask for.
+func (s *Source) UnmarshalText(name []byte) error {
+	return unmarshalEnum(s, name, sourceNames[:SourceMixed])
 }
 
 // ScannerConfig says what a [Scanner] reads. The zero value reads the TCP and UDP sockets in the best way that works.
@@ -54,15 +50,15 @@ type ScannerConfig struct {
 	Transports []Transport
 	// Source of the sockets.
 	Source Source
-	// Owners is the way to find the processes behind the sockets.
-	Owners OwnerMethod
+	// OwnerMethod is the way to find the processes behind the sockets.
+	OwnerMethod OwnerMethod
 	// TCPInfo asks for Socket.TCP, which makes the answers of the kernel two to three times as long.
 	TCPInfo bool
 	// UnixPaths asks for Socket.Path, which makes garbage for each unix socket that has one.
 	UnixPaths bool
-	// Connections leaves out the TCP connections that the filter does not want, by the kernel itself where it is asked
+	// TCPFilter leaves out the TCP connections that the filter does not want, by the kernel itself where it is asked
 	// through sock_diag; nil wants all. Listening sockets and those of other transports are handed out in any case.
-	Connections *Filter
+	TCPFilter *Filter
 	// Closed asks for the TCP sockets that the kernel has destroyed since the scan before as well: see "Closed sockets" in the
 	// package's documentation.
 	Closed ClosedMode
@@ -107,7 +103,7 @@ type Scanner struct {
 // ScanStats tells how a scan went.
 type ScanStats struct {
 	Source      Source      // that the tables were read from; SourceMixed if not all from the same
-	Owners      OwnerMethod // that was used
+	OwnerMethod OwnerMethod // that was used
 	Sockets     int         // sockets handed out, without closed ones
 	Processes   int         // processes that hold a socket
 	Denied      int         // processes whose descriptors may not be read: a capability is missing
@@ -158,7 +154,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	s := &Scanner{config: config, live: isProcfs(config.ProcRoot), fallbacks: newFallbacks(config.Warn)}
 	s.openDiag = diagOpener(s.prefetchOwners)
 	s.noDiag[TransportICMP] = true // sock_diag does not have them
-	s.bytecode = config.Connections.bytecode()
+	s.bytecode = config.TCPFilter.bytecode()
 	s.budget = newClosedBudget(maxClosed)
 	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.say)
 	s.socket.scan = &s.current
@@ -192,8 +188,8 @@ func (c *ScannerConfig) check() error {
 			return fmt.Errorf("network namespace %w", err)
 		}
 	}
-	if int(c.Owners) >= len(ownerMethodNames) {
-		return fmt.Errorf("%s is no way to find owners", c.Owners)
+	if int(c.OwnerMethod) >= len(ownerMethodNames) {
+		return fmt.Errorf("%s is no way to find owners", c.OwnerMethod)
 	}
 	if c.Source >= SourceMixed {
 		return fmt.Errorf("%s is no source", c.Source)
@@ -258,7 +254,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			yieldTo(nil, errScannerClosed)
 			return
 		}
-		s.stats = ScanStats{Source: s.stats.Source, Owners: s.stats.Owners}
+		s.stats = ScanStats{Source: s.stats.Source, OwnerMethod: s.stats.OwnerMethod}
 		if err := ctx.Err(); err != nil {
 			yield(nil, err)
 			return
@@ -328,11 +324,11 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 // leavesOut tells whether the socket is a connection that config.Connections does not want. Where the kernel runs the filter
 // it is not looked at again.
 func (s *Scanner) leavesOut(socket *Socket) bool {
-	if s.config.Connections == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
+	if s.config.TCPFilter == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
 		return false
 	}
 	byKernel := s.bytecode != nil && s.SourceOf(s.reading, TransportTCP) == SourceNetlink
-	return !byKernel && !s.config.Connections.Wants(socket)
+	return !byKernel && !s.config.TCPFilter.Match(socket)
 }
 
 var errScannerClosed = fmt.Errorf("scanning the sockets: %w", os.ErrClosed)

@@ -47,16 +47,16 @@ func TestScannerAllocates(t *testing.T) {
 			grow(size)
 			for _, config := range []ScannerConfig{
 				{Source: SourceNetlink, TCPInfo: true},
-				{Source: SourceNetlink, Owners: OwnersProcfs},
-				{Source: SourceNetlink, Owners: OwnersNone},
+				{Source: SourceNetlink, OwnerMethod: OwnersProcfs},
+				{Source: SourceNetlink, OwnerMethod: OwnersOff},
 				{Source: SourceProcfs},
 			} {
-				t.Run(fmt.Sprintf("%d sockets, %s, owners %s", size, config.Source, config.Owners), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%d sockets, %s, owners %s", size, config.Source, config.OwnerMethod), func(t *testing.T) {
 					const most = 30
 					s := newScanner(t, config)
 					sockets, owners := readAll(t, s)
 					require.InDelta(t, size, sockets, 2)
-					if config.Owners == OwnersNone {
+					if config.OwnerMethod == OwnersOff {
 						require.Zero(t, owners)
 					} else {
 						require.Equal(t, sockets, owners)
@@ -104,8 +104,8 @@ func BenchmarkScanner(b *testing.B) {
 				{"netlink_tcpinfo", ScannerConfig{Source: SourceNetlink, TCPInfo: true}},
 				{"procfs", ScannerConfig{Source: SourceProcfs}},
 			} {
-				for _, owners := range []OwnerMethod{OwnersNone, OwnersBPF, OwnersProcfs} {
-					bench.config.Owners = owners
+				for _, owners := range []OwnerMethod{OwnersOff, OwnersBPF, OwnersProcfs} {
+					bench.config.OwnerMethod = owners
 					b.Run(fmt.Sprintf("%s/owners=%s/sockets=%d", bench.name, owners, size), func(b *testing.B) {
 						if owners == OwnersBPF {
 							testnet.RequireBPF(b)

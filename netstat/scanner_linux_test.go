@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
 var allTransports = []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportICMP, TransportUnix}
@@ -159,7 +159,7 @@ func TestSourcesAgree(t *testing.T) {
 				require.Equal(t, len(seen), stats.Sockets)
 				require.GreaterOrEqual(t, stats.Processes, 2, "this one and the user's; other namespaces have processes too")
 				require.Zero(t, stats.Interrupted)
-				require.Contains(t, []OwnerMethod{OwnersBPF, OwnersProcfs}, stats.Owners, "the best that works")
+				require.Contains(t, []OwnerMethod{OwnersBPF, OwnersProcfs}, stats.OwnerMethod, "the best that works")
 			}
 			require.Equal(t, SourceMixed, netlink.Stats().Source, "it does not have ping sockets")
 			require.Equal(t, SourceProcfs, procfs.Stats().Source)
@@ -293,7 +293,7 @@ func TestScannerOverflow(t *testing.T) {
 		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
 			t.Run(network, func(t *testing.T) {
 				listener := testnet.Overflow(t, network).Sockets[0].Inode
-				s := newScanner(t, ScannerConfig{Transports: []Transport{TransportTCP}, Source: SourceNetlink, Owners: OwnersNone})
+				s := newScanner(t, ScannerConfig{Transports: []Transport{TransportTCP}, Source: SourceNetlink, OwnerMethod: OwnersOff})
 				drops := func() uint32 {
 					var drops []uint32
 					mustScan(t, s, func(s *Socket) struct{} {
@@ -352,7 +352,7 @@ func TestScannerTCPInfo(t *testing.T) {
 		p.Send(client, sent)
 		p.Receive(server, sent)
 
-		s := newScanner(t, ScannerConfig{Source: SourceNetlink, TCPInfo: true, Owners: OwnersNone})
+		s := newScanner(t, ScannerConfig{Source: SourceNetlink, TCPInfo: true, OwnerMethod: OwnersOff})
 		info := map[uint64]TCPInfo{}
 		mustScan(t, s, func(s *Socket) struct{} {
 			require.Equal(t, s.Inode != listener.Inode, s.Has(FieldTCPInfo|FieldTCPBytes|FieldTCPSegs))
@@ -384,7 +384,7 @@ func TestScannerTCPInfo(t *testing.T) {
 		})
 		require.Equal(t, 1, seen)
 
-		s = newScanner(t, ScannerConfig{Source: SourceNetlink, Owners: OwnersNone})
+		s = newScanner(t, ScannerConfig{Source: SourceNetlink, OwnerMethod: OwnersOff})
 		mustScan(t, s, func(s *Socket) struct{} {
 			require.False(t, s.Has(FieldTCPInfo))
 			require.Zero(t, s.TCP)
@@ -555,7 +555,7 @@ func TestScannerWithoutNetlink(t *testing.T) {
 			forbid(t, unix.SYS_SOCKET, errno, unix.AF_NETLINK)
 			var warned []string
 			s := newScanner(t, ScannerConfig{
-				Owners: OwnersProcfs, Warn: func(err error) { warned = append(warned, err.Error()) },
+				OwnerMethod: OwnersProcfs, Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
 			for range 2 {
 				mustScan(t, s, inode)
@@ -589,7 +589,7 @@ func TestScannerPrivileges(t *testing.T) {
 	testnet.Isolate(t, func() {
 		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})
 		listener := user.Listen("tcp4", netip.AddrPort{}, 5)
-		s := newScanner(t, ScannerConfig{Owners: OwnersProcfs})
+		s := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		scanOwners := func(t *testing.T) (owners []string, denied int) {
 			t.Helper()
 			owners = mustScan(t, s, func(s *Socket) string {
@@ -664,7 +664,7 @@ func testScannerProcesses(t *testing.T, method OwnerMethod) {
 		other := testnet.Start(t, testnet.Process{Name: "other"})
 		other.UDP("udp4", netip.AddrPort{}, netip.AddrPort{})
 
-		s := newScanner(t, ScannerConfig{Owners: method})
+		s := newScanner(t, ScannerConfig{OwnerMethod: method})
 		find := func() map[int]*Process {
 			processes := map[int]*Process{}
 			mustScan(t, s, func(s *Socket) struct{} {

@@ -2,6 +2,7 @@ package netstat
 
 import (
 	"context"
+	"encoding"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -180,7 +181,7 @@ func TestNewScannerErrors(t *testing.T) {
 		{"transport too high", ScannerConfig{Transports: []Transport{TransportTCP, 7}}, "Transport(7) is no transport"},
 		{"transport twice", ScannerConfig{Transports: []Transport{TransportUDP, TransportTCP, TransportUDP}},
 			"transport udp is given twice"},
-		{"owners", ScannerConfig{Owners: 4}, "OwnerMethod(4) is no way to find owners"},
+		{"owners", ScannerConfig{OwnerMethod: 4}, "OwnerMethod(4) is no way to find owners"},
 		{"source", ScannerConfig{Source: 4}, "Source(4) is no source"},
 		{"a source that is none to ask for", ScannerConfig{Source: SourceMixed}, "mixed is no source"},
 		{"netlink and a copy", ScannerConfig{Source: SourceNetlink, ProcRoot: "testdata"},
@@ -199,7 +200,7 @@ func TestNewScannerErrors(t *testing.T) {
 func TestNewScannerKeepsNothingOfTheConfig(t *testing.T) {
 	transports := []Transport{TransportTCP}
 	s := newScanner(t, ScannerConfig{
-		ProcRoot: proctree.Materialize(t, smallTree), Transports: transports, Source: SourceProcfs, Owners: OwnersNone,
+		ProcRoot: proctree.Materialize(t, smallTree), Transports: transports, Source: SourceProcfs, OwnerMethod: OwnersOff,
 	})
 	transports[0] = TransportUnix
 	families, errs := scan(s, func(s *Socket) Transport { return s.Transport })
@@ -207,39 +208,41 @@ func TestNewScannerKeepsNothingOfTheConfig(t *testing.T) {
 	require.NotContains(t, families, TransportUnix)
 }
 
-func TestParse(t *testing.T) {
-	for _, name := range []string{"tcp", "udp", "udplite", "raw", "icmp", "unix"} {
-		transport, err := ParseTransport(name)
-		require.NoError(t, err)
-		require.Equal(t, name, transport.String())
-	}
-	for _, name := range []string{"auto", "netlink", "procfs"} {
-		source, err := ParseSource(name)
-		require.NoError(t, err)
-		require.Equal(t, name, source.String())
-	}
-	for _, name := range []string{"auto", "bpf", "procfs", "none"} {
-		method, err := ParseOwnerMethod(name)
-		require.NoError(t, err)
-		require.Equal(t, name, method.String())
-	}
+// text is an enumeration that can be written and read as text.
+type text interface {
+	encoding.TextMarshaler
+	encoding.TextUnmarshaler
+	fmt.Stringer
 }
 
-func TestParseErrors(t *testing.T) {
-	transport := func(name string) error { _, err := ParseTransport(name); return err }
-	source := func(name string) error { _, err := ParseSource(name); return err }
-	owners := func(name string) error { _, err := ParseOwnerMethod(name); return err }
+func TestEnumerationsAsText(t *testing.T) {
 	for _, test := range []struct {
-		parse      func(string) error
-		name, want string
+		names string
+		new   func() text
 	}{
-		{transport, "", `"" is not one of tcp, udp, udplite, raw, icmp, unix`},
-		{transport, "TCP", `"TCP" is not one of tcp, udp, udplite, raw, icmp, unix`},
-		{source, "sock_diag\n", `"sock_diag\n" is not one of auto, netlink, procfs`},
-		{source, "mixed", `"mixed" is not one of auto, netlink, procfs`},
-		{owners, "ebpf", `"ebpf" is not one of auto, bpf, procfs, none`},
+		{"tcp, udp, udplite, raw, icmp, unix", func() text { return new(Transport) }},
+		{"auto, netlink, procfs", func() text { return new(Source) }},
+		{"auto, bpf, procfs, none", func() text { return new(OwnerMethod) }},
+		{"off, auto, on", func() text { return new(ClosedMode) }},
 	} {
-		require.EqualError(t, test.parse(test.name), test.want)
+		for name := range strings.SplitSeq(test.names, ", ") {
+			value := test.new()
+			require.NoError(t, value.UnmarshalText([]byte(name)))
+			require.Equal(t, name, value.String())
+			written, err := value.MarshalText()
+			require.NoError(t, err)
+			require.Equal(t, name, string(written))
+		}
+		for _, name := range []string{"", "TCP", "mixed", "sock_diag\n", "Procfs"} {
+			require.EqualError(t, test.new().UnmarshalText([]byte(name)), fmt.Sprintf("%q is not one of %s", name, test.names))
+		}
+	}
+	for value, want := range map[encoding.TextMarshaler]string{
+		Transport(0): "Transport(0) is invalid", Transport(7): "Transport(7) is invalid", Source(4): "Source(4) is invalid",
+		OwnerMethod(200): "OwnerMethod(200) is invalid", ClosedMode(3): "ClosedMode(3) is invalid",
+	} {
+		_, err := value.MarshalText()
+		require.EqualError(t, err, want)
 	}
 }
 
@@ -272,7 +275,7 @@ func TestScannerReadsCopy(t *testing.T) {
 	sockets, errs := scan(s, func(s *Socket) string { return describe(s, fieldsAll) })
 	require.Empty(t, errs)
 	require.Equal(t, SourceProcfs, s.Stats().Source)
-	require.Equal(t, OwnersProcfs, s.Stats().Owners)
+	require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 	require.Equal(t, len(sockets), s.Stats().Sockets)
 	require.Equal(t, 7, s.Stats().Processes)
 	require.Contains(t, sockets, "tcp ipv4 LISTEN 0.0.0.0:80 0.0.0.0:0 inode=20020 uid=0 recv=0 send=0 accept=1 1001/nginx 1002/nginx")
@@ -302,7 +305,7 @@ func TestScannerRequests(t *testing.T) {
 	} {
 		t.Run(test.transport.String(), func(t *testing.T) {
 			diag := &fakeDiag{}
-			config := ScannerConfig{Transports: []Transport{test.transport}, TCPInfo: true, Owners: OwnersNone}
+			config := ScannerConfig{Transports: []Transport{test.transport}, TCPInfo: true, OwnerMethod: OwnersOff}
 			_, errs := scan(newFakeScanner(t, config, diag), inode)
 			require.Empty(t, errs)
 			require.Equal(t, test.want, diag.requests)
@@ -577,7 +580,7 @@ func TestScannerContextEndsInTable(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(root, "net"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "net", "tcp"), []byte(table.String()), 0o600))
-	s := newScanner(t, ScannerConfig{ProcRoot: root, Owners: OwnersNone})
+	s := newScanner(t, ScannerConfig{ProcRoot: root, OwnerMethod: OwnersOff})
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -632,7 +635,7 @@ func TestScannerWithoutProcRoot(t *testing.T) {
 	require.ErrorIs(t, errs[0], fs.ErrNotExist)
 	require.ErrorContains(t, errs[0], "proc file system")
 
-	s = newScanner(t, ScannerConfig{ProcRoot: root, Owners: OwnersNone})
+	s = newScanner(t, ScannerConfig{ProcRoot: root, OwnerMethod: OwnersOff})
 	inodes, errs = scan(s, inode)
 	require.Empty(t, inodes)
 	require.Len(t, errs, 1, "a kernel without UDP is said to Warn; there is none without TCP")
@@ -709,13 +712,13 @@ func TestSocketOwners(t *testing.T) {
 	require.Equal(t, []string{"1/systemd", "700/sshd"}, owners[20010])
 	require.Empty(t, owners[0])
 
-	s = newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree), Owners: OwnersNone})
+	s = newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree), OwnerMethod: OwnersOff})
 	_, errs = scan(s, func(s *Socket) struct{} {
 		require.Empty(t, s.Owners())
 		return struct{}{}
 	})
 	require.Empty(t, errs)
-	require.Equal(t, OwnersNone, s.Stats().Owners)
+	require.Equal(t, OwnersOff, s.Stats().OwnerMethod)
 }
 
 // A clone keeps its owners whatever the scan does, and a plain copy has those of no other socket.

@@ -249,12 +249,12 @@ func decodeInetMsg(b []byte, transport Transport, s *Socket) error {
 	s.Remote = addrPort(s.Family, b[24:], b[6:])
 	s.Interface = binary.NativeEndian.Uint32(b[40:])
 	s.Cookie = uint64(binary.NativeEndian.Uint32(b[44:])) | uint64(binary.NativeEndian.Uint32(b[48:]))<<32
-	s.Fields |= FieldInterface | FieldCookie
+	s.fields |= FieldInterface | FieldCookie
 	recv, send := binary.NativeEndian.Uint32(b[56:]), binary.NativeEndian.Uint32(b[60:])
 	s.setQueues(recv, send)
 	if s.Has(FieldAcceptQueue) {
 		s.AcceptQueueLimit = send
-		s.Fields |= FieldAcceptQueueLimit
+		s.fields |= FieldAcceptQueueLimit
 	}
 	s.UID = binary.NativeEndian.Uint32(b[64:])
 	s.Inode = uint64(binary.NativeEndian.Uint32(b[68:]))
@@ -286,18 +286,18 @@ func (s *Socket) inetAttribute(kind uint16, value []byte) {
 	switch kind {
 	case inetDiagInfo:
 		if s.Transport == TransportTCP && s.State != TCPListen {
-			s.Fields |= s.TCP.decode(value)
+			s.fields |= s.TCP.decode(value)
 		}
 	case inetDiagSKMemInfo:
 		const drops = 8 * 4 // SK_MEMINFO_DROPS (include/uapi/linux/sock_diag.h), Linux 4.7
 		if len(value) >= drops+4 {
 			s.Drops = binary.NativeEndian.Uint32(value[drops:])
-			s.Fields |= FieldDrops
+			s.fields |= FieldDrops
 		}
 	case inetDiagCgroupID:
 		if len(value) >= 8 {
 			s.CgroupID = binary.NativeEndian.Uint64(value)
-			s.Fields |= FieldCgroupID
+			s.fields |= FieldCgroupID
 		}
 	}
 }
@@ -367,7 +367,7 @@ func decodeUnixMsg(b []byte, s *Socket) error {
 	s.State = TCPState(b[2])
 	s.Inode = uint64(binary.NativeEndian.Uint32(b[4:]))
 	s.Cookie = uint64(binary.NativeEndian.Uint32(b[8:])) | uint64(binary.NativeEndian.Uint32(b[12:]))<<32
-	s.Fields |= FieldCookie
+	s.fields |= FieldCookie
 	if err := attributes(b[unixDiagMsgLen:], s.unixAttribute); err != nil {
 		return fmt.Errorf("attributes of unix_diag_msg: %w", err)
 	}

@@ -252,7 +252,7 @@ func TestScannerSilentKernel(t *testing.T) {
 	dup, err := unix.FcntlInt(uintptr(d.conn.(*pairConn).fd), unix.F_DUPFD_CLOEXEC, 0) // the scanner closes its own
 	require.NoError(t, err)
 	s := newFakeScanner(t, ScannerConfig{
-		Owners: OwnersNone, Transports: []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportUnix},
+		OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportUnix},
 	}, &diagSocket{conn: &pairConn{fd: dup}, last: d.last, patience: d.patience})
 	began := time.Now()
 	sockets, errs := scan(s, inode)

@@ -145,15 +145,15 @@ func (f *Filter) bytecode() []byte {
 	}
 	c, p := &f.config, &diagProgram{}
 	p.anyOf(hostConditions(c.Remote, diagOpRemoteHost))
-	p.noneOf(hostConditions(c.NotRemote, diagOpRemoteHost))
-	if c.NotLoopback {
+	p.noneOf(hostConditions(c.ExcludeRemote, diagOpRemoteHost))
+	if c.ExcludeLoopback {
 		p.noneOf(hostConditions(loopbackNetworks, diagOpRemoteHost))
 		p.noneOf(hostConditions(loopbackNetworks, diagOpLocalHost))
 	}
 	p.anyOf(portConditions(c.RemotePorts, diagOpRemoteMin, diagOpRemoteMax))
-	p.noneOf(portConditions(c.NotRemotePorts, diagOpRemoteMin, diagOpRemoteMax))
+	p.noneOf(portConditions(c.ExcludeRemotePorts, diagOpRemoteMin, diagOpRemoteMax))
 	p.anyOf(portConditions(c.LocalPorts, diagOpLocalMin, diagOpLocalMax))
-	p.noneOf(portConditions(c.NotLocalPorts, diagOpLocalMin, diagOpLocalMax))
+	p.noneOf(portConditions(c.ExcludeLocalPorts, diagOpLocalMin, diagOpLocalMax))
 	if p.length > maxBytecode {
 		return nil
 	}

@@ -161,7 +161,7 @@ func TestDecodeInetMsg(t *testing.T) {
 			" rtt=0 rttvar=0 minrtt=0 cwnd=0 mss=0 retrans=0 acked=0 received=0 segs_out=0 segs_in=0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := Socket{Inode: 1, Fields: fieldsAll, TCP: TCPInfo{RTT: 1}, Drops: 1, CgroupID: 1, AcceptQueue: 1, NetNS: 5}
+			s := Socket{Inode: 1, fields: fieldsAll, TCP: TCPInfo{RTT: 1}, Drops: 1, CgroupID: 1, AcceptQueue: 1, NetNS: 5}
 			require.NoError(t, decodeInetMsg(test.message.bytes(), test.transport, &s))
 			require.Equal(t, test.want, describe(&s, fieldsAll))
 			require.EqualValues(t, 5, s.NetNS, "belongs to the scan")
@@ -256,7 +256,7 @@ func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 		s := Socket{TCP: TCPInfo{RTT: 1, BytesAcked: 1, SegsOut: 1, MinRTT: 1}}
 		require.NoError(t, decodeInetMsg(message.bytes(), TransportTCP, &s))
 		require.Equal(t, want, s.TCP, "%d bytes", length)
-		require.Equal(t, fields|FieldCookie|FieldInterface, s.Fields, "%d bytes", length)
+		require.Equal(t, fields|FieldCookie|FieldInterface, s.fields, "%d bytes", length)
 	}
 }
 
@@ -290,7 +290,7 @@ func TestDecodeUnixMsg(t *testing.T) {
 			"unix unix ESTABLISHED inode=4711 uid=0 recv=0 send=0" + cookie},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s := Socket{UID: 7, Fields: fieldsAll, NetNS: 5}
+			s := Socket{UID: 7, fields: fieldsAll, NetNS: 5}
 			require.NoError(t, decodeUnixMsg(test.message, &s))
 			require.Equal(t, test.want, describe(&s, fieldsAll))
 			require.EqualValues(t, 5, s.NetNS)
@@ -526,7 +526,7 @@ func FuzzDecodeInetMsg(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, transport byte, b []byte) {
 		before := bytes.Clone(b)
-		s := Socket{NetNS: 5, Inode: 1, Fields: fieldsAll, TCP: TCPInfo{RTT: 1, SegsIn: 1, BytesAcked: 1}, Drops: 1}
+		s := Socket{NetNS: 5, Inode: 1, fields: fieldsAll, TCP: TCPInfo{RTT: 1, SegsIn: 1, BytesAcked: 1}, Drops: 1}
 		err := decodeInetMsg(b, Transport(transport), &s)
 		require.Equal(t, before, b)
 		if err != nil {
@@ -550,14 +550,14 @@ func FuzzDecodeUnixMsg(f *testing.F) {
 	addCaptures(f, FamilyUnix, func(_ Transport, payload []byte) { f.Add(payload) })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
-		s := Socket{NetNS: 5, UID: 1, RecvQueue: 1, Fields: fieldsAll, Drops: 1}
+		s := Socket{NetNS: 5, UID: 1, RecvQueue: 1, fields: fieldsAll, Drops: 1}
 		err := decodeUnixMsg(b, &s)
 		require.Equal(t, before, b)
 		if err != nil {
 			return
 		}
 		require.GreaterOrEqual(t, len(b), unixDiagMsgLen)
-		require.Equal(t, FieldCookie, s.Fields)
+		require.Equal(t, FieldCookie, s.fields)
 		require.Equal(t, FamilyUnix, s.Family)
 		require.EqualValues(t, 5, s.NetNS)
 		require.Zero(t, s.Drops)

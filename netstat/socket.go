@@ -3,7 +3,6 @@ package netstat
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 // Transport is the kind of a socket: the protocol that carries its data.
@@ -29,11 +28,16 @@ var transportNames = [...]string{
 }
 
 // String returns the name that the files in /proc/net have, and Transport(n) for a number that is no transport.
-func (t Transport) String() string {
-	if t == 0 || int(t) >= len(transportNames) {
-		return "Transport(" + strconv.Itoa(int(t)) + ")"
-	}
-	return transportNames[t]
+func (t Transport) String() string { return enumName("Transport", t, transportNames[:]) }
+
+// MarshalText returns the transport's name.
+func (t Transport) MarshalText() ([]byte, error) {
+	return marshalEnum("Transport", t, transportNames[:])
+}
+
+// UnmarshalText sets the transport to the one with the name.
+func (t *Transport) UnmarshalText(name []byte) error {
+	return unmarshalEnum(t, name, transportNames[:])
 }
 
 // Family is the address family of a socket.
@@ -47,19 +51,10 @@ const (
 	FamilyUnix
 )
 
+var familyNames = [...]string{FamilyIPv4: "ipv4", FamilyIPv6: "ipv6", FamilyUnix: "unix"}
+
 // String returns "ipv4", "ipv6" or "unix", and Family(n) for a number that is no family.
-func (f Family) String() string {
-	switch f {
-	case FamilyIPv4:
-		return "ipv4"
-	case FamilyIPv6:
-		return "ipv6"
-	case FamilyUnix:
-		return "unix"
-	default:
-		return "Family(" + strconv.Itoa(int(f)) + ")"
-	}
-}
+func (f Family) String() string { return enumName("Family", f, familyNames[:]) }
 
 // Field names a part of a [Socket] that not every source, kernel or state gives.
 type Field uint16
@@ -138,8 +133,8 @@ type Socket struct {
 	// TCP holds the details of a TCP connection. Filled in if [ScannerConfig].TCPInfo asks for it.
 	TCP TCPInfo
 
-	// Fields says which of the fields that can be absent are there. See [Socket.Has].
-	Fields Field
+	// fields are those that can be absent and are there. See [Socket.Has].
+	fields Field
 
 	scan   *currentSocket // where the owners are known, as long as the scan has not gone on; nil: in owners
 	number uint64
@@ -167,7 +162,13 @@ type TCPInfo struct {
 
 // Has tells whether the socket has the field, or all of the fields: a source, a kernel or a state that does not give one
 // leaves it zero.
-func (s *Socket) Has(f Field) bool { return s.Fields&f == f }
+func (s *Socket) Has(f Field) bool { return s.fields&f == f }
+
+// Having returns those of the fields that the socket has.
+func (s *Socket) Having(f Field) Field { return s.fields & f }
+
+// Set adds to the fields that the socket has. It is for programs that make sockets of their own, such as tests.
+func (s *Socket) Set(f Field) { s.fields |= f }
 
 // Owners returns the processes that hold a descriptor of the socket, those with lower pids first. It is empty if the
 // socket has none, if they could not be looked up, and if the scanner was told not to look them up. Of a closed socket, and

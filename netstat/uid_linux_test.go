@@ -21,7 +21,7 @@ func TestUIDOfDaemon(t *testing.T) {
 			testnet.Isolate(t, func() {
 				daemon := testnet.Start(t, testnet.Process{Name: "daemon"})
 				socket := daemon.UDP("udp4", netip.AddrPort{}, netip.AddrPort{})
-				s := newScanner(t, ScannerConfig{Owners: method})
+				s := newScanner(t, ScannerConfig{OwnerMethod: method})
 				if method == OwnersBPF {
 					s = newBPFScanner(t, ScannerConfig{})
 				}

@@ -27,7 +27,9 @@ func (c *cgroups) learn(paths map[uint64]string) {
 
 // inCgroup returns a socket that was made in the cgroup.
 func inCgroup(id uint64) *netstat.Socket {
-	return &netstat.Socket{CgroupID: id, Fields: netstat.FieldCgroupID}
+	s := &netstat.Socket{CgroupID: id}
+	s.Set(netstat.FieldCgroupID)
+	return s
 }
 
 func TestCgroupOfSocket(t *testing.T) {

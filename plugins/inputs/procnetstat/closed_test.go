@@ -130,7 +130,8 @@ func TestClosedListener(t *testing.T) {
 	l := newListening()
 	l.pass(socket(80, 1, 3))
 	over := socket(80, 1, 0)
-	over.Closed, over.State, over.Fields = true, netstat.TCPClose, netstat.FieldCookie|netstat.FieldTCPInfo
+	over.Closed, over.State = true, netstat.TCPClose
+	over.Set(netstat.FieldTCPInfo)
 	over.Remote = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 	unknown := *over
 	unknown.Cookie = 2

@@ -68,14 +68,14 @@ func TestWhatIsNotNeededIsNotRead(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
 		for options, want := range map[string]netstat.OwnerMethod{
-			`measurements = ["host"]`:                          netstat.OwnersNone,
-			"measurements = [\"host\"]\nowners = \"procfs\"":   netstat.OwnersNone,
+			`measurements = ["host"]`:                          netstat.OwnersOff,
+			"measurements = [\"host\"]\nowners = \"procfs\"":   netstat.OwnersOff,
 			`measurements = ["host", "process"]`:               netstat.OwnersBPF,
 			"measurements = [\"gather\"]\nowners = \"procfs\"": netstat.OwnersProcfs,
 		} {
 			l := start(t, options)
 			l.gather()
-			require.Equal(t, want, l.plugin.scanner.Stats().Owners, options)
+			require.Equal(t, want, l.plugin.scanner.Stats().OwnerMethod, options)
 		}
 	})
 }

@@ -58,16 +58,16 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 	f.owner.active = f.owner.names != nil || f.owner.users != nil
 	f.owner.wantsUnattributed = f.owner.wantsName(unattributed) && f.owner.wantsUser(unattributed)
 
-	addresses := netstat.FilterConfig{NotLoopback: p.ExcludeLoopback}
+	addresses := netstat.FilterConfig{ExcludeLoopback: p.ExcludeLoopback}
 	for _, list := range []struct {
 		option string
 		given  []ports
 		ranges *[]netstat.PortRange
 	}{
 		{"local_ports_include", p.LocalPortsInclude, &addresses.LocalPorts},
-		{"local_ports_exclude", p.LocalPortsExclude, &addresses.NotLocalPorts},
+		{"local_ports_exclude", p.LocalPortsExclude, &addresses.ExcludeLocalPorts},
 		{"remote_ports_include", p.RemotePortsInclude, &addresses.RemotePorts},
-		{"remote_ports_exclude", p.RemotePortsExclude, &addresses.NotRemotePorts},
+		{"remote_ports_exclude", p.RemotePortsExclude, &addresses.ExcludeRemotePorts},
 	} {
 		if *list.ranges, err = parsePorts(list.option, list.given); err != nil {
 			return filters{}, err
@@ -76,7 +76,7 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 	if addresses.Remote, err = parsePrefixes("remote_cidrs_include", p.RemoteCIDRsInclude); err != nil {
 		return filters{}, err
 	}
-	if addresses.NotRemote, err = parsePrefixes("remote_cidrs_exclude", p.RemoteCIDRsExclude); err != nil {
+	if addresses.ExcludeRemote, err = parsePrefixes("remote_cidrs_exclude", p.RemoteCIDRsExclude); err != nil {
 		return filters{}, err
 	}
 	if f.socket.addresses, err = netstat.NewFilter(addresses); err != nil {
@@ -96,7 +96,7 @@ type socketFilter struct {
 }
 
 func (f *socketFilter) wants(o *observation) bool {
-	return f.addresses.Wants(o.Socket) && (f.cgroups == nil || f.cgroups.Match(o.cgroup.pathOrUnattributed()))
+	return f.addresses.Match(o.Socket) && (f.cgroups == nil || f.cgroups.Match(o.cgroup.pathOrUnattributed()))
 }
 
 // parsePorts parses a list of ports and ranges of ports, like "8000-8100".

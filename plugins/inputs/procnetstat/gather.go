@@ -21,7 +21,7 @@ type gatherReport struct {
 func (r *gatherReport) emit(to emission) {
 	tags := map[string]string{
 		"source": r.scan.Source.String(),
-		"owners": r.scan.Owners.String(),
+		"owners": r.scan.OwnerMethod.String(),
 	}
 	to.gauges("procnetstat_gather", map[string]any{
 		"duration_ns":   r.duration.Nanoseconds(),

@@ -19,7 +19,7 @@ func TestAcceptQueueOfGather(t *testing.T) {
 	l := &listener{addr: netip.IPv4Unspecified(), port: 80}
 	s := socket(80, 1, 0)
 	s.AcceptQueue, s.AcceptQueueLimit = 3, 5
-	s.Fields |= netstat.FieldAcceptQueueLimit
+	s.Set(netstat.FieldAcceptQueueLimit)
 	for range 3 {
 		m.enter(in)
 		m.observe(&observation{Socket: s, number: 1, listener: l})

@@ -114,7 +114,7 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 		} else {
 			o.listener = p.cameInThrough(s.Local)
 			if s.State == netstat.TCPEstablished {
-				p.scope.gives &= s.Fields
+				p.scope.gives = s.Having(p.scope.gives)
 			}
 		}
 	}

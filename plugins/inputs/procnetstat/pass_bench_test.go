@@ -53,9 +53,9 @@ func newGroup(sockets, processes int) *group {
 		s := &netstat.Socket{
 			Transport: netstat.TransportTCP, Family: netstat.FamilyIPv4, State: netstat.TCPEstablished,
 			Local: server(i % max(processes/2, 1)), Remote: client(i), Cookie: uint64(i + 1),
-			TCP:    netstat.TCPInfo{RTT: uint32(50 + i%1000), BytesAcked: 1},
-			Fields: netstat.FieldCookie | netstat.FieldTCPInfo | netstat.FieldTCPBytes,
+			TCP: netstat.TCPInfo{RTT: uint32(50 + i%1000), BytesAcked: 1},
 		}
+		s.Set(netstat.FieldCookie | netstat.FieldTCPInfo | netstat.FieldTCPBytes)
 		if i%2 == 1 {
 			s.Local, s.Remote = s.Remote, s.Local
 		}

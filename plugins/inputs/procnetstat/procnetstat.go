@@ -146,15 +146,15 @@ func (p *ProcNetStat) Init() error {
 	if p.filters, err = p.newFilters(); err != nil {
 		return err
 	}
-	if p.filters.owner.active && p.scan.Owners == netstat.OwnersNone {
+	if p.filters.owner.active && p.scan.OwnerMethod == netstat.OwnersOff {
 		return errors.New(`process_include, process_exclude, user_include, user_exclude: one given with owners = "none", ` +
 			"where no process is known; leave them out or choose another way to find owners")
 	}
 	if !slices.Contains(p.Measurements, measureHost) {
-		p.scan.Connections = p.filters.socket.addresses // nobody looks at what it leaves out
+		p.scan.TCPFilter = p.filters.socket.addresses // nobody looks at what it leaves out
 	}
 	if slices.Equal(p.Measurements, []string{measureHost}) {
-		p.scan.Owners = netstat.OwnersNone // nobody looks at them
+		p.scan.OwnerMethod = netstat.OwnersOff // nobody looks at them
 	}
 	for _, name := range p.Measurements {
 		if why := p.lacks(name); why != "" {
@@ -196,7 +196,7 @@ func (p *ProcNetStat) setDefaults() {
 // lacks says which other option keeps the measurement from having any content; empty if none does.
 func (p *ProcNetStat) lacks(measurement string) string {
 	switch {
-	case measurement == measureProcess && p.Owners == netstat.OwnersNone.String():
+	case measurement == measureProcess && p.Owners == netstat.OwnersOff.String():
 		return `has no content with owners = "none"`
 	case measurement == measureListener && !slices.Contains(p.Protocols, netstat.TransportTCP.String()):
 		return `has no content without "tcp" in protocols`
@@ -212,11 +212,10 @@ func (p *ProcNetStat) initScan() error {
 		UnixPaths:  slices.Contains(p.Measurements, measureConnection),
 		Warn:       func(err error) { p.Log.Warn(err) },
 	}
-	var err error
-	if p.scan.Source, err = netstat.ParseSource(p.Source); err != nil {
+	if err := p.scan.Source.UnmarshalText([]byte(p.Source)); err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
-	if p.scan.Owners, err = netstat.ParseOwnerMethod(p.Owners); err != nil {
+	if err := p.scan.OwnerMethod.UnmarshalText([]byte(p.Owners)); err != nil {
 		return fmt.Errorf("owners: %w", err)
 	}
 	if len(p.Namespaces) == 0 {
@@ -235,8 +234,8 @@ func (p *ProcNetStat) initScan() error {
 	}
 	p.protocols = protocolSet{}
 	for _, name := range p.Protocols {
-		transport, err := netstat.ParseTransport(name)
-		if err != nil {
+		var transport netstat.Transport
+		if err := transport.UnmarshalText([]byte(name)); err != nil {
 			return fmt.Errorf("protocols: %w", err)
 		}
 		p.protocols[transport] = true
@@ -248,8 +247,7 @@ func (p *ProcNetStat) initScan() error {
 // initClosed checks the option closed_connections. What is told of a connection that is over can be understood only by who knows
 // what was told before.
 func (p *ProcNetStat) initClosed() error {
-	var err error
-	if p.scan.Closed, err = netstat.ParseClosedMode(p.ClosedConnections); err != nil {
+	if err := p.scan.Closed.UnmarshalText([]byte(p.ClosedConnections)); err != nil {
 		return fmt.Errorf("closed_connections: %w", err)
 	}
 	var lacks string
@@ -263,7 +261,7 @@ func (p *ProcNetStat) initClosed() error {
 	default:
 		return nil
 	}
-	if p.scan.Closed == netstat.ClosedOn {
+	if p.scan.Closed == netstat.ClosedRequired {
 		return fmt.Errorf(`closed_connections: "on" given, which wants %s`, lacks)
 	}
 	p.scan.Closed = netstat.ClosedOff
@@ -307,7 +305,7 @@ func (p *ProcNetStat) makeMeasurements() {
 	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.report = nil, nil, false
 	options := seriesOptions{most: p.MaxSeries, netNS: p.severalNetNS(), log: p.Log}
-	withOwners := p.scan.Owners != netstat.OwnersNone
+	withOwners := p.scan.OwnerMethod != netstat.OwnersOff
 	var m measurement
 	for _, name := range p.Measurements {
 		switch name {

@@ -81,11 +81,13 @@ func noFilters(t *testing.T) filters {
 
 // socket returns a listening socket.
 func socket(port uint16, cookie uint64, drops uint32) *netstat.Socket {
-	return &netstat.Socket{
+	s := &netstat.Socket{
 		Transport: netstat.TransportTCP, Family: netstat.FamilyIPv4, State: netstat.TCPListen,
 		Local:  netip.AddrPortFrom(netip.IPv4Unspecified(), port),
-		Cookie: cookie, Drops: drops, Fields: netstat.FieldCookie | netstat.FieldDrops,
+		Cookie: cookie, Drops: drops,
 	}
+	s.Set(netstat.FieldCookie | netstat.FieldDrops)
+	return s
 }
 
 // gather is one gather, after the time; it returns the drops by local_port.

@@ -114,7 +114,7 @@ func numbersOf(s *netstat.Socket) numbers {
 // transport is read for the first time, as what was before the plugin read it is not its to count. Most sockets are idle.
 func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
 	t.last = nil
-	if s.Fields&(netstat.FieldTCPInfo|netstat.FieldDrops) == 0 {
+	if !s.Has(netstat.FieldTCPInfo) && !s.Has(netstat.FieldDrops) {
 		return traffic{}, true
 	}
 	if before := t.now.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {

@@ -17,24 +17,26 @@ import (
 
 // sent returns a connection that has sent and received so many bytes, and as many segments.
 func sent(cookie, bytes uint64) *netstat.Socket {
-	return &netstat.Socket{
+	s := &netstat.Socket{
 		Transport: netstat.TransportTCP, Family: netstat.FamilyIPv4, State: netstat.TCPEstablished, Cookie: cookie,
-		Fields: netstat.FieldCookie | netstat.FieldTCPInfo | netstat.FieldTCPBytes | netstat.FieldTCPSegs,
 		TCP: netstat.TCPInfo{
 			BytesAcked: bytes, BytesReceived: 2 * bytes, SegsOut: uint32(3 * bytes), SegsIn: uint32(4 * bytes),
 			RetransSegs: uint32(5 * bytes),
 		},
 	}
+	s.Set(netstat.FieldCookie | netstat.FieldTCPInfo | netstat.FieldTCPBytes | netstat.FieldTCPSegs)
+	return s
 }
 
 // datagrams returns a UDP socket that has dropped so many datagrams; from procfs, if cookie is 0.
 func datagrams(cookie, inode uint64, drops uint32) *netstat.Socket {
 	s := &netstat.Socket{
 		Transport: netstat.TransportUDP, Family: netstat.FamilyIPv4, State: netstat.TCPClose, Cookie: cookie, Inode: inode,
-		Drops: drops, Fields: netstat.FieldDrops,
+		Drops: drops,
 	}
+	s.Set(netstat.FieldDrops)
 	if cookie != 0 {
-		s.Fields |= netstat.FieldCookie
+		s.Set(netstat.FieldCookie)
 	}
 	return s
 }
