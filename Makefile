@@ -1,7 +1,7 @@
 # Everything that this project can do is a target here; .ci/run and the workflow call nothing else.
 
 GO       ?= go
-VERSION  ?= $(shell git describe --tags --long --always --dirty 2>/dev/null || echo unknown)
+VERSION  ?= $(shell git describe --tags --match 'v[0-9]*' --long --always --dirty 2>/dev/null || echo unknown)
 TELEGRAF := $(shell sed -n 's/^.*influxdata\/telegraf \(v[0-9.]*\).*/\1/p' go.mod)
 MODULES  := . netstat internal/testnet bench dashboards test/kafka
 SOURCES  := go.work go.mod go.sum netstat/go.mod netstat/go.sum $(shell find cmd netstat plugins -name '*.go' -not -name '*_test.go' -o -name '*.conf' -not -path '*/testcases/*')
@@ -48,6 +48,10 @@ release: ## Build the packages, tarballs with the custom Telegraf, and checksums
 	@$(call release,release)
 
 release = rm -rf '$(DIST)' && GO='$(GO)' NFPM='$(GO) run $(NFPM)' LDFLAGS='$(LDFLAGS)' DIST='$(DIST)' ARCHES='$(ARCHES)' packaging/build.sh $(1)
+
+.PHONY: release-check
+release-check: ## Check the Go modules of a release VERSION=v1.2.3 of the last commit as their users get them
+	@packaging/modules.sh check '$(if $(filter file,$(origin VERSION)),,$(VERSION))'
 
 PAGE ?= 9095
 
