@@ -28,11 +28,11 @@ func newTestReport(sockets int, cpu map[string]float64) *report {
 		if !measured {
 			continue
 		}
-		r2 := &row{Name: name, Group: groups[name], Runs: []sample{{CPU: time.Duration(ms * 1e6), PeakRSS: 50e6, Sockets: sockets}}}
-		if r2.Group == "" {
-			r2.Group = groupOurs
+		row := &row{Name: name, Group: groups[name], Runs: []sample{{CPU: time.Duration(ms * 1e6), PeakRSS: 50e6, Sockets: sockets}}}
+		if row.Group == "" {
+			row.Group = groupOurs
 		}
-		r.Rows = append(r.Rows, r2)
+		r.Rows = append(r.Rows, row)
 	}
 	return r
 }

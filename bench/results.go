@@ -83,11 +83,11 @@ func (r *report) row(name string) *row {
 // cpu returns the sum of the CPU times of rows, if all of them were measured.
 func (r *report) cpu(names ...string) (sum time.Duration, ok bool) {
 	for _, name := range names {
-		r2 := r.row(name)
-		if r2 == nil || !r2.measured() {
+		row := r.row(name)
+		if row == nil || !row.measured() {
 			return 0, false
 		}
-		sum += r2.median().CPU
+		sum += row.median().CPU
 	}
 	return sum, len(names) > 0
 }

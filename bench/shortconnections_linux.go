@@ -39,28 +39,23 @@ closed_connections = "on"
 		return nil, err
 	}
 	closedBefore := 0
-	return func() (sample, error) {
-		churnAndGather := func() (*tally, error) {
-			if _, err := callLoad(churn, loadRequest{Do: doChurn, N: shortConnections}); err != nil {
-				return nil, err
-			}
-			const eventDelay = 200 * time.Millisecond // the kernel sends the events from a work queue
-			time.Sleep(eventDelay)
-			return gatherOnce()
+	return pluginGather(func() (*tally, error) {
+		if _, err := callLoad(churn, loadRequest{Do: doChurn, N: shortConnections}); err != nil {
+			return &tally{}, err
 		}
-		return pluginGather(func() (*tally, error) {
-			acc, err := churnAndGather()
-			if err != nil {
-				return &tally{}, err
-			}
-			const socketsPerConnection, minShare = 2, 0.95 // late events count in the next gather
-			if closed := acc.closed - closedBefore; closedBefore > 0 && float64(closed) < minShare*socketsPerConnection*shortConnections {
-				return acc, fmt.Errorf("received close events of %d sockets, want %d", closed, socketsPerConnection*shortConnections)
-			}
-			closedBefore = acc.closed
-			return acc, nil
-		}, ownersBPF, defaults)()
-	}, nil
+		const eventDelay = 200 * time.Millisecond // the kernel sends the events from a work queue
+		time.Sleep(eventDelay)
+		acc, err := gatherOnce()
+		if err != nil {
+			return acc, err
+		}
+		const socketsPerConnection, minShare = 2, 0.95 // late events count in the next gather
+		if closed := acc.closed - closedBefore; closedBefore > 0 && float64(closed) < minShare*socketsPerConnection*shortConnections {
+			return acc, fmt.Errorf("received close events of %d sockets, want %d", closed, socketsPerConnection*shortConnections)
+		}
+		closedBefore = acc.closed
+		return acc, nil
+	}, ownersBPF, defaults), nil
 }
 
 // openAndClose opens n connections to the listener of this process, and closes each immediately.

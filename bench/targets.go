@@ -125,11 +125,11 @@ func steadyGrowth(name string) func(*report) (float64, bool) {
 // peakRSS returns the peak RSS of a row in MB.
 func peakRSS(name string) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
-		r2 := r.row(name)
-		if r2 == nil || !r2.measured() {
+		row := r.row(name)
+		if row == nil || !row.measured() {
 			return 0, false
 		}
-		return float64(r2.median().PeakRSS) / 1e6, true
+		return float64(row.median().PeakRSS) / 1e6, true
 	}
 }
 
