@@ -168,12 +168,15 @@ lint: generate-check dashboards-check ## Check formatting, code, READMEs, licenc
 PERMISSIVE    := MIT,Apache-2.0,BSD-2-Clause,BSD-2-Clause-FreeBSD,BSD-3-Clause,ISC
 WEAK_COPYLEFT := MPL-2.0,EPL-2.0
 comma         := ,
-check-licenses = $(GO) run $(LICENSES) check --logtostderr=false --stderrthreshold=FATAL $(1) --allowed_licenses=$(2)
+check-licenses = $(GO) run $(LICENSES) check $(LICENSES_FLAGS) $(1) --allowed_licenses=$(2)
+
+# Our modules are under the one LICENSE of the repository, which go-licenses does not look for above the root of a module.
+LICENSES_FLAGS := --logtostderr=false --stderrthreshold=FATAL --ignore github.com/procnetstat/procnetstat
 
 .PHONY: licenses
 licenses: ## Print the licence of every dependency
 	@printf '{{range .}}{{.Name}} {{.Version}}\t{{.LicenseName}}\n{{end}}' > bin/licenses.tpl
-	@$(GO) run $(LICENSES) report --logtostderr=false --stderrthreshold=FATAL --template bin/licenses.tpl \
+	@$(GO) run $(LICENSES) report $(LICENSES_FLAGS) --template bin/licenses.tpl \
 		./netstat/... ./plugins/... ./cmd/... ./examples/... 2>/dev/null | sort -u | expand -t 80
 
 .PHONY: vuln
