@@ -46,7 +46,7 @@ func known(c connectRecorder, cookie uint64) string {
 	if !ok {
 		return ""
 	}
-	return began(owner(int(r.pid), string(r.name()), newBootClock("/proc").ticks(r.startBootTime)), r.uid, r.port, r.cgroupID)
+	return began(owner(int(r.pid), string(r.name()), newProcessCache("/proc", nil).clock.Ticks(r.startBootTime)), r.uid, r.port, r.cgroupID)
 }
 
 // cgroupIDs returns those that sock_diag has of the TCP sockets in this network namespace, by cookie.
@@ -191,7 +191,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 		})
 		t.Run("thread of another user", func(t *testing.T) {
 			fd, done := openTCP(t, unix.AF_INET), make(chan error)
-			startThread(0, 0, func() {
+			testnet.StartThread(0, 0, func() {
 				name := append([]byte("thread"), 0)
 				assert.NoError(t, unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0))
 				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 0) // unix.Setresuid would be of all threads
@@ -303,7 +303,7 @@ func TestConnectsAgain(t *testing.T) {
 		cookie := cookieOf(t, fd)
 		var begun, end atomic.Bool
 		done := make(chan struct{})
-		startThread(0, 0, func() {
+		testnet.StartThread(0, 0, func() {
 			defer close(done)
 			for i := 0; !end.Load(); i++ { // each of the two ports has a user
 				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(i%2)*65534, ^uintptr(0))

@@ -96,7 +96,7 @@ func (w *bpfOwners) refresh(ctx context.Context, table *ownerTable) (ownerStats,
 	w.processes.begin()
 	defer w.processes.end()
 	err = w.records.each(ctx, sockets, func(p *ownerRecord, inodes []uint64) {
-		process := w.processes.see(int(p.pid), w.processes.clock.ticks(p.startBootTime), p.name())
+		process := w.processes.see(int(p.pid), w.processes.clock.Ticks(p.startBootTime), p.name())
 		process.setUID(p.uid, w.processes.now)
 		table.add(process, inodes)
 	})
