@@ -13,6 +13,7 @@ import (
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
 // netNS returns the inode number of the namespace that the link stands for.
@@ -28,7 +29,7 @@ func netNS(t *testing.T, link string) uint64 {
 
 // onThread runs f on a thread that ends with it.
 func onThread(f func()) {
-	onOtherThread(func() (restored bool) {
+	netns.OnOtherThread(func() (restored bool) {
 		f()
 		return false
 	})
@@ -37,11 +38,11 @@ func onThread(f func()) {
 func TestNetNS(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	require.Equal(t, netNS(t, "/proc/self/ns/net"), netNSOf("/proc/self"))
-	require.Equal(t, netNS(t, "/proc/thread-self/ns/net"), netNSOf("/proc/thread-self"))
+	require.Equal(t, netNS(t, "/proc/self/ns/net"), netns.Of("/proc/self"))
+	require.Equal(t, netNS(t, "/proc/thread-self/ns/net"), netns.Of("/proc/thread-self"))
 
 	tree := proctree.Materialize(t, smallTree)
-	require.Zero(t, netNSOf(filepath.Join(tree, "self")), "a copy does not tell")
+	require.Zero(t, netns.Of(filepath.Join(tree, "self")), "a copy does not tell")
 }
 
 // Netlink gives the sockets of the namespace that the scanner was made in, procfs those of the process; each socket says

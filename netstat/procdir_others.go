@@ -5,6 +5,7 @@ package netstat
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -92,4 +93,9 @@ func (d *procDir) readFile(pid int, name string, buf []byte) ([]byte, error) {
 		err = nil
 	}
 	return buf[:n], err
+}
+
+// inode fails: network namespaces are found by it.
+func (*procDir) inode(int, string) (uint64, error) {
+	return 0, fmt.Errorf("network namespaces: %w", errors.ErrUnsupported)
 }
