@@ -222,7 +222,7 @@ func (p *ProcNetStat) initScan() error {
 		return errors.New("namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed")
 	}
 	for i, name := range p.Namespaces {
-		if err := netstat.ParseNamespace(name); err != nil {
+		if err := netstat.CheckNamespace(name); err != nil {
 			return fmt.Errorf("namespaces: %w", err)
 		}
 		if slices.Contains(p.Namespaces[:i], name) {
@@ -399,12 +399,12 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	}
 	duration := time.Since(to.now)
 	for _, namespace := range p.scanner.Namespaces() { // those without sockets too
-		p.scopes.of(namespace)
+		p.scopes.of(namespace).namespace = namespace // as it is after the scan
 	}
 	for _, of := range p.scopes.all {
-		of.heard = p.scanner.HearsClosed(of.namespace)
+		of.heard = of.namespace.ClosedEvents()
 		for _, transport := range p.scan.Transports {
-			of.sources[transport] = p.scanner.SourceOf(of.namespace, transport)
+			of.sources[transport] = of.namespace.SourceOf(transport)
 		}
 		if !p.TCPDetails || of.sources[netstat.TransportTCP] != netstat.SourceNetlink {
 			of.gives = 0
@@ -439,7 +439,7 @@ func (p *ProcNetStat) severalNetNS() bool {
 
 // enter begins a scope.
 func (p *ProcNetStat) enter(in *scope) {
-	in.heard = p.scanner.HearsClosed(in.namespace)
+	in.heard = in.namespace.ClosedEvents()
 	p.pass.enter(in)
 	if p.host != nil {
 		p.host.enter(in)
