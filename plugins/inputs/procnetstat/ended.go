@@ -6,8 +6,6 @@ import (
 	"container/list"
 	"net/netip"
 	"time"
-
-	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // endedListeners remembers listeners that have ended, for connections that came in through them and that the kernel reports later. It
@@ -24,7 +22,7 @@ type endedListeners struct {
 
 // endpoint is an address and port in a network namespace.
 type endpoint struct {
-	namespace uint64 // Namespace.ID
+	namespace uint64     // Namespace.ID
 	addr      netip.Addr // IPv4-mapped addresses are unmapped
 	port      uint16
 }

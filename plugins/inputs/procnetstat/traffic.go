@@ -30,7 +30,7 @@ func (t *traffic) add(o *traffic) {
 type tracker struct {
 	known      readings
 	passes     [netstat.TransportUnix + 1]uint32 // in which all sockets of the transport were read
-	namespaces map[uint64]*history // by Namespace.ID
+	namespaces map[uint64]*history               // by Namespace.ID
 	histories  uint32
 	now        *history // of the one that is read
 	last       *reading // of the socket that since was asked of last; nil: none is kept of it
