@@ -136,19 +136,19 @@ func (s *Scanner) setConnects(recorder connectRecorder) {
 }
 
 // handOutClosed hands out the sockets that were destroyed in the namespace, as far as they are known by now. All that were read
-// in it have been handed out before, with the same value of it.
-func (s *Scanner) handOutClosed(ctx context.Context, n *trackedNamespace, value *Namespace, yield func(*Socket, error) bool) bool {
+// in it have been handed out before. Their Namespace is the value given.
+func (s *Scanner) handOutClosed(ctx context.Context, n *trackedNamespace, as *Namespace, yield func(*Socket, error) bool) bool {
 	if n.closed == nil {
 		return true
 	}
-	s.socket.Namespace, s.socket.NetNS = value, n.Inode
+	s.socket.Namespace, s.socket.NetNS = as, n.Inode
 	if !s.handOutTaken(ctx, n, yield) { // what a loop that was stopped has left
 		return false
 	}
 	chunks, lost, err := n.closed.take(n.taken.chunks)
 	n.taken.chunks = chunks
 	s.stats.ClosedLost += lost
-	if err != nil && !yield(nil, &TableError{value, TransportTCP, fmt.Errorf("reading closed TCP sockets: %w", err)}) {
+	if err != nil && !yield(nil, &TableError{as, TransportTCP, fmt.Errorf("reading closed TCP sockets: %w", err)}) {
 		return false
 	}
 	return s.handOutTaken(ctx, n, yield)

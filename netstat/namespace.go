@@ -19,9 +19,9 @@ const (
 	NamespaceAll  = "all"  // every one that has a process or a name
 )
 
-// Namespace is a network namespace that a [Scanner] reads: see network_namespaces(7). A Namespace does not change after a Scanner has
-// handed it out: when the namespace gets another name, for example, the Scanner makes a new one with the same ID. Within a scan all
-// sockets of a namespace have the same pointer.
+// Namespace is a network namespace that a [Scanner] reads: see network_namespaces(7). It does not change after the Scanner has
+// handed it out: when the namespace gets another name, for example, the Scanner makes a new one with the same ID. Within a scan
+// all sockets of a namespace have the same pointer.
 type Namespace struct {
 	// ID identifies the namespace to its Scanner. It is the same in every scan for as long as the namespace is found, and no other
 	// namespace gets it later.
@@ -58,13 +58,13 @@ func (n *Namespace) String() string {
 	}
 }
 
-// SourceOf returns where the sockets of the transport come from: SourceNetlink or SourceProcfs. A Namespace of [Scanner.Namespaces]
-// tells where the last scan has read them from. One of a [Socket] is made before the namespace is read: it does not know yet of what the
-// kernel refuses during that scan.
+// SourceOf returns where the sockets of the transport come from: SourceNetlink or SourceProcfs. After a scan the values of
+// [Scanner.Namespaces] tell where it has read them from. The value of a [Socket] is made before the namespace is read, and does
+// not know of what the kernel refuses in that scan.
 func (n *Namespace) SourceOf(transport Transport) Source { return n.sources[transport] }
 
-// ClosedEvents tells whether the kernel reports the TCP sockets that it destroys in the namespace: see "Closed sockets" in the package's
-// documentation.
+// ClosedEvents tells whether the kernel reports the TCP sockets that it destroys in the namespace: see "Closed sockets" in the
+// package's documentation.
 func (n *Namespace) ClosedEvents() bool { return n.closedEvents }
 
 // ReadSockstat is [ReadSockstat] for the namespace. An error that satisfies errors.Is(err, fs.ErrNotExist) says that no
@@ -124,8 +124,8 @@ func (n *Namespace) openTable(table string) (file *os.File, err error) {
 	return nil, errNamespaceGone
 }
 
-// hasProcess tells whether the tables in procDir are those of the namespace: the process may have ended, or entered another namespace,
-// or another process may have its pid. It is called after a table was opened.
+// hasProcess tells whether the tables in procDir are those of the namespace: the process may have ended, or entered another
+// namespace, or another process may have its pid. It is called after a table was opened.
 func (n *Namespace) hasProcess() bool { return n.Self || netns.TableOf(n.procDir) == n.table }
 
 // inside calls f on a thread in the namespace. errNamespaceGone says that no thread can enter it.

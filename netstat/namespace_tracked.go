@@ -73,8 +73,8 @@ func (n *trackedNamespace) leave() {
 	n.release()
 }
 
-// hold keeps a file of the namespace open if nothing else keeps the namespace: the kernel could give its inode numbers to another one
-// before the next scan, which would be taken for it.
+// hold keeps a file of the namespace open if nothing else keeps the namespace: the kernel could give its inode numbers to another
+// one before the next scan, which would be taken for it.
 func (n *trackedNamespace) hold() {
 	if n.Self || n.diag != nil || n.held != nil || n.entry == entryFailed {
 		return
@@ -156,8 +156,8 @@ func (n *trackedNamespace) take(opened netlinkSockets) {
 }
 
 // namespaces are the network namespaces that a scanner reads. In each scan find finds those that there are, by stat(2) alone, and
-// forgets those that have ended; then enterFound enters those that are new. In this order the descriptors of those that have ended
-// are free for those that are new.
+// forgets those that have ended; then enterFound enters those that are new. In this order the new ones get the descriptors of
+// those that have ended.
 type namespaces struct {
 	root      string // the proc file system
 	wanted    []string

@@ -183,8 +183,8 @@ func (all *namespaces) enter(n *trackedNamespace, file string) error {
 	}
 }
 
-// openSockets opens the netlink sockets of the namespace that the thread is in. It subscribes to closed sockets before the first socket
-// of the namespace is read.
+// openSockets opens the netlink sockets of the namespace that the thread is in. It subscribes to closed sockets before the first
+// socket of the namespace is read.
 func (all *namespaces) openSockets() (opened netlinkSockets, err error) {
 	if !all.withDiag {
 		return opened, nil

@@ -28,8 +28,8 @@ func (all *namespaces) identifySelf() {
 	all.index(all.self)
 }
 
-// find finds the namespaces that there are now, and forgets those that have ended. What is not there or may not be read is reported
-// once; an error is a host that has run out of something.
+// find finds the namespaces that there are now, and forgets those that have ended. It reports once what is absent or may not be
+// read. It fails only where the host, or the process, has run out of something.
 func (all *namespaces) find() error {
 	if all.static() {
 		return nil

@@ -139,30 +139,6 @@ func trackedOf(t *testing.T, s *Scanner, of *Namespace) *trackedNamespace {
 	return s.namespaces.known[i]
 }
 
-func TestCheckNamespace(t *testing.T) {
-	for _, text := range []string{"self", "host", "all", "blue", "4711", "-1", "a b", "..."} {
-		require.NoError(t, CheckNamespace(text))
-	}
-	for _, text := range []string{"", ".", "..", "a/b", "/run/netns/blue", "a\x00"} {
-		require.EqualError(t, CheckNamespace(text), fmt.Sprintf("%q is not one of self, host, all, a name in /run/netns, a pid", text))
-	}
-}
-
-func TestTableErrorNamesNamespace(t *testing.T) {
-	broken := errors.New("broken")
-	for want, n := range map[string]*Namespace{
-		"broken":                                 {Self: true, Inode: 1, Name: "blue", PID: 7},
-		"network namespace blue: broken":         {Inode: 1, Name: "blue", PID: 7},
-		"network namespace of process 7: broken": {Inode: 1, PID: 7},
-		"network namespace 4026532345: broken":   {Inode: 4026532345},
-	} {
-		err := &TableError{n, TransportTCP, broken}
-		require.EqualError(t, err, want)
-		require.ErrorIs(t, err, broken)
-	}
-	require.EqualError(t, &TableError{nil, TransportTCP, broken}, "broken")
-}
-
 // Each namespace is read once, whatever and however often it is called, with the same addresses in all of them.
 func TestNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
@@ -312,7 +288,7 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 			}
 			require.Empty(t, w.take())
 		})
-		requireThreadsAtHome(t)
+		testnet.ThreadsReturn(t)
 	})
 }
 
@@ -408,20 +384,6 @@ func TestNamespacesThatAreAbsent(t *testing.T) {
 	})
 }
 
-// requireThreadsAtHome requires that all threads of this process are in its own network namespace; those that are to end take a
-// moment.
-func requireThreadsAtHome(t *testing.T) {
-	t.Helper()
-	own := netNS(t, "/proc/self/ns/net")
-	require.Eventually(t, func() bool {
-		links, err := filepath.Glob("/proc/self/task/*/ns/net")
-		return err == nil && len(links) > 0 && !slices.ContainsFunc(links, func(link string) bool {
-			inode := netns.Inode(link)
-			return inode != own && inode != 0 // it has ended
-		})
-	}, 10*time.Second, 10*time.Millisecond)
-}
-
 // bridge makes a pair of network devices: the one here vanishes with the namespace in which the other one is.
 func bridge(t *testing.T, process *testnet.Proc) (device string) {
 	t.Helper()
@@ -472,7 +434,7 @@ func TestNamespaceEnds(t *testing.T) {
 			require.Eventually(t, func() bool { return !deviceIsThere(device) }, 10*time.Second, 10*time.Millisecond)
 			require.Empty(t, w.take())
 		})
-		requireThreadsAtHome(t)
+		testnet.ThreadsReturn(t)
 	})
 }
 
@@ -525,7 +487,7 @@ func TestNamespaceChurn(t *testing.T) {
 			}, 10*time.Second, time.Millisecond)
 			require.Empty(t, w.take())
 			require.Equal(t, before, ownDescriptors(t))
-			requireThreadsAtHome(t)
+			testnet.ThreadsReturn(t)
 		})
 	})
 }
@@ -648,30 +610,6 @@ func TestNamespaceProcessLeavesInScan(t *testing.T) {
 		requireSockets(t, sockets, hut, blue)
 		requireScan(t, s, blue)
 		require.Empty(t, w.take())
-	})
-}
-
-// A netlink socket is never opened in another namespace than the one that was looked for.
-func TestInNamespaceOfAnother(t *testing.T) {
-	testnet.IsolatePIDs(t, func() {
-		path := testnet.Netns(t, "blue")
-		called := false
-		_, err := netns.Enter(path, netns.Inode(path)+1, func() error { called = true; return nil })
-		require.EqualError(t, err, "/run/netns/blue: another network namespace than it was: file does not exist")
-		require.True(t, vanished(err))
-		require.False(t, called)
-		table, err := netns.Enter(path, netns.Inode(path), func() error {
-			called = true
-			assert.Equal(t, netns.Inode(path), netns.Of(netns.ThreadDir))
-			return nil
-		})
-		require.NoError(t, err)
-		require.True(t, called)
-		require.NotEqual(t, netns.TableOf(netns.ThreadDir), table)
-		failed := errors.New("failed on purpose")
-		_, err = netns.Enter(path, 0, func() error { return failed })
-		require.ErrorIs(t, err, failed)
-		requireThreadsAtHome(t)
 	})
 }
 
@@ -932,7 +870,7 @@ func TestNamespacesOfUserNamespace(t *testing.T) {
 			look()
 		}
 	})
-	requireThreadsAtHome(t)
+	testnet.ThreadsReturn(t)
 }
 
 // onFirstThread runs f in a goroutine that is on the thread that stands for the process, and that is likely to stay there.

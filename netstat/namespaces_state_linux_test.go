@@ -42,7 +42,8 @@ func TestNamespaceAdopts(t *testing.T) {
 			Namespace:      Namespace{Inode: 5, Name: "blue", path: "/run/netns/blue"},
 			netlinkSockets: netlinkSockets{diag: namedDiag, closed: namedClosed}, entry: entryDone, tried: 3,
 		})
-		require.Equal(t, []any{uint64(5), "blue", "/run/netns/blue", entryDone, uint64(3)}, []any{n.Inode, n.Name, n.path, n.entry, n.tried})
+		require.Equal(t, []any{uint64(5), "blue", "/run/netns/blue", entryDone, uint64(3)},
+			[]any{n.Inode, n.Name, n.path, n.entry, n.tried})
 		require.Equal(t, isOpen, namedDiag.closed)
 		require.Equal(t, isOpen, namedClosed.closed)
 		require.EqualValues(t, maxClosed/closedChunkLen-oneIf(!isOpen), budget.left.Load(), "what it had told of is dropped")
@@ -107,7 +108,8 @@ func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 			require.NoError(t, s.namespaces.enterFound())
 			if another {
 				now := namespaceOf(t, s, first)
-				require.Equal(t, []any{n.ID, second.PID, SourceNetlink, true}, []any{now.ID, now.PID, now.SourceOf(TransportTCP), tracked.diag != nil})
+				require.Equal(t, []any{n.ID, second.PID, SourceNetlink, true},
+					[]any{now.ID, now.PID, now.SourceOf(TransportTCP), tracked.diag != nil})
 			} else {
 				require.NotContains(t, s.namespaces.known, tracked)
 				require.Equal(t, before, ownDescriptors(t))
@@ -222,7 +224,8 @@ func TestNamespaceWithNameIsReadThroughProcess(t *testing.T) {
 		for range 3 {
 			requireScan(t, s, blue)
 			n := namespaceOf(t, s, blue)
-			require.Equal(t, []any{SourceProcfs, blue.process.PID, "/proc/" + blue.pid()}, []any{n.SourceOf(TransportTCP), n.PID, n.procDir})
+			require.Equal(t, []any{SourceProcfs, blue.process.PID, "/proc/" + blue.pid()},
+				[]any{n.SourceOf(TransportTCP), n.PID, n.procDir})
 		}
 		require.Len(t, w.take(), 1)
 		s, w = newNamespaceScanner(t, SourceProcfs, "blue")

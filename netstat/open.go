@@ -103,7 +103,8 @@ func (s *Scanner) requireNetlink() error {
 	}
 	for _, n := range s.namespaces.known {
 		if n.entry == entryRefused {
-			return &TableError{s.namespaces.handOut(n), s.config.Transports[0], requiredError("source", SourceNetlink.String(), n.errNoNetlink())}
+			err := requiredError("source", SourceNetlink.String(), n.errNoNetlink())
+			return &TableError{s.namespaces.handOut(n), s.config.Transports[0], err}
 		}
 	}
 	return nil

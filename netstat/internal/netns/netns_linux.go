@@ -37,8 +37,8 @@ func MountedAt(path string) (uint64, error) {
 	return Inode(path), nil
 }
 
-// Enter runs f on a thread in the network namespace that the file leads to, and returns the TableOf of that namespace. It fails with
-// ErrMoved, and does not run f, if the inode number is another one than the one given, unless that is 0.
+// Enter runs f on a thread in the network namespace that the file leads to, and returns the TableOf of that namespace. It fails
+// with ErrMoved, and does not run f, if the namespace has another inode number than the one given, unless that is 0.
 func Enter(file string, inode uint64, f func() error) (table uint64, err error) {
 	target, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -78,9 +78,9 @@ func wayBackError(err error) error {
 	return err
 }
 
-// OnOtherThread runs f on a thread of its own, which ends if f did not restore it: root of a user namespace can leave the network
-// namespace of this process, which belongs to another user namespace, and not return to it. The main thread cannot end without the
-// process, so it is not used.
+// OnOtherThread runs f on a thread of its own, which ends if f did not restore it: root of a user namespace can leave the
+// network namespace of this process, which belongs to another user namespace, and not return to it. The main thread does not end
+// before the process, so f does not run on it.
 func OnOtherThread(f func() (restored bool)) {
 	done := make(chan struct{})
 	go func() {

@@ -52,7 +52,8 @@ func TestHostTotalsAreBounded(t *testing.T) {
 		all := &scopes{protocols: tcpOnly}
 		all.begin()
 		for n := range perGather {
-			m.enter(all.of(&netstat.Namespace{Name: fmt.Sprint("blue", gather, "-", n), ID: uint64(gather*perGather + n), Inode: uint64(1 + n)}))
+			id := uint64(gather*perGather + n)
+			m.enter(all.of(&netstat.Namespace{ID: id, Name: fmt.Sprint("blue", gather, "-", n), Inode: uint64(1 + n)}))
 		}
 		m.emit(emission{acc: &testutil.Accumulator{}, now: now, scopes: all})
 		require.Len(t, m.totals, min((gather+1)*perGather, maxIdleHosts+perGather))

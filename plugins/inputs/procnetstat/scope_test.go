@@ -28,7 +28,8 @@ func TestNetNSTags(t *testing.T) {
 		{
 			"each in its way",
 			[]*netstat.Namespace{
-				{ID: 1, Self: true, Inode: 1, PID: 10}, {ID: 2, Inode: 2, Name: "blue", PID: 20}, {ID: 3, Inode: 3, PID: 30}, {ID: 4, PID: 40},
+				{ID: 1, Self: true, Inode: 1, PID: 10}, {ID: 2, Inode: 2, Name: "blue", PID: 20}, {ID: 3, Inode: 3, PID: 30},
+				{ID: 4, PID: 40},
 			},
 			[]string{"self", "blue", "3", "pid:40"},
 		},

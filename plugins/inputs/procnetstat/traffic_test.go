@@ -540,11 +540,14 @@ func TestTrackerOtherSource(t *testing.T) {
 	for _, findsNew := range []bool{true, false} {
 		tr := tracker{findsNew: findsNew}
 		a := &netstat.Namespace{ID: 1, Inode: 1}
-		tr.passOverFrom(netstat.SourceProcfs, socketsIn{a: {datagrams(0, 20, 5)}}, nil)
-		require.Equal(t, trafficIn{a: {udpDrops: 1}}, tr.passOverFrom(netstat.SourceProcfs, socketsIn{a: {datagrams(0, 20, 6)}}, nil))
-		require.Empty(t, tr.passOverFrom(netstat.SourceNetlink, socketsIn{a: {datagrams(2, 20, 6), sent(1, 1000)}}, nil))
-		require.Equal(t, trafficIn{a: {udpDrops: 3}}, tr.passOverFrom(netstat.SourceNetlink, socketsIn{a: {datagrams(2, 20, 9), sent(1, 1000)}}, nil))
-		require.Equal(t, trafficIn{a: of(1)}, tr.passOverFrom(netstat.SourceNetlink, socketsIn{a: {datagrams(2, 20, 9), sent(1, 1001)}}, nil))
+		from := func(source netstat.Source, sockets ...*netstat.Socket) trafficIn {
+			return tr.passOverFrom(source, socketsIn{a: sockets}, nil)
+		}
+		from(netstat.SourceProcfs, datagrams(0, 20, 5))
+		require.Equal(t, trafficIn{a: {udpDrops: 1}}, from(netstat.SourceProcfs, datagrams(0, 20, 6)))
+		require.Empty(t, from(netstat.SourceNetlink, datagrams(2, 20, 6), sent(1, 1000)))
+		require.Equal(t, trafficIn{a: {udpDrops: 3}}, from(netstat.SourceNetlink, datagrams(2, 20, 9), sent(1, 1000)))
+		require.Equal(t, trafficIn{a: of(1)}, from(netstat.SourceNetlink, datagrams(2, 20, 9), sent(1, 1001)))
 	}
 }
 

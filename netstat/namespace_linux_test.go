@@ -4,15 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
@@ -33,16 +30,6 @@ func onThread(f func()) {
 		f()
 		return false
 	})
-}
-
-func TestNetNS(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	require.Equal(t, netNS(t, "/proc/self/ns/net"), netns.Of("/proc/self"))
-	require.Equal(t, netNS(t, "/proc/thread-self/ns/net"), netns.Of("/proc/thread-self"))
-
-	tree := proctree.Materialize(t, smallTree)
-	require.Zero(t, netns.Of(filepath.Join(tree, "self")), "a copy does not tell")
 }
 
 // Netlink gives the sockets of the namespace that the scanner was made in, procfs those of the process; each socket says
