@@ -398,9 +398,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		}
 	}
 	duration := time.Since(to.now)
-	for _, namespace := range p.scanner.Namespaces() { // those without sockets too
-		p.scopes.of(namespace).namespace = namespace // as it is after the scan
-	}
+	p.scopes.end(p.scanner.Namespaces())
 	for _, of := range p.scopes.all {
 		of.heard = of.namespace.ClosedEvents()
 		for _, transport := range p.scan.Transports {

@@ -54,6 +54,13 @@ func (s *scopes) of(namespace *netstat.Namespace) *scope {
 	return found
 }
 
+// end ends the scan: it adds the namespaces without sockets, and takes all namespaces as they are now.
+func (s *scopes) end(namespaces []*netstat.Namespace) {
+	for _, namespace := range namespaces {
+		s.of(namespace).namespace = namespace
+	}
+}
+
 // tagOf returns what the namespace is called: the name in /run/netns, else the container that its first process is in, else
 // its number; the number as well if another namespace of this pass is called the same. It stays what it was in the pass
 // before, unless the name has changed, or there is one now.

@@ -88,9 +88,23 @@ func TestNetNSTagsFromPassToPass(t *testing.T) {
 	require.Equal(t, []string{"2", "3"}, tagsIn(&all, &a, &b))
 	require.Equal(t, []string{"blue", "3"}, tagsIn(&all, &blueA, &b))
 	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, &a, &blueB))
+	require.Same(t, all.of(&a), all.of(&blueA), "it is the same namespace")
 	require.Equal(t, []string{"2"}, tagsIn(&all, &a))
 	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, &a, &blueB))
 	require.Len(t, all.before, 1, "of namespaces that are gone nothing is kept")
+}
+
+// TestScopesEnd: after the scan a scope has the namespace as it is then, and one without sockets has a scope.
+func TestScopesEnd(t *testing.T) {
+	var all scopes
+	all.begin()
+	before, after, empty := &netstat.Namespace{ID: 1, PID: 20}, &netstat.Namespace{ID: 1, PID: 21}, &netstat.Namespace{ID: 2, PID: 30}
+	in := all.of(before)
+	all.end([]*netstat.Namespace{after, empty})
+	require.Len(t, all.all, 2)
+	require.Same(t, in, all.all[0])
+	require.Same(t, after, in.namespace)
+	require.Same(t, empty, all.all[1].namespace)
 }
 
 // TestNetNSTagsByProcess: one whose number may not be seen keeps the tag when the process that gave it has ended, and another
