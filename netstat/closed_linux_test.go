@@ -707,6 +707,22 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 	})
 }
 
+// The closed sockets of a namespace that ended before any scan read it have a namespace.
+func TestClosedOfUnreadNamespace(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		require.NoError(t, openFound(s))
+		tracked := s.namespaces.known[1]
+		other.process.Stop()
+		awaitClosed(t, tracked, 2)
+		for _, n := range closedOf(t, s, 2, func(s *Socket) *Namespace { return s.Namespace }) {
+			require.Equal(t, []any{tracked.ID, other.inode, SourceNetlink, true},
+				[]any{n.ID, n.Inode, n.SourceOf(TransportTCP), n.ClosedEvents()})
+		}
+	})
+}
+
 // What happens in the reader's own namespace while it is not read is left out.
 func TestClosedOfUnreadSelf(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
