@@ -108,20 +108,24 @@ func CheckNamespace(text string) error {
 var errNamespaceGone = errors.New("the network namespace is gone")
 
 // openTable opens a table of the namespace: through its process, or on a thread that enters it.
-func (n *Namespace) openTable(table string) (file *os.File, err error) {
+func (n *Namespace) openTable(table string) (*os.File, error) {
 	if n.procDir == "" {
-		err = n.inside(func() (err error) {
-			file, err = os.Open(filepath.Join(netns.ThreadDir, table))
-			return err
-		})
-		return file, err
+		return n.openTableInside(table)
 	}
-	file, err = os.Open(filepath.Join(n.procDir, table))
+	file, err := os.Open(filepath.Join(n.procDir, table))
 	if n.hasProcess() {
 		return file, err
 	}
 	_ = file.Close()
 	return nil, errNamespaceGone
+}
+
+func (n *Namespace) openTableInside(table string) (file *os.File, err error) {
+	err = n.inside(func() (err error) {
+		file, err = os.Open(filepath.Join(netns.ThreadDir, table))
+		return err
+	})
+	return file, err
 }
 
 // hasProcess tells whether the tables in procDir are those of the namespace: the process may have ended, or entered another
