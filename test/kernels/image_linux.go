@@ -75,14 +75,10 @@ func buildImage(ctx context.Context, k kernel, suites []suite, work string) (str
 
 // addPrograms adds busybox under the names of its applets, and the programs, with their libraries.
 func addPrograms(ctx context.Context, root string) error {
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
+	if err := addProgram(ctx, root, "busybox", "bin"); err != nil {
 		return err
 	}
-	if err := copyFile(busybox, filepath.Join(root, "bin/busybox")); err != nil {
-		return err
-	}
-	out, err := exec.CommandContext(ctx, busybox, "--list").Output()
+	out, err := exec.CommandContext(ctx, "busybox", "--list").Output()
 	if err != nil {
 		return fmt.Errorf("listing what busybox has: %w", err)
 	}
@@ -95,21 +91,29 @@ func addPrograms(ctx context.Context, root string) error {
 		return err
 	}
 	for _, name := range programs {
-		program, err := exec.LookPath(name)
-		if err != nil {
+		if err := addProgram(ctx, root, name, "usr/bin"); err != nil {
 			return err
 		}
-		if err := copyFile(program, filepath.Join(root, "usr/bin", name)); err != nil {
+	}
+	return nil
+}
+
+// addProgram adds a program to a directory, and its libraries to those that they are in here.
+func addProgram(ctx context.Context, root, name, dir string) error {
+	program, err := exec.LookPath(name)
+	if err != nil {
+		return err
+	}
+	if err := copyFile(program, filepath.Join(root, dir, name)); err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, "ldd", program).CombinedOutput()
+	if err != nil && !bytes.Contains(out, []byte("not a dynamic executable")) {
+		return fmt.Errorf("finding the libraries of %s: %w: %s", program, err, out)
+	}
+	for _, library := range libraries.FindAllString(string(out), -1) {
+		if err := copyFile(library, filepath.Join(root, library)); err != nil {
 			return err
-		}
-		out, err := exec.CommandContext(ctx, "ldd", program).Output()
-		if err != nil {
-			return fmt.Errorf("finding the libraries of %s: %w", program, err)
-		}
-		for _, library := range libraries.FindAllString(string(out), -1) {
-			if err := copyFile(library, filepath.Join(root, library)); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

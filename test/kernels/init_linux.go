@@ -81,8 +81,8 @@ func runPlan() error {
 	return unix.IoctlSetInt(int(output.Fd()), unix.TCSBRK, 1) // waits until all of it is sent, see tcdrain(3)
 }
 
-// mountAll mounts what Debian has mounted. /tmp stays a directory of the root file system, which is a tmpfs: tests make hard links
-// to their binary there.
+// mountAll mounts what Debian has mounted. /tmp stays a directory of the root file system, which is a tmpfs: tests make hard
+// links to their binary there.
 func mountAll() error {
 	for _, m := range []struct{ kind, at string }{
 		{"proc", "/proc"},
@@ -123,7 +123,8 @@ func openRaw(path string) (*os.File, error) {
 	return port, nil
 }
 
-// runTests returns the exit status. It reaps all processes that have lost their parent, as process 1 must: the pid of a zombie exists.
+// runTests returns the exit status. It reaps all processes that have lost their parent, as process 1 must: the pid of a zombie
+// exists.
 func runTests(r run, env []string, output *os.File) (int, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {

@@ -1,9 +1,9 @@
 // Command kernels runs tests in virtual machines with other kernels than this machine's: those that Debian makes for clouds, in
 // qemu without KVM. See docs/developers/TESTING.md.
 //
-//	kernels [-releases 6.1,6.12] [-run regexp] [-limit 20m] [-cache directory] [package ...]
+//	kernels [-packages "patterns"] [-run regexp] [-limit 20m] [-cache directory] release ...
 //
-// The packages are patterns of go list. The program is also process 1 of the virtual machine, which is the guest below.
+// The program is also process 1 of the virtual machine, which is the guest below.
 package main
 
 import (
@@ -25,27 +25,33 @@ func main() {
 		return
 	}
 	var o options
-	releases := flag.String("releases", "6.1,6.12", "`releases` of Linux, separated by commas")
-	flag.StringVar(&o.run, "run", "", "run only the tests that match the `regexp`, excluded ones too")
+	packages := flag.String("packages", defaultPackages, "`patterns` of packages, as go list takes them")
+	flag.StringVar(&o.run, "run", "", "run only the tests that match the `regexp`, also excluded ones")
 	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "time for the tests with one kernel")
-	flag.StringVar(&o.cache, "cache", ".cache/kernels", "`directory` for downloaded packages, images and outputs")
+	flag.StringVar(&o.cache, "cache", ".cache/kernels", "`directory` for kernels, images and outputs")
 	flag.Parse()
-	o.patterns = flag.Args()
+	o.packages = strings.Fields(*packages)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := testKernels(ctx, o, strings.Split(*releases, ",")); err != nil {
+	if err := testKernels(ctx, o, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "kernels:", err)
 		os.Exit(1)
 	}
 }
 
+// defaultPackages have tests that read the live kernel, or belong to a package that has.
+const defaultPackages = "./netstat/... ./plugins/inputs/procnetstat"
+
 type options struct {
-	patterns   []string
+	packages   []string
 	run, cache string
 	limit      time.Duration
 }
 
 func testKernels(ctx context.Context, o options, releases []string) error {
+	if len(releases) == 0 {
+		return errors.New("no release of Linux is given, such as 6.1")
+	}
 	for _, program := range []string{qemu, "busybox", "xz", "apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return err
@@ -87,16 +93,17 @@ func testKernel(ctx context.Context, release string, suites []suite, o options, 
 	fmt.Printf("=== Linux %s: the output of the tests goes to %s\n", k.version, filepath.Join(work, outputFile))
 	began := time.Now()
 	bootErr := boot(ctx, k, image, work, o.limit)
-	r, err := readResults(ctx, filepath.Join(work, outputFile), suites)
+	r, err := readResults(ctx, filepath.Join(work, outputFile))
 	if err != nil {
-		return err
+		return errors.Join(bootErr, err)
 	}
 	r.print(os.Stdout, k.version, time.Since(began))
-	if bootErr != nil || !r.complete() {
-		fmt.Printf("--- the end of the console:\n%s\n", tail(filepath.Join(work, consoleFile), 40))
+	if bootErr != nil || r.packages < len(suites) {
+		console, err := os.ReadFile(filepath.Join(work, consoleFile))
+		if err != nil {
+			return errors.Join(bootErr, err)
+		}
+		fmt.Printf("%s\n--- the end of the console of Linux %s\n", lastLines(string(console), 40), k.version)
 	}
-	if err := errors.Join(bootErr, r.err()); err != nil {
-		return err
-	}
-	return nil
+	return errors.Join(bootErr, r.err(len(suites)))
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -39,14 +37,4 @@ func boot(ctx context.Context, k kernel, image, work string, limit time.Duration
 		return fmt.Errorf("%s: %w: %s", qemu, err, out)
 	}
 	return nil
-}
-
-// tail returns the last lines of a file.
-func tail(path string, lines int) string {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(text), "\r", "")), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }

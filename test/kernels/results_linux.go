@@ -10,51 +10,60 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 )
 
 // results are those of the tests with one kernel.
 type results struct {
-	ended, planned int // packages
-	passed, failed []string
-	skipped        []string // with the reasons
-	failures       []string // what went wrong, with its output
+	packages int // whose tests ended
+	passed   []string
+	failed   []string
+	failures []string // what failed, with its output
+	skipped  []string // with the reasons
 }
 
-// An event is what test2json prints.
-type event struct {
-	Action, Package, Test, Output string
-}
-
-// readResults reads what the guest has written to its second serial port.
-func readResults(ctx context.Context, path string, suites []suite) (*results, error) {
+// readResults reads what the guest wrote to its second serial port.
+func readResults(ctx context.Context, path string) (*results, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	r := &results{planned: len(suites)}
+	r := &results{}
 	for _, section := range strings.Split("\n"+string(text), "\n"+beginMark)[1:] {
-		name, output, _ := strings.Cut(section, "\n")
-		output, status, ended := strings.Cut(output, "\n"+endMark)
-		events, err := test2json(ctx, name, output)
+		name, rest, _ := strings.Cut(section, "\n")
+		output, status, ended := strings.Cut(rest, "\n"+endMark)
+		status = strings.TrimSpace(status)
+		events, err := test2json(ctx, output)
 		if err != nil {
 			return nil, err
 		}
-		r.add(name, events)
-		if status = strings.TrimSpace(status); ended {
-			r.ended++
+		before := len(r.failures)
+		r.add(events)
+		if ended {
+			r.packages++
 		}
-		if ended && status != "0" && len(r.failures) == 0 {
-			r.failures = append(r.failures, fmt.Sprintf("the tests of %s ended with status %s", name, status))
+		how := ""
+		switch {
+		case !ended:
+			how = "did not end"
+		case status != "0" && len(r.failures) == before:
+			how = "ended with status " + status
+		default:
+			continue
 		}
+		r.failures = append(r.failures, fmt.Sprintf("%s\n--- the tests of %s %s", lastLines(output, 40), name, how))
 	}
 	return r, nil
 }
 
-func test2json(ctx context.Context, name, output string) (events []event, err error) {
-	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-p", name)
+// An event is what test2json makes of a line.
+type event struct {
+	Action, Test, Output string
+}
+
+func test2json(ctx context.Context, output string) (events []event, err error) {
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json")
 	cmd.Stdin, cmd.Stderr = strings.NewReader(output), os.Stderr
 	converted, err := cmd.Output()
 	if err != nil {
@@ -65,68 +74,63 @@ func test2json(ctx context.Context, name, output string) (events []event, err er
 		if err := decoder.Decode(&e); errors.Is(err, io.EOF) {
 			return events, nil
 		} else if err != nil {
-			return nil, fmt.Errorf("test2json: %w", err)
+			return nil, fmt.Errorf("decoding what test2json prints: %w", err)
 		}
 		events = append(events, e)
 	}
 }
 
-// skip matches the line of a skipped test. That of one in another process is part of the output of the test that started the process.
+// skip matches the line of a skipped test, also in the output of a test that runs again in another process.
 var skip = regexp.MustCompile(`--- SKIP: (\S+)`)
 
-func (r *results) add(name string, events []event) {
-	output := make(map[string]string) // by test that is not part of another
-	reason := make(map[string]string) // the line before that of the skip
-	seen := make(map[string]bool)
+// add counts tests, but not the parts that they run by themselves.
+func (r *results) add(events []event) {
+	output := make(map[string]string) // by test
+	before := make(map[string]string) // the line before, by test: of a skip the reason
+	isSkipped := make(map[string]bool)
 	for _, e := range events {
 		test, _, isPart := strings.Cut(e.Test, "/")
 		output[test] += e.Output
-		if found := skip.FindStringSubmatch(e.Output); found != nil && !seen[found[1]] {
-			seen[found[1]] = true
-			r.skipped = append(r.skipped, found[1]+": "+reason[test])
+		if found := skip.FindStringSubmatch(e.Output); found != nil && !isSkipped[found[1]] {
+			isSkipped[found[1]] = true
+			r.skipped = append(r.skipped, found[1]+": "+before[test])
 		}
 		if e.Output != "" {
-			reason[test] = strings.TrimSpace(e.Output)
+			before[test] = strings.TrimSpace(e.Output)
 		}
-		if isPart || test == "" {
-			continue
-		}
-		switch e.Action {
-		case "pass":
+		switch {
+		case isPart, test == "":
+		case e.Action == "pass":
 			r.passed = append(r.passed, test)
-		case "fail":
+		case e.Action == "fail":
 			r.failed = append(r.failed, test)
 			r.failures = append(r.failures, output[test])
 		}
 	}
-	if last := len(events) - 1; last >= 0 && events[last].Action == "fail" && len(r.failures) == 0 {
-		r.failures = append(r.failures, output[""])
-	}
 }
-
-func (r *results) complete() bool { return r.ended == r.planned }
 
 func (r *results) print(w io.Writer, version string, took time.Duration) {
 	for _, failure := range r.failures {
-		fmt.Fprintf(w, "%s\n", failure)
+		fmt.Fprintln(w, failure)
 	}
 	for _, s := range r.skipped {
-		fmt.Fprintf(w, "--- skipped: %s\n", s)
+		fmt.Fprintln(w, "--- skipped:", s)
 	}
-	fmt.Fprintf(w, "Linux %s: %d packages, %d tests passed, %d failed, %d skipped, %d excluded, in %v\n",
-		version, r.ended, len(r.passed), len(r.failed), len(r.skipped), len(excluded), took.Round(time.Second))
+	fmt.Fprintf(w, "Linux %s: %d passed, %d failed, %d skipped, %d excluded, of %d packages in %v\n",
+		version, len(r.passed), len(r.failed), len(r.skipped), len(excluded), r.packages, took.Round(time.Second))
 }
 
-// err says why the kernel does not pass: a test that fails, or is skipped, or that did not run.
-func (r *results) err() (err error) {
+// err says why the kernel does not pass; the tests of so many packages were to run. A test that is skipped is an error: the guest
+// has all that tests need, and those that do not run there are excluded.
+func (r *results) err(packages int) (err error) {
 	if len(r.failures) > 0 {
-		err = fmt.Errorf("%d failures: %s", len(r.failures), strings.Join(r.failed, ", "))
+		err = fmt.Errorf("%d failures: %s", len(r.failures), strings.Join(r.failed, " "))
 	}
 	if len(r.skipped) > 0 {
-		err = errors.Join(err, fmt.Errorf("%d tests were skipped that are not excluded", len(r.skipped)))
+		err = errors.Join(err, fmt.Errorf("%d tests were skipped", len(r.skipped)))
 	}
-	if !r.complete() {
-		err = errors.Join(err, fmt.Errorf("the guest ran the tests of %d packages of %d", r.ended, r.planned))
+	if r.packages < packages {
+		err = errors.Join(err, fmt.Errorf("the tests of %d packages ended, of %d", r.packages, packages))
 	}
 	if len(r.passed) == 0 {
 		err = errors.Join(err, errors.New("no test passed"))
@@ -134,4 +138,7 @@ func (r *results) err() (err error) {
 	return err
 }
 
-var _ = slices.Sort[[]string]
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(text, "\r", "")), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

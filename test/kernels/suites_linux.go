@@ -24,19 +24,12 @@ type suite struct {
 	Args    []string
 }
 
-// defaultPatterns are packages whose tests read the live kernel, and those that these use.
-var defaultPatterns = []string{"./netstat/...", "./plugins/inputs/procnetstat"}
-
 // buildSuites builds the test binaries of the packages that have tests.
 func buildSuites(ctx context.Context, o options, dir string) ([]suite, error) {
-	patterns := o.patterns
-	if len(patterns) == 0 {
-		patterns = defaultPatterns
-	}
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, err
 	}
-	packages, err := listPackages(ctx, patterns)
+	packages, err := listPackages(ctx, o.packages)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +39,7 @@ func buildSuites(ctx context.Context, o options, dir string) ([]suite, error) {
 		if len(p.TestGoFiles)+len(p.XTestGoFiles) == 0 {
 			continue
 		}
-		s := suite{Package: p.ImportPath, Dir: p.Dir, Binary: filepath.Join(dir, path.Base(p.ImportPath)+fmt.Sprintf("-%d.test", len(suites)))}
-		// Static: the guest has only the libraries that the programs of iproute2 and util-linux need.
+		s := suite{Package: p.ImportPath, Dir: p.Dir, Binary: filepath.Join(dir, p.ImportPath, path.Base(p.ImportPath)+".test")}
 		build := exec.CommandContext(ctx, "go", "test", "-c", "-o", s.Binary, p.ImportPath)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -70,9 +62,9 @@ func buildSuites(ctx context.Context, o options, dir string) ([]suite, error) {
 		suites = append(suites, s)
 	}
 	if len(suites) == 0 {
-		return nil, fmt.Errorf("no package of %q has tests", patterns)
+		return nil, fmt.Errorf("no package of %q has tests", o.packages)
 	}
-	if len(o.patterns) == 0 {
+	if o.run == "" && strings.Join(o.packages, " ") == defaultPackages {
 		return suites, checkExcluded(tests)
 	}
 	return suites, nil
@@ -110,7 +102,7 @@ func excludedPattern() string {
 	return strings.Join(names, "|")
 }
 
-// checkExcluded fails if a test is excluded that there is not.
+// checkExcluded fails if a test is excluded that does not exist.
 func checkExcluded(tests []string) (err error) {
 	for _, e := range excluded {
 		if !slices.Contains(tests, e.test) {
