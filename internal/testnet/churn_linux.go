@@ -64,22 +64,22 @@ func (p *Proc) EndChurn() {
 // churn is a Churn that runs.
 type churn struct {
 	Churn
-	listeners [2]churnListener // of the connections of this process, and of those that others have one end of
-	end       chan struct{}
-	ended     sync.WaitGroup
-	sleep     string // the program of the processes
-	children  chan int
+	listeners  [2]churnListener // of the connections of this process, and of those that others have one end of
+	stopping   chan struct{}
+	goroutines sync.WaitGroup
+	sleep      string // the program of the processes
+	children   chan int
 
-	mu    sync.Mutex
-	done  Churned
-	began time.Time
+	mu        sync.Mutex
+	stats     Churned
+	startTime time.Time
 }
 
 func startChurn(c Churn) (*churn, error) {
 	if err := raiseFileLimit(); err != nil {
 		return nil, err
 	}
-	running := &churn{Churn: c, end: make(chan struct{}), children: make(chan int, 4096)}
+	running := &churn{Churn: c, stopping: make(chan struct{}), children: make(chan int, 4096)}
 	for i := range running.listeners {
 		var err error
 		if running.listeners[i], err = listenForChurn(); err != nil {
@@ -89,10 +89,10 @@ func startChurn(c Churn) (*churn, error) {
 	if c.Processes > 0 {
 		running.sleep = sleepProgram()
 	}
-	running.began = time.Now()
-	running.ended.Go(running.connect)
-	running.ended.Go(running.start)
-	running.ended.Go(running.reap)
+	running.startTime = time.Now()
+	running.goroutines.Go(running.connect)
+	running.goroutines.Go(running.start)
+	running.goroutines.Go(running.reap)
 	return running, nil
 }
 
@@ -148,52 +148,52 @@ func raiseFileLimit() error {
 }
 
 func (c *churn) stop() {
-	close(c.end)
-	c.ended.Wait()
+	close(c.stopping)
+	c.goroutines.Wait()
 	for _, l := range c.listeners {
 		_ = unix.Close(l.fd)
 	}
 }
 
-func (c *churn) soFar() Churned {
+func (c *churn) snapshot() Churned {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.done.For = time.Since(c.began)
-	return c.done
+	c.stats.For = time.Since(c.startTime)
+	return c.stats
 }
 
 // count counts what is begun before it is: nobody sees a socket that is not counted.
 func (c *churn) count(processes, connections, sockets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.done.Processes += processes
-	c.done.Connections += connections
-	c.done.Sockets += sockets
+	c.stats.Processes += processes
+	c.stats.Connections += connections
+	c.stats.Sockets += sockets
 }
 
 func (c *churn) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done.Error == "" {
-		c.done.Error = err.Error()
+	if c.stats.Error == "" {
+		c.stats.Error = err.Error()
 	}
 }
 
 // pace calls do as often a second as it is told, until the end, and idle after each round.
 func (c *churn) pace(rate int, do func(n int) error, idle func(time.Time)) {
 	const round = 5 * time.Millisecond
-	const mostBehind = 100 * time.Millisecond // a machine that was too slow for a while is not to catch up
+	const maxLag = 100 * time.Millisecond // a machine that was too slow for a while is not to catch up
 	ticker := time.NewTicker(round)
 	defer ticker.Stop()
 	last, due, n := time.Now(), 0.0, 0
 	for {
 		select {
-		case <-c.end:
+		case <-c.stopping:
 			return
 		case <-ticker.C:
 		}
 		now := time.Now()
-		due = min(due+float64(rate)*now.Sub(last).Seconds(), float64(rate)*mostBehind.Seconds())
+		due = min(due+float64(rate)*now.Sub(last).Seconds(), float64(rate)*maxLag.Seconds())
 		for last = now; due >= 1; due-- {
 			if err := do(n); err != nil {
 				c.fail(err)
@@ -215,7 +215,7 @@ type pair struct {
 }
 
 // openTo opens a connection. Addresses are in turn, so that no two connections have the same for a while.
-func (c *churn) openTo(l churnListener, n int, resets bool) (pair, error) {
+func (c *churn) dial(l churnListener, n int, resets bool) (pair, error) {
 	c.count(0, 1, 2)
 	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -238,7 +238,7 @@ func (c *churn) openTo(l churnListener, n int, resets bool) (pair, error) {
 }
 
 // say sends to the end that was accepted, which reads it: to close an end that has not read all would reset the connection.
-func (p pair) say(text string) error {
+func (p pair) transfer(text string) error {
 	if _, err := unix.Write(p.client, []byte(text)); err != nil {
 		return fmt.Errorf("sending: %w", err)
 	}
@@ -268,10 +268,10 @@ func (c *churn) connect() {
 	}()
 	c.pace(c.Connections, func(n int) error {
 		timeWait := (n+1)*c.TimeWaits/c.Connections > n*c.TimeWaits/c.Connections
-		p, err := c.openTo(c.listeners[0], n, !timeWait)
+		p, err := c.dial(c.listeners[0], n, !timeWait)
 		if err == nil {
 			open = append(open, p)
-			err = p.say("churn")
+			err = p.transfer("churn")
 		}
 		return err
 	}, func(now time.Time) {
@@ -294,7 +294,7 @@ func (c *churn) start() {
 	argv := []string{c.sleep, strconv.FormatFloat(c.Lifetime.Seconds(), 'f', -1, 64)}
 	c.pace(c.Processes, func(n int) error {
 		const listenEvery = 10
-		p, err := c.openTo(c.listeners[1], n, true)
+		p, err := c.dial(c.listeners[1], n, true)
 		if err != nil {
 			return err
 		}
@@ -361,5 +361,5 @@ func (h *helper) doChurn(r request) (reply, error) {
 		h.churn = nil
 		return reply{}, nil
 	}
-	return reply{Churned: h.churn.soFar()}, nil
+	return reply{Churned: h.churn.snapshot()}, nil
 }

@@ -22,8 +22,8 @@ func TestChurn(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		most := done.For.Seconds() + 1
-		if float64(done.Processes) > most*float64(want.Processes) || float64(done.Connections) > most*float64(want.Connections+want.Processes) {
+		seconds := done.For.Seconds() + 1
+		if float64(done.Processes) > seconds*float64(want.Processes) || float64(done.Connections) > seconds*float64(want.Connections+want.Processes) {
 			t.Errorf("faster than it should be: %+v", done)
 		}
 		if seen := Sightings(t); len(seen) < 10 {

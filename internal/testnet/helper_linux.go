@@ -43,12 +43,12 @@ type request struct {
 }
 
 type reply struct {
-	Error   string
-	Sockets []Socket
-	PID     int
-	Worker  int
-	Churned Churned
-	Visited Visited
+	Error            string
+	Sockets          []Socket
+	PID              int
+	Worker           int
+	Churned          Churned
+	ShortConnections shortConnectionsResult
 }
 
 type op string
@@ -64,20 +64,20 @@ const (
 	opClose   op = "close"
 	opFork    op = "fork"
 
-	opChurn    op = "churn"
-	opChurned  op = "churned"
-	opEndChurn op = "end churn"
-	opServe    op = "serve"
-	opVisit    op = "visit"
-	opVisited  op = "visited"
-	opDup      op = "dup"
-	opInbox    op = "open inbox"
-	opPass     op = "pass"
-	opTake     op = "take"
-	opPost     op = "post"
-	opRename   op = "rename"
-	opSetUser  op = "set user"
-	opEndMain  op = "end main thread"
+	opChurn                  op = "churn"
+	opChurned                op = "churned"
+	opEndChurn               op = "end churn"
+	opServe                  op = "serve"
+	opShortConnections       op = "open short connections"
+	opShortConnectionsResult op = "count short connections"
+	opDup                    op = "dup"
+	opInbox                  op = "open inbox"
+	opPass                   op = "pass"
+	opTake                   op = "take"
+	opPutInFlight            op = "put in flight"
+	opRename                 op = "rename"
+	opSetUser                op = "set user"
+	opEndMain                op = "end main thread"
 )
 
 var mainCalled bool
@@ -110,17 +110,17 @@ func isHelper() bool {
 // A helper holds sockets until its standard input ends. They are bare file descriptors, and not known to Go's poller: it does
 // what it is asked for, and nothing else.
 type helper struct {
-	fds       map[uint64]int // by inode
-	listeners []int
-	workers   []*worker
-	churn     *churn // nil: none runs
-	visits    visits
-	inbox     int // see Proc.Pass
-	endMain   chan struct{}
+	fds              map[uint64]int // by inode
+	listeners        []int
+	workers          []*worker
+	churn            *churn // nil: none runs
+	shortConnections shortConnections
+	inbox            int // see Proc.Pass
+	endMain          chan struct{}
 }
 
 func (h *helper) run() error {
-	if err := takeName(os.Getenv(helperEnv)); err != nil {
+	if err := setName(os.Getenv(helperEnv)); err != nil {
 		return err
 	}
 	if os.Getenv(helperNetnsEnv) != "" {
@@ -150,18 +150,18 @@ func (h *helper) run() error {
 		} else if err != nil {
 			return fmt.Errorf("reading a request: %w", err)
 		}
-		answer, err := h.do(r)
+		response, err := h.do(r)
 		if err != nil {
-			answer.Error = err.Error()
+			response.Error = err.Error()
 		}
-		if err := replies.Encode(answer); err != nil {
+		if err := replies.Encode(response); err != nil {
 			return fmt.Errorf("writing a reply: %w", err)
 		}
 	}
 }
 
 // takeName sets the name of this process if it is not that of its program.
-func takeName(name string) error {
+func setName(name string) error {
 	if fileName(name) == name {
 		return nil
 	}
@@ -180,7 +180,7 @@ func (h *helper) inherit() error {
 	count, _ := strconv.Atoi(os.Getenv(helperListenersEnv))
 	for fd := 3; fd < 3+count; fd++ {
 		unix.CloseOnExec(fd)
-		if _, err := h.keep(fd, nil); err != nil {
+		if _, err := h.register(fd, nil); err != nil {
 			return err
 		}
 		h.listeners = append(h.listeners, fd)
@@ -194,12 +194,12 @@ func (h *helper) do(r request) (reply, error) {
 	}
 	if netns := r.Netns; netns != "" {
 		r.Netns = ""
-		var answer reply
+		var response reply
 		err := inNetns(netns, func() (err error) {
-			answer, err = h.do(r)
+			response, err = h.do(r)
 			return err
 		})
-		return answer, err
+		return response, err
 	}
 	end := time.Now().Add(requestLimit)
 	switch r.Op {
@@ -223,8 +223,8 @@ func (h *helper) do(r request) (reply, error) {
 		return h.fork()
 	case opChurn, opChurned, opEndChurn:
 		return h.doChurn(r)
-	case opServe, opVisit, opVisited:
-		return h.doVisits(r)
+	case opServe, opShortConnections, opShortConnectionsResult:
+		return h.doShortConnections(r)
 	case opDup:
 		return reply{}, h.each(r, dup)
 	case opInbox:
@@ -233,8 +233,8 @@ func (h *helper) do(r request) (reply, error) {
 		return reply{}, h.each(r, func(fd int) error { return pass(fd, r.N) })
 	case opTake:
 		return one(h.take(end))
-	case opPost:
-		return reply{}, h.each(r, post)
+	case opPutInFlight:
+		return reply{}, h.each(r, putInFlight)
 	case opRename:
 		return reply{}, rename(r.Name)
 	case opSetUser:
@@ -255,7 +255,7 @@ func many(s []Socket, err error) (reply, error) {
 }
 
 // keep remembers a socket, if there is no error, and describes it.
-func (h *helper) keep(fd int, err error) (Socket, error) {
+func (h *helper) register(fd int, err error) (Socket, error) {
 	if err != nil {
 		return Socket{}, err
 	}
@@ -270,7 +270,7 @@ func (h *helper) listen(r request) (Socket, error) {
 		return Socket{}, err
 	}
 	fd, err := n.listen(n.orAny(r.Local), r.N)
-	s, err := h.keep(fd, err)
+	s, err := h.register(fd, err)
 	if err == nil {
 		h.listeners = append(h.listeners, fd)
 		s.State, s.SendQ = "LISTEN", uint32(r.N)
@@ -303,7 +303,7 @@ func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 		if err := finishConnect(fd, end); err != nil {
 			return nil, err
 		}
-		s, err := h.keep(fd, nil)
+		s, err := h.register(fd, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -334,7 +334,7 @@ func (h *helper) accept(r request, end time.Time) ([]Socket, error) {
 	}
 	sockets := make([]Socket, 0, r.N)
 	for range r.N {
-		s, err := h.keep(accept(listener, end))
+		s, err := h.register(accept(listener, end))
 		if err != nil {
 			return nil, fmt.Errorf("after %d of %d: %w", len(sockets), r.N, err)
 		}
@@ -355,7 +355,7 @@ func (h *helper) udp(r request) (Socket, error) {
 		state = "ESTABLISHED"
 		err = startConnect(fd, r.Remote)
 	}
-	s, err := h.keep(fd, err)
+	s, err := h.register(fd, err)
 	s.State = state
 	return s, err
 }
@@ -449,9 +449,9 @@ func (h *helper) forward(r request) (reply, error) {
 	if err := w.requests.Encode(r); err != nil {
 		return reply{}, fmt.Errorf("asking a worker: %w", err)
 	}
-	var answer reply
-	if err := w.replies.Decode(&answer); err != nil {
+	var response reply
+	if err := w.replies.Decode(&response); err != nil {
 		return reply{}, fmt.Errorf("asking a worker: %w", err)
 	}
-	return answer, nil
+	return response, nil
 }

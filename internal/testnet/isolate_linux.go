@@ -70,8 +70,8 @@ func IsolateTime(tb testing.TB, more time.Duration, f func()) {
 	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
 		SkipOrFail(tb, fmt.Sprintf("the kernel has no time namespaces: %v", err))
 	}
-	inTime := []string{"unshare", "--time", "--boottime", strconv.Itoa(int(more.Seconds())), "--fork", "--kill-child"}
-	isolate(tb, 0, f, inTime...)
+	unshare := []string{"unshare", "--time", "--boottime", strconv.Itoa(int(more.Seconds())), "--fork", "--kill-child"}
+	isolate(tb, 0, f, unshare...)
 }
 
 // isolate runs f in a new network namespace, and further namespaces that are given as flags of clone(2), or by a command that runs
@@ -80,10 +80,10 @@ func isolate(tb testing.TB, further uintptr, f func(), in ...string) {
 	tb.Helper()
 	SkipIfShort(tb)
 	if file := os.Getenv(insideEnv); file != "" {
-		runInside(tb, file, further, f)
+		runInNamespace(tb, file, further, f)
 		return
 	}
-	verdict := runAgain(tb, further, in)
+	verdict := runInNewProcess(tb, further, in)
 	_, isBenchmark := tb.(*testing.B)
 	switch {
 	case verdict == verdictSkip:
@@ -96,7 +96,7 @@ func isolate(tb testing.TB, further uintptr, f func(), in ...string) {
 	}
 }
 
-func runInside(tb testing.TB, file string, further uintptr, f func()) {
+func runInNamespace(tb testing.TB, file string, further uintptr, f func()) {
 	tb.Helper()
 	// The first cleanup runs last: it sees what the others made of the test.
 	tb.Cleanup(func() {
@@ -123,7 +123,7 @@ func runInside(tb testing.TB, file string, further uintptr, f func()) {
 
 // runAgain runs the test tb in a new process in a new network namespace, and further ones, and returns the verdict that it
 // left.
-func runAgain(tb testing.TB, further uintptr, in []string) string {
+func runInNewProcess(tb testing.TB, further uintptr, in []string) string {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "verdict")
 	exe, err := os.Executable()
@@ -187,7 +187,7 @@ func timeLimit(tb testing.TB) time.Duration {
 // files that this process writes itself.
 func childArgs(tb testing.TB, limit time.Duration) []string {
 	args := []string{fmt.Sprintf("-test.timeout=%v", limit)}
-	own := map[string]bool{
+	excluded := map[string]bool{
 		"test.run": true, "test.bench": true, "test.list": true, "test.fuzz": true, "test.v": true, "test.timeout": true,
 		"test.testlogfile": true, "test.outputdir": true, "test.coverprofile": true, "test.cpuprofile": true,
 		"test.memprofile": true, "test.blockprofile": true, "test.mutexprofile": true, "test.trace": true,
@@ -198,13 +198,13 @@ func childArgs(tb testing.TB, limit time.Duration) []string {
 	default:
 		args = append(args, "-test.run="+childPattern(tb.Name(), flagValue("test.run")),
 			"-test.count=1", fmt.Sprintf("-test.cpu=%d", runtime.GOMAXPROCS(0)))
-		own["test.count"], own["test.cpu"] = true, true
+		excluded["test.count"], excluded["test.cpu"] = true, true
 	}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
 	flag.Visit(func(f *flag.Flag) {
-		if !own[f.Name] {
+		if !excluded[f.Name] {
 			args = append(args, fmt.Sprintf("-%s=%s", f.Name, f.Value))
 		}
 	})
@@ -220,13 +220,13 @@ func flagValue(name string) string {
 
 // childPattern makes a pattern for -test.run or -test.bench that matches name alone. Where asked, the pattern that this
 // process was given, names subtests below it, so does the result; a pattern that is more than names is not taken apart.
-func childPattern(name, asked string) string {
+func childPattern(name, pattern string) string {
 	elements := strings.Split(name, "/")
 	depth := len(elements)
 	for i, element := range elements {
 		elements[i] = "^" + regexp.QuoteMeta(element) + "$"
 	}
-	if below := strings.Split(asked, "/"); len(below) > depth && !strings.ContainsAny(asked, `|([\`) {
+	if below := strings.Split(pattern, "/"); len(below) > depth && !strings.ContainsAny(pattern, `|([\`) {
 		elements = append(elements, below[depth:]...)
 	}
 	return strings.Join(elements, "/")

@@ -307,7 +307,7 @@ func BenchmarkIsolateFixture(b *testing.B) {
 
 func TestChildPattern(t *testing.T) {
 	for _, tt := range []struct {
-		name, asked, want string
+		name, pattern, want string
 	}{
 		{"TestScan", "", "^TestScan$"},
 		{"TestScan", "Scan", "^TestScan$"},
@@ -317,8 +317,8 @@ func TestChildPattern(t *testing.T) {
 		{"TestScan", "(Scan/a)", "^TestScan$"},
 		{"TestScan/a|b(", "", `^TestScan$/^a\|b\($`},
 	} {
-		if got := childPattern(tt.name, tt.asked); got != tt.want {
-			t.Errorf("of %q, asked for %q: %q, want %q", tt.name, tt.asked, got, tt.want)
+		if got := childPattern(tt.name, tt.pattern); got != tt.want {
+			t.Errorf("of %q, asked for %q: %q, want %q", tt.name, tt.pattern, got, tt.want)
 		}
 	}
 }

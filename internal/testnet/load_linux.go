@@ -136,7 +136,7 @@ func (l *Load) hold(fd int, err error) int {
 }
 
 // drop closes fd now.
-func (l *Load) drop(fd int) {
+func (l *Load) closeNow(fd int) {
 	l.tb.Helper()
 	l.fds = slices.DeleteFunc(l.fds, func(held int) bool { return held == fd })
 	l.must(unix.Close(fd))

@@ -290,19 +290,19 @@ func (p *Proc) do(r request) []Socket {
 func (p *Proc) exchange(r request) reply {
 	p.tb.Helper()
 	r.Worker, r.Netns = p.worker, p.netns
-	var answer reply
+	var response reply
 	err := p.requests.Encode(r)
 	if err == nil {
 		err = p.replyEnd.SetReadDeadline(time.Now().Add(requestLimit + waitLimit))
 	}
 	if err == nil {
-		err = p.replies.Decode(&answer)
+		err = p.replies.Decode(&response)
 	}
-	if err == nil && answer.Error != "" {
-		err = errors.New(answer.Error)
+	if err == nil && response.Error != "" {
+		err = errors.New(response.Error)
 	}
 	if err != nil {
 		p.tb.Fatalf("process %d: %s: %v", p.PID, r.Op, err)
 	}
-	return answer
+	return response
 }

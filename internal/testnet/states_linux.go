@@ -25,8 +25,8 @@ func States(tb testing.TB, network string) *Load {
 	l := newTCPLoad(tb, network)
 
 	l.established()
-	l.unread()
-	l.unsent()
+	l.unreadBytes()
+	l.unackedBytes()
 	l.notAccepted()
 	l.synSent()
 	l.synRecv()
@@ -52,16 +52,16 @@ const (
 
 type tcpLoad struct {
 	*Load
-	n          network
-	listener   int
-	listenerAt netip.AddrPort // as seen by a client
+	n            network
+	listener     int
+	listenerAddr netip.AddrPort // as seen by a client
 }
 
 func newTCPLoad(tb testing.TB, network string) *tcpLoad {
 	tb.Helper()
 	l := &tcpLoad{Load: newLoad(tb)}
 	l.n = l.network(network)
-	l.listener, l.listenerAt = l.listen(16)
+	l.listener, l.listenerAddr = l.listen(16)
 	l.expect(l.listener, "LISTEN", 0, 16)
 	return l
 }
@@ -88,7 +88,7 @@ func (l *tcpLoad) dial(to netip.AddrPort) (client int, local, remote netip.AddrP
 // connect makes a connection and accepts it.
 func (l *tcpLoad) connect() (client, server int) {
 	l.tb.Helper()
-	client, _, _ = l.dial(l.listenerAt)
+	client, _, _ = l.dial(l.listenerAddr)
 	l.must(finishConnect(client, deadline()))
 	return client, l.hold(accept(l.listener, deadline()))
 }
@@ -114,7 +114,7 @@ func (l *tcpLoad) established() {
 	}
 }
 
-func (l *tcpLoad) unread() {
+func (l *tcpLoad) unreadBytes() {
 	l.tb.Helper()
 	client, server := l.connect()
 	l.must(write(client, UnreadBytes))
@@ -122,10 +122,10 @@ func (l *tcpLoad) unread() {
 	l.expect(server, "ESTABLISHED", UnreadBytes, 0)
 }
 
-func (l *tcpLoad) unsent() {
+func (l *tcpLoad) unackedBytes() {
 	l.tb.Helper()
 	client, server := l.connect()
-	l.deafen(server)
+	l.dropIncoming(server)
 	l.must(write(client, UnsentBytes))
 	l.expect(client, "ESTABLISHED", 0, UnsentBytes)
 	l.expect(server, "ESTABLISHED", 0, 0)
@@ -145,7 +145,7 @@ func (l *tcpLoad) notAccepted() {
 func (l *tcpLoad) synSent() {
 	l.tb.Helper()
 	listener, at := l.listen(4)
-	l.deafen(listener)
+	l.dropIncoming(listener)
 	l.expect(listener, "LISTEN", 0, 4)
 	for range 3 {
 		l.expectSynSent(l.dial(at))
@@ -174,8 +174,8 @@ func (l *tcpLoad) timeWait() {
 		l.must(err)
 		l.halfClose(client)
 		l.wait(server, "CLOSE_WAIT")
-		l.drop(server)
-		l.drop(client)
+		l.closeNow(server)
+		l.closeNow(client)
 		l.expectUnheld(s.Local, s.Remote, "TIME_WAIT")
 	}
 }
@@ -188,19 +188,19 @@ func (l *tcpLoad) finWait2(isHeld bool) {
 	l.wait(client, "FIN_WAIT2")
 	l.expect(server, "CLOSE_WAIT", 1, 0)
 	l.expect(client, "FIN_WAIT2", 0, 0)
-	l.keep(client, isHeld)
+	l.closeUnlessHeld(client, isHeld)
 }
 
 // finWait1 closes one end while the other does not hear it.
 func (l *tcpLoad) finWait1(isHeld bool) {
 	l.tb.Helper()
 	client, server := l.connect()
-	l.deafen(server)
+	l.dropIncoming(server)
 	l.halfClose(client)
 	l.wait(client, "FIN_WAIT1")
 	l.expect(server, "ESTABLISHED", 0, 0)
 	l.expect(client, "FIN_WAIT1", 0, 1)
-	l.keep(client, isHeld)
+	l.closeUnlessHeld(client, isHeld)
 }
 
 // lastAck closes both ends, the second when the first no longer hears it.
@@ -210,29 +210,29 @@ func (l *tcpLoad) lastAck(isHeld bool) {
 	l.halfClose(client)
 	l.wait(server, "CLOSE_WAIT")
 	l.wait(client, "FIN_WAIT2")
-	l.deafen(client)
+	l.dropIncoming(client)
 	l.halfClose(server)
 	l.wait(server, "LAST_ACK")
 	l.expect(client, "FIN_WAIT2", 0, 0)
 	l.expect(server, "LAST_ACK", 1, 1)
-	l.keep(server, isHeld)
+	l.closeUnlessHeld(server, isHeld)
 }
 
 // closing closes both ends, of which the second does not hear the first.
 func (l *tcpLoad) closing(isHeld bool) {
 	l.tb.Helper()
 	client, server := l.connect()
-	l.deafen(server)
+	l.dropIncoming(server)
 	l.halfClose(client)
 	l.halfClose(server)
 	l.wait(client, "CLOSING")
 	l.expect(server, "FIN_WAIT1", 0, 1)
 	l.expect(client, "CLOSING", 1, 1)
-	l.keep(client, isHeld)
+	l.closeUnlessHeld(client, isHeld)
 }
 
 // deafen makes a socket drop all that comes in, before TCP sees it. Its peer sends again for minutes.
-func (l *tcpLoad) deafen(fd int) {
+func (l *tcpLoad) dropIncoming(fd int) {
 	l.tb.Helper()
 	returnZero := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
 	program := unix.SockFprog{Len: 1, Filter: &returnZero}
@@ -263,12 +263,12 @@ func (l *tcpLoad) wait(fd int, state string) {
 }
 
 // keep closes the socket that was expected last, and expects it to be there still, unless it is to be held.
-func (l *tcpLoad) keep(fd int, isHeld bool) {
+func (l *tcpLoad) closeUnlessHeld(fd int, isHeld bool) {
 	l.tb.Helper()
 	if isHeld {
 		return
 	}
-	l.drop(fd)
+	l.closeNow(fd)
 	s := &l.Sockets[len(l.Sockets)-1]
 	s.Inode, s.Cookie, s.UID = 0, 0, 0
 }

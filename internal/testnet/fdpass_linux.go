@@ -26,7 +26,7 @@ func (p *Proc) Pass(s Socket, to *Proc) {
 // socket open, and is held by nobody.
 func (p *Proc) Post(s Socket) {
 	p.tb.Helper()
-	p.do(request{Op: opPost, Inodes: []uint64{s.Inode}})
+	p.do(request{Op: opPutInFlight, Inodes: []uint64{s.Inode}})
 }
 
 func dup(fd int) error {
@@ -37,14 +37,14 @@ func dup(fd int) error {
 }
 
 // inboxOf is the address of the unix socket that the process receives descriptors at.
-func inboxOf(pid int) *unix.SockaddrUnix {
+func inboxAddr(pid int) *unix.SockaddrUnix {
 	return &unix.SockaddrUnix{Name: fmt.Sprintf("@testnet-inbox-%d", pid)}
 }
 
 func (h *helper) openInbox() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
-		err = unix.Bind(fd, inboxOf(unix.Getpid()))
+		err = unix.Bind(fd, inboxAddr(unix.Getpid()))
 	}
 	if err != nil {
 		return fmt.Errorf("opening an inbox: %w", err)
@@ -59,7 +59,7 @@ func pass(fd, pid int) error {
 		return fmt.Errorf("passing a descriptor: %w", err)
 	}
 	defer unix.Close(from)
-	if err := unix.Sendmsg(from, []byte{0}, unix.UnixRights(fd), inboxOf(pid), 0); err != nil {
+	if err := unix.Sendmsg(from, []byte{0}, unix.UnixRights(fd), inboxAddr(pid), 0); err != nil {
 		return fmt.Errorf("passing a descriptor to process %d: %w", pid, err)
 	}
 	return nil
@@ -89,10 +89,10 @@ func (h *helper) take(end time.Time) (Socket, error) {
 	if err != nil {
 		return Socket{}, fmt.Errorf("receiving a descriptor: %w", err)
 	}
-	return h.keep(fds[0], nil)
+	return h.register(fds[0], nil)
 }
 
-func post(fd int) error {
+func putInFlight(fd int) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
 		err = unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(fd), nil, 0)
