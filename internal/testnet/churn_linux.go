@@ -15,37 +15,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Churn says what a process keeps doing: see [Proc.Churn].
+// A Churn configures [Proc.Churn]. The rates are maxima: a slow machine does less, see [Proc.Churned].
 type Churn struct {
-	// Processes is how many to start a second. Each holds a connection, a UDP socket, and every tenth a listener: no other
-	// process has descriptors of these.
+	// Processes is the number of processes to start a second. Each holds one end of a connection, a UDP socket and, one in ten
+	// processes, a listener. No other process has descriptors of these sockets.
 	Processes int
-	// Connections is how many to open a second. The process has both ends of them.
+	// Connections is the number of connections to open a second. The process holds both ends.
 	Connections int
-	// TimeWaits is how many connections of a second go to TIME_WAIT, at the end that was accepted. The others are reset.
+	// TimeWaits is the number of connections a second that the accepted end closes first, which puts it into TIME_WAIT. The
+	// other connections are reset.
 	TimeWaits int
-	// Lifetime is that of the processes and of the connections.
+	// Lifetime is the lifetime of each process and connection.
 	Lifetime time.Duration
 }
 
-// Churned says what a churn has done so far.
+// Churned counts what a churn has started.
 type Churned struct {
 	Processes, Connections int
-	// Sockets counts those that were opened, both ends of a connection.
+	// Sockets is the number of opened sockets: a connection counts as two.
 	Sockets int
-	// For is how long it took.
+	// For is the time since the churn started.
 	For   time.Duration
 	Error string
 }
 
-// Churn has the process start other processes, and open connections, which end soon, until the test does. It does as many a second
-// as it is told if the machine is fast enough: see [Proc.Churned].
+// Churn makes the process start short-lived processes and open short-lived connections until the test ends.
 func (p *Proc) Churn(c Churn) {
 	p.tb.Helper()
 	p.do(request{Op: opChurn, Churn: c})
 }
 
-// Churned tells what the churn has done so far. A failure of the churn fails the test.
+// Churned returns the counts so far. If the churn has failed, it fails the test.
 func (p *Proc) Churned() Churned {
 	p.tb.Helper()
 	done := p.exchange(request{Op: opChurned}).Churned
@@ -55,19 +55,19 @@ func (p *Proc) Churned() Churned {
 	return done
 }
 
-// EndChurn ends the churn, and all that it started.
+// EndChurn stops the churn, and waits until its processes have ended.
 func (p *Proc) EndChurn() {
 	p.tb.Helper()
 	p.do(request{Op: opEndChurn})
 }
 
-// churn is a Churn that runs.
+// churn is a running Churn.
 type churn struct {
 	Churn
-	listeners  [2]churnListener // of the connections of this process, and of those that others have one end of
+	listeners  [2]churnListener // for connections within this process, and for connections to the started processes
 	stopping   chan struct{}
 	goroutines sync.WaitGroup
-	sleep      string // the program of the processes
+	sleep      string // the program to start
 	children   chan int
 
 	mu        sync.Mutex
@@ -96,8 +96,8 @@ func startChurn(c Churn) (*churn, error) {
 	return running, nil
 }
 
-// sleepProgram makes a program that does what sleep(1) does, in the directory of this process. It has no library to load, so
-// that more of it can start in a second. Without a C compiler it is sleep(1) itself.
+// sleepProgram compiles a statically linked sleep(1) into the working directory: loading no libraries, more processes can start
+// in a second. Without a C compiler it returns sleep(1).
 func sleepProgram() string {
 	const source = `
 #include <stdlib.h>
@@ -119,7 +119,7 @@ int main(int argc, char **argv) {
 	return program
 }
 
-// churnListener is a listener that one goroutine connects to: it accepts what it has connected.
+// churnListener is a listener to which one goroutine connects; the same goroutine accepts.
 type churnListener struct {
 	fd, port int
 }
@@ -137,7 +137,7 @@ func listenForChurn() (churnListener, error) {
 	return churnListener{fd, int(at.Local.Port())}, err
 }
 
-// raiseFileLimit lets as many files be open as may be.
+// raiseFileLimit raises RLIMIT_NOFILE to its hard limit.
 func raiseFileLimit() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -162,7 +162,7 @@ func (c *churn) snapshot() Churned {
 	return c.stats
 }
 
-// count counts what is begun before it is: nobody sees a socket that is not counted.
+// count is called before the sockets are opened, so that the count is never lower than the number of existing sockets.
 func (c *churn) count(processes, connections, sockets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,10 +179,10 @@ func (c *churn) fail(err error) {
 	}
 }
 
-// pace calls do as often a second as it is told, until the end, and idle after each round.
+// pace calls do rate times a second, with 0, 1, 2, …, until the churn stops. It calls idle after each round.
 func (c *churn) pace(rate int, do func(n int) error, idle func(time.Time)) {
 	const round = 5 * time.Millisecond
-	const maxLag = 100 * time.Millisecond // a machine that was too slow for a while is not to catch up
+	const maxLag = 100 * time.Millisecond // after a longer delay, do not catch up with a burst
 	ticker := time.NewTicker(round)
 	defer ticker.Stop()
 	last, due, n := time.Now(), 0.0, 0
@@ -207,14 +207,15 @@ func (c *churn) pace(rate int, do func(n int) error, idle func(time.Time)) {
 	}
 }
 
-// pair is a connection, the end that was accepted last.
+// pair holds the descriptors of both ends of a connection.
 type pair struct {
 	client, server int
 	resets         bool
 	until          time.Time
 }
 
-// openTo opens a connection. Addresses are in turn, so that no two connections have the same for a while.
+// dial opens connection number n. The server address depends on n, so that the 4-tuple of a connection in TIME_WAIT is not
+// needed again soon.
 func (c *churn) dial(l churnListener, n int, resets bool) (pair, error) {
 	c.count(0, 1, 2)
 	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -237,7 +238,7 @@ func (c *churn) dial(l churnListener, n int, resets bool) (pair, error) {
 	return pair{client, server, resets, time.Now().Add(c.Lifetime)}, nil
 }
 
-// say sends to the end that was accepted, which reads it: to close an end that has not read all would reset the connection.
+// transfer sends text to the server, which reads all of it: closing a socket with unread data would reset the connection.
 func (p pair) transfer(text string) error {
 	if _, err := unix.Write(p.client, []byte(text)); err != nil {
 		return fmt.Errorf("sending: %w", err)
@@ -258,7 +259,7 @@ func (p pair) close() {
 	}
 }
 
-// connect opens connections, and closes them.
+// connect opens connections, and closes each at the end of its lifetime.
 func (c *churn) connect() {
 	var open []pair
 	defer func() {
@@ -282,7 +283,7 @@ func (c *churn) connect() {
 	})
 }
 
-// start starts processes. Their connections are reset when they end; the other end has been closed by then.
+// start starts processes. The server end of their connections is closed at once; the client end is reset when the process ends.
 func (c *churn) start() {
 	defer close(c.children)
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -331,7 +332,7 @@ func (c *churn) start() {
 	}, nil)
 }
 
-// reap waits for the processes to end, which they do about in their order.
+// reap waits for the processes in the order of their start, which is about the order in which they end.
 func (c *churn) reap() {
 	for pid := range c.children {
 		for {
@@ -351,7 +352,7 @@ func (h *helper) doChurn(r request) (reply, error) {
 	running := h.churn != nil
 	switch {
 	case running != (r.Op != opChurn):
-		return reply{}, errors.New("one churn at a time")
+		return reply{}, fmt.Errorf("%s: a churn is running: %t", r.Op, running)
 	case r.Op == opChurn:
 		var err error
 		h.churn, err = startChurn(r.Churn)

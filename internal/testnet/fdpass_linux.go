@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dup makes the process hold the socket by one descriptor more (dup(2)), which stays open when the socket is closed.
+// Dup duplicates a descriptor of the socket (dup(2)). Close does not close the duplicate.
 func (p *Proc) Dup(s Socket) {
 	p.tb.Helper()
 	p.do(request{Op: opDup, Inodes: []uint64{s.Inode}})
 }
 
-// Pass sends a descriptor of the socket to another process in the same network namespace (SCM_RIGHTS): both hold it then.
+// Pass sends a descriptor of the socket to another process in the same network namespace (SCM_RIGHTS). Then both hold the socket.
 func (p *Proc) Pass(s Socket, to *Proc) {
 	p.tb.Helper()
 	to.do(request{Op: opInbox})
@@ -22,8 +22,8 @@ func (p *Proc) Pass(s Socket, to *Proc) {
 	to.do(request{Op: opTake})
 }
 
-// Post puts a descriptor of the socket into the queue of a pair of unix sockets of the process, where it stays: it keeps the
-// socket open, and is held by nobody.
+// Post sends a descriptor of the socket to a Unix socket that never receives it. In flight, the descriptor keeps the socket open,
+// and is in the descriptor table of no process.
 func (p *Proc) Post(s Socket) {
 	p.tb.Helper()
 	p.do(request{Op: opPutInFlight, Inodes: []uint64{s.Inode}})
@@ -36,7 +36,7 @@ func dup(fd int) error {
 	return nil
 }
 
-// inboxOf is the address of the unix socket that the process receives descriptors at.
+// inboxAddr returns the address of the Unix socket at which a process receives descriptors.
 func inboxAddr(pid int) *unix.SockaddrUnix {
 	return &unix.SockaddrUnix{Name: fmt.Sprintf("@testnet-inbox-%d", pid)}
 }
@@ -80,7 +80,7 @@ func (h *helper) take(end time.Time) (Socket, error) {
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:n])
 	if err == nil && len(messages) != 1 {
-		err = errors.New("there is none")
+		err = fmt.Errorf("%d control messages", len(messages))
 	}
 	var fds []int
 	if err == nil {
@@ -98,7 +98,7 @@ func putInFlight(fd int) error {
 		err = unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(fd), nil, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("posting a descriptor: %w", err)
+		return fmt.Errorf("putting a descriptor in flight: %w", err)
 	}
 	return nil
 }

@@ -17,21 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What [Start] tells the process that it starts.
+// The environment variables with which [Start] configures a process.
 const (
 	helperEnv          = "TESTNET_HELPER" // the name of the process
 	helperNetnsEnv     = "TESTNET_HELPER_NETNS"
-	helperProcEnv      = "TESTNET_HELPER_PROC"      // where to mount the proc file system
-	helperListenersEnv = "TESTNET_HELPER_LISTENERS" // how many files from 3 on are listeners
+	helperProcEnv      = "TESTNET_HELPER_PROC"      // the mount point for the proc file system of a new PID namespace
+	helperListenersEnv = "TESTNET_HELPER_LISTENERS" // the number of inherited listeners, from descriptor 3 on
 )
 
-// requestLimit bounds the work on one request.
+// requestLimit is the time limit for one request.
 const requestLimit = 30 * time.Second
 
-// A request is a line of JSON on the standard input of a helper, and a reply one on its standard output.
+// A helper reads requests from its standard input and writes one reply to each to its standard output, as lines of JSON.
 type request struct {
-	Worker        int    // forward the request to this one
-	Netns         string // do it in this network namespace
+	Worker        int    // forward the request to this worker
+	Netns         string // open the sockets in this network namespace
 	Op            op
 	Network       string
 	Local, Remote netip.AddrPort
@@ -39,7 +39,7 @@ type request struct {
 	Inodes        []uint64
 	Churn         Churn
 	Visits        Visits
-	Name          []byte // JSON would mend a string that is not UTF-8
+	Name          []byte // not a string, in which encoding/json would replace invalid UTF-8
 }
 
 type reply struct {
@@ -82,7 +82,7 @@ const (
 
 var mainCalled bool
 
-// Main runs the tests of a package, or is the process that [Start] started:
+// Main runs the tests of a package or, in a process that [Start] started, serves the requests of [Proc]:
 //
 //	func TestMain(m *testing.M) { testnet.Main(m) }
 func Main(m *testing.M) {
@@ -107,13 +107,13 @@ func isHelper() bool {
 	return ok
 }
 
-// A helper holds sockets until its standard input ends. They are bare file descriptors, and not known to Go's poller: it does
-// what it is asked for, and nothing else.
+// A helper holds sockets until its standard input is closed. The sockets are plain file descriptors, so that Go's poller does not
+// register them.
 type helper struct {
 	fds              map[uint64]int // by inode
 	listeners        []int
 	workers          []*worker
-	churn            *churn // nil: none runs
+	churn            *churn // nil if none is running
 	shortConnections shortConnections
 	inbox            int // see Proc.Pass
 	endMain          chan struct{}
@@ -160,7 +160,7 @@ func (h *helper) run() error {
 	}
 }
 
-// takeName sets the name of this process if it is not that of its program.
+// setName sets the name of this process, unless exec has set it already: the program of a name that is no file name has another.
 func setName(name string) error {
 	if fileName(name) == name {
 		return nil
@@ -170,12 +170,12 @@ func setName(name string) error {
 
 func rename(name []byte) error {
 	if err := os.WriteFile("/proc/self/comm", name, 0); err != nil {
-		return fmt.Errorf("taking the name %q: %w", name, err)
+		return fmt.Errorf("setting the process name %q: %w", name, err)
 	}
 	return nil
 }
 
-// inherit takes the listeners that a process has from the one that forked it.
+// inherit registers the listeners of the parent process.
 func (h *helper) inherit() error {
 	count, _ := strconv.Atoi(os.Getenv(helperListenersEnv))
 	for fd := 3; fd < 3+count; fd++ {
@@ -254,7 +254,7 @@ func many(s []Socket, err error) (reply, error) {
 	return reply{Sockets: s}, err
 }
 
-// keep remembers a socket, if there is no error, and describes it.
+// register stores and describes a socket. If err is not nil, it returns err.
 func (h *helper) register(fd int, err error) (Socket, error) {
 	if err != nil {
 		return Socket{}, err
@@ -278,7 +278,8 @@ func (h *helper) listen(r request) (Socket, error) {
 	return s, err
 }
 
-// connect starts all connections, and then waits for each: a listener whose queue is full lets them wait.
+// connect starts all connections before it waits for any of them: if the accept queue is full, some are not established before
+// the server accepts others.
 func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 	n := networks["tcp4"]
 	switch to := r.Remote.Addr(); {
@@ -313,8 +314,8 @@ func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 	return sockets, nil
 }
 
-// connectFrom starts a connection from an address, if that is valid, and leaves the choice of the port to connect: bind would
-// want one that no other connection has, to wherever that is.
+// connectFrom starts a connection from an address, if that is valid. connect(2) chooses the port, not bind(2), which would need a
+// port that no other connection uses, whatever its remote address.
 func connectFrom(fd int, from, to netip.AddrPort) error {
 	if from.IsValid() {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
@@ -406,13 +407,13 @@ func read(fd, n int, end time.Time) error {
 	return nil
 }
 
-// A worker is a helper that a helper started.
+// A worker is a helper that another helper has forked.
 type worker struct {
 	requests *json.Encoder
 	replies  *json.Decoder
 }
 
-// fork starts a worker. It does without os/exec, for which a listener would have to be an os.File, known to Go's poller.
+// fork starts a worker. It does not use os/exec, because an os.File would register the listener with Go's poller.
 func (h *helper) fork() (reply, error) {
 	stdin, requests, err := os.Pipe()
 	if err != nil {
@@ -439,7 +440,7 @@ func (h *helper) fork() (reply, error) {
 	return reply{PID: pid, Worker: number}, err
 }
 
-// forward has a worker do a request.
+// forward sends a request to a worker, and returns its reply.
 func (h *helper) forward(r request) (reply, error) {
 	if r.Worker > len(h.workers) {
 		return reply{}, fmt.Errorf("no worker %d", r.Worker)
