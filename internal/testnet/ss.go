@@ -51,8 +51,8 @@ type RowProcess struct {
 	FD   int
 }
 
-// SS runs ss with -H -O -n -a -e and args in the network namespace of this process. Args are, for example, -t (only TCP), -l (only
-// listeners), -p (with processes) or -m (with memory).
+// SS runs ss with -H -O -n -a -e and args in the network namespace of this process. Args are, for example, -t (only TCP), -l
+// (only listeners), -p (with processes) or -m (with memory).
 func SS(tb testing.TB, args ...string) []Row {
 	tb.Helper()
 	return ss(tb, []string{"ss"}, args)

@@ -17,8 +17,8 @@ type UnixSocket struct {
 	Peer  uint64 // inode of the connected socket, or 0
 }
 
-// Unix creates Unix sockets: for each type a pair, a socket bound to a path and one bound to an abstract address. The bound stream
-// and seqpacket sockets listen, and each has one accepted connection.
+// Unix creates Unix sockets: for each type a pair, a socket bound to a path and one bound to an abstract address. The bound
+// stream and seqpacket sockets listen, and each has one accepted connection.
 func Unix(tb testing.TB) []UnixSocket {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "testnet") //nolint:usetesting // the path of a TempDir may be too long for an address
