@@ -50,12 +50,12 @@ func TestAlertsFire(t *testing.T) {
 		if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		hideConnections(t)
-		startTelegraf(t, program, onlyWhenAsked, prometheusOutput+inAFleet+"[[inputs.procnetstat]]\n")
+		makeUnattributedConnections(t)
+		startTelegraf(t, program, onlyWhenAsked, prometheusOutput+hostTag+"[[inputs.procnetstat]]\n")
 		prometheus := startPrometheus(t, file)
-		r := startTroubles(t)
+		r := startFaultyServices(t)
 		for range 3 { // a rate of 5 minutes is that of few segments at first
-			testnet.Start(t, testnet.Process{Name: "users"}).Visit(r.visitsToUploads())
+			testnet.Start(t, testnet.Process{Name: "users"}).Visit(r.uploadAttempts())
 		}
 		want := map[string]string{
 			"CloseWaitGrows": "orders", "AcceptQueueNearlyFull": "uploads", "ListenerDrops": "uploads", "ManyRetransmits": "users",

@@ -13,7 +13,7 @@ import (
 
 // All measurements of all protocols, with the connections twice: with tags that tell those of the Internet protocols apart, and
 // with the default tags.
-const everything = `
+const allMeasurementsConfig = `
 [[inputs.procnetstat]]
   source = %[1]q
   closed_connections = "off"
@@ -29,11 +29,11 @@ const everything = `
 `
 
 // everythingFrom is the configuration with a source. The kernel may not have all protocols in sock_diag, and never has ping sockets.
-func everythingFrom(source string) string {
+func allMeasurementsFrom(source string) string {
 	if source == "netlink" {
 		source = "auto"
 	}
-	return fmt.Sprintf(everything, source)
+	return fmt.Sprintf(allMeasurementsConfig, source)
 }
 
 const (
@@ -48,7 +48,7 @@ func TestAllMeasurements(t *testing.T) {
 			setUp(t)
 			program := customTelegraf(t)
 			testnet.Isolate(t, func() {
-				p := startPipeline(t, program, everythingFrom(source), lastMeasurement, lastMeasurement+defaultTags)
+				p := startPipeline(t, program, allMeasurementsFrom(source), lastMeasurement, lastMeasurement+defaultTags)
 				startLoad(t)
 				sockets := map[string]int{"unix": len(testnet.Unix(t))}
 				for _, s := range slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets) {
@@ -109,9 +109,9 @@ func requireConnections(t *testing.T, source string, m measurement, sockets map[
 		if source == "procfs" && s.State == "LISTEN" {
 			f["tx_queue"] = 0 // it does not tell the limits of accept queues
 		}
-		if source == "netlink" && s.Netid == "tcp" && s.did != nil && s.State != "LISTEN" {
+		if source == "netlink" && s.Netid == "tcp" && s.counters != nil && s.State != "LISTEN" {
 			f["rtt_us"] = s.rtt
-			f["bytes_received"] = s.did["tcp_bytes_received"]
+			f["bytes_received"] = s.counters["tcp_bytes_received"]
 		}
 	}
 	got, points := m.stored.measurement(connectionMeasurement), map[string]int{}
@@ -133,7 +133,7 @@ func requireConnections(t *testing.T, source string, m measurement, sockets map[
 
 // connectionSeries returns the series of a TCP or UDP socket.
 func (s snapshot) connectionSeries(r socket) string {
-	owner := s.countsFor(r, s.listeners())[0]
+	owner := s.attributedTo(r, s.listeners())[0]
 	state := strings.ReplaceAll(strings.ToLower(r.State), "_", "-")
 	if state == "close" {
 		state = "closed"

@@ -29,10 +29,10 @@ func TestContainers(t *testing.T) {
 	program := customTelegraf(t)
 	testnet.IsolatePIDs(t, func() {
 		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
-		server.Accept(server.Listen("tcp4", boxAddress, 16), len(client.Connect(boxAddress, 7)))
-		var boxes []*container
+		server.Accept(server.Listen("tcp4", selfAddress, 16), len(client.Connect(selfAddress, 7)))
+		var containers []*container
 		for i := range 3 {
-			boxes = append(boxes, startBox(t, fmt.Sprintf("box-%d", i), i+1))
+			containers = append(containers, startConnectedContainer(t, fmt.Sprintf("container-%d", i), i+1))
 		}
 		for _, as := range []struct {
 			name, source string
@@ -45,15 +45,15 @@ func TestContainers(t *testing.T) {
 				tg := startTelegrafInContainer(t, program, as.capabilities)
 				gathers := []int64{tg.gatherAfter(0, "host_"+lastMeasurement), tg.gatherAfter(0, "all_"+lastMeasurement)}
 				host := tg.seen[gathers[0]]
-				requireSeries(t, host, "host_procnetstat_process", processesBySS(t, "/proc/1/ns/net", "host_", map[string]string{}))
+				requireSeries(t, host, "host_procnetstat_process", processSeriesFromSS(t, "/proc/1/ns/net", "host_", map[string]string{}))
 				if series := seriesName("host_"+lastMeasurement, map[string]string{"owners": "procfs", "source": as.source}); host[series] == nil {
 					t.Errorf("no series %s; there are %v", series, host.measurement("host_"+lastMeasurement))
 				}
 
-				want := processesBySS(t, "/proc/1/ns/net", "all_", map[string]string{"netns": inodeOf(t, "/proc/1/ns/net")})
-				for _, box := range boxes {
-					tags := map[string]string{"netns": box.id, "container_id": box.id}
-					for series, f := range processesBySS(t, box.netns(), "all_", tags) {
+				want := processSeriesFromSS(t, "/proc/1/ns/net", "all_", map[string]string{"netns": inodeOf(t, "/proc/1/ns/net")})
+				for _, c := range containers {
+					tags := map[string]string{"netns": c.id, "container_id": c.id}
+					for series, f := range processSeriesFromSS(t, c.netns(), "all_", tags) {
 						want[series] = f
 					}
 				}
@@ -65,7 +65,7 @@ func TestContainers(t *testing.T) {
 }
 
 // processesBySS returns what ss says of the TCP sockets in a network namespace, as series of processes with the tags.
-func processesBySS(t *testing.T, file, prefix string, tags map[string]string) gather {
+func processSeriesFromSS(t *testing.T, file, prefix string, tags map[string]string) gather {
 	t.Helper()
 	found := gather{}
 	for _, row := range testnet.SSIn(t, file, "-t", "-p") {
@@ -88,15 +88,15 @@ func inodeOf(t *testing.T, file string) string {
 }
 
 // boxEnv has the test binary make so many connections to itself, and do nothing else.
-const boxEnv = "E2E_BOX"
+const selfConnectEnv = "E2E_SELF_CONNECT"
 
-var boxAddress = netip.MustParseAddrPort("127.0.0.1:5000")
+var selfAddress = netip.MustParseAddrPort("127.0.0.1:5000")
 
 // box is a program that runs in a container until it is told to end.
-func box(connections string) error {
+func connectToSelf(connections string) error {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM)
-	listener, err := net.Listen("tcp4", boxAddress.String())
+	listener, err := net.Listen("tcp4", selfAddress.String())
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func box(connections string) error {
 		return err
 	}
 	for range n {
-		if _, err = net.Dial("tcp4", boxAddress.String()); err == nil {
+		if _, err = net.Dial("tcp4", selfAddress.String()); err == nil {
 			_, err = listener.Accept()
 		}
 		if err != nil {
@@ -124,7 +124,7 @@ type container struct {
 }
 
 // startBox starts a container in which a process has connections to itself.
-func startBox(t *testing.T, name string, connections int) *container {
+func startConnectedContainer(t *testing.T, name string, connections int) *container {
 	t.Helper()
 	program := testnet.Program(t, name)
 	mounts := []bind{{filepath.Dir(program), "/app", "ro"}}
@@ -133,7 +133,7 @@ func startBox(t *testing.T, name string, connections int) *container {
 			mounts = append(mounts, bind{dir, dir, "ro"})
 		}
 	}
-	c := startContainer(t, mounts, []string{boxEnv + "=" + strconv.Itoa(connections)}, nil, "/app/"+name)
+	c := startContainer(t, mounts, []string{selfConnectEnv + "=" + strconv.Itoa(connections)}, nil, "/app/"+name)
 	waitFor(t, "sockets in container "+name, func() bool {
 		c.check()
 		return c.pid() != 0 && len(testnet.SSIn(t, c.netns(), "-t", "state", "established")) == 2*connections

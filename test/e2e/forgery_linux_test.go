@@ -33,8 +33,8 @@ func TestForgedNetlinkMessages(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		const connections, churned, gathers = 4, 5, 10
 		serving, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
-		listener := serving.Listen("tcp4", boxAddress, 16)
-		serving.Accept(listener, len(client.Connect(boxAddress, 7)))
+		listener := serving.Listen("tcp4", selfAddress, 16)
+		serving.Accept(listener, len(client.Connect(selfAddress, 7)))
 
 		dir := t.TempDir()
 		config, output, pipe := filepath.Join(dir, "procnetstat.conf"), filepath.Join(dir, "metrics"), filepath.Join(dir, "pipe")
@@ -47,13 +47,13 @@ func TestForgedNetlinkMessages(t *testing.T) {
 			return startServer(t, "sh", "-c", command, "sh", program, config, pipe, output)
 		})
 		first := tg.gatherAfter(0, lastMeasurement)
-		attacked := f.ask("count")
-		f.ask("churn " + strconv.Itoa(churned))
+		attacked := f.request("count")
+		f.request("churn " + strconv.Itoa(churned))
 		at := first
 		for range gathers {
 			at = tg.gatherAfter(at, lastMeasurement)
 		}
-		after := f.ask("count")
+		after := f.request("count")
 		t.Logf("the forger sent %+v", after)
 		if after.Refused != after.Unicast {
 			t.Errorf("the kernel let the forger send to sockets of the program: %+v", after)
@@ -126,7 +126,7 @@ type forger struct {
 }
 
 // attack is what a forger has done.
-type attack struct {
+type forgedCounts struct {
 	Unicast, Refused int // messages to a socket alone
 	Multicast        int // messages to a group
 	Ports            int // sockets that messages were sent to
@@ -162,14 +162,14 @@ func startForger(t *testing.T, connections int, inode uint64) *forger {
 		_ = cmd.Wait()
 	})
 	f := &forger{t: t, pid: cmd.Process.Pid, to: to, answers: bufio.NewScanner(from)}
-	f.ask("count") // it is ready
+	f.request("count") // it is ready
 	return f
 }
 
 func (f *forger) netns() string { return fmt.Sprintf("/proc/%d/ns/net", f.pid) }
 
 // ask has the forger do something, and returns what it has sent by then.
-func (f *forger) ask(what string) (so attack) {
+func (f *forger) request(what string) (so forgedCounts) {
 	f.t.Helper()
 	if _, err := fmt.Fprintln(f.to, what); err != nil {
 		f.t.Fatal(err)
@@ -184,7 +184,7 @@ func (f *forger) ask(what string) (so attack) {
 }
 
 // forge is the program of a forger.
-func forge(arguments string) error {
+func runForger(arguments string) error {
 	var connections int
 	var inode uint32
 	if _, err := fmt.Sscan(arguments, &connections, &inode); err != nil {
@@ -193,13 +193,13 @@ func forge(arguments string) error {
 	if err := exec.Command("ip", "link", "set", "lo", "up").Run(); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp4", boxAddress.String())
+	listener, err := net.Listen("tcp4", selfAddress.String())
 	if err != nil {
 		return err
 	}
 	connect := func(n int) (ends []net.Conn, err error) {
 		for range n {
-			client, err := net.Dial("tcp4", boxAddress.String())
+			client, err := net.Dial("tcp4", selfAddress.String())
 			if err != nil {
 				return nil, err
 			}
@@ -218,7 +218,7 @@ func forge(arguments string) error {
 	defer func() { _ = held[0].Close() }()
 
 	var mu sync.Mutex
-	var done attack
+	var done forgedCounts
 	failed := make(chan error, 1)
 	go func() {
 		ports := map[uint32]bool{}
@@ -263,15 +263,15 @@ func forge(arguments string) error {
 }
 
 // sendForged sends forged messages to each sock_diag socket of the network namespace, and to the groups.
-func sendForged(ports map[uint32]bool, inode uint32) (sent attack, err error) {
+func sendForged(ports map[uint32]bool, inode uint32) (sent forgedCounts, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return attack{}, err
+		return forgedCounts{}, err
 	}
 	defer unix.Close(fd)
 	table, err := os.ReadFile("/proc/thread-self/net/netlink")
 	if err != nil {
-		return attack{}, err
+		return forgedCounts{}, err
 	}
 	const events = 1<<0 | 1<<2 // SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY
 	for group := uint32(1); group <= events; group <<= 2 {

@@ -70,7 +70,7 @@ func TestKafka(t *testing.T) {
 				p := testnet.Start(t, testnet.Process{Name: serverName})
 				p.Connect(p.Listen("tcp4", loopback, 1).Local, 1)
 				// The InfluxDB that startTelegraf has it write to is for the consumer alone: see onlyWhenAsked.
-				tg := startTelegraf(t, program, onlyWhenAsked, fmt.Sprintf(kafkaOutput, codec)+inAFleet+"[[inputs.procnetstat]]\n")
+				tg := startTelegraf(t, program, onlyWhenAsked, fmt.Sprintf(kafkaOutput, codec)+hostTag+"[[inputs.procnetstat]]\n")
 				config := filepath.Join(t.TempDir(), "consumer.conf")
 				if err := os.WriteFile(config, []byte(kafkaConsumer), 0o600); err != nil {
 					t.Fatal(err)

@@ -30,7 +30,7 @@ func escaped(name string) string {
 }
 
 // unit is the systemd unit that the server of the load is in, by the name of its cgroup.
-const unit = "e2e.service"
+const unitName = "e2e.service"
 
 const nobody = 65534
 
@@ -41,9 +41,9 @@ const (
 	forks       = 8
 
 	// Bytes on each connection that is accepted.
-	asked    = 1000
-	read     = 600 // of asked
-	answered = 500
+	requestBytes  = 1000
+	readBytes     = 600 // of asked
+	responseBytes = 500
 )
 
 // load is a known number of sockets: in all states, which the test itself holds, and those of a few processes.
@@ -67,7 +67,7 @@ func startLoad(t *testing.T) *load {
 		l.states = append(l.states, testnet.States(t, network))
 	}
 
-	dir, cgroup := testnet.Cgroup(t, "e2e.slice/"+unit)
+	dir, cgroup := testnet.Cgroup(t, "e2e.slice/"+unitName)
 	l.server = testnet.Start(t, testnet.Process{Name: serverName, Cgroup: dir})
 	l.listener = l.server.Listen("tcp4", loopback, 64)
 	l.client = testnet.Start(t, testnet.Process{Name: clientName, UID: nobody, GID: nobody})
@@ -75,10 +75,10 @@ func startLoad(t *testing.T) *load {
 	l.accepted = l.server.Accept(l.listener, accepted)
 	for _, server := range l.accepted {
 		client := l.peer(server)
-		l.client.Send(client, asked)
-		l.server.Receive(server, read)
-		l.server.Send(server, answered)
-		l.client.Receive(client, answered)
+		l.client.Send(client, requestBytes)
+		l.server.Receive(server, readBytes)
+		l.server.Send(server, responseBytes)
+		l.client.Receive(client, responseBytes)
 	}
 
 	l.workers = testnet.Start(t, testnet.Process{Name: workersName})
@@ -86,8 +86,8 @@ func startLoad(t *testing.T) *load {
 	l.workers.Fork(forks)
 
 	server, client := owner{serverEscaped, userOf(t, l.server.PID)}, owner{clientEscaped, userOf(t, l.client.PID)}
-	l.serverSeries, l.serverListenerSeries = processSeries(server), listenerSeries(listensAt(l.listener.Local), server)
-	l.serverCgroupSeries = seriesName("procnetstat_cgroup", map[string]string{"cgroup": cgroup, "systemd_unit": unit})
+	l.serverSeries, l.serverListenerSeries = processSeries(server), listenerSeries(unmapAddrPort(l.listener.Local), server)
+	l.serverCgroupSeries = seriesName("procnetstat_cgroup", map[string]string{"cgroup": cgroup, "systemd_unit": unitName})
 	l.clientSeries = processSeries(client)
 	l.clientRemoteSeries = seriesName("procnetstat_remote", map[string]string{
 		"protocol": "tcp", "remote_address": "127.0.0.1", "remote_port": strconv.Itoa(int(l.listener.Local.Port())),
@@ -125,41 +125,41 @@ func (l *load) tcpStates() map[string]int {
 
 // What change does.
 const (
-	closed      = 3
-	newAccepted = 1
-	newWaiting  = 4
-	newAsked    = 700 // bytes on one of those that stay
+	closedConnections = 3
+	newAccepted       = 1
+	newWaiting        = 4
+	newRequestBytes   = 700 // bytes on one of those that stay
 )
 
 // change changes the load: the client closes some of the accepted connections, sends on another and makes new ones, the server
 // accepts one, and the workers end. It returns when the server has acknowledged what was closed, which it may take its time for.
 func (l *load) change() {
 	l.t.Helper()
-	for _, server := range l.accepted[:closed] {
+	for _, server := range l.accepted[:closedConnections] {
 		l.client.Close(l.peer(server))
 	}
 	defer waitFor(l.t, "FINs that are acknowledged", func() bool {
 		acknowledged := 0
 		for _, row := range testnet.SS(l.t, "-t") {
 			isClosed := func(server testnet.Socket) bool { return server.Remote == row.Local && server.Local == row.Remote }
-			if row.State == "FIN_WAIT2" && slices.ContainsFunc(l.accepted[:closed], isClosed) {
+			if row.State == "FIN_WAIT2" && slices.ContainsFunc(l.accepted[:closedConnections], isClosed) {
 				acknowledged++
 			}
 		}
-		return acknowledged == closed
+		return acknowledged == closedConnections
 	})
-	stays := l.accepted[closed]
-	l.client.Send(l.peer(stays), newAsked)
-	l.server.Receive(stays, newAsked)
+	stays := l.accepted[closedConnections]
+	l.client.Send(l.peer(stays), newRequestBytes)
+	l.server.Receive(stays, newRequestBytes)
 	l.server.Accept(l.listener, newAccepted)
 	l.client.Connect(l.listener.Local, newWaiting)
 	l.workers.Stop()
 }
 
 // seriesOfServer are all that count the server's sockets and no others.
-func (l *load) seriesOfServer() []string {
+func (l *load) allServerSeries() []string {
 	return []string{l.serverSeries, l.serverListenerSeries, l.serverCgroupSeries}
 }
 
 // seriesOfClient are all that count the client's sockets and no others.
-func (l *load) seriesOfClient() []string { return []string{l.clientSeries, l.clientRemoteSeries} }
+func (l *load) allClientSeries() []string { return []string{l.clientSeries, l.clientRemoteSeries} }

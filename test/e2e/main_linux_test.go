@@ -22,15 +22,15 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if connections := os.Getenv(boxEnv); connections != "" {
-		if err := box(connections); err != nil {
+	if connections := os.Getenv(selfConnectEnv); connections != "" {
+		if err := connectToSelf(connections); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	if arguments := os.Getenv(forgerEnv); arguments != "" {
-		if err := forge(arguments); err != nil {
+		if err := runForger(arguments); err != nil {
 			fmt.Fprintln(os.Stderr, "the forger:", err)
 			os.Exit(1)
 		}
@@ -61,7 +61,7 @@ func makeScratch() error {
 		return err
 	}
 	defer ended.Close()
-	untilTheEnd = alive
+	scratchPipe = alive
 	remove := exec.Command("sh", "-c", `read -r _; rm -rf -- "$1"`, "sh", dir)
 	remove.Stdin = ended
 	if err := remove.Start(); err != nil {
@@ -76,7 +76,7 @@ func makeScratch() error {
 }
 
 // untilTheEnd is closed by the end of this process, and not before.
-var untilTheEnd *os.File
+var scratchPipe *os.File
 
 // setUp begins a test. It skips the test if the machine lacks something, before anything is built for it. The programs that the
 // test uses are to be asked for next, and only then comes testnet.Isolate: what stands before that runs outside of the
@@ -94,7 +94,22 @@ func setUp(t *testing.T) {
 	}
 }
 
-// customTelegraf is the Telegraf with the plugin built in.
+// runPluginAndExecd runs a test with the plugin in our Telegraf, and with procnetstat in inputs.execd of a stock Telegraf.
+func runPluginAndExecd(t *testing.T, config string, test func(t *testing.T, program, inputs string)) {
+	t.Helper()
+	t.Run("plugin", func(t *testing.T) {
+		setUp(t)
+		program := customTelegraf(t)
+		testnet.Isolate(t, func() { test(t, program, config) })
+	})
+	t.Run("execd", func(t *testing.T) {
+		setUp(t)
+		program, procnetstat := stockTelegraf(t), execdProgram(t)
+		testnet.Isolate(t, func() { test(t, program, execdConfig(t, procnetstat, "STDIN", config)) })
+	})
+}
+
+// customTelegraf returns our Telegraf, with the plugin built in.
 func customTelegraf(t *testing.T) string {
 	t.Helper()
 	return filepath.Join(builtOnce(t, binEnv, buildOurs), "telegraf")

@@ -112,7 +112,7 @@ func requireSeries(t *testing.T, got gather, measurement string, want gather) {
 }
 
 // requireAll wants got to have every value of want.
-func requireAll(t *testing.T, got, want metrics) {
+func requireMetrics(t *testing.T, got, want metrics) {
 	t.Helper()
 	for _, time := range slices.Sorted(maps.Keys(want)) {
 		if len(got[time]) == 0 {

@@ -12,53 +12,37 @@ import (
 // Telegraf's inputs.netstat and our host measurement in its place write the same fields with the same values. There is no
 // Unix socket here: inputs.netstat counts those of datagrams as UDP sockets, and others as TCP sockets in no state.
 func TestDropInForNetstat(t *testing.T) {
-	t.Run("plugin", func(t *testing.T) {
-		setUp(t)
-		program := customTelegraf(t)
-		testnet.Isolate(t, func() {
-			compareWithNetstat(t, program, tagged("[[inputs.procnetstat]]\n  measurements = [\"host\"]\n", "procnetstat"))
-		})
-	})
-	t.Run("execd", func(t *testing.T) {
-		setUp(t)
-		program, procnetstat := stockTelegraf(t), execdProgram(t)
-		testnet.Isolate(t, func() {
-			config := "[[inputs.procnetstat]]\n  measurements = [\"host\"]\n"
-			compareWithNetstat(t, program, tagged(execdConfig(t, procnetstat, "STDIN", config), "procnetstat"))
-		})
+	runPluginAndExecd(t, "[[inputs.procnetstat]]\n  measurements = [\"host\"]\n", func(t *testing.T, program, input string) {
+		ours, theirs := netstatSeries("procnetstat"), netstatSeries("stock")
+		inputs := withReaderTag(input, "procnetstat") + withReaderTag("[[inputs.netstat]]\n", "stock")
+		p := startPipeline(t, program, inputs, ours, theirs)
+		l := startLoad(t)
+		compare := func() {
+			t.Helper()
+			m := p.measure()
+			if unix := testnet.SS(t, "-x"); len(unix) > 0 {
+				t.Fatalf("there are Unix sockets: %v", unix)
+			}
+			requireFields(t, m.stored, ours, m.before.expect("netlink")[hostSeries])
+			requireFields(t, m.stored, ours, m.stored[theirs])
+			if fields := slices.Sorted(maps.Keys(m.stored[theirs])); !slices.Equal(fields, netstatFields) {
+				t.Errorf("inputs.netstat has the fields %v", fields)
+			}
+		}
+		compare()
+		l.change()
+		compare()
+		p.end()
 	})
 }
 
 // tagged makes an input write the measurement netstat, with a tag that says whose it is.
-func tagged(input, reader string) string {
+func withReaderTag(input, reader string) string {
 	return fmt.Sprintf("%s  name_override = \"netstat\"\n  tags = {reader = %q}\n", input, reader)
 }
 
 func netstatSeries(reader string) string {
 	return seriesName("netstat", map[string]string{"reader": reader})
-}
-
-func compareWithNetstat(t *testing.T, program, input string) {
-	t.Helper()
-	ours, theirs := netstatSeries("procnetstat"), netstatSeries("stock")
-	p := startPipeline(t, program, input+tagged("[[inputs.netstat]]\n", "stock"), ours, theirs)
-	l := startLoad(t)
-	compare := func() {
-		t.Helper()
-		m := p.measure()
-		if unix := testnet.SS(t, "-x"); len(unix) > 0 {
-			t.Fatalf("there are Unix sockets: %v", unix)
-		}
-		requireFields(t, m.stored, ours, m.before.expect("netlink")[hostSeries])
-		requireFields(t, m.stored, ours, m.stored[theirs])
-		if fields := slices.Sorted(maps.Keys(m.stored[theirs])); !slices.Equal(fields, netstatFields) {
-			t.Errorf("inputs.netstat has the fields %v", fields)
-		}
-	}
-	compare()
-	l.change()
-	compare()
-	p.end()
 }
 
 // netstatFields are those of Telegraf's inputs.netstat, sorted.

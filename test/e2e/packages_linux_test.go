@@ -34,9 +34,9 @@ const (
 func TestPackage(t *testing.T) {
 	testnet.Require(t, "dpkg", "dpkg-deb", "setcap", "getcap", "setpriv", "useradd")
 	setUp(t)
-	packages, stock := packagesOf(t), stockTelegraf(t)
+	packages, stock := buildBothPackages(t), stockTelegraf(t)
 	testnet.IsolateMounts(t, func() {
-		host := newThrowawayHost(t)
+		host := newOverlayHost(t)
 		host.install(vendorPackage(t, stock))
 		before := host.files()
 
@@ -100,13 +100,13 @@ func TestPackage(t *testing.T) {
 func TestPackageBeforeTelegraf(t *testing.T) {
 	testnet.Require(t, "dpkg", "dpkg-deb", "setcap", "getcap", "useradd")
 	setUp(t)
-	packages, stock := packagesOf(t), stockTelegraf(t)
+	packages, stock := buildBothPackages(t), stockTelegraf(t)
 	testnet.IsolateMounts(t, func() {
-		host := newThrowawayHost(t)
+		host := newOverlayHost(t)
 		before := host.files()
-		said := host.install(filepath.Join(packages, "newer", debName(newerVersion)))
-		if !strings.Contains(said, "there is no group telegraf yet") {
-			t.Errorf("dpkg printed %q", said)
+		output := host.install(filepath.Join(packages, "newer", debName(newerVersion)))
+		if !strings.Contains(output, "there is no group telegraf yet") {
+			t.Errorf("dpkg printed %q", output)
 		}
 		if out, err := exec.Command("getcap", installedProgram).CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("everybody may run it with %s: %v", out, err)
@@ -119,9 +119,9 @@ func TestPackageBeforeTelegraf(t *testing.T) {
 		if _, err := os.Stat("/etc/telegraf"); !os.IsNotExist(err) {
 			t.Errorf("/etc/telegraf is left: %v", err)
 		}
-		isOfUsers := func(file string) bool { return strings.Count(file, "/") == 2 && strings.HasPrefix(file, "/etc/") } // /etc/passwd, …
+		isAccountFile := func(file string) bool { return strings.Count(file, "/") == 2 && strings.HasPrefix(file, "/etc/") } // /etc/passwd, …
 		// The vendor's package leaves its user.
-		if after := slices.DeleteFunc(host.files(), isOfUsers); !slices.Equal(after, before) {
+		if after := slices.DeleteFunc(host.files(), isAccountFile); !slices.Equal(after, before) {
 			t.Errorf("before it was installed and after it was purged:\n%q\n%q", before, after)
 		}
 	})
@@ -158,7 +158,7 @@ func TestPermittedCapabilities(t *testing.T) {
 // TestPackagesAreReproducible builds them in another folder, by another user's umask and in another time zone: they are the same.
 func TestPackagesAreReproducible(t *testing.T) {
 	setUp(t)
-	first := filepath.Join(packagesOf(t), "newer")
+	first := filepath.Join(buildBothPackages(t), "newer")
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -193,12 +193,12 @@ func TestPackagesAreReproducible(t *testing.T) {
 func TestRPM(t *testing.T) {
 	testnet.Require(t, "rpm", "dpkg-deb")
 	setUp(t)
-	dir := filepath.Join(packagesOf(t), "newer")
+	dir := filepath.Join(buildBothPackages(t), "newer")
 	rpms, err := filepath.Glob(filepath.Join(dir, "*.rpm"))
 	if err != nil || len(rpms) != 1 {
 		t.Fatal(rpms, err)
 	}
-	ask := func(program string, args ...string) string {
+	queryPackage := func(program string, args ...string) string {
 		t.Helper()
 		out, err := exec.Command(program, args...).Output()
 		if err != nil {
@@ -207,36 +207,36 @@ func TestRPM(t *testing.T) {
 		return string(out)
 	}
 	inDeb := map[string]string{} // the mode by the path
-	for line := range strings.Lines(ask("dpkg-deb", "--contents", filepath.Join(dir, debName(newerVersion)))) {
+	for line := range strings.Lines(queryPackage("dpkg-deb", "--contents", filepath.Join(dir, debName(newerVersion)))) {
 		if f := strings.Fields(line); !strings.HasPrefix(line, "d") {
 			inDeb[strings.TrimPrefix(f[len(f)-1], ".")] = f[0] + " " + f[1]
 		}
 	}
 	inRPM := map[string]string{}
 	const format = `[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME}\n]`
-	for line := range strings.Lines(ask("rpm", "-qp", "--queryformat", format, rpms[0])) {
+	for line := range strings.Lines(queryPackage("rpm", "-qp", "--queryformat", format, rpms[0])) {
 		f := strings.Fields(line)
 		inRPM[f[0]] = f[1] + " " + f[2]
 	}
 	if !maps.Equal(inDeb, inRPM) || len(inDeb) == 0 {
 		t.Errorf("the Debian package has %v, the other %v", inDeb, inRPM)
 	}
-	if config := strings.Fields(ask("rpm", "-qpc", rpms[0])); !slices.Equal(config, []string{installedOptions, installedStanza}) {
+	if config := strings.Fields(queryPackage("rpm", "-qpc", rpms[0])); !slices.Equal(config, []string{installedOptions, installedStanza}) {
 		t.Errorf("configuration: %v", config)
 	}
-	scripts := ask("rpm", "-qp", "--scripts", rpms[0])
+	scripts := queryPackage("rpm", "-qp", "--scripts", rpms[0])
 	for _, script := range []string{"postinst", "postrm"} {
 		if content := readFile(t, "../../packaging/"+script); !strings.Contains(scripts, strings.TrimSpace(content)) {
 			t.Errorf("it does not have %s", script)
 		}
 	}
-	if needs := ask("rpm", "-qp", "--requires", rpms[0]); !strings.Contains(needs, "/usr/sbin/setcap") {
+	if needs := queryPackage("rpm", "-qp", "--requires", rpms[0]); !strings.Contains(needs, "/usr/sbin/setcap") {
 		t.Errorf("it needs %s", needs)
 	}
 }
 
 // packagesOf returns the folder of the packages, older and newer.
-func packagesOf(t *testing.T) string {
+func buildBothPackages(t *testing.T) string {
 	t.Helper()
 	testnet.Require(t, "make", "git")
 	return builtOnce(t, packagesEnv, func() (string, error) {
@@ -295,14 +295,14 @@ func vendorPackage(t *testing.T, program string) string {
 
 // throwawayHost is this host, with changes of its files that no other process sees, and that end with the test. Its systemd does no
 // more than note what it was told.
-type throwawayHost struct {
-	t       *testing.T
-	changes string
-	told    string
+type overlayHost struct {
+	t            *testing.T
+	changes      string
+	systemctlLog string
 }
 
 // newThrowawayHost wants IsolateMounts.
-func newThrowawayHost(t *testing.T) *throwawayHost {
+func newOverlayHost(t *testing.T) *overlayHost {
 	t.Helper()
 	dir := t.TempDir()
 	mount := func(source, target, kind, data string) {
@@ -312,7 +312,7 @@ func newThrowawayHost(t *testing.T) *throwawayHost {
 		t.Cleanup(func() { _ = unix.Unmount(target, unix.MNT_DETACH) })
 	}
 	mount("changes", dir, "tmpfs", "")
-	h := &throwawayHost{t: t, changes: filepath.Join(dir, "changes"), told: filepath.Join(dir, "told")}
+	h := &overlayHost{t: t, changes: filepath.Join(dir, "changes"), systemctlLog: filepath.Join(dir, "told")}
 	for _, of := range []string{"/etc", "/usr", "/var"} {
 		upper, work := h.changes+of, filepath.Join(dir, "work", of)
 		for _, folder := range []string{upper, work} {
@@ -332,14 +332,14 @@ func newThrowawayHost(t *testing.T) *throwawayHost {
 	if err := os.MkdirAll("/usr/local/bin", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	script := "#!/bin/sh\necho \"$@\" >> " + h.told + "\n"
+	script := "#!/bin/sh\necho \"$@\" >> " + h.systemctlLog + "\n"
 	if err := os.WriteFile("/usr/local/bin/systemctl", []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
 
-func (h *throwawayHost) run(program string, args ...string) string {
+func (h *overlayHost) run(program string, args ...string) string {
 	h.t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive")
@@ -350,18 +350,18 @@ func (h *throwawayHost) run(program string, args ...string) string {
 	return string(out)
 }
 
-func (h *throwawayHost) dpkg(args ...string) string {
+func (h *overlayHost) dpkg(args ...string) string {
 	h.t.Helper()
 	return h.run("dpkg", args...)
 }
 
-func (h *throwawayHost) install(file string) string {
+func (h *overlayHost) install(file string) string {
 	h.t.Helper()
 	return h.dpkg("--install", file)
 }
 
 // files returns those that there are and that differ from the host's, but for dpkg's own and caches.
-func (h *throwawayHost) files() (files []string) {
+func (h *overlayHost) files() (files []string) {
 	h.t.Helper()
 	err := filepath.WalkDir(h.changes, func(path string, entry fs.DirEntry, err error) error {
 		path = strings.TrimPrefix(path, h.changes)
@@ -382,7 +382,7 @@ func (h *throwawayHost) files() (files []string) {
 }
 
 // requireCapabilities wants Telegraf, and no other user, to run the program with its capabilities.
-func (h *throwawayHost) requireCapabilities() {
+func (h *overlayHost) requireCapabilities() {
 	h.t.Helper()
 	if got, want := h.run("getcap", installedProgram), installedProgram+" cap_perfmon,cap_bpf=p\n"; got != want {
 		h.t.Errorf("getcap says %q, want %q", got, want)
@@ -393,9 +393,9 @@ func (h *throwawayHost) requireCapabilities() {
 }
 
 // requireReloads wants Telegraf to have been told so often to read its configuration anew.
-func (h *throwawayHost) requireReloads(want int) {
+func (h *overlayHost) requireReloads(want int) {
 	h.t.Helper()
-	if told := readFile(h.t, h.told); told != strings.Repeat("try-reload-or-restart telegraf.service\n", want) {
+	if told := readFile(h.t, h.systemctlLog); told != strings.Repeat("try-reload-or-restart telegraf.service\n", want) {
 		h.t.Errorf("systemctl was told %q, want %d reloads", told, want)
 	}
 }

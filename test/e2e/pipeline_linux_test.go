@@ -11,11 +11,11 @@ import (
 
 // pipeline is a Telegraf that writes to an InfluxDB.
 type pipeline struct {
-	t        *testing.T
-	influx   *influxDB
-	telegraf *telegraf
-	last     []string
-	noisy    func(owner) bool
+	t           *testing.T
+	influx      *influxDB
+	telegraf    *telegraf
+	last        []string
+	retransmits func(owner) bool
 }
 
 // startPipeline starts both. Nothing is sent to InfluxDB but when measure wants it, so that all is quiet in between. What is
@@ -24,21 +24,21 @@ func startPipeline(t *testing.T, program, inputs string, last ...string) *pipeli
 	t.Helper()
 	db := newInfluxDB(t)
 	db.start()
-	p := &pipeline{t, db, startTelegraf(t, program, onlyWhenAsked, inputs), last, isNoisy}
+	p := &pipeline{t, db, startTelegraf(t, program, onlyWhenAsked, inputs), last, mayRetransmit}
 	first := p.gathersAfter(0)
-	requireNoPast(t, p.telegraf.seen[first[0]])
+	requireZeroCounters(t, p.telegraf.seen[first[0]])
 	p.store(first) // makes the connection to InfluxDB, which then stays
 	return p
 }
 
 // isNoisy tells of the sockets that send again and again what their peers do not hear: the test itself holds them, or nobody.
-func isNoisy(o owner) bool { return o == noOwner || o.name == testName }
+func mayRetransmit(o owner) bool { return o == noOwner || o.name == testComm }
 
 // noneIsNoisy is for a measurement between all that is sent again, which takes longer and longer.
-func noneIsNoisy(owner) bool { return false }
+func noneRetransmits(owner) bool { return false }
 
 // testName is what the kernel calls this process.
-var testName = func() string {
+var testComm = func() string {
 	comm, _ := os.ReadFile("/proc/self/comm") // without a name all sockets are to be quiet
 	return strings.TrimSuffix(string(comm), "\n")
 }()
@@ -78,7 +78,7 @@ func (p *pipeline) measure() measurement {
 		// Some inputs give a gather the time when it ends. The second one has begun after the first snapshot in any case.
 		gathers = p.gathersAfter(slices.Max(gathers))
 		m.after = takeSnapshot(p.t)
-		if m.before.equal(m.after, p.noisy) {
+		if m.before.equal(m.after, p.retransmits) {
 			m.gathers, m.stored = gathers, p.store(gathers)
 			return m
 		}
@@ -95,10 +95,10 @@ func (p *pipeline) end(textFields ...string) {
 	p.telegraf.stop()
 	p.telegraf.read()
 	stored, texts := p.influx.all(0)
-	requireAll(p.t, stored, p.telegraf.seen)
+	requireMetrics(p.t, stored, p.telegraf.seen)
 	if !maps.Equal(texts, p.telegraf.texts) {
 		p.t.Errorf("InfluxDB has the texts\n%v, expected\n%v", texts, p.telegraf.texts)
 	}
-	requireGrowing(p.t, p.telegraf.seen)
+	requireMonotonic(p.t, p.telegraf.seen)
 	p.influx.requireTypes(textFields...)
 }

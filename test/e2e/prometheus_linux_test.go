@@ -50,7 +50,7 @@ func TestPrometheus(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
-		tg := startTelegraf(t, program, onlyWhenAsked, everythingFrom("netlink")+prometheusOutput)
+		tg := startTelegraf(t, program, onlyWhenAsked, allMeasurementsFrom("netlink")+prometheusOutput)
 		startLoad(t)
 		testnet.Unix(t)
 		tg.gatherAfter(time.Now().UnixNano(), lastMeasurement)
@@ -58,9 +58,9 @@ func TestPrometheus(t *testing.T) {
 
 		requireScraped(t, tg, prometheus)
 		types := metricTypes(tg)
-		requireTypesKnown(t, prometheus, types)
+		requireMetadataTypes(t, prometheus, types)
 		page := string(get(t, metricsAddress+"/metrics"))
-		requireOneTypeEach(t, page)
+		requireUniqueTypes(t, page)
 		requireLint(t, page, types)
 		tg.requireNoErrors()
 	})
@@ -119,7 +119,7 @@ func prometheusNames(t *testing.T, all metrics) metrics {
 	for at, g := range all {
 		at = at / millisecond * millisecond
 		for series, f := range g {
-			if isOfConnections(series) {
+			if isConnectionSeries(series) {
 				continue
 			}
 			measurement, _, _ := strings.Cut(series, ",")
@@ -135,7 +135,7 @@ func prometheusNames(t *testing.T, all metrics) metrics {
 	return named
 }
 
-func isOfConnections(series string) bool { return strings.HasPrefix(series, connectionMeasurement) }
+func isConnectionSeries(series string) bool { return strings.HasPrefix(series, connectionMeasurement) }
 
 // prometheusSamples returns the samples that Prometheus has of us.
 func prometheusSamples(t *testing.T) metrics {
@@ -155,7 +155,7 @@ func prometheusSamples(t *testing.T) metrics {
 		for _, label := range []string{"__name__", "instance", "job"} {
 			delete(series.Metric, label)
 		}
-		if isOfConnections(name) {
+		if isConnectionSeries(name) {
 			continue
 		}
 		for _, sample := range series.Values {
@@ -217,7 +217,7 @@ func metricTypes(tg *telegraf) map[string]string {
 }
 
 // requireTypesKnown wants Prometheus to know each metric as what it is.
-func requireTypesKnown(t *testing.T, prometheus *server, want map[string]string) {
+func requireMetadataTypes(t *testing.T, prometheus *server, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}
 	waitFor(t, "metadata in Prometheus", func() bool {
@@ -241,7 +241,7 @@ func requireTypesKnown(t *testing.T, prometheus *server, want map[string]string)
 }
 
 // requireOneTypeEach wants no metric on the page to be of two types.
-func requireOneTypeEach(t *testing.T, page string) {
+func requireUniqueTypes(t *testing.T, page string) {
 	t.Helper()
 	types := map[string][]string{}
 	for line := range strings.Lines(page) {
@@ -278,9 +278,9 @@ func get(t *testing.T, page string) []byte {
 // for all outputs: the kernel's, with the unit that Telegraf writes.
 const (
 	// The fields are called as in the kernel (bytes_acked, segs_out) and as in other plugins of Telegraf (drops).
-	wantsTotal = `counter metrics should have "_total" suffix`
+	lintTotalSuffix = `counter metrics should have "_total" suffix`
 	// Prometheus wants seconds, which are no integers; Telegraf's plugins have duration_ns and rtt_us.
-	wantsBaseUnit = `metric names should not contain abbreviated units`
+	lintBaseUnit = `metric names should not contain abbreviated units`
 )
 
 // requireLint wants promtool to find this and nothing else.
@@ -296,10 +296,10 @@ func requireLint(t *testing.T, page string, types map[string]string) {
 	var want []string
 	for name, is := range types {
 		if is == "counter" {
-			want = append(want, name+" "+wantsTotal)
+			want = append(want, name+" "+lintTotalSuffix)
 		}
 		if strings.HasSuffix(name, "_us") || strings.HasSuffix(name, "_ns") {
-			want = append(want, name+" "+wantsBaseUnit)
+			want = append(want, name+" "+lintBaseUnit)
 		}
 	}
 	got := strings.Split(strings.TrimSpace(string(out)), "\n")

@@ -30,8 +30,8 @@ type snapshot struct {
 // socket is what ss says of one.
 type socket struct {
 	testnet.Row
-	rtt int64  // in microseconds; 0 if there is none
-	did fields // the counters of the socket, since it was made; nil if there are none
+	rtt      int64  // in microseconds; 0 if there is none
+	counters fields // the counters of the socket, since it was made; nil if there are none
 }
 
 // owner is what procnetstat tells processes apart by.
@@ -124,7 +124,7 @@ func countersOf(t *testing.T, row testnet.Row) fields {
 	case !ssInfo.MatchString(row.Line):
 		return nil
 	}
-	did := fields{}
+	counters := fields{}
 	for name, pattern := range ssCounters {
 		match := pattern.FindStringSubmatch(row.Line)
 		if match == nil {
@@ -134,9 +134,9 @@ func countersOf(t *testing.T, row testnet.Row) fields {
 		if err != nil {
 			t.Fatal(err)
 		}
-		did[name] = n
+		counters[name] = n
 	}
-	return did
+	return counters
 }
 
 func userOf(t *testing.T, pid int) string {
@@ -170,17 +170,17 @@ func cgroupOf(t *testing.T, pid int) string {
 }
 
 // equal tells whether nothing changed that procnetstat shows. The counters of sockets that are noisy may differ.
-func (s snapshot) equal(other snapshot, noisy func(owner) bool) bool {
-	return slices.Equal(s.identities(noisy), other.identities(noisy))
+func (s snapshot) equal(other snapshot, retransmits func(owner) bool) bool {
+	return slices.Equal(s.identities(retransmits), other.identities(retransmits))
 }
 
-func (s snapshot) identities(noisy func(owner) bool) []string {
+func (s snapshot) identities(retransmits func(owner) bool) []string {
 	listeners := s.listeners()
 	all := []string{strconv.FormatInt(s.used, 10)}
 	for _, r := range s.sockets {
 		identity := fmt.Sprint(r.Netid, r.State, r.Local, r.Remote, r.RecvQ, r.SendQ, r.Inode, r.Processes, r.Cgroup, r.rtt)
-		if slices.ContainsFunc(s.countsFor(r, listeners), func(o owner) bool { return !noisy(o) }) {
-			identity += fmt.Sprint(r.did)
+		if slices.ContainsFunc(s.attributedTo(r, listeners), func(o owner) bool { return !retransmits(o) }) {
+			identity += fmt.Sprint(r.counters)
 		}
 		all = append(all, identity)
 	}
@@ -204,14 +204,14 @@ func (s snapshot) each(source string, f func(r socket, series []string)) {
 	listeners := s.listeners()
 	for _, r := range s.sockets {
 		series := []string{hostSeries, cgroupSeries(s.cgroupOf(source, r, listeners))}
-		at, cameIn := listeners.of(r)
-		for _, o := range s.countsFor(r, listeners) {
+		at, isIncoming := listeners.of(r)
+		for _, o := range s.attributedTo(r, listeners) {
 			series = append(series, processSeries(o))
-			if !cameIn && wentOut(r) {
+			if !isIncoming && isOutgoing(r) {
 				series = append(series, remoteSeries(r, o))
 			}
 		}
-		if cameIn {
+		if isIncoming {
 			for _, o := range s.ownersOf(listeners[at]...) {
 				series = append(series, listenerSeries(at, o))
 			}
@@ -222,7 +222,7 @@ func (s snapshot) each(source string, f func(r socket, series []string)) {
 }
 
 // countsFor returns whom a socket counts for: who holds it, or else the listener that it came in through.
-func (s snapshot) countsFor(r socket, all listeners) []owner {
+func (s snapshot) attributedTo(r socket, all listeners) []owner {
 	owners := s.ownersOf(r)
 	if at, _ := all.of(r); len(owners) == 0 {
 		owners = s.ownersOf(all[at]...)
@@ -247,14 +247,14 @@ func (s snapshot) cgroupOf(source string, r socket, all listeners) string {
 		return path
 	}
 	path := of(r)
-	if at, cameIn := all.of(r); cameIn && len(r.Processes) == 0 && (path == "" || path == "/") {
+	if at, isIncoming := all.of(r); isIncoming && len(r.Processes) == 0 && (path == "" || path == "/") {
 		path = cmp.Or(of(all[at][0]), path)
 	}
 	return cmp.Or(path, unattributed)
 }
 
 // wentOut tells whether a socket that did not come in is one end of a connection.
-func wentOut(r socket) bool {
+func isOutgoing(r socket) bool {
 	return r.Remote.Port() != 0 && (r.Netid == "tcp" || r.State == "ESTABLISHED")
 }
 
@@ -279,7 +279,7 @@ func (s snapshot) expect(source string) gather {
 			}
 		}
 	})
-	for _, name := range ofAllNamespaces {
+	for _, name := range allNamespacesFields {
 		delete(want[hostSeries], name)
 	}
 	for _, o := range s.owners {
@@ -343,19 +343,19 @@ func (s snapshot) listeners() listeners {
 	l := listeners{}
 	for _, r := range s.sockets {
 		if r.State == "LISTEN" {
-			at := listensAt(r.Local)
+			at := unmapAddrPort(r.Local)
 			l[at] = append(l[at], r)
 		}
 	}
 	return l
 }
 
-func listensAt(local netip.AddrPort) netip.AddrPort {
+func unmapAddrPort(local netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 }
 
 // of returns where the listener is that a TCP socket came in through, or is part of.
-func (l listeners) of(r socket) (at netip.AddrPort, cameIn bool) {
+func (l listeners) of(r socket) (at netip.AddrPort, isIncoming bool) {
 	if r.Netid != "tcp" {
 		return netip.AddrPort{}, false
 	}
@@ -387,7 +387,7 @@ var (
 )
 
 // ofAllNamespaces are fields of the host that the kernel counts for all network namespaces together.
-var ofAllNamespaces = []string{"tcp_orphan", "tcp_alloc", "tcp_mem_bytes", "udp_mem_bytes"}
+var allNamespacesFields = []string{"tcp_orphan", "tcp_alloc", "tcp_mem_bytes", "udp_mem_bytes"}
 
 // gauges returns the names of all fields of a series that are no counters.
 func gauges(source, series string) []string {
@@ -398,7 +398,7 @@ func gauges(source, series string) []string {
 	both := slices.Concat(tcp, udpGauges)
 	switch measurement, _, _ := strings.Cut(series, ","); measurement {
 	case hostSeries:
-		return slices.Concat(both, []string{"tcp_none", "sockets_used"}, ofAllNamespaces)
+		return slices.Concat(both, []string{"tcp_none", "sockets_used"}, allNamespacesFields)
 	case "procnetstat_process":
 		return append(both, "processes")
 	case "procnetstat_cgroup":

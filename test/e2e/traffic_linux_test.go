@@ -15,13 +15,13 @@ func TestTraffic(t *testing.T) {
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
 		p := startPipeline(t, program, pluginConfig("netlink"), lastMeasurement)
-		p.noisy = noneIsNoisy
+		p.retransmits = noneRetransmits
 		empty := p.measure()
 		startLoad(t)
 		m := p.measure()
-		requireNumbers(t, "netlink", m)
+		requireMatchesSS(t, "netlink", m)
 		requireTraffic(t, "netlink", p, empty, m)
-		for name, value := range growth("netlink", empty.before, m.after)[hostSeries] {
+		for name, value := range counterGrowth("netlink", empty.before, m.after)[hostSeries] {
 			if value == 0 {
 				t.Errorf("the test makes nothing for %s to count", name)
 			}
@@ -35,7 +35,7 @@ func TestTraffic(t *testing.T) {
 // the second measurement are taken to have done nothing after the first.
 func requireTraffic(t *testing.T, source string, p *pipeline, from, to measurement) {
 	t.Helper()
-	least, most := growth(source, from.after, to.before), growth(source, from.before, to.after)
+	least, most := counterGrowth(source, from.after, to.before), counterGrowth(source, from.before, to.after)
 	for _, series := range slices.Sorted(maps.Keys(least)) {
 		for _, name := range counters(source, series) {
 			after, found := to.stored[series][name]
@@ -49,18 +49,18 @@ func requireTraffic(t *testing.T, source string, p *pipeline, from, to measureme
 }
 
 // growth returns by how much the counters of each series grow between two snapshots.
-func growth(source string, from, to snapshot) gather {
+func counterGrowth(source string, from, to snapshot) gather {
 	before := map[uint64]fields{}
 	for _, r := range from.sockets {
-		before[r.Cookie] = r.did
+		before[r.Cookie] = r.counters
 	}
 	grown := gather{}
 	to.each(source, func(r socket, series []string) {
 		for _, name := range series {
 			f := grown.of(name)
 			for _, counter := range counters(source, name) {
-				f[counter] += r.did[counter]
-				if r.did != nil {
+				f[counter] += r.counters[counter]
+				if r.counters != nil {
 					f[counter] -= before[r.Cookie][counter]
 				}
 			}
@@ -82,7 +82,7 @@ func (tg *telegraf) valueAt(at int64, series, field string) int64 {
 }
 
 // requireNoPast wants the counters of a first gather to be zero: what sockets did before is not its to count.
-func requireNoPast(t *testing.T, first gather) {
+func requireZeroCounters(t *testing.T, first gather) {
 	t.Helper()
 	for series, f := range first {
 		for _, name := range counters("netlink", series) {
@@ -94,7 +94,7 @@ func requireNoPast(t *testing.T, first gather) {
 }
 
 // requireGrowing wants no counter ever to go back.
-func requireGrowing(t *testing.T, all metrics) {
+func requireMonotonic(t *testing.T, all metrics) {
 	t.Helper()
 	reached := gather{}
 	for _, at := range slices.Sorted(maps.Keys(all)) {

@@ -9,7 +9,7 @@ import (
 
 // A process has a name with all in it that the line protocol, InfluxQL or a terminal takes for something else, and a byte that
 // is not UTF-8. It is one series in InfluxDB, under a name that is recognised, and that can be asked for.
-func TestProcessNameOfAnyBytes(t *testing.T) {
+func TestArbitraryProcessName(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
@@ -20,8 +20,8 @@ func TestProcessNameOfAnyBytes(t *testing.T) {
 
 		const recognised = `a,b=c d\x0a"é\xff`
 		for _, measurement := range []string{"procnetstat_process", "procnetstat_listener"} {
-			asked := strings.ReplaceAll(recognised, `\`, `\\`)
-			found := p.influx.query(`SELECT tcp_listen FROM ` + measurement + ` WHERE process_name = '` + asked + `' GROUP BY *`)
+			requestBytes := strings.ReplaceAll(recognised, `\`, `\\`)
+			found := p.influx.query(`SELECT tcp_listen FROM ` + measurement + ` WHERE process_name = '` + requestBytes + `' GROUP BY *`)
 			if len(found) != 1 || found[0].Tags["process_name"] != recognised {
 				t.Fatalf("asked for %s by the name %s, InfluxDB has %v", measurement, recognised, found)
 			}

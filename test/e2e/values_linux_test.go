@@ -20,7 +20,7 @@ func TestCustomTelegraf(t *testing.T) {
 			setUp(t)
 			program := customTelegraf(t)
 			testnet.Isolate(t, func() {
-				followLoad(t, source, startPipeline(t, program, pluginConfig(source), lastMeasurement))
+				requireFollowsLoad(t, source, startPipeline(t, program, pluginConfig(source), lastMeasurement))
 			})
 		})
 	}
@@ -38,7 +38,7 @@ func TestStockTelegraf(t *testing.T) {
 				// If Telegraf happens to start just before a gather is due, its signal comes before our program can have
 				// asked for it, and ends it.
 				p.telegraf.forgetErrors()
-				followLoad(t, "netlink", p)
+				requireFollowsLoad(t, "netlink", p)
 			})
 		})
 	}
@@ -75,7 +75,7 @@ func execdConfig(t *testing.T, program, signal, config string) string {
 }
 
 // followLoad compares what InfluxDB has with what ss says: of a load, and when it has changed.
-func followLoad(t *testing.T, source string, p *pipeline) {
+func requireFollowsLoad(t *testing.T, source string, p *pipeline) {
 	t.Helper()
 	empty := p.measure()
 	var l *load
@@ -83,11 +83,11 @@ func followLoad(t *testing.T, source string, p *pipeline) {
 	p.telegraf.pauseFor(func() { l = startLoad(t) })
 	m := p.measure()
 	requireStates(t, m.before.states(), empty.before.states(), l.tcpStates())
-	requireNumbers(t, source, m)
+	requireMatchesSS(t, source, m)
 	requireTraffic(t, source, p, empty, m)
 	requireFields(t, m.stored, l.serverSeries, fields{
 		"processes": 1, "tcp_listen": 1, "tcp_established": connections, // those that it has not accepted count too
-		"tcp_rx_queue": accepted * (asked - read),
+		"tcp_rx_queue": accepted * (requestBytes - readBytes),
 	})
 	requireFields(t, m.stored, l.clientSeries, fields{"processes": 1, "tcp_established": connections})
 	requireFields(t, m.stored, l.workersSeries, fields{"processes": 1 + forks, "tcp_listen": 1})
@@ -96,28 +96,28 @@ func followLoad(t *testing.T, source string, p *pipeline) {
 	})
 	requireFields(t, m.stored, l.serverCgroupSeries, fields{"tcp_listen": 1, "tcp_established": connections})
 	requireFields(t, m.stored, l.clientRemoteSeries, fields{"tcp_established": connections})
-	received := fields{"tcp_bytes_received": accepted * asked}
-	for _, series := range l.seriesOfServer() {
-		requireFieldsOfNetlink(t, source, m.stored, series, received)
+	received := fields{"tcp_bytes_received": accepted * requestBytes}
+	for _, series := range l.allServerSeries() {
+		requireNetlinkFields(t, source, m.stored, series, received)
 	}
-	for _, series := range l.seriesOfClient() {
-		requireFieldsOfNetlink(t, source, m.stored, series, fields{"tcp_bytes_received": accepted * answered})
+	for _, series := range l.allClientSeries() {
+		requireNetlinkFields(t, source, m.stored, series, fields{"tcp_bytes_received": accepted * responseBytes})
 	}
 
 	p.telegraf.pauseFor(l.change) // as above
 	earlier, m := m, p.measure()
-	requireNumbers(t, source, m)
+	requireMatchesSS(t, source, m)
 	requireTraffic(t, source, p, earlier, m)
 	requireFields(t, m.stored, l.serverSeries, fields{
-		"tcp_established": connections - closed + newWaiting, "tcp_close_wait": closed,
+		"tcp_established": connections - closedConnections + newWaiting, "tcp_close_wait": closedConnections,
 	})
 	requireFields(t, m.stored, l.serverListenerSeries, fields{
-		"accept_queue": connections - accepted - newAccepted + newWaiting, "tcp_close_wait": closed,
+		"accept_queue": connections - accepted - newAccepted + newWaiting, "tcp_close_wait": closedConnections,
 	})
-	requireFields(t, m.stored, l.clientSeries, fields{"tcp_established": connections - closed + newWaiting})
-	for _, series := range l.seriesOfServer() {
-		received := accepted*asked + closed + newAsked // a FIN counts as a byte
-		requireFieldsOfNetlink(t, source, m.stored, series, fields{"tcp_bytes_received": int64(received)})
+	requireFields(t, m.stored, l.clientSeries, fields{"tcp_established": connections - closedConnections + newWaiting})
+	for _, series := range l.allServerSeries() {
+		received := accepted*requestBytes + closedConnections + newRequestBytes // a FIN counts as a byte
+		requireNetlinkFields(t, source, m.stored, series, fields{"tcp_bytes_received": int64(received)})
 	}
 	if series := l.workersSeries; m.stored[series] != nil {
 		t.Errorf("the processes have ended, but there is a series %s: %v", series, m.stored[series])
@@ -126,7 +126,7 @@ func followLoad(t *testing.T, source string, p *pipeline) {
 }
 
 // requireFieldsOfNetlink compares fields that a series should not have from another source.
-func requireFieldsOfNetlink(t *testing.T, source string, g gather, series string, want fields) {
+func requireNetlinkFields(t *testing.T, source string, g gather, series string, want fields) {
 	t.Helper()
 	if source == "netlink" {
 		requireFields(t, g, series, want)
@@ -140,20 +140,20 @@ func requireFieldsOfNetlink(t *testing.T, source string, g gather, series string
 }
 
 // requireStates wants ss to say what is known of the load, and every state to be there.
-func requireStates(t *testing.T, said, empty, added map[string]int) {
+func requireStates(t *testing.T, output, empty, added map[string]int) {
 	t.Helper()
 	for _, state := range []string{
 		"ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING",
 	} {
-		if added[state] == 0 || said[state] != empty[state]+added[state] {
+		if added[state] == 0 || output[state] != empty[state]+added[state] {
 			t.Errorf("ss says that %d sockets are in %s; the load has %d, and there were %d without it",
-				said[state], state, added[state], empty[state])
+				output[state], state, added[state], empty[state])
 		}
 	}
 }
 
 // requireNumbers wants InfluxDB to have what ss says, and all the fields that there should be.
-func requireNumbers(t *testing.T, source string, m measurement) {
+func requireMatchesSS(t *testing.T, source string, m measurement) {
 	t.Helper()
 	want := m.before.expect(source)
 	for _, name := range groupMeasurements {
@@ -165,8 +165,8 @@ func requireNumbers(t *testing.T, source string, m measurement) {
 			t.Errorf("%s has the fields\n%v, expected\n%v", series, got, names)
 		}
 	}
-	requireNothingLost(t, m.stored)
-	requireGather(t, source, m.stored, want[lastMeasurement])
+	requireCompleteSums(t, m.stored)
+	requireGatherSeries(t, source, m.stored, want[lastMeasurement])
 }
 
 // groupMeasurements are those that have groups of sockets.
@@ -176,7 +176,7 @@ var groupMeasurements = []string{
 
 // requireNothingLost wants every socket of the host to be in the series of one process and of one cgroup: none of the load has
 // two names.
-func requireNothingLost(t *testing.T, g gather) {
+func requireCompleteSums(t *testing.T, g gather) {
 	t.Helper()
 	for _, measurement := range []string{"procnetstat_process", "procnetstat_cgroup"} {
 		for _, field := range slices.Concat(tcpGauges, udpGauges) {
@@ -188,7 +188,7 @@ func requireNothingLost(t *testing.T, g gather) {
 }
 
 // requireGather compares what the gather tells of itself.
-func requireGather(t *testing.T, source string, g gather, want fields) {
+func requireGatherSeries(t *testing.T, source string, g gather, want fields) {
 	t.Helper()
 	all := slices.Collect(maps.Keys(g.measurement(lastMeasurement)))
 	if len(all) != 1 || !strings.Contains(all[0], fmt.Sprintf("source=%q", source)) {
