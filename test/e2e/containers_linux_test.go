@@ -21,8 +21,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestContainers: Telegraf in a container of its own, to which the proc file system of the host is mounted, tells the sockets of the
-// host and of each container from one another, in the words of ss, though the same addresses are in use in all of them.
+// Telegraf in a container, with the proc file system of the host mounted, attributes the sockets of the host and of each container as ss
+// does, although all of them use the same addresses.
 func TestContainers(t *testing.T) {
 	setUp(t)
 	testnet.Require(t, "runc", "nsenter")
@@ -47,7 +47,7 @@ func TestContainers(t *testing.T) {
 				host := tg.seen[gathers[0]]
 				requireSeries(t, host, "host_procnetstat_process", processSeriesFromSS(t, "/proc/1/ns/net", "host_", map[string]string{}))
 				if series := seriesName("host_"+lastMeasurement, map[string]string{"owners": "procfs", "source": as.source}); host[series] == nil {
-					t.Errorf("no series %s; there are %v", series, host.measurement("host_"+lastMeasurement))
+					t.Errorf("no series %s in %v", series, host.measurement("host_"+lastMeasurement))
 				}
 
 				want := processSeriesFromSS(t, "/proc/1/ns/net", "all_", map[string]string{"netns": inodeOf(t, "/proc/1/ns/net")})
@@ -64,13 +64,13 @@ func TestContainers(t *testing.T) {
 	})
 }
 
-// processesBySS returns what ss says of the TCP sockets in a network namespace, as series of processes with the tags.
+// processSeriesFromSS returns the process series, with the tags, of the TCP sockets that ss shows in a network namespace.
 func processSeriesFromSS(t *testing.T, file, prefix string, tags map[string]string) gather {
 	t.Helper()
 	found := gather{}
 	for _, row := range testnet.SSIn(t, file, "-t", "-p") {
 		if len(row.Processes) != 1 {
-			t.Fatalf("ss does not know whose %v is", row)
+			t.Fatalf("ss does not show one process for %v", row)
 		}
 		tags["process_name"], tags["user"] = row.Processes[0].Name, "root"
 		found.of(seriesName(prefix+"procnetstat_process", tags))["tcp_"+strings.ToLower(row.State)]++
@@ -87,12 +87,12 @@ func inodeOf(t *testing.T, file string) string {
 	return strconv.FormatUint(stat.Ino, 10)
 }
 
-// boxEnv has the test binary make so many connections to itself, and do nothing else.
+// selfConnectEnv is the number of connections that the test binary opens to itself in place of running tests.
 const selfConnectEnv = "E2E_SELF_CONNECT"
 
 var selfAddress = netip.MustParseAddrPort("127.0.0.1:5000")
 
-// box is a program that runs in a container until it is told to end.
+// connectToSelf opens connections to this process, and holds them until SIGTERM.
 func connectToSelf(connections string) error {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM)
@@ -116,19 +116,19 @@ func connectToSelf(connections string) error {
 	return nil
 }
 
-// container is one that runc has made.
+// container is a container of runc.
 type container struct {
 	*server
 	id    string
-	state string // the directory that runc keeps what it knows in
+	state string // the --root directory of runc
 }
 
-// startBox starts a container in which a process has connections to itself.
+// startConnectedContainer starts a container in which a process has connections to itself.
 func startConnectedContainer(t *testing.T, name string, connections int) *container {
 	t.Helper()
 	program := testnet.Program(t, name)
 	mounts := []bind{{filepath.Dir(program), "/app", "ro"}}
-	for _, dir := range []string{"/usr", "/lib", "/lib64"} { // where the libraries are
+	for _, dir := range []string{"/usr", "/lib", "/lib64"} { // for the shared libraries
 		if _, err := os.Stat(dir); err == nil {
 			mounts = append(mounts, bind{dir, dir, "ro"})
 		}
@@ -141,7 +141,7 @@ func startConnectedContainer(t *testing.T, name string, connections int) *contai
 	return c
 }
 
-// pid is that of the first process in it; 0: there is none yet.
+// pid returns the process ID of the first process in the container, or 0 if it is not running yet.
 func (c *container) pid() int {
 	out, err := exec.Command("runc", "--root", c.state, "state", c.id).Output()
 	var state struct {
@@ -156,10 +156,10 @@ func (c *container) pid() int {
 
 func (c *container) netns() string { return fmt.Sprintf("/proc/%d/ns/net", c.pid()) }
 
-// bind is a mount.
+// bind is a bind mount.
 type bind struct{ from, to, mode string }
 
-// startContainer starts a program in a container, as Docker does it: in namespaces of its own, as root with few capabilities.
+// startContainer starts a program in a container as Docker does: in new namespaces, as root with few capabilities.
 func startContainer(t *testing.T, mounts []bind, env, capabilities []string, args ...string) *container {
 	t.Helper()
 	type object = map[string]any
@@ -203,7 +203,8 @@ func startContainer(t *testing.T, mounts []bind, env, capabilities []string, arg
 	return c
 }
 
-// startTelegrafInContainer starts a Telegraf that reads the host of the proc file system of this process, and all that is on it.
+// startTelegrafInContainer starts a Telegraf in a container that gathers from the host, which is the PID namespace of this process,
+// and from all network namespaces on it.
 func startTelegrafInContainer(t *testing.T, program string, capabilities []string) *telegraf {
 	t.Helper()
 	dir := t.TempDir()

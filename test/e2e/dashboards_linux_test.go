@@ -14,11 +14,11 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// inAFleet is what the dashboards and rules expect of a Telegraf that is one of many.
-const hostTag = "\n[global_tags]\n  host = \"web1\"\n" // before the inputs
+// hostTag adds the tag host, on which the dashboards and rules depend. It stands before the inputs.
+const hostTag = "\n[global_tags]\n  host = \"web1\"\n"
 
-// TestDashboards runs every query of every dashboard: InfluxQL on a real InfluxDB, PromQL on a real Prometheus, with what the plugin says
-// of processes in trouble. There is no server for Flux here: its queries are of the same panels, with measurements and fields that there are.
+// Every query of every dashboard has an answer on metrics of faulty services: InfluxQL from a real InfluxDB, PromQL from a real
+// Prometheus. Flux queries are not run, since InfluxDB 1.x does not enable Flux: their measurements and fields must exist.
 func TestDashboards(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)
@@ -87,10 +87,10 @@ func TestDashboards(t *testing.T) {
 	})
 }
 
-// whatMayBeZero is what the processes of the test do not do, or not much of.
+// mayBeZero matches queries of values that the faulty services do not raise.
 var mayBeZero = regexp.MustCompile(`udp_drops|udp_mem|denied|unattributed`)
 
-// TestDashboardsAreEquivalent: what there is in one language is there in the others.
+// The dashboards have the same variables and panels in each query language.
 func TestDashboardsAreEquivalent(t *testing.T) {
 	outline := func(language, title string) string {
 		t.Helper()
@@ -105,11 +105,11 @@ func TestDashboardsAreEquivalent(t *testing.T) {
 	}
 	influxQL := outline("influxql", "InfluxQL")
 	if strings.Count(influxQL, "\n") < 4+30 {
-		t.Errorf("there is little:\n%s", influxQL)
+		t.Errorf("fewer than 4 dashboards with 30 panels:\n%s", influxQL)
 	}
 	for language, title := range map[string]string{"flux": "Flux", "promql": "PromQL"} {
 		if other := outline(language, title); other != influxQL {
-			t.Errorf("%s has\n%sand InfluxQL\n%s", language, other, influxQL)
+			t.Errorf("%s has\n%sInfluxQL has\n%s", language, other, influxQL)
 		}
 	}
 }
@@ -128,7 +128,7 @@ type grafanaBoard struct {
 
 type grafanaTarget struct{ Query, Expr string }
 
-// withVariables returns the query as Grafana sends it for the last hour of all that there is.
+// expandVariables returns the query as Grafana sends it for the last hour, with "All" selected for each variable.
 func (target grafanaTarget) expandVariables() string {
 	query := strings.NewReplacer("$timeFilter", "time > now() - 1h", "$__interval", "2s",
 		"$__rate_interval", "10s", "$__range", "1h").Replace(target.Query + target.Expr)
@@ -156,7 +156,7 @@ func loadDashboards(t *testing.T, language string) (boards []grafanaBoard) {
 	return boards
 }
 
-// valuesOf returns the values of all columns of an answer but the time.
+// queryValues returns the values of all columns of a result but the time.
 func (db *influxDB) queryValues(influxQL string) (values []any) {
 	db.t.Helper()
 	db.check()
@@ -174,7 +174,7 @@ func (db *influxDB) queryValues(influxQL string) (values []any) {
 
 var labelValues = regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`)
 
-// prometheusValues returns the values of an answer now. What Grafana calls label_values is a query of its own.
+// prometheusValues returns the current values of a query. It supports Grafana's label_values, which is not PromQL.
 func prometheusValues(t *testing.T, query string) (values []any) {
 	t.Helper()
 	if of := labelValues.FindStringSubmatch(query); of != nil {
@@ -187,7 +187,7 @@ func prometheusValues(t *testing.T, query string) (values []any) {
 	return values
 }
 
-// prometheusSeries returns the answer to a query now.
+// prometheusSeries returns the current result of a query.
 func prometheusSeries(t *testing.T, query string) []prometheusResult {
 	t.Helper()
 	var answer struct{ Result []prometheusResult }
@@ -195,7 +195,7 @@ func prometheusSeries(t *testing.T, query string) []prometheusResult {
 	return answer.Result
 }
 
-// prometheusAnswer is a series in an answer, with the time and the value.
+// prometheusResult is a series of an instant query. Value is the time and the value.
 type prometheusResult struct {
 	Metric map[string]string
 	Value  [2]any

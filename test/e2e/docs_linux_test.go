@@ -9,8 +9,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestDocumentedQueries runs the queries that the documents show, about processes that are in the trouble that the queries are to find: each
-// has an answer, and where the document names who it is about, "<!-- orders -->" above the query, so does the answer.
+// Every query in the documents has an answer on metrics of faulty services. If a comment above the query names a process, as in
+// "<!-- orders -->", the answer has its name.
 func TestDocumentedQueries(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)
@@ -25,7 +25,7 @@ func TestDocumentedQueries(t *testing.T) {
 		for _, document := range []string{"ALERTS.md", "COOKBOOK.md"} {
 			queries := documentedQueries(t, "../../docs/"+document)
 			if len(queries) < 6 {
-				t.Errorf("%s has %d queries", document, len(queries))
+				t.Errorf("%s has %d queries, want at least 6", document, len(queries))
 			}
 			for _, q := range queries {
 				answer := ""
@@ -54,7 +54,7 @@ var queryBlock = regexp.MustCompile("(?s)(?:<!-- ([^>]+) -->\n)?```(influxql|pro
 func documentedQueries(t *testing.T, document string) (queries []docQuery) {
 	t.Helper()
 	for _, m := range queryBlock.FindAllStringSubmatch(readFile(t, document), -1) {
-		text := strings.ReplaceAll(m[3], "28232", "10") // of ports to a peer
+		text := strings.ReplaceAll(m[3], "28232", "10") // the number of ports to a peer
 		queries = append(queries, docQuery{m[2], text, m[1]})
 	}
 	return queries

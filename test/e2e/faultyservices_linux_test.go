@@ -8,12 +8,12 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// troubles are what somebody looks for who looks at sockets, in processes with names of their own. They go on until the test ends.
+// faultyServices are processes with typical faults, and healthy ones (api, worker, catalog). They run until the test ends.
 //
-//   - orders does not close what payments has closed: a connection a second
-//   - uploads does not accept: users fill its queue, and more of theirs is dropped
-//   - worker connects to api, 50 times a second, for a moment each
-//   - users have connections to catalog that stay, with bytes that nobody reads
+//   - orders leaks the connections that payments closes: one for each call of leak
+//   - uploads does not accept: users fill its accept queue, and it drops further connections
+//   - worker opens 50 short connections to api a second
+//   - users hold connections to catalog, which does not read what they sent
 type faultyServices struct {
 	payments, orders, uploads, users, api, worker, catalog          *testnet.Proc
 	paymentsListener, uploadsListener, apiListener, catalogListener testnet.Socket
@@ -52,8 +52,8 @@ func startFaultyServices(t *testing.T) *faultyServices {
 	return r
 }
 
-// hideConnections makes connections of which no process is known: the one that made them did so before anybody looked, and has put them
-// where no descriptor shows.
+// makeUnattributedConnections creates connections without an owner: they are opened before the plugin starts, and their descriptors
+// are in flight (SCM_RIGHTS), so that no process has them in its descriptor table.
 func makeUnattributedConnections(t *testing.T) {
 	t.Helper()
 	hidden := testnet.Start(t, testnet.Process{Name: "hidden"})
@@ -66,12 +66,12 @@ func makeUnattributedConnections(t *testing.T) {
 	hidden.Accept(at, connections)
 }
 
-// visitsToUploads are attempts to connect to who does not accept.
+// uploadAttempts configures connections to uploads, which does not accept them.
 func (r *faultyServices) uploadAttempts() testnet.Visits {
 	return testnet.Visits{To: r.uploadsListener.Local, N: 1 << 20, Rate: 10, Lifetime: time.Hour}
 }
 
-// leak makes orders leak one connection more.
+// leak makes orders leak one more connection.
 func (r *faultyServices) leak() {
 	r.orders.Connect(r.paymentsListener.Local, 1)
 	r.payments.Close(r.payments.Accept(r.paymentsListener, 1)...)

@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// What "make graph" runs: the Prometheus has the processes of this host, and all ends when it is told to.
+// With the script of "make graph", Prometheus has the processes of this host, and its servers end with it.
 func TestGraph(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)
@@ -27,13 +27,13 @@ func TestGraph(t *testing.T) {
 		for _, address := range []string{metricsAddress, prometheusAddress} {
 			if conn, err := net.Dial("tcp", address); err == nil {
 				_ = conn.Close()
-				t.Errorf("there is still a server at %s", address)
+				t.Errorf("a server still listens at %s", address)
 			}
 		}
 	})
 }
 
-// startGraph starts what "make graph" runs.
+// startGraph starts the script of "make graph".
 func startGraph(t *testing.T, program string) *server {
 	t.Helper()
 	script, err := filepath.Abs("../../examples/prometheus/run.sh")

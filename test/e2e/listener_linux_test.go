@@ -6,8 +6,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// A listener that does not accept: its queue is full, and what it drops grows. Telegraf runs before there is the listener, so
-// that all its drops count.
+// A listener that does not accept has a full queue, and its drops grow. Telegraf starts before the listener, so that all drops count.
 func TestOverflowingListener(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
@@ -26,7 +25,7 @@ func TestOverflowingListener(t *testing.T) {
 		})
 		drops := m.stored[series]["drops"]
 		if least := int64(testnet.OverflowOffered - testnet.OverflowQueued); drops < least {
-			t.Errorf("%d drops of %d connections that found the queue full", drops, least)
+			t.Errorf("%d drops, want at least %d", drops, least)
 		}
 		waitFor(t, "growing drops", func() bool {
 			m = p.measure()

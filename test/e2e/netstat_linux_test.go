@@ -9,8 +9,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// Telegraf's inputs.netstat and our host measurement in its place write the same fields with the same values. There is no
-// Unix socket here: inputs.netstat counts those of datagrams as UDP sockets, and others as TCP sockets in no state.
+// Our host measurement and Telegraf's inputs.netstat, which it replaces, write the same fields with the same values. The test must
+// have no Unix sockets: inputs.netstat counts Unix datagram sockets as UDP, and others as TCP sockets without a state.
 func TestDropInForNetstat(t *testing.T) {
 	runPluginAndExecd(t, "[[inputs.procnetstat]]\n  measurements = [\"host\"]\n", func(t *testing.T, program, input string) {
 		ours, theirs := netstatSeries("procnetstat"), netstatSeries("stock")
@@ -36,7 +36,7 @@ func TestDropInForNetstat(t *testing.T) {
 	})
 }
 
-// tagged makes an input write the measurement netstat, with a tag that says whose it is.
+// withReaderTag renames the measurement of an input to netstat, and adds the tag reader.
 func withReaderTag(input, reader string) string {
 	return fmt.Sprintf("%s  name_override = \"netstat\"\n  tags = {reader = %q}\n", input, reader)
 }
@@ -45,7 +45,7 @@ func netstatSeries(reader string) string {
 	return seriesName("netstat", map[string]string{"reader": reader})
 }
 
-// netstatFields are those of Telegraf's inputs.netstat, sorted.
+// netstatFields are the fields of Telegraf's inputs.netstat, sorted.
 var netstatFields = []string{
 	"tcp_close", "tcp_close_wait", "tcp_closing", "tcp_established", "tcp_fin_wait1", "tcp_fin_wait2", "tcp_last_ack",
 	"tcp_listen", "tcp_none", "tcp_syn_recv", "tcp_syn_sent", "tcp_time_wait", "udp_socket",

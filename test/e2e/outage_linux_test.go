@@ -41,7 +41,7 @@ func TestInfluxDBOutage(t *testing.T) {
 	})
 }
 
-// The program of inputs.execd is killed: Telegraf starts it again after restart_delay, and metrics go on.
+// When the program of inputs.execd is killed, Telegraf starts it again after restart_delay, and metrics continue.
 func TestKilledProgramIsRestarted(t *testing.T) {
 	for _, signal := range []string{"none", "STDIN", "SIGUSR1"} {
 		t.Run(signal, func(t *testing.T) {
@@ -56,10 +56,10 @@ func TestKilledProgramIsRestarted(t *testing.T) {
 				killed, at := p.killExecd(), time.Now()
 				first := time.Unix(0, p.telegraf.gatherAfter(at.UnixNano(), lastMeasurement))
 				if pause := first.Sub(at); pause < restartDelay {
-					t.Errorf("gathered %v after the program was killed; it was not to be started before %v", pause, restartDelay)
+					t.Errorf("gathered %v after the program was killed, before restart_delay (%v)", pause, restartDelay)
 				}
 				if again := p.telegraf.child("procnetstat"); again == 0 || again == killed {
-					t.Errorf("the program that was killed had the process id %d; now it is %d", killed, again)
+					t.Errorf("process ID %d was killed; the process ID now is %d", killed, again)
 				}
 				m := p.measure()
 				requireMatchesSS(t, "netlink", m)
@@ -68,7 +68,7 @@ func TestKilledProgramIsRestarted(t *testing.T) {
 	}
 }
 
-// killExecd kills the program of inputs.execd, and returns what process id it had.
+// killExecd kills the program of inputs.execd, and returns the process ID that it had.
 func (p *pipeline) killExecd() int {
 	p.t.Helper()
 	pid := p.telegraf.child("procnetstat")

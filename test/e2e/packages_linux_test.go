@@ -18,7 +18,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-const packagesEnv = "E2E_PACKAGES" // a directory with those that buildPackages makes
+const packagesEnv = "E2E_PACKAGES" // a directory with the packages of two versions
 
 const (
 	olderVersion, newerVersion = "1.0.0~rc.1", "1.0.0"
@@ -28,9 +28,8 @@ const (
 	installedStanza  = "/etc/telegraf/telegraf.d/procnetstat.conf"
 )
 
-// TestPackage installs the package beside a Telegraf that is a package too, as the vendor's is, and runs as the user telegraf. It picks
-// procnetstat up without further edits, and InfluxDB has the processes of root. The configuration is kept on upgrade and removal, and
-// nothing is left after a purge.
+// The package is installed beside a Telegraf package, which runs as the user telegraf. Telegraf runs procnetstat without further edits,
+// and InfluxDB has the processes of root. The configuration survives upgrade and removal, and nothing remains after a purge.
 func TestPackage(t *testing.T) {
 	testnet.Require(t, "dpkg", "dpkg-deb", "setcap", "getcap", "setpriv", "useradd")
 	setUp(t)
@@ -45,7 +44,7 @@ func TestPackage(t *testing.T) {
 		host.requireReloads(1)
 		options, err := exec.Command(installedProgram, "-sample-config").Output()
 		if installed := readFile(t, installedOptions); err != nil || installed != string(options) {
-			t.Errorf("the options of the package are not those of -sample-config: %v", err)
+			t.Errorf("the options file of the package differs from -sample-config: %v", err)
 		}
 
 		db := newInfluxDB(t)
@@ -59,7 +58,7 @@ func TestPackage(t *testing.T) {
 			return len(db.query(`SELECT tcp_listen FROM procnetstat_process WHERE process_name = 'of-root' AND "user" = 'root'`)) > 0
 		})
 		if gathers := db.query(`SELECT * FROM procnetstat_gather WHERE owners = 'bpf' AND unattributed = 0`); len(gathers) == 0 {
-			t.Error("there are sockets of which no process is known")
+			t.Error("no gather attributes all sockets to processes")
 		}
 		telegraf.stop()
 		seen := host.run("runuser", "-u", "telegraf", "--", "procnetstat", "-config", installedOptions, "-once")
@@ -76,7 +75,7 @@ func TestPackage(t *testing.T) {
 			t.Helper()
 			options, stanza := readFile(t, installedOptions), readFile(t, stanza)
 			if !strings.Contains(options, "max_series = 400") || !strings.Contains(stanza, `"1s"`) {
-				t.Error("the configuration has lost its edits")
+				t.Error("the edits of the configuration are lost")
 			}
 		}
 		requireEdited(installedStanza)
@@ -85,7 +84,7 @@ func TestPackage(t *testing.T) {
 		host.requireReloads(3)
 		requireEdited(installedStanza + ".removed")
 		if stanzas, _ := filepath.Glob("/etc/telegraf/telegraf.d/*.conf"); stanzas != nil {
-			t.Errorf("Telegraf would start a program that is not there: %v", stanzas)
+			t.Errorf("Telegraf would start a missing program: %v", stanzas)
 		}
 		host.install(filepath.Join(packages, "newer", debName(newerVersion)))
 		requireEdited(installedStanza)
@@ -96,7 +95,7 @@ func TestPackage(t *testing.T) {
 	})
 }
 
-// TestPackageBeforeTelegraf installs the package first: it waits for the group that may run the program.
+// If the package is installed before Telegraf, the program gets no capabilities until the group telegraf exists.
 func TestPackageBeforeTelegraf(t *testing.T) {
 	testnet.Require(t, "dpkg", "dpkg-deb", "setcap", "getcap", "useradd")
 	setUp(t)
@@ -109,7 +108,7 @@ func TestPackageBeforeTelegraf(t *testing.T) {
 			t.Errorf("dpkg printed %q", output)
 		}
 		if out, err := exec.Command("getcap", installedProgram).CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("everybody may run it with %s: %v", out, err)
+			t.Errorf("every user may run the program with %s: %v", out, err)
 		}
 		host.install(vendorPackage(t, stock))
 		host.requireCapabilities()
@@ -117,17 +116,17 @@ func TestPackageBeforeTelegraf(t *testing.T) {
 		host.dpkg("--purge", "telegraf")
 		host.dpkg("--purge", "procnetstat")
 		if _, err := os.Stat("/etc/telegraf"); !os.IsNotExist(err) {
-			t.Errorf("/etc/telegraf is left: %v", err)
+			t.Errorf("/etc/telegraf still exists: %v", err)
 		}
 		isAccountFile := func(file string) bool { return strings.Count(file, "/") == 2 && strings.HasPrefix(file, "/etc/") } // /etc/passwd, …
-		// The vendor's package leaves its user.
+		// The vendor's package does not remove its user.
 		if after := slices.DeleteFunc(host.files(), isAccountFile); !slices.Equal(after, before) {
 			t.Errorf("before it was installed and after it was purged:\n%q\n%q", before, after)
 		}
 	})
 }
 
-// TestPermittedCapabilities: the program takes those of its file that it can get, and runs where it gets none.
+// The program uses the permitted capabilities of its file as far as the bounding set allows them, and runs without any too.
 func TestPermittedCapabilities(t *testing.T) {
 	testnet.Require(t, "setcap", "setpriv")
 	setUp(t)
@@ -155,7 +154,7 @@ func TestPermittedCapabilities(t *testing.T) {
 	})
 }
 
-// TestPackagesAreReproducible builds them in another folder, by another user's umask and in another time zone: they are the same.
+// Packages built in another directory, with another umask and time zone, are identical.
 func TestPackagesAreReproducible(t *testing.T) {
 	setUp(t)
 	first := filepath.Join(buildBothPackages(t), "newer")
@@ -189,7 +188,7 @@ func TestPackagesAreReproducible(t *testing.T) {
 	}
 }
 
-// TestRPM: it has the files of the Debian package, and the same configuration and capabilities.
+// The RPM package has the files, configuration and scripts of the Debian package.
 func TestRPM(t *testing.T) {
 	testnet.Require(t, "rpm", "dpkg-deb")
 	setUp(t)
@@ -219,7 +218,7 @@ func TestRPM(t *testing.T) {
 		inRPM[f[0]] = f[1] + " " + f[2]
 	}
 	if !maps.Equal(inDeb, inRPM) || len(inDeb) == 0 {
-		t.Errorf("the Debian package has %v, the other %v", inDeb, inRPM)
+		t.Errorf("the Debian package has %v, the RPM package %v", inDeb, inRPM)
 	}
 	if config := strings.Fields(queryPackage("rpm", "-qpc", rpms[0])); !slices.Equal(config, []string{installedOptions, installedStanza}) {
 		t.Errorf("configuration: %v", config)
@@ -227,15 +226,15 @@ func TestRPM(t *testing.T) {
 	scripts := queryPackage("rpm", "-qp", "--scripts", rpms[0])
 	for _, script := range []string{"postinst", "postrm"} {
 		if content := readFile(t, "../../packaging/"+script); !strings.Contains(scripts, strings.TrimSpace(content)) {
-			t.Errorf("it does not have %s", script)
+			t.Errorf("the RPM package has no script %s", script)
 		}
 	}
 	if needs := queryPackage("rpm", "-qp", "--requires", rpms[0]); !strings.Contains(needs, "/usr/sbin/setcap") {
-		t.Errorf("it needs %s", needs)
+		t.Errorf("the RPM package requires %s, want setcap", needs)
 	}
 }
 
-// packagesOf returns the folder of the packages, older and newer.
+// buildBothPackages returns the directory with the packages of the older and of the newer version.
 func buildBothPackages(t *testing.T) string {
 	t.Helper()
 	testnet.Require(t, "make", "git")
@@ -250,7 +249,7 @@ func buildBothPackages(t *testing.T) string {
 	})
 }
 
-// makePackages builds those for this machine.
+// makePackages returns the command that builds the packages for this architecture.
 func makePackages(root, dir, version string) *exec.Cmd {
 	cmd := exec.Command("make", "-C", root, "packages", "DIST="+dir, "ARCHES="+runtime.GOARCH)
 	cmd.Env = append(os.Environ(), "PACKAGE_VERSION="+version)
@@ -261,7 +260,7 @@ func debName(version string) string {
 	return fmt.Sprintf("procnetstat_%s_%s.deb", version, runtime.GOARCH)
 }
 
-// vendorPackage makes a package of a Telegraf, which does what InfluxData's does when it is installed.
+// vendorPackage builds a package of a Telegraf that creates the same user and directories as InfluxData's.
 func vendorPackage(t *testing.T, program string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -293,15 +292,15 @@ func vendorPackage(t *testing.T, program string) string {
 	return file
 }
 
-// throwawayHost is this host, with changes of its files that no other process sees, and that end with the test. Its systemd does no
-// more than note what it was told.
+// overlayHost is this host with overlays on its directories: changes are visible only in the mount namespace of the test, and end with
+// it. A script in place of systemctl logs its arguments.
 type overlayHost struct {
 	t            *testing.T
 	changes      string
 	systemctlLog string
 }
 
-// newThrowawayHost wants IsolateMounts.
+// newOverlayHost requires IsolateMounts.
 func newOverlayHost(t *testing.T) *overlayHost {
 	t.Helper()
 	dir := t.TempDir()
@@ -360,7 +359,7 @@ func (h *overlayHost) install(file string) string {
 	return h.dpkg("--install", file)
 }
 
-// files returns those that there are and that differ from the host's, but for dpkg's own and caches.
+// files returns the added and changed files, except those of dpkg, logs and caches.
 func (h *overlayHost) files() (files []string) {
 	h.t.Helper()
 	err := filepath.WalkDir(h.changes, func(path string, entry fs.DirEntry, err error) error {
@@ -381,22 +380,22 @@ func (h *overlayHost) files() (files []string) {
 	return files
 }
 
-// requireCapabilities wants Telegraf, and no other user, to run the program with its capabilities.
+// requireCapabilities checks that the program has its capabilities, and that only root and the group telegraf may run it.
 func (h *overlayHost) requireCapabilities() {
 	h.t.Helper()
 	if got, want := h.run("getcap", installedProgram), installedProgram+" cap_perfmon,cap_bpf=p\n"; got != want {
-		h.t.Errorf("getcap says %q, want %q", got, want)
+		h.t.Errorf("getcap prints %q, want %q", got, want)
 	}
 	if got, want := h.run("stat", "--format=%U:%G %a", installedProgram), "root:telegraf 750\n"; got != want {
-		h.t.Errorf("the program is of %q, want %q", got, want)
+		h.t.Errorf("owner and mode of the program: %q, want %q", got, want)
 	}
 }
 
-// requireReloads wants Telegraf to have been told so often to read its configuration anew.
+// requireReloads checks how often the package has reloaded Telegraf's configuration.
 func (h *overlayHost) requireReloads(want int) {
 	h.t.Helper()
-	if told := readFile(h.t, h.systemctlLog); told != strings.Repeat("try-reload-or-restart telegraf.service\n", want) {
-		h.t.Errorf("systemctl was told %q, want %d reloads", told, want)
+	if log := readFile(h.t, h.systemctlLog); log != strings.Repeat("try-reload-or-restart telegraf.service\n", want) {
+		h.t.Errorf("systemctl was run with %q, want %d reloads", log, want)
 	}
 }
 

@@ -13,9 +13,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestPictures takes the pictures of the README, into the directory that PICTURES names: pages of a real Prometheus, which scrapes a
-// real Telegraf beside a service that leaks connections and one that does not accept them. It is no test, but what tests are made of
-// makes them: "make pictures".
+// TestPictures takes the screenshots of the README into the directory PICTURES: pages of a real Prometheus that scrapes a real Telegraf,
+// with a service that leaks connections and one that does not accept them. "make pictures" runs it; it checks nothing.
 func TestPictures(t *testing.T) {
 	testnet.Require(t, "prometheus", "chromium")
 	setUp(t)
@@ -24,7 +23,7 @@ func TestPictures(t *testing.T) {
 		graph := startGraph(t, program)
 		const (
 			interval, steps  = time.Second, 150
-			perStep, backlog = 2, 128 // of and at uploads
+			perStep, backlog = 2, 128 // connections to uploads a second, and its backlog
 		)
 		payments := testnet.Start(t, testnet.Process{Name: "payments"})
 		orders := testnet.Start(t, testnet.Process{Name: "orders"})
@@ -40,7 +39,7 @@ func TestPictures(t *testing.T) {
 		for i := range steps {
 			<-next.C
 			graph.check()
-			if i >= 30 { // orders forgets to close what payments has closed
+			if i >= 30 { // orders leaks the connections that payments closes
 				orders.Connect(paymentsListener.Local, 3)
 				payments.Close(payments.Accept(paymentsListener, 3)...)
 			}
@@ -49,7 +48,7 @@ func TestPictures(t *testing.T) {
 				visits := users.Connect(uploadsListener.Local, perStep)
 				uploads.Close(uploads.Accept(uploadsListener, perStep)...)
 				users.Close(visits...)
-			case i < 60+backlog/perStep: // uploads is stuck
+			case i < 60+backlog/perStep: // uploads no longer accepts
 				users.Connect(uploadsListener.Local, perStep)
 			}
 		}
