@@ -160,7 +160,7 @@ func (h *helper) run() error {
 	}
 }
 
-// setName sets the name of this process, unless exec has set it already: the program of a name that is no file name has another.
+// setName sets the name of this process. If the name is a valid file name, exec has set it already.
 func setName(name string) error {
 	if fileName(name) == name {
 		return nil

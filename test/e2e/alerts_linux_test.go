@@ -15,7 +15,8 @@ import (
 
 const alertRules = "../../alerts/prometheus.yml"
 
-// promtool accepts the rules and passes their tests. For each alert there is a case in which it fires, and one in which it does not.
+// promtool accepts the rules and passes their tests. For each alert there is a case in which it fires, and one in which it does
+// not.
 func TestAlertRules(t *testing.T) {
 	t.Parallel()
 	testnet.Require(t, "promtool")
@@ -36,8 +37,8 @@ func TestAlertRules(t *testing.T) {
 	}
 }
 
-// A real Prometheus evaluates the rules on metrics of faulty services: every alert fires, for the faulty process, and none fires for a
-// healthy process. The rules are those of alerts/, with "for: 0s" and a smaller number of ports to a peer.
+// A real Prometheus evaluates the rules on metrics of faulty services: every alert fires, for the faulty process, and none fires
+// for a healthy process. The rules are those of alerts/, with "for: 0s" and a smaller number of ports to a peer.
 func TestAlertsFire(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// allMeasurementsConfig enables all measurements and protocols. It has connections twice: with tags that are unique for each socket of
-// an Internet protocol, and with the default tags.
+// allMeasurementsConfig enables all measurements and protocols. It has connections twice: with tags that are unique for each
+// socket of an Internet protocol, and with the default tags.
 const allMeasurementsConfig = `
 [[inputs.procnetstat]]
   source = %[1]q
@@ -28,8 +28,8 @@ const allMeasurementsConfig = `
   name_suffix = "` + defaultTags + `"
 `
 
-// allMeasurementsFrom sets the source of allMeasurementsConfig. For netlink it sets auto, because sock_diag never has ping sockets and
-// may lack other protocols.
+// allMeasurementsFrom sets the source of allMeasurementsConfig. For netlink it sets auto, because sock_diag never has ping
+// sockets and may lack other protocols.
 func allMeasurementsFrom(source string) string {
 	if source == "netlink" {
 		source = "auto"
@@ -99,8 +99,8 @@ func requirePoints(t *testing.T, points, sockets map[string]int) {
 	}
 }
 
-// requireConnections checks that InfluxDB has a point with the values of ss for each TCP and UDP socket, and a point for each raw and
-// ICMP socket. Unix sockets are not compared: points with the same tags overwrite each other.
+// requireConnections checks that InfluxDB has a point with the values of ss for each TCP and UDP socket, and a point for each raw
+// and ICMP socket. Unix sockets are not compared: points with the same tags overwrite each other.
 func requireConnections(t *testing.T, source string, m measurement, sockets map[string]int) {
 	t.Helper()
 	want := gather{}

@@ -21,8 +21,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// Telegraf in a container, with the proc file system of the host mounted, attributes the sockets of the host and of each container as ss
-// does, although all of them use the same addresses.
+// Telegraf in a container, with the proc file system of the host mounted, attributes the sockets of the host and of each
+// container as ss does, although all of them use the same addresses.
 func TestContainers(t *testing.T) {
 	setUp(t)
 	testnet.Require(t, "runc", "nsenter")
@@ -203,8 +203,8 @@ func startContainer(t *testing.T, mounts []bind, env, capabilities []string, arg
 	return c
 }
 
-// startTelegrafInContainer starts a Telegraf in a container that gathers from the host, which is the PID namespace of this process,
-// and from all network namespaces on it.
+// startTelegrafInContainer starts a Telegraf in a container that gathers from the host, which is the PID namespace of this
+// process, and from all network namespaces on it.
 func startTelegrafInContainer(t *testing.T, program string, capabilities []string) *telegraf {
 	t.Helper()
 	dir := t.TempDir()

@@ -18,7 +18,7 @@ import (
 const hostTag = "\n[global_tags]\n  host = \"web1\"\n"
 
 // Every query of every dashboard has an answer on metrics of faulty services: InfluxQL from a real InfluxDB, PromQL from a real
-// Prometheus. Flux queries are not run, since InfluxDB 1.x does not enable Flux: their measurements and fields must exist.
+// Prometheus. The test has no server for Flux: the measurements and fields of its queries must exist.
 func TestDashboards(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)

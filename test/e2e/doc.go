@@ -8,8 +8,8 @@
 // gather, and uses the gather if ss printed the same. Only the counters of sockets that retransmit may change in between; they
 // must lie between the values of ss before and after. Prometheus, which scrapes Telegraf, is compared with the gathers.
 //
-// The tests require root, influxd 1.x, ss, prometheus and promtool. A test that lacks one of them is skipped with the reason; with
-// CI=true it fails. The tests build the programs that they run, unless these variables have absolute paths of built ones:
+// The tests require root, influxd 1.x, ss, prometheus and promtool. A test that lacks one of them is skipped with the reason;
+// with CI=true it fails. The tests build the programs that they run, unless these variables have absolute paths of built ones:
 //
 //	E2E_BIN             a directory with our telegraf and procnetstat
 //	E2E_STOCK_TELEGRAF  a Telegraf built in Telegraf's own module, as by buildStock

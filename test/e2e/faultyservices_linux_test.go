@@ -30,30 +30,30 @@ func startFaultyServices(t *testing.T) *faultyServices {
 		t.Helper()
 		return testnet.Start(t, testnet.Process{Name: name})
 	}
-	r := &faultyServices{
+	f := &faultyServices{
 		payments: start("payments"), orders: start("orders"), uploads: start("uploads"), users: start("users"),
 		api: start("api"), worker: start("worker"), catalog: start("catalog"),
 	}
 	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(loopback.Addr(), port) }
-	r.paymentsListener = r.payments.Listen("tcp4", at(8081), 100)
-	r.uploadsListener = r.uploads.Listen("tcp4", at(8082), uploadsBacklog)
-	r.apiListener = r.api.Listen("tcp4", at(8083), 100)
-	r.catalogListener = r.catalog.Listen("tcp4", at(5432), 100)
+	f.paymentsListener = f.payments.Listen("tcp4", at(8081), 100)
+	f.uploadsListener = f.uploads.Listen("tcp4", at(8082), uploadsBacklog)
+	f.apiListener = f.api.Listen("tcp4", at(8083), 100)
+	f.catalogListener = f.catalog.Listen("tcp4", at(5432), 100)
 
 	const much, unread = 1 << 20, 1000
-	r.api.Serve(r.apiListener, 100, 200)
-	r.worker.Visit(testnet.Visits{To: r.apiListener.Local, N: much, Rate: 50, Lifetime: 10 * time.Millisecond, Send: 100, Receive: 200})
-	for _, s := range r.users.Connect(r.catalogListener.Local, catalogUsers) {
-		r.users.Send(s, unread)
+	f.api.Serve(f.apiListener, 100, 200)
+	f.worker.Visit(testnet.Visits{To: f.apiListener.Local, N: much, Rate: 50, Lifetime: 10 * time.Millisecond, Send: 100, Receive: 200})
+	for _, s := range f.users.Connect(f.catalogListener.Local, catalogUsers) {
+		f.users.Send(s, unread)
 	}
-	r.catalog.Accept(r.catalogListener, catalogUsers)
-	r.users.Visit(r.uploadAttempts())
-	r.leak()
-	return r
+	f.catalog.Accept(f.catalogListener, catalogUsers)
+	f.users.Visit(f.uploadAttempts())
+	f.leak()
+	return f
 }
 
-// makeUnattributedConnections creates connections without an owner: they are opened before the plugin starts, and their descriptors
-// are in flight (SCM_RIGHTS), so that no process has them in its descriptor table.
+// makeUnattributedConnections creates connections without an owner: they are opened before the plugin starts, and their
+// descriptors are in flight (SCM_RIGHTS), so that no process has them in its descriptor table.
 func makeUnattributedConnections(t *testing.T) {
 	t.Helper()
 	hidden := testnet.Start(t, testnet.Process{Name: "hidden"})
@@ -67,12 +67,12 @@ func makeUnattributedConnections(t *testing.T) {
 }
 
 // uploadAttempts configures connections to uploads, which does not accept them.
-func (r *faultyServices) uploadAttempts() testnet.Visits {
-	return testnet.Visits{To: r.uploadsListener.Local, N: 1 << 20, Rate: 10, Lifetime: time.Hour}
+func (f *faultyServices) uploadAttempts() testnet.Visits {
+	return testnet.Visits{To: f.uploadsListener.Local, N: 1 << 20, Rate: 10, Lifetime: time.Hour}
 }
 
 // leak makes orders leak one more connection.
-func (r *faultyServices) leak() {
-	r.orders.Connect(r.paymentsListener.Local, 1)
-	r.payments.Close(r.payments.Accept(r.paymentsListener, 1)...)
+func (f *faultyServices) leak() {
+	f.orders.Connect(f.paymentsListener.Local, 1)
+	f.payments.Close(f.payments.Accept(f.paymentsListener, 1)...)
 }

@@ -25,7 +25,8 @@ import (
 )
 
 // A process that is root in its own user and network namespace, and unprivileged outside, sends forged sockets, ends of dumps and
-// destroyed sockets to every netlink socket of procnetstat in that namespace. The output has none of them, and every count is that of ss.
+// destroyed sockets to every netlink socket of procnetstat in that namespace. The output has none of them, and every count is
+// that of ss.
 func TestForgedNetlinkMessages(t *testing.T) {
 	setUp(t)
 	program := execdProgram(t)
@@ -110,8 +111,8 @@ const forgeryConfig = `
   source = "netlink"
 `
 
-// forgerEnv makes the test binary run as a forger. Its value is the number of connections that it opens to itself, and the inode that
-// the forged sockets have.
+// forgerEnv makes the test binary run as a forger. Its value is the number of connections that it opens to itself, and the inode
+// that the forged sockets have.
 const forgerEnv = "E2E_FORGER"
 
 // forgedPeer is an address to which no namespace has a connection.

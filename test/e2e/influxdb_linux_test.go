@@ -106,8 +106,8 @@ func (db *influxDB) all(time int64) (metrics, texts) {
 	return found, foundTexts
 }
 
-// wait waits until the database has as many values of a gather as were sent, and returns them: during a write, the fields of a gather
-// become visible one by one. Before each query it calls meanwhile.
+// wait waits until the database has as many values of a gather as were sent, and returns them: during a write, the fields of a
+// gather become visible one by one. Before each query it calls meanwhile.
 func (db *influxDB) wait(at int64, sent gather, meanwhile func()) gather {
 	db.t.Helper()
 	var stored gather
@@ -175,8 +175,8 @@ func (db *influxDB) integer(value any) int64 {
 	return n
 }
 
-// requireTypes checks that all fields in the database have the type integer, except texts, which are strings. The values of a query do
-// not show this: a float without a fraction looks like an integer.
+// requireTypes checks that all fields in the database have the type integer, except texts, which are strings. The values of a
+// query do not show this: a float without a fraction looks like an integer.
 func (db *influxDB) requireTypes(texts ...string) {
 	db.t.Helper()
 	for _, s := range db.query("SHOW FIELD KEYS") {

@@ -48,8 +48,8 @@ const (
 `
 )
 
-// A Telegraf with the plugin writes to Kafka, and another one reads from it and writes to InfluxDB, which then has exactly the same
-// values.
+// A Telegraf with the plugin writes to Kafka, and another one reads from it and writes to InfluxDB, which then has exactly the
+// same values.
 func TestKafka(t *testing.T) {
 	for name, codec := range map[string]int{"uncompressed": 0, "zstd": 4} {
 		t.Run(name, func(t *testing.T) {

@@ -6,7 +6,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// A listener that does not accept has a full queue, and its drops grow. Telegraf starts before the listener, so that all drops count.
+// A listener that does not accept has a full queue, and its drops grow. Telegraf starts before the listener, so that all drops
+// count.
 func TestOverflowingListener(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)

@@ -131,8 +131,8 @@ const (
 	newRequestBytes   = 700 // bytes on a connection that stays open
 )
 
-// change changes the load: the client closes some of the accepted connections, sends on another one and opens new ones, the server
-// accepts one, and the workers end. It returns when the server has acknowledged all FINs, which may be delayed.
+// change changes the load: the client closes some of the accepted connections, sends on another one and opens new ones, the
+// server accepts one, and the workers end. It returns when the server has acknowledged all FINs, which may be delayed.
 func (l *load) change() {
 	l.t.Helper()
 	for _, server := range l.accepted[:closedConnections] {

@@ -45,8 +45,8 @@ func TestMain(m *testing.M) {
 	testnet.Main(m)
 }
 
-// makeScratch creates the directory for all temporary files of this run. A separate process removes it when this process has ended,
-// because a run that is killed or times out cannot clean up.
+// makeScratch creates the directory for all temporary files of this run. A separate process removes it when this process has
+// ended, because a run that is killed or times out cannot clean up.
 func makeScratch() error {
 	dir, err := os.MkdirTemp("", "procnetstat-e2e-")
 	if err != nil {
@@ -79,7 +79,8 @@ func makeScratch() error {
 var scratchPipe *os.File
 
 // setUp starts a test: it skips the test if the machine lacks something. After it, and before testnet.Isolate, a test calls
-// customTelegraf and the like: code before Isolate runs outside of the namespace first, where programs are built once for all tests.
+// customTelegraf and the like: code before Isolate runs outside of the namespace first, where programs are built once for all
+// tests.
 func setUp(t *testing.T) {
 	t.Helper()
 	t.Parallel()
@@ -128,8 +129,8 @@ func stockTelegraf(t *testing.T) string {
 
 var building sync.Mutex
 
-// builtOnce returns the value of an environment variable. If it is empty, builtOnce sets it to the result of build, for this process and
-// those that it starts.
+// builtOnce returns the value of an environment variable. If it is empty, builtOnce sets it to the result of build, for this
+// process and those that it starts.
 func builtOnce(t *testing.T, env string, build func() (string, error)) string {
 	t.Helper()
 	building.Lock()

@@ -98,7 +98,8 @@ func requireFields(t *testing.T, g gather, series string, want fields) {
 	}
 }
 
-// requireSeries checks the fields in want of each series of a measurement. A series may have other fields; there may be no other series.
+// requireSeries checks the fields in want of each series of a measurement. A series may have other fields; there may be no other
+// series.
 func requireSeries(t *testing.T, got gather, measurement string, want gather) {
 	t.Helper()
 	for _, series := range slices.Sorted(maps.Keys(want.measurement(measurement))) {

@@ -9,8 +9,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// Our host measurement and Telegraf's inputs.netstat, which it replaces, write the same fields with the same values. The test must
-// have no Unix sockets: inputs.netstat counts Unix datagram sockets as UDP, and others as TCP sockets without a state.
+// Our host measurement and Telegraf's inputs.netstat, which it replaces, write the same fields with the same values. The test
+// must have no Unix sockets: inputs.netstat counts Unix datagram sockets as UDP, and others as TCP sockets without a state.
 func TestDropInForNetstat(t *testing.T) {
 	runPluginAndExecd(t, "[[inputs.procnetstat]]\n  measurements = [\"host\"]\n", func(t *testing.T, program, input string) {
 		ours, theirs := netstatSeries("procnetstat"), netstatSeries("stock")

@@ -28,8 +28,9 @@ const (
 	installedStanza  = "/etc/telegraf/telegraf.d/procnetstat.conf"
 )
 
-// The package is installed beside a Telegraf package, which runs as the user telegraf. Telegraf runs procnetstat without further edits,
-// and InfluxDB has the processes of root. The configuration survives upgrade and removal, and nothing remains after a purge.
+// The package is installed beside a Telegraf package, which runs as the user telegraf. Telegraf runs procnetstat without further
+// edits, and InfluxDB has the processes of root. The configuration survives upgrade and removal, and nothing remains after a
+// purge.
 func TestPackage(t *testing.T) {
 	testnet.Require(t, "dpkg", "dpkg-deb", "setcap", "getcap", "setpriv", "useradd")
 	setUp(t)
@@ -163,7 +164,8 @@ func TestPackagesAreReproducible(t *testing.T) {
 		t.Fatal(err)
 	}
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
-	copying := exec.Command("sh", "-c", `umask 077 && mkdir "$1" && git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- |
+	copying := exec.Command("sh", "-c", `umask 077 && mkdir "$1" &&
+		git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- |
 		tar --extract --no-same-permissions --directory "$1"`, "sh", elsewhere)
 	copying.Dir = root
 	if err := run(copying); err != nil {
@@ -292,8 +294,8 @@ func vendorPackage(t *testing.T, program string) string {
 	return file
 }
 
-// overlayHost is this host with overlays on its directories: changes are visible only in the mount namespace of the test, and end with
-// it. A script in place of systemctl logs its arguments.
+// overlayHost is this host with overlays on its directories: changes are visible only in the mount namespace of the test, and end
+// with it. A script in place of systemctl logs its arguments.
 type overlayHost struct {
 	t            *testing.T
 	changes      string

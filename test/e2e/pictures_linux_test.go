@@ -13,8 +13,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestPictures takes the screenshots of the README into the directory PICTURES: pages of a real Prometheus that scrapes a real Telegraf,
-// with a service that leaks connections and one that does not accept them. "make pictures" runs it; it checks nothing.
+// TestPictures takes the screenshots of the README into the directory PICTURES: pages of a real Prometheus that scrapes a real
+// Telegraf, with a service that leaks connections and one that does not accept them. "make pictures" runs it; it checks nothing.
 func TestPictures(t *testing.T) {
 	testnet.Require(t, "prometheus", "chromium")
 	setUp(t)

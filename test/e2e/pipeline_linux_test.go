@@ -18,8 +18,8 @@ type pipeline struct {
 	retransmits func(owner) bool
 }
 
-// startPipeline starts both. Telegraf writes to InfluxDB only when measure flushes it, so that nothing changes in between. last are
-// the measurements or series that each input writes last in a gather.
+// startPipeline starts both. Telegraf writes to InfluxDB only when measure flushes it, so that nothing changes in between. last
+// are the measurements or series that each input writes last in a gather.
 func startPipeline(t *testing.T, program, inputs string, last ...string) *pipeline {
 	t.Helper()
 	db := newInfluxDB(t)
@@ -31,8 +31,8 @@ func startPipeline(t *testing.T, program, inputs string, last ...string) *pipeli
 	return p
 }
 
-// mayRetransmit reports whether an owner has sockets that retransmit to peers that drop everything: the test itself holds them, or no
-// process.
+// mayRetransmit reports whether an owner has sockets that retransmit to peers that drop everything: the test itself holds them,
+// or no process.
 func mayRetransmit(o owner) bool { return o == noOwner || o.name == testComm }
 
 // noneRetransmits makes measure wait for a gather between two retransmissions, whose intervals grow.

@@ -7,8 +7,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// A process name has all characters that are special in the line protocol, InfluxQL or a terminal, and a byte that is not UTF-8. The
-// process is one series in InfluxDB, with a readable name that a query can select.
+// A process name has all characters that are special in the line protocol, InfluxQL or a terminal, and a byte that is not UTF-8.
+// The process is one series in InfluxDB, with a readable name that a query can select.
 func TestArbitraryProcessName(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
@@ -17,7 +17,6 @@ func TestArbitraryProcessName(t *testing.T) {
 		listener := process.Listen("tcp4", loopback, 1)
 		process.Connect(listener.Local, 1)
 		p := startPipeline(t, program, pluginConfig("netlink"), lastMeasurement)
-
 
 		for _, measurement := range []string{"procnetstat_process", "procnetstat_listener"} {
 			requestBytes := strings.ReplaceAll(serverEscaped, `\`, `\\`)

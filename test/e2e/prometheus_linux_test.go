@@ -111,8 +111,8 @@ func requireScraped(t *testing.T, tg *telegraf, prometheus *server) {
 
 const millisecond = int64(time.Millisecond)
 
-// prometheusNames converts metrics to the names and times that they have in Prometheus: a metric for each field, and milliseconds. It
-// fails the test if two fields get the same name.
+// prometheusNames converts metrics to the names and times that they have in Prometheus: a metric for each field, and
+// milliseconds. It fails the test if two fields get the same name.
 func prometheusNames(t *testing.T, all metrics) metrics {
 	t.Helper()
 	named := metrics{}
@@ -274,7 +274,8 @@ func get(t *testing.T, page string) []byte {
 	return text
 }
 
-// Findings of promtool that are accepted: Telegraf derives the names of metrics from fields, which have the same names for all outputs.
+// Findings of promtool that are accepted: Telegraf derives the names of metrics from fields, which have the same names for all
+// outputs.
 const (
 	// The fields have the names of the kernel (bytes_acked, segs_out) and of other Telegraf plugins (drops).
 	lintTotalSuffix = `counter metrics should have "_total" suffix`

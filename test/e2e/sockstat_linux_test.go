@@ -9,8 +9,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// The kernel counts orphans and memory for all network namespaces together, so other processes change them. The test reads them until
-// they are equal before and after a gather: then the gather must have the same values.
+// The kernel counts orphans and memory for all network namespaces together, so other processes change them. The test reads them
+// until they are equal before and after a gather: then the gather must have the same values.
 func TestSockstat(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)

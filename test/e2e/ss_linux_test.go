@@ -233,12 +233,12 @@ func (s snapshot) attributedTo(r socket, all listeners) []owner {
 	return owners
 }
 
-// cgroupOf returns the cgroup of a socket: that of the socket itself, or else of its process if it is not the root, or else of its
-// listener.
+// cgroupOf returns the cgroup of a socket: that of the socket itself, or else of its process if it is not the root, or else of
+// its listener.
 func (s snapshot) cgroupOf(source string, r socket, all listeners) string {
 	of := func(r socket) string {
 		path := r.Cgroup
-		if source == "procfs" || strings.HasPrefix(path, "unreachable:") { // /proc/net has no cgroups, and procnetstat finds no path of a deleted one
+		if source == "procfs" || strings.HasPrefix(path, "unreachable:") { // /proc/net has no cgroups, and ss prints unreachable: for one without a path
 			path = ""
 		}
 		if len(r.Processes) > 0 && (path == "" || path == "/") {
@@ -258,7 +258,8 @@ func isOutgoing(r socket) bool {
 	return r.Remote.Port() != 0 && (r.Netid == "tcp" || r.State == "ESTABLISHED")
 }
 
-// expect returns the series that procnetstat should emit for the sockets, with all gauges that can be computed from the output of ss.
+// expect returns the series that procnetstat should emit for the sockets, with all gauges that can be computed from the output of
+// ss.
 func (s snapshot) expect(source string) gather {
 	want, rtts := gather{}, map[string][]int64{}
 	ofGather := want.of(lastMeasurement)

@@ -8,8 +8,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// The counters grow by exactly the bytes and segments that ss shows, in an interval without retransmissions: some connections of the
-// load retransmit.
+// The counters grow by exactly the bytes and segments that ss shows, in an interval without retransmissions: some connections of
+// the load retransmit.
 func TestTraffic(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
@@ -30,9 +30,9 @@ func TestTraffic(t *testing.T) {
 	})
 }
 
-// requireTraffic checks that the counters grew between two measurements as those of ss did. A socket that retransmits may have done so
-// between ss and the gather: then the growth must lie between those of ss before and after the gather. A socket that ended before the
-// second measurement must have sent and received nothing since the first.
+// requireTraffic checks that the counters grew between two measurements as those of ss did. A socket that retransmits may have
+// done so between ss and the gather: then the growth must lie between those of ss before and after the gather. A socket that
+// ended before the second measurement must have sent and received nothing since the first.
 func requireTraffic(t *testing.T, source string, p *pipeline, from, to measurement) {
 	t.Helper()
 	least, most := counterGrowth(source, from.after, to.before), counterGrowth(source, from.before, to.after)

@@ -26,8 +26,8 @@ func TestCustomTelegraf(t *testing.T) {
 	}
 }
 
-// With the program in inputs.execd of a stock Telegraf, InfluxDB has the values of ss, whether Telegraf signals each gather or the program
-// gathers by itself.
+// With the program in inputs.execd of a stock Telegraf, InfluxDB has the values of ss, whether Telegraf signals each gather or
+// the program gathers by itself.
 func TestStockTelegraf(t *testing.T) {
 	for _, signal := range []string{"none", "STDIN", "SIGHUP", "SIGUSR1", "SIGUSR2"} {
 		t.Run(signal, func(t *testing.T) {
@@ -80,8 +80,8 @@ func requireFollowsLoad(t *testing.T, source string, p *pipeline) {
 	t.Helper()
 	empty := p.measure()
 	var l *load
-	// Do not gather meanwhile: a gather would count the last segments of connections, such as a FIN, before they are in TIME_WAIT, where ss
-	// no longer shows their counters.
+	// Do not gather meanwhile: a gather would count the last segments of connections, such as a FIN, before TIME_WAIT, where ss
+	// no longer shows counters.
 	p.telegraf.pauseFor(func() { l = startLoad(t) })
 	m := p.measure()
 	requireStates(t, m.before.states(), empty.before.states(), l.tcpStates())
@@ -176,8 +176,8 @@ var groupMeasurements = []string{
 	hostSeries, "procnetstat_process", "procnetstat_listener", "procnetstat_cgroup", "procnetstat_remote",
 }
 
-// requireCompleteSums checks that every socket of the host counts in the series of one process and of one cgroup. No socket of the load
-// has holders with different names.
+// requireCompleteSums checks that every socket of the host counts in the series of one process and of one cgroup. No socket of
+// the load has holders with different names.
 func requireCompleteSums(t *testing.T, g gather) {
 	t.Helper()
 	for _, measurement := range []string{"procnetstat_process", "procnetstat_cgroup"} {

@@ -33,7 +33,8 @@ var victoriaOutputs = map[string]string{
 `,
 }
 
-// VictoriaMetrics has every value of a gather that Telegraf wrote, with the same names as Prometheus, and with arbitrary process names.
+// VictoriaMetrics has every value of a gather that Telegraf wrote, with the same names as Prometheus, and with arbitrary process
+// names.
 func TestVictoriaMetrics(t *testing.T) {
 	for name, output := range victoriaOutputs {
 		t.Run(name, func(t *testing.T) {
