@@ -142,14 +142,14 @@ func requireNetlinkFields(t *testing.T, source string, g gather, series string, 
 }
 
 // requireStates checks that ss shows the states of the load, and that the load has every state.
-func requireStates(t *testing.T, output, empty, added map[string]int) {
+func requireStates(t *testing.T, got, others, added map[string]int) {
 	t.Helper()
 	for _, state := range []string{
 		"ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING",
 	} {
-		if added[state] == 0 || output[state] != empty[state]+added[state] {
+		if added[state] == 0 || got[state] != others[state]+added[state] {
 			t.Errorf("ss shows %d sockets in %s, want %d of the load and %d others",
-				output[state], state, added[state], empty[state])
+				got[state], state, added[state], others[state])
 		}
 	}
 }
