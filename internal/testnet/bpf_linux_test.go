@@ -15,7 +15,7 @@ func TestRequireBPF(t *testing.T) {
 	t.Setenv("CI", "false")
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		runtime.LockOSThread() // the thread ends with the goroutine, and with it what it may not do
+		runtime.LockOSThread() // the thread without capabilities ends with the goroutine
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var sets [2]unix.CapUserData
 		if err := unix.Capget(&header, &sets[0]); err != nil {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroup makes a cgroup for [Process.Cgroup], below one of this test, and removes it when the test ends, after the processes
-// that were started in it. It returns its directory, and its path in the hierarchy, which ends in name.
+// Cgroup creates a cgroup for [Process.Cgroup] below a cgroup of this test. When the test ends and the processes in the cgroup
+// have ended, both are removed. Cgroup returns the directory, and the path in the hierarchy, which ends in name.
 func Cgroup(tb testing.TB, name string) (dir, path string) {
 	tb.Helper()
 	mount, err := cgroup2Mount()
@@ -28,7 +28,7 @@ func Cgroup(tb testing.TB, name string) (dir, path string) {
 	path = filepath.Join(top, name)
 	dir = mount + path
 	if err := os.MkdirAll(dir, 0o755); errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		SkipOrFail(tb, "cgroups want root: "+err.Error())
+		SkipOrFail(tb, "creating cgroups requires root: "+err.Error())
 	} else if err != nil {
 		tb.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func Cgroup(tb testing.TB, name string) (dir, path string) {
 	return dir, path
 }
 
-// cgroup2Mount finds where the unified hierarchy is mounted; "" is nowhere.
+// cgroup2Mount returns the mount point of the unified hierarchy, or "" if it is not mounted.
 func cgroup2Mount() (string, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -56,7 +56,7 @@ func cgroup2Mount() (string, error) {
 	return "", nil
 }
 
-// removeCgroup waits for the processes in the cgroup to be gone.
+// removeCgroup removes a cgroup once all of its processes have ended.
 func removeCgroup(dir string) error {
 	for end := deadline(); ; time.Sleep(5 * time.Millisecond) {
 		err := unix.Rmdir(dir)

@@ -15,37 +15,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Churn says what a process keeps doing: see [Proc.Churn].
+// A Churn configures [Proc.Churn]. The rates are maxima: a slow machine does less, see [Proc.Churned].
 type Churn struct {
-	// Processes is how many to start a second. Each holds a connection, a UDP socket, and every tenth a listener: no other
-	// process has descriptors of these.
+	// Processes is the number of processes to start a second. Each holds one end of a connection, a UDP socket and, one in ten
+	// processes, a listener. No other process has descriptors of these sockets.
 	Processes int
-	// Connections is how many to open a second. The process has both ends of them.
+	// Connections is the number of connections to open a second. The process holds both ends.
 	Connections int
-	// TimeWaits is how many connections of a second go to TIME_WAIT, at the end that was accepted. The others are reset.
+	// TimeWaits is the number of connections a second that the accepted end closes first, which puts it into TIME_WAIT. The
+	// other connections are reset.
 	TimeWaits int
-	// Lifetime is that of the processes and of the connections.
+	// Lifetime is the lifetime of each process and connection.
 	Lifetime time.Duration
 }
 
-// Churned says what a churn has done so far.
+// Churned counts what a churn has started.
 type Churned struct {
 	Processes, Connections int
-	// Sockets counts those that were opened, both ends of a connection.
+	// Sockets is the number of opened sockets: a connection counts as two.
 	Sockets int
-	// For is how long it took.
+	// For is the time since the churn started.
 	For   time.Duration
 	Error string
 }
 
-// Churn has the process start other processes, and open connections, which end soon, until the test does. It does as many a second
-// as it is told if the machine is fast enough: see [Proc.Churned].
+// Churn makes the process start short-lived processes and open short-lived connections until the test ends.
 func (p *Proc) Churn(c Churn) {
 	p.tb.Helper()
 	p.do(request{Op: opChurn, Churn: c})
 }
 
-// Churned tells what the churn has done so far. A failure of the churn fails the test.
+// Churned returns the counts so far. If the churn has failed, it fails the test.
 func (p *Proc) Churned() Churned {
 	p.tb.Helper()
 	done := p.exchange(request{Op: opChurned}).Churned
@@ -55,31 +55,31 @@ func (p *Proc) Churned() Churned {
 	return done
 }
 
-// EndChurn ends the churn, and all that it started.
+// EndChurn stops the churn, and waits until its processes have ended.
 func (p *Proc) EndChurn() {
 	p.tb.Helper()
 	p.do(request{Op: opEndChurn})
 }
 
-// churn is a Churn that runs.
+// churn is a running Churn.
 type churn struct {
 	Churn
-	listeners [2]churnListener // of the connections of this process, and of those that others have one end of
-	end       chan struct{}
-	ended     sync.WaitGroup
-	sleep     string // the program of the processes
-	children  chan int
+	listeners  [2]churnListener // for connections within this process, and for connections to the started processes
+	stopping   chan struct{}
+	goroutines sync.WaitGroup
+	sleep      string // the program to start
+	children   chan int
 
-	mu    sync.Mutex
-	done  Churned
-	began time.Time
+	mu        sync.Mutex
+	stats     Churned
+	startTime time.Time
 }
 
 func startChurn(c Churn) (*churn, error) {
 	if err := raiseFileLimit(); err != nil {
 		return nil, err
 	}
-	running := &churn{Churn: c, end: make(chan struct{}), children: make(chan int, 4096)}
+	running := &churn{Churn: c, stopping: make(chan struct{}), children: make(chan int, 4096)}
 	for i := range running.listeners {
 		var err error
 		if running.listeners[i], err = listenForChurn(); err != nil {
@@ -89,15 +89,15 @@ func startChurn(c Churn) (*churn, error) {
 	if c.Processes > 0 {
 		running.sleep = sleepProgram()
 	}
-	running.began = time.Now()
-	running.ended.Go(running.connect)
-	running.ended.Go(running.start)
-	running.ended.Go(running.reap)
+	running.startTime = time.Now()
+	running.goroutines.Go(running.connect)
+	running.goroutines.Go(running.start)
+	running.goroutines.Go(running.reap)
 	return running, nil
 }
 
-// sleepProgram makes a program that does what sleep(1) does, in the directory of this process. It has no library to load, so
-// that more of it can start in a second. Without a C compiler it is sleep(1) itself.
+// sleepProgram compiles a statically linked sleep(1) into the working directory: loading no libraries, more processes can start
+// in a second. Without a C compiler it returns sleep(1).
 func sleepProgram() string {
 	const source = `
 #include <stdlib.h>
@@ -119,7 +119,7 @@ int main(int argc, char **argv) {
 	return program
 }
 
-// churnListener is a listener that one goroutine connects to: it accepts what it has connected.
+// churnListener is a listener to which one goroutine connects; the same goroutine accepts.
 type churnListener struct {
 	fd, port int
 }
@@ -137,7 +137,7 @@ func listenForChurn() (churnListener, error) {
 	return churnListener{fd, int(at.Local.Port())}, err
 }
 
-// raiseFileLimit lets as many files be open as may be.
+// raiseFileLimit raises RLIMIT_NOFILE to its hard limit.
 func raiseFileLimit() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -148,52 +148,52 @@ func raiseFileLimit() error {
 }
 
 func (c *churn) stop() {
-	close(c.end)
-	c.ended.Wait()
+	close(c.stopping)
+	c.goroutines.Wait()
 	for _, l := range c.listeners {
 		_ = unix.Close(l.fd)
 	}
 }
 
-func (c *churn) soFar() Churned {
+func (c *churn) snapshot() Churned {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.done.For = time.Since(c.began)
-	return c.done
+	c.stats.For = time.Since(c.startTime)
+	return c.stats
 }
 
-// count counts what is begun before it is: nobody sees a socket that is not counted.
+// count is called before the sockets are opened, so that the count is never lower than the number of existing sockets.
 func (c *churn) count(processes, connections, sockets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.done.Processes += processes
-	c.done.Connections += connections
-	c.done.Sockets += sockets
+	c.stats.Processes += processes
+	c.stats.Connections += connections
+	c.stats.Sockets += sockets
 }
 
 func (c *churn) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done.Error == "" {
-		c.done.Error = err.Error()
+	if c.stats.Error == "" {
+		c.stats.Error = err.Error()
 	}
 }
 
-// pace calls do as often a second as it is told, until the end, and idle after each round.
+// pace calls do rate times a second, with 0, 1, 2, …, until the churn stops. It calls idle after each round.
 func (c *churn) pace(rate int, do func(n int) error, idle func(time.Time)) {
 	const round = 5 * time.Millisecond
-	const mostBehind = 100 * time.Millisecond // a machine that was too slow for a while is not to catch up
+	const maxLag = 100 * time.Millisecond // after a longer delay, do not catch up with a burst
 	ticker := time.NewTicker(round)
 	defer ticker.Stop()
 	last, due, n := time.Now(), 0.0, 0
 	for {
 		select {
-		case <-c.end:
+		case <-c.stopping:
 			return
 		case <-ticker.C:
 		}
 		now := time.Now()
-		due = min(due+float64(rate)*now.Sub(last).Seconds(), float64(rate)*mostBehind.Seconds())
+		due = min(due+float64(rate)*now.Sub(last).Seconds(), float64(rate)*maxLag.Seconds())
 		for last = now; due >= 1; due-- {
 			if err := do(n); err != nil {
 				c.fail(err)
@@ -207,15 +207,16 @@ func (c *churn) pace(rate int, do func(n int) error, idle func(time.Time)) {
 	}
 }
 
-// pair is a connection, the end that was accepted last.
+// pair holds the descriptors of both ends of a connection.
 type pair struct {
 	client, server int
 	resets         bool
 	until          time.Time
 }
 
-// openTo opens a connection. Addresses are in turn, so that no two connections have the same for a while.
-func (c *churn) openTo(l churnListener, n int, resets bool) (pair, error) {
+// dial opens connection number n. The server address depends on n, so that the 4-tuple of a connection in TIME_WAIT is not
+// needed again soon.
+func (c *churn) dial(l churnListener, n int, resets bool) (pair, error) {
 	c.count(0, 1, 2)
 	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -237,8 +238,8 @@ func (c *churn) openTo(l churnListener, n int, resets bool) (pair, error) {
 	return pair{client, server, resets, time.Now().Add(c.Lifetime)}, nil
 }
 
-// say sends to the end that was accepted, which reads it: to close an end that has not read all would reset the connection.
-func (p pair) say(text string) error {
+// transfer sends text to the server, which reads all of it: closing a socket with unread data would reset the connection.
+func (p pair) transfer(text string) error {
 	if _, err := unix.Write(p.client, []byte(text)); err != nil {
 		return fmt.Errorf("sending: %w", err)
 	}
@@ -258,7 +259,7 @@ func (p pair) close() {
 	}
 }
 
-// connect opens connections, and closes them.
+// connect opens connections, and closes each at the end of its lifetime.
 func (c *churn) connect() {
 	var open []pair
 	defer func() {
@@ -268,10 +269,10 @@ func (c *churn) connect() {
 	}()
 	c.pace(c.Connections, func(n int) error {
 		timeWait := (n+1)*c.TimeWaits/c.Connections > n*c.TimeWaits/c.Connections
-		p, err := c.openTo(c.listeners[0], n, !timeWait)
+		p, err := c.dial(c.listeners[0], n, !timeWait)
 		if err == nil {
 			open = append(open, p)
-			err = p.say("churn")
+			err = p.transfer("churn")
 		}
 		return err
 	}, func(now time.Time) {
@@ -282,7 +283,7 @@ func (c *churn) connect() {
 	})
 }
 
-// start starts processes. Their connections are reset when they end; the other end has been closed by then.
+// start starts processes. The server end of their connections is closed at once; the client end is reset when the process ends.
 func (c *churn) start() {
 	defer close(c.children)
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -294,7 +295,7 @@ func (c *churn) start() {
 	argv := []string{c.sleep, strconv.FormatFloat(c.Lifetime.Seconds(), 'f', -1, 64)}
 	c.pace(c.Processes, func(n int) error {
 		const listenEvery = 10
-		p, err := c.openTo(c.listeners[1], n, true)
+		p, err := c.dial(c.listeners[1], n, true)
 		if err != nil {
 			return err
 		}
@@ -331,7 +332,7 @@ func (c *churn) start() {
 	}, nil)
 }
 
-// reap waits for the processes to end, which they do about in their order.
+// reap waits for the processes in the order of their start, which is about the order in which they end.
 func (c *churn) reap() {
 	for pid := range c.children {
 		for {
@@ -351,7 +352,7 @@ func (h *helper) doChurn(r request) (reply, error) {
 	running := h.churn != nil
 	switch {
 	case running != (r.Op != opChurn):
-		return reply{}, errors.New("one churn at a time")
+		return reply{}, fmt.Errorf("%s: a churn is running: %t", r.Op, running)
 	case r.Op == opChurn:
 		var err error
 		h.churn, err = startChurn(r.Churn)
@@ -361,5 +362,5 @@ func (h *helper) doChurn(r request) (reply, error) {
 		h.churn = nil
 		return reply{}, nil
 	}
-	return reply{Churned: h.churn.soFar()}, nil
+	return reply{Churned: h.churn.snapshot()}, nil
 }

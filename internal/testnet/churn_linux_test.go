@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A churn starts and ends processes and connections, no faster than it is told, and leaves nothing but sockets in TIME_WAIT, where
-// it accepted.
+// A churn starts and ends processes and connections, not faster than configured, and leaves only the accepted sockets that are in
+// TIME_WAIT.
 func TestChurn(t *testing.T) {
 	Isolate(t, func() {
 		p := Start(t, Process{Name: "churn"})
@@ -18,16 +18,17 @@ func TestChurn(t *testing.T) {
 		var done Churned
 		for end := deadline(); done.Processes < 50 || done.Connections < 500; done = p.Churned() {
 			if time.Now().After(end) {
-				t.Fatalf("only %+v", done)
+				t.Fatalf("the churn is too slow: %+v", done)
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		most := done.For.Seconds() + 1
-		if float64(done.Processes) > most*float64(want.Processes) || float64(done.Connections) > most*float64(want.Connections+want.Processes) {
-			t.Errorf("faster than it should be: %+v", done)
+		seconds := done.For.Seconds() + 1
+		if float64(done.Processes) > seconds*float64(want.Processes) ||
+			float64(done.Connections) > seconds*float64(want.Connections+want.Processes) {
+			t.Errorf("the churn is too fast: %+v", done)
 		}
 		if seen := Sightings(t); len(seen) < 10 {
-			t.Errorf("only %d sockets", len(seen))
+			t.Errorf("got %d sockets, want at least 10", len(seen))
 		}
 		ports := map[uint16]bool{}
 		for _, row := range SS(t, "-t", "-l", "-p") {
@@ -44,7 +45,7 @@ func TestChurn(t *testing.T) {
 		}
 		for _, file := range threads {
 			if children, err := os.ReadFile(file); err != nil || len(children) > 0 {
-				t.Errorf("it left the processes %s: %v", children, err)
+				t.Errorf("processes left: %s (%v)", children, err)
 			}
 		}
 		left := SS(t, "-t", "-u")
@@ -53,7 +54,7 @@ func TestChurn(t *testing.T) {
 		}
 		for _, row := range left {
 			if row.State != "TIME_WAIT" || !ports[row.Local.Port()] {
-				t.Errorf("it left %s", row.Line)
+				t.Errorf("socket left: %s", row.Line)
 			}
 		}
 		p.Churn(want)
@@ -61,8 +62,8 @@ func TestChurn(t *testing.T) {
 	})
 }
 
-// Sightings are what ss says.
-func TestSightings(t *testing.T) {
+// Sightings returns the same sockets as ss.
+func TestSocketStates(t *testing.T) {
 	Isolate(t, func() {
 		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
 			States(t, network)
@@ -74,16 +75,16 @@ func TestSightings(t *testing.T) {
 		}
 		seen := Sightings(t)
 		if len(seen) < 20 {
-			t.Errorf("%d sockets", len(seen))
+			t.Errorf("got %d sockets, want at least 20", len(seen))
 		}
 		for s, n := range want {
 			if seen[s] != n {
-				t.Errorf("%d of %+v, ss has %d", seen[s], s, n)
+				t.Errorf("got %d of %+v, ss shows %d", seen[s], s, n)
 			}
 			delete(seen, s)
 		}
 		if len(seen) > 0 {
-			t.Errorf("ss does not have %+v", seen)
+			t.Errorf("ss does not show %+v", seen)
 		}
 	})
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UDP makes UDP sockets of IPv4, IPv6 and IPv4-mapped addresses: unconnected, connected, with datagrams to be read, with one
-// not sent yet, and one that dropped datagrams.
+// UDP creates UDP sockets with IPv4, IPv6 and IPv4-mapped addresses: unconnected, connected, with unread datagrams, with a corked
+// datagram, and with dropped datagrams.
 func UDP(tb testing.TB) *Load {
 	tb.Helper()
 	l := newLoad(tb)
@@ -25,7 +25,7 @@ func UDP(tb testing.TB) *Load {
 	return l
 }
 
-// UDPLite makes UDP-Lite sockets. ok is false if the kernel has no such sockets.
+// UDPLite creates UDP-Lite sockets. ok is false if the kernel does not support them.
 func UDPLite(tb testing.TB) (load *Load, ok bool) {
 	tb.Helper()
 	l := newLoad(tb)
@@ -41,7 +41,7 @@ func UDPLite(tb testing.TB) (load *Load, ok bool) {
 	return l, true
 }
 
-// datagrams makes an unconnected socket with two unread datagrams, and the connected one that sent them.
+// datagrams creates an unconnected socket with two unread datagrams, and the connected socket that sent them.
 func (l *Load) datagrams(n network) {
 	l.tb.Helper()
 	l.hold(n.open(netip.AddrPort{})) // the kernel does not show a socket without a port
@@ -55,7 +55,7 @@ func (l *Load) datagrams(n network) {
 	l.expectMeasured(client, "ESTABLISHED")
 }
 
-// corked makes a connected socket that holds data back, to send it in one datagram with what follows.
+// corked creates a connected socket with data in its send queue: with UDP_CORK the kernel waits for the rest of the datagram.
 func (l *Load) corked(n network) {
 	l.tb.Helper()
 	server := l.hold(n.open(netip.AddrPortFrom(n.wildcard, 0)))
@@ -66,7 +66,7 @@ func (l *Load) corked(n network) {
 	l.expectMeasured(client, "ESTABLISHED")
 }
 
-// overflowed makes a socket that had no room for most of the datagrams sent to it.
+// overflowed creates a socket with a receive buffer so small that it dropped most of the datagrams sent to it.
 func (l *Load) overflowed(n network) {
 	l.tb.Helper()
 	server := l.hold(n.open(netip.AddrPortFrom(n.wildcard, 0)))
@@ -83,7 +83,7 @@ func (l *Load) overflowed(n network) {
 	l.expectMeasured(client, "ESTABLISHED")
 }
 
-// connectTo makes a socket that is connected to server.
+// connectTo creates a socket that is connected to server.
 func (l *Load) connectTo(n network, server int) int {
 	l.tb.Helper()
 	s, err := describe(server)
@@ -93,7 +93,7 @@ func (l *Load) connectTo(n network, server int) int {
 	return client
 }
 
-// waitMemory waits until all that was sent to a socket has arrived.
+// waitMemory waits until arrived accepts the memory of a socket.
 func (l *Load) waitMemory(fd int, arrived func(memory) bool) memory {
 	l.tb.Helper()
 	for end := deadline(); ; time.Sleep(time.Millisecond) {
@@ -108,8 +108,7 @@ func (l *Load) waitMemory(fd int, arrived func(memory) bool) memory {
 	}
 }
 
-// expectMeasured is expect with the queues and drops that the kernel tells for the file descriptor: how much memory a
-// datagram takes is its own affair.
+// expectMeasured is expect with the queues and drops of SO_MEMINFO: the memory that a datagram takes depends on the kernel.
 func (l *Load) expectMeasured(fd int, state string) {
 	l.tb.Helper()
 	m, err := socketMemory(fd)
@@ -118,7 +117,7 @@ func (l *Load) expectMeasured(fd int, state string) {
 	l.Sockets[len(l.Sockets)-1].Drops = m.drops
 }
 
-// Raw makes raw sockets of IPv4 and IPv6.
+// Raw creates raw sockets of IPv4 and IPv6.
 func Raw(tb testing.TB) *Load {
 	tb.Helper()
 	l := newLoad(tb)
@@ -129,7 +128,7 @@ func Raw(tb testing.TB) *Load {
 	} {
 		fd, err := n.open(netip.AddrPort{})
 		if errors.Is(err, unix.EPERM) {
-			SkipOrFail(tb, "raw sockets want CAP_NET_RAW: "+err.Error())
+			SkipOrFail(tb, "raw sockets require CAP_NET_RAW: "+err.Error())
 		}
 		l.expect(l.hold(fd, err), "CLOSE", 0, 0)
 		l.Sockets[len(l.Sockets)-1].Local = netip.AddrPortFrom(n.wildcard, uint16(n.protocol))
@@ -138,15 +137,15 @@ func Raw(tb testing.TB) *Load {
 	return l
 }
 
-// Ping makes ICMP sockets of IPv4 and IPv6, as an unprivileged ping uses them. It lets every group of the present network
-// namespace open such sockets.
+// Ping creates ICMP sockets of IPv4 and IPv6, as an unprivileged ping uses them. It sets ping_group_range of the current network
+// namespace so that every group may open such sockets.
 func Ping(tb testing.TB) *Load {
 	tb.Helper()
 	l := newLoad(tb)
 	l.must(os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0o644))
 	for name, identifier := range map[string]uint16{"icmp4": 4711, "icmp6": 4712} {
 		n := l.network(name)
-		// The port that is bound is the identifier of the echo requests.
+		// The bound port is the identifier of the echo requests.
 		l.expect(l.hold(n.open(netip.AddrPortFrom(n.wildcard, 0))), "CLOSE", 0, 0)
 		l.expect(l.hold(n.open(netip.AddrPortFrom(n.loopback, identifier))), "CLOSE", 0, 0)
 	}

@@ -32,7 +32,7 @@ func TestUDPLite(t *testing.T) {
 	Isolate(t, func() {
 		load, ok := UDPLite(t)
 		if _, err := os.Stat("/proc/net/udplite"); ok != (err == nil) { // newer kernels do not have it
-			t.Fatalf("there are UDP-Lite sockets: %v, and their table: %v", ok, err)
+			t.Fatalf("UDP-Lite sockets supported: %v, /proc/net/udplite: %v", ok, err)
 		}
 		if ok {
 			checkVariety(t, load, "udplite", "udplite6")
@@ -40,7 +40,7 @@ func TestUDPLite(t *testing.T) {
 	})
 }
 
-// checkVariety checks that a load has sockets of each protocol, connected and not, and one with unread data.
+// checkVariety checks that a load has connected and unconnected sockets of each protocol, and one with unread data.
 func checkVariety(t *testing.T, load *Load, protocols ...string) {
 	t.Helper()
 	for _, protocol := range protocols {

@@ -17,21 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What [Start] tells the process that it starts.
+// The environment variables with which [Start] configures a process.
 const (
 	helperEnv          = "TESTNET_HELPER" // the name of the process
 	helperNetnsEnv     = "TESTNET_HELPER_NETNS"
-	helperProcEnv      = "TESTNET_HELPER_PROC"      // where to mount the proc file system
-	helperListenersEnv = "TESTNET_HELPER_LISTENERS" // how many files from 3 on are listeners
+	helperProcEnv      = "TESTNET_HELPER_PROC"      // the mount point for the proc file system of a new PID namespace
+	helperListenersEnv = "TESTNET_HELPER_LISTENERS" // the number of inherited listeners, from descriptor 3 on
 )
 
-// requestLimit bounds the work on one request.
+// requestLimit is the time limit for one request.
 const requestLimit = 30 * time.Second
 
-// A request is a line of JSON on the standard input of a helper, and a reply one on its standard output.
+// A helper reads requests from its standard input and writes one reply to each to its standard output, as lines of JSON.
 type request struct {
-	Worker        int    // forward the request to this one
-	Netns         string // do it in this network namespace
+	Worker        int    // forward the request to this worker
+	Netns         string // open the sockets in this network namespace
 	Op            op
 	Network       string
 	Local, Remote netip.AddrPort
@@ -39,16 +39,16 @@ type request struct {
 	Inodes        []uint64
 	Churn         Churn
 	Visits        Visits
-	Name          []byte // JSON would mend a string that is not UTF-8
+	Name          []byte // not a string, in which encoding/json would replace invalid UTF-8
 }
 
 type reply struct {
-	Error   string
-	Sockets []Socket
-	PID     int
-	Worker  int
-	Churned Churned
-	Visited Visited
+	Error            string
+	Sockets          []Socket
+	PID              int
+	Worker           int
+	Churned          Churned
+	ShortConnections shortConnectionsResult
 }
 
 type op string
@@ -64,25 +64,25 @@ const (
 	opClose   op = "close"
 	opFork    op = "fork"
 
-	opChurn    op = "churn"
-	opChurned  op = "churned"
-	opEndChurn op = "end churn"
-	opServe    op = "serve"
-	opVisit    op = "visit"
-	opVisited  op = "visited"
-	opDup      op = "dup"
-	opInbox    op = "open inbox"
-	opPass     op = "pass"
-	opTake     op = "take"
-	opPost     op = "post"
-	opRename   op = "rename"
-	opSetUser  op = "set user"
-	opEndMain  op = "end main thread"
+	opChurn                  op = "churn"
+	opChurned                op = "churned"
+	opEndChurn               op = "end churn"
+	opServe                  op = "serve"
+	opShortConnections       op = "open short connections"
+	opShortConnectionsResult op = "count short connections"
+	opDup                    op = "dup"
+	opInbox                  op = "open inbox"
+	opPass                   op = "pass"
+	opTake                   op = "take"
+	opPutInFlight            op = "put in flight"
+	opRename                 op = "rename"
+	opSetUser                op = "set user"
+	opEndMain                op = "end main thread"
 )
 
 var mainCalled bool
 
-// Main runs the tests of a package, or is the process that [Start] started:
+// Main runs the tests of a package or, in a process that [Start] started, serves the requests of [Proc]:
 //
 //	func TestMain(m *testing.M) { testnet.Main(m) }
 func Main(m *testing.M) {
@@ -107,20 +107,20 @@ func isHelper() bool {
 	return ok
 }
 
-// A helper holds sockets until its standard input ends. They are bare file descriptors, and not known to Go's poller: it does
-// what it is asked for, and nothing else.
+// A helper holds sockets until its standard input is closed. The sockets are plain file descriptors, so that Go's poller does not
+// register them.
 type helper struct {
-	fds       map[uint64]int // by inode
-	listeners []int
-	workers   []*worker
-	churn     *churn // nil: none runs
-	visits    visits
-	inbox     int // see Proc.Pass
-	endMain   chan struct{}
+	fds              map[uint64]int // by inode
+	listeners        []int
+	workers          []*worker
+	churn            *churn // nil if none is running
+	shortConnections shortConnections
+	inbox            int // see Proc.Pass
+	endMain          chan struct{}
 }
 
 func (h *helper) run() error {
-	if err := takeName(os.Getenv(helperEnv)); err != nil {
+	if err := setName(os.Getenv(helperEnv)); err != nil {
 		return err
 	}
 	if os.Getenv(helperNetnsEnv) != "" {
@@ -150,18 +150,18 @@ func (h *helper) run() error {
 		} else if err != nil {
 			return fmt.Errorf("reading a request: %w", err)
 		}
-		answer, err := h.do(r)
+		response, err := h.do(r)
 		if err != nil {
-			answer.Error = err.Error()
+			response.Error = err.Error()
 		}
-		if err := replies.Encode(answer); err != nil {
+		if err := replies.Encode(response); err != nil {
 			return fmt.Errorf("writing a reply: %w", err)
 		}
 	}
 }
 
-// takeName sets the name of this process if it is not that of its program.
-func takeName(name string) error {
+// setName sets the name of this process. If the name is a valid file name, exec has set it already.
+func setName(name string) error {
 	if fileName(name) == name {
 		return nil
 	}
@@ -170,17 +170,17 @@ func takeName(name string) error {
 
 func rename(name []byte) error {
 	if err := os.WriteFile("/proc/self/comm", name, 0); err != nil {
-		return fmt.Errorf("taking the name %q: %w", name, err)
+		return fmt.Errorf("setting the process name %q: %w", name, err)
 	}
 	return nil
 }
 
-// inherit takes the listeners that a process has from the one that forked it.
+// inherit registers the listeners of the parent process.
 func (h *helper) inherit() error {
 	count, _ := strconv.Atoi(os.Getenv(helperListenersEnv))
 	for fd := 3; fd < 3+count; fd++ {
 		unix.CloseOnExec(fd)
-		if _, err := h.keep(fd, nil); err != nil {
+		if _, err := h.register(fd, nil); err != nil {
 			return err
 		}
 		h.listeners = append(h.listeners, fd)
@@ -194,12 +194,12 @@ func (h *helper) do(r request) (reply, error) {
 	}
 	if netns := r.Netns; netns != "" {
 		r.Netns = ""
-		var answer reply
+		var response reply
 		err := inNetns(netns, func() (err error) {
-			answer, err = h.do(r)
+			response, err = h.do(r)
 			return err
 		})
-		return answer, err
+		return response, err
 	}
 	end := time.Now().Add(requestLimit)
 	switch r.Op {
@@ -223,8 +223,8 @@ func (h *helper) do(r request) (reply, error) {
 		return h.fork()
 	case opChurn, opChurned, opEndChurn:
 		return h.doChurn(r)
-	case opServe, opVisit, opVisited:
-		return h.doVisits(r)
+	case opServe, opShortConnections, opShortConnectionsResult:
+		return h.doShortConnections(r)
 	case opDup:
 		return reply{}, h.each(r, dup)
 	case opInbox:
@@ -233,8 +233,8 @@ func (h *helper) do(r request) (reply, error) {
 		return reply{}, h.each(r, func(fd int) error { return pass(fd, r.N) })
 	case opTake:
 		return one(h.take(end))
-	case opPost:
-		return reply{}, h.each(r, post)
+	case opPutInFlight:
+		return reply{}, h.each(r, putInFlight)
 	case opRename:
 		return reply{}, rename(r.Name)
 	case opSetUser:
@@ -254,8 +254,8 @@ func many(s []Socket, err error) (reply, error) {
 	return reply{Sockets: s}, err
 }
 
-// keep remembers a socket, if there is no error, and describes it.
-func (h *helper) keep(fd int, err error) (Socket, error) {
+// register stores and describes a socket. If err is not nil, it returns err.
+func (h *helper) register(fd int, err error) (Socket, error) {
 	if err != nil {
 		return Socket{}, err
 	}
@@ -270,7 +270,7 @@ func (h *helper) listen(r request) (Socket, error) {
 		return Socket{}, err
 	}
 	fd, err := n.listen(n.orAny(r.Local), r.N)
-	s, err := h.keep(fd, err)
+	s, err := h.register(fd, err)
 	if err == nil {
 		h.listeners = append(h.listeners, fd)
 		s.State, s.SendQ = "LISTEN", uint32(r.N)
@@ -278,7 +278,8 @@ func (h *helper) listen(r request) (Socket, error) {
 	return s, err
 }
 
-// connect starts all connections, and then waits for each: a listener whose queue is full lets them wait.
+// connect starts all connections before it waits for any of them: if the accept queue is full, some are not established before
+// the server accepts others.
 func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 	n := networks["tcp4"]
 	switch to := r.Remote.Addr(); {
@@ -303,7 +304,7 @@ func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 		if err := finishConnect(fd, end); err != nil {
 			return nil, err
 		}
-		s, err := h.keep(fd, nil)
+		s, err := h.register(fd, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -313,8 +314,8 @@ func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 	return sockets, nil
 }
 
-// connectFrom starts a connection from an address, if that is valid, and leaves the choice of the port to connect: bind would
-// want one that no other connection has, to wherever that is.
+// connectFrom starts a connection from an address, if that is valid. connect(2) chooses the port, not bind(2), which would need a
+// port that no other connection uses, whatever its remote address.
 func connectFrom(fd int, from, to netip.AddrPort) error {
 	if from.IsValid() {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
@@ -334,7 +335,7 @@ func (h *helper) accept(r request, end time.Time) ([]Socket, error) {
 	}
 	sockets := make([]Socket, 0, r.N)
 	for range r.N {
-		s, err := h.keep(accept(listener, end))
+		s, err := h.register(accept(listener, end))
 		if err != nil {
 			return nil, fmt.Errorf("after %d of %d: %w", len(sockets), r.N, err)
 		}
@@ -355,7 +356,7 @@ func (h *helper) udp(r request) (Socket, error) {
 		state = "ESTABLISHED"
 		err = startConnect(fd, r.Remote)
 	}
-	s, err := h.keep(fd, err)
+	s, err := h.register(fd, err)
 	s.State = state
 	return s, err
 }
@@ -406,13 +407,13 @@ func read(fd, n int, end time.Time) error {
 	return nil
 }
 
-// A worker is a helper that a helper started.
+// A worker is a helper that another helper has forked.
 type worker struct {
 	requests *json.Encoder
 	replies  *json.Decoder
 }
 
-// fork starts a worker. It does without os/exec, for which a listener would have to be an os.File, known to Go's poller.
+// fork starts a worker. It does not use os/exec, because an os.File would register the listener with Go's poller.
 func (h *helper) fork() (reply, error) {
 	stdin, requests, err := os.Pipe()
 	if err != nil {
@@ -439,7 +440,7 @@ func (h *helper) fork() (reply, error) {
 	return reply{PID: pid, Worker: number}, err
 }
 
-// forward has a worker do a request.
+// forward sends a request to a worker, and returns its reply.
 func (h *helper) forward(r request) (reply, error) {
 	if r.Worker > len(h.workers) {
 		return reply{}, fmt.Errorf("no worker %d", r.Worker)
@@ -449,9 +450,9 @@ func (h *helper) forward(r request) (reply, error) {
 	if err := w.requests.Encode(r); err != nil {
 		return reply{}, fmt.Errorf("asking a worker: %w", err)
 	}
-	var answer reply
-	if err := w.replies.Decode(&answer); err != nil {
+	var response reply
+	if err := w.replies.Decode(&response); err != nil {
 		return reply{}, fmt.Errorf("asking a worker: %w", err)
 	}
-	return answer, nil
+	return response, nil
 }

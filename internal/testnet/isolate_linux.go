@@ -22,10 +22,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv tells a test process that it is in a namespace of its own. Its value is the file that the verdict goes to.
+// insideEnv is set in a test process that runs in a namespace of its own. Its value is the file to write the verdict to.
 const insideEnv = "TESTNET_INSIDE"
 
-// What a test process writes to the file of insideEnv, so that a process that ran no test is not taken for success.
+// The contents of the file of insideEnv. The file distinguishes a passed test from a process that exited with 0 and ran no test.
 const (
 	verdictPass = "pass"
 	verdictSkip = "skip"
@@ -41,64 +41,64 @@ const (
 //		})
 //	}
 //
-// The test binary is started again for this one test, in the namespace: /proc/net is the namespace of the whole process, not
-// of a thread, so a thread in another namespace would not do. There f runs and may do all that a test may, subtests
-// included. Here f does not run; the output, failure or skip of the other process becomes that of tb, and the result lines of
-// a benchmark are printed as they are. What stands before the call runs in both processes, so it should be the first
-// statement, and the only call of Isolate, IsolateMounts, IsolatePIDs or IsolateTime in that test.
+// Isolate starts the test binary again, for this test alone, in the namespace: a thread in a namespace is not enough, since
+// /proc/net shows the namespace of the process. f runs in that process only, and may do all that a test may, subtests included.
+// The output, failure or skip of that process becomes that of tb; the result lines of a benchmark are printed unchanged. Code
+// before the call runs in both processes, so it should be the first statement, and the only call of Isolate, IsolateMounts,
+// IsolatePIDs or IsolateTime in the test.
 func Isolate(tb testing.TB, f func()) {
 	tb.Helper()
 	isolate(tb, 0, f)
 }
 
-// IsolateMounts is Isolate with a mount namespace too, in which no network namespace has a name: see [Netns].
+// IsolateMounts is Isolate with a new mount namespace as well, in which no network namespace has a name: see [Netns].
 func IsolateMounts(tb testing.TB, f func()) {
 	tb.Helper()
 	isolate(tb, unix.CLONE_NEWNS, f)
 }
 
-// IsolatePIDs is IsolateMounts with a PID namespace too: /proc shows no processes but those of the test, which is process 1.
+// IsolatePIDs is IsolateMounts with a new PID namespace as well: /proc shows only the processes of the test, which is process 1.
 func IsolatePIDs(tb testing.TB, f func()) {
 	tb.Helper()
 	isolate(tb, unix.CLONE_NEWNS|unix.CLONE_NEWPID, f)
 }
 
-// IsolateTime is Isolate with a time namespace too, in which more time has passed since the machine was started, or less.
+// IsolateTime is Isolate with a new time namespace as well, whose CLOCK_BOOTTIME is ahead by more, which may be negative.
 func IsolateTime(tb testing.TB, more time.Duration, f func()) {
 	tb.Helper()
 	Require(tb, "unshare")
 	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
 		SkipOrFail(tb, fmt.Sprintf("the kernel has no time namespaces: %v", err))
 	}
-	inTime := []string{"unshare", "--time", "--boottime", strconv.Itoa(int(more.Seconds())), "--fork", "--kill-child"}
-	isolate(tb, 0, f, inTime...)
+	unshare := []string{"unshare", "--time", "--boottime", strconv.Itoa(int(more.Seconds())), "--fork", "--kill-child"}
+	isolate(tb, 0, f, unshare...)
 }
 
-// isolate runs f in a new network namespace, and further namespaces that are given as flags of clone(2), or by a command that runs
-// another one in them.
+// isolate runs f in a new network namespace, and in further namespaces: further are flags of clone(2), and in is a command that
+// runs the command after it in a namespace.
 func isolate(tb testing.TB, further uintptr, f func(), in ...string) {
 	tb.Helper()
 	SkipIfShort(tb)
 	if file := os.Getenv(insideEnv); file != "" {
-		runInside(tb, file, further, f)
+		runInNamespace(tb, file, further, f)
 		return
 	}
-	verdict := runAgain(tb, further, in)
+	verdict := runInNewProcess(tb, further, in)
 	_, isBenchmark := tb.(*testing.B)
 	switch {
 	case verdict == verdictSkip:
 		tb.Skip("skipped in its network namespace, for the reason above")
 	case verdict != verdictPass:
-		tb.Fatalf("the process in the network namespace ended well, but its test did not: %q", verdict)
+		tb.Fatalf("the process in the network namespace exited with 0, but the verdict of its test is %q", verdict)
 	case isBenchmark:
-		// This is not a skip, but the only way to end a benchmark without a result line of its own.
+		// Not a skip, but the only way to end a benchmark without a second result line.
 		tb.Skip("ran in its network namespace; the results are above")
 	}
 }
 
-func runInside(tb testing.TB, file string, further uintptr, f func()) {
+func runInNamespace(tb testing.TB, file string, further uintptr, f func()) {
 	tb.Helper()
-	// The first cleanup runs last: it sees what the others made of the test.
+	// The cleanup that is registered first runs last: the others may still fail the test.
 	tb.Cleanup(func() {
 		verdict := verdictPass
 		if tb.Failed() {
@@ -107,7 +107,7 @@ func runInside(tb testing.TB, file string, further uintptr, f func()) {
 			verdict = verdictSkip
 		}
 		if err := os.WriteFile(file, []byte(verdict), 0o600); err != nil {
-			tb.Errorf("telling the verdict: %v", err)
+			tb.Errorf("writing the verdict: %v", err)
 		}
 	})
 	if further&unix.CLONE_NEWNS != 0 {
@@ -121,9 +121,8 @@ func runInside(tb testing.TB, file string, further uintptr, f func()) {
 	f()
 }
 
-// runAgain runs the test tb in a new process in a new network namespace, and further ones, and returns the verdict that it
-// left.
-func runAgain(tb testing.TB, further uintptr, in []string) string {
+// runInNewProcess runs the test tb in a new process in the new namespaces, and returns its verdict.
+func runInNewProcess(tb testing.TB, further uintptr, in []string) string {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "verdict")
 	exe, err := os.Executable()
@@ -142,11 +141,11 @@ func runAgain(tb testing.TB, further uintptr, in []string) string {
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | further, Pdeathsig: unix.SIGKILL}
 
-	// Pdeathsig is sent when the thread that started the process ends, not when this process does.
+	// The kernel sends Pdeathsig when the thread that started the process ends, not when this process does.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); errors.Is(err, unix.EPERM) {
-		SkipOrFail(tb, fmt.Sprintf("a new network namespace wants CAP_SYS_ADMIN: %v", err))
+		SkipOrFail(tb, fmt.Sprintf("a new network namespace requires CAP_SYS_ADMIN: %v", err))
 	} else if err != nil {
 		tb.Fatalf("starting the test in a network namespace: %v", err)
 	}
@@ -162,13 +161,13 @@ func runAgain(tb testing.TB, further uintptr, in []string) string {
 	return string(verdict)
 }
 
-// quickExit is a setting for a process that is to end as soon as it is done. With the race detector it would sleep for a
-// second, which tests that start many processes cannot wait for.
+// quickExit is an environment variable that makes a process exit at once. The race detector would sleep for a second, which is
+// too long for tests that start many processes.
 func quickExit() string {
 	return "GORACE=" + os.Getenv("GORACE") + " atexit_sleep_ms=10"
 }
 
-// timeLimit leaves the other process less time than this one has, so that it is the one to say where it hangs.
+// timeLimit returns less time than this process has left, so that the other process times out first and prints where it hangs.
 func timeLimit(tb testing.TB) time.Duration {
 	if t, ok := tb.(*testing.T); ok {
 		if deadline, ok := t.Deadline(); ok {
@@ -183,11 +182,11 @@ func timeLimit(tb testing.TB) time.Duration {
 	return 10 * time.Minute
 }
 
-// childArgs makes the command line that runs tb alone, with those flags of this process that do not concern other tests or
-// files that this process writes itself.
+// childArgs returns the arguments that run tb alone. They repeat the flags of this process, except those that select tests and
+// those that name files which this process writes.
 func childArgs(tb testing.TB, limit time.Duration) []string {
 	args := []string{fmt.Sprintf("-test.timeout=%v", limit)}
-	own := map[string]bool{
+	excluded := map[string]bool{
 		"test.run": true, "test.bench": true, "test.list": true, "test.fuzz": true, "test.v": true, "test.timeout": true,
 		"test.testlogfile": true, "test.outputdir": true, "test.coverprofile": true, "test.cpuprofile": true,
 		"test.memprofile": true, "test.blockprofile": true, "test.mutexprofile": true, "test.trace": true,
@@ -198,13 +197,13 @@ func childArgs(tb testing.TB, limit time.Duration) []string {
 	default:
 		args = append(args, "-test.run="+childPattern(tb.Name(), flagValue("test.run")),
 			"-test.count=1", fmt.Sprintf("-test.cpu=%d", runtime.GOMAXPROCS(0)))
-		own["test.count"], own["test.cpu"] = true, true
+		excluded["test.count"], excluded["test.cpu"] = true, true
 	}
 	if testing.Verbose() {
 		args = append(args, "-test.v")
 	}
 	flag.Visit(func(f *flag.Flag) {
-		if !own[f.Name] {
+		if !excluded[f.Name] {
 			args = append(args, fmt.Sprintf("-%s=%s", f.Name, f.Value))
 		}
 	})
@@ -218,25 +217,25 @@ func flagValue(name string) string {
 	return ""
 }
 
-// childPattern makes a pattern for -test.run or -test.bench that matches name alone. Where asked, the pattern that this
-// process was given, names subtests below it, so does the result; a pattern that is more than names is not taken apart.
-func childPattern(name, asked string) string {
+// childPattern returns a pattern for -test.run or -test.bench that matches name alone, followed by the subtests below it that
+// pattern, the flag of this process, selects. A pattern with alternatives, groups or classes is not split into its elements.
+func childPattern(name, pattern string) string {
 	elements := strings.Split(name, "/")
 	depth := len(elements)
 	for i, element := range elements {
 		elements[i] = "^" + regexp.QuoteMeta(element) + "$"
 	}
-	if below := strings.Split(asked, "/"); len(below) > depth && !strings.ContainsAny(asked, `|([\`) {
+	if below := strings.Split(pattern, "/"); len(below) > depth && !strings.ContainsAny(pattern, `|([\`) {
 		elements = append(elements, below[depth:]...)
 	}
 	return strings.Join(elements, "/")
 }
 
-// output passes on what the other process prints: to the log, but the result lines of a benchmark to the standard output,
-// where the tools that read them look.
+// output forwards the output of the other process to the log of the test, and the result lines of a benchmark to the standard
+// output, where benchstat and others read them.
 type output struct {
 	log     io.Writer
-	results io.Writer // nil: tb is no benchmark
+	results io.Writer // nil if tb is not a benchmark
 	partial []byte
 }
 
@@ -247,7 +246,7 @@ func newOutput(tb testing.TB) *output {
 	return &output{log: tb.Output()}
 }
 
-// resultLine matches what benchstat takes to be a result or a label of results.
+// resultLine matches the results and the configuration lines of a benchmark, as benchstat does.
 var resultLine = regexp.MustCompile(`^(Benchmark\S+\s.*\d ns/op|goos: |goarch: |pkg: |cpu: )`)
 
 func (o *output) Write(p []byte) (int, error) {
@@ -277,7 +276,7 @@ func (o *output) line(line []byte) {
 	_, _ = w.Write(line)
 }
 
-// setUp sets a network interface of the present namespace up. lo gets its addresses by that.
+// setUp sets a network interface of the current namespace up. lo then has its addresses.
 func setUp(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

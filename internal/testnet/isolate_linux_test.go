@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-// TestIsolate runs tests that fail, skip or hang in other processes, and looks at what Isolate makes of them.
+// TestIsolate runs tests that pass, fail, skip or hang in other processes, and checks the results that Isolate reports.
 func TestIsolate(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fixture string
@@ -24,8 +24,8 @@ func TestIsolate(t *testing.T) {
 		env     []string
 		uid     uint32
 		exit    int
-		want    []string // patterns of lines that the output has
-		not     []string // patterns of lines that it has not
+		want    []string // patterns of lines that the output must have
+		not     []string // patterns of lines that it must not have
 	}{
 		"pass": {
 			fixture: "pass",
@@ -46,7 +46,7 @@ func TestIsolate(t *testing.T) {
 		},
 		"fail in a cleanup": {
 			fixture: "fail in a cleanup", exit: 1,
-			want: []string{`^--- FAIL: TestIsolateFixture `, `wrong in the end`},
+			want: []string{`^--- FAIL: TestIsolateFixture `, `wrong in a cleanup`},
 		},
 		"skip": {
 			fixture: "skip",
@@ -93,11 +93,11 @@ func TestIsolate(t *testing.T) {
 		},
 		"not permitted": {
 			fixture: "pass", uid: 65534,
-			want: []string{`^--- SKIP: TestIsolateFixture `, `a new network namespace wants CAP_SYS_ADMIN: .*operation not permitted`},
+			want: []string{`^--- SKIP: TestIsolateFixture `, `a new network namespace requires CAP_SYS_ADMIN: .*operation not permitted`},
 		},
 		"not permitted in CI": {
 			fixture: "pass", uid: 65534, env: []string{"CI=true"}, exit: 1,
-			want: []string{`^--- FAIL: TestIsolateFixture `, `a new network namespace wants CAP_SYS_ADMIN: .*operation not permitted`},
+			want: []string{`^--- FAIL: TestIsolateFixture `, `a new network namespace requires CAP_SYS_ADMIN: .*operation not permitted`},
 		},
 		"benchmark": {
 			fixture: "benchmark",
@@ -121,7 +121,7 @@ func TestIsolate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if os.Getuid() != 0 && tt.uid == 0 {
-				SkipOrFail(t, "this wants root")
+				SkipOrFail(t, "this requires root")
 			}
 			cmd := fixtureCommand(t, tt.fixture, tt.args...)
 			cmd.Env = append(cmd.Env, tt.env...)
@@ -152,10 +152,10 @@ func TestIsolate(t *testing.T) {
 	}
 }
 
-// TestKilled kills a test, which must not leave its processes behind.
+// When a test process is killed, the processes that it started end too.
 func TestKilled(t *testing.T) {
 	if os.Getuid() != 0 {
-		SkipOrFail(t, "this wants root")
+		SkipOrFail(t, "this requires root")
 	}
 	cmd := fixtureCommand(t, "hang")
 	out, err := cmd.StdoutPipe()
@@ -168,7 +168,7 @@ func TestKilled(t *testing.T) {
 	pids := make([]int, 2)
 	for lines := bufio.NewScanner(out); pids[0] == 0; {
 		if !lines.Scan() {
-			t.Fatalf("the test did not tell its processes: %v", lines.Err())
+			t.Fatalf("the test did not print its process IDs: %v", lines.Err())
 		}
 		if _, text, ok := strings.Cut(lines.Text(), "processes "); ok {
 			if _, err := fmt.Sscanf(text, "%d and %d", &pids[0], &pids[1]); err != nil {
@@ -177,7 +177,7 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	if !isAlive(pids[0]) || !isAlive(pids[1]) {
-		t.Errorf("some of the processes %v are not there", pids)
+		t.Errorf("some of the processes %v have ended", pids)
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
@@ -189,7 +189,7 @@ func fixtureCommand(t *testing.T, fixture string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), link(t, "fixture.test"),
 		append([]string{"-test.run=^TestIsolateFixture$", "-test.v", "-test.timeout=30s"}, args...)...)
-	cmd.Dir = t.TempDir() // not that of the package, where other users may not be
+	cmd.Dir = t.TempDir() // the directory of the package may be closed to other users
 	if err := os.Chmod(cmd.Dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func fixtureCommand(t *testing.T, fixture string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// fixtureEnv says what TestIsolateFixture and BenchmarkIsolateFixture do; where it is not set, they do nothing.
+// fixtureEnv selects what TestIsolateFixture and BenchmarkIsolateFixture do; if it is not set, they do nothing.
 const fixtureEnv = "TESTNET_FIXTURE"
 
 func TestIsolateFixture(t *testing.T) {
@@ -225,7 +225,7 @@ func fixture(t *testing.T, what string) {
 	case "fail":
 		t.Error("wrong on purpose")
 	case "fail in a cleanup":
-		t.Cleanup(func() { t.Error("wrong in the end") })
+		t.Cleanup(func() { t.Error("wrong in a cleanup") })
 	case "skip":
 		SkipOrFail(t, "skipped on purpose")
 	case "subtests":
@@ -240,14 +240,15 @@ func fixture(t *testing.T, what string) {
 		os.Exit(0)
 	case "hang":
 		p := Start(t, Process{Name: "hanging"})
-		t.Logf("processes %d and %d are there", os.Getpid(), p.PID)
+		t.Logf("processes %d and %d are running", os.Getpid(), p.PID)
 		time.Sleep(time.Hour)
 	default:
 		t.Fatalf("no fixture %q", what)
 	}
 }
 
-// checkNamespace checks that the namespace is another than that of the parent process, and has lo only, set up.
+// checkNamespace checks that this process and its parent are in different network namespaces, and that this one has only lo,
+// which is up.
 func checkNamespace(t *testing.T) {
 	inside, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
@@ -307,7 +308,7 @@ func BenchmarkIsolateFixture(b *testing.B) {
 
 func TestChildPattern(t *testing.T) {
 	for _, tt := range []struct {
-		name, asked, want string
+		name, pattern, want string
 	}{
 		{"TestScan", "", "^TestScan$"},
 		{"TestScan", "Scan", "^TestScan$"},
@@ -317,8 +318,8 @@ func TestChildPattern(t *testing.T) {
 		{"TestScan", "(Scan/a)", "^TestScan$"},
 		{"TestScan/a|b(", "", `^TestScan$/^a\|b\($`},
 	} {
-		if got := childPattern(tt.name, tt.asked); got != tt.want {
-			t.Errorf("of %q, asked for %q: %q, want %q", tt.name, tt.asked, got, tt.want)
+		if got := childPattern(tt.name, tt.pattern); got != tt.want {
+			t.Errorf("childPattern(%q, %q) = %q, want %q", tt.name, tt.pattern, got, tt.want)
 		}
 	}
 }

@@ -13,20 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Load is a number of sockets that stay as they are until the test ends.
+// A Load is a set of sockets that do not change until the test ends.
 type Load struct {
-	// Sockets has every socket of the load that the kernel shows.
+	// Sockets are the sockets of the load that the kernel shows.
 	Sockets []Socket
 
 	tb  testing.TB
 	fds []int
 }
 
-// newLoad makes an empty load. It is for Isolate only: a machine at work is no place for it.
+// newLoad returns an empty load. It requires Isolate: a load must not disturb the host.
 func newLoad(tb testing.TB) *Load {
 	tb.Helper()
 	if os.Getenv(insideEnv) == "" {
-		tb.Fatal("this is for the function that Isolate calls")
+		tb.Fatal("a load requires Isolate")
 	}
 	l := &Load{tb: tb}
 	tb.Cleanup(func() {
@@ -57,15 +57,15 @@ func (l *Load) Count() map[string]int {
 	return count
 }
 
-// Check fails the test unless /proc/net shows every socket of the load as it should be.
+// Check fails the test unless /proc/net shows every socket of the load with the expected values.
 func (l *Load) Check() {
 	l.tb.Helper()
 	if missing := l.missing(); missing != "" {
-		l.tb.Fatalf("the load is not as it should be:\n%s", missing)
+		l.tb.Fatalf("/proc/net does not show the load:\n%s", missing)
 	}
 }
 
-// settle waits until Check would pass: the kernel does some of its work a little after the system call.
+// settle waits until Check would pass: some state changes follow the system call with a delay.
 func (l *Load) settle() {
 	l.tb.Helper()
 	for end := deadline(); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -76,7 +76,7 @@ func (l *Load) settle() {
 	l.Check()
 }
 
-// missing tells which sockets of the load /proc/net does not show, and what it shows instead.
+// missing lists the sockets of the load that /proc/net does not show, with other values that it shows for the same addresses.
 func (l *Load) missing() string {
 	l.tb.Helper()
 	shown := make(map[string][]Socket)
@@ -105,7 +105,7 @@ func (l *Load) missing() string {
 	return missing.String()
 }
 
-// must ends the test if there is an error.
+// must fails the test if err is not nil.
 func (l *Load) must(err error) {
 	l.tb.Helper()
 	if err != nil {
@@ -113,7 +113,7 @@ func (l *Load) must(err error) {
 	}
 }
 
-// network finds a network by its name, and skips the test if the machine does not have it.
+// network returns a network by its name, and skips the test if the kernel does not support it.
 func (l *Load) network(name string) network {
 	l.tb.Helper()
 	n, err := findNetwork(name)
@@ -135,14 +135,14 @@ func (l *Load) hold(fd int, err error) int {
 	return fd
 }
 
-// drop closes fd now.
-func (l *Load) drop(fd int) {
+// closeNow closes fd before the test ends.
+func (l *Load) closeNow(fd int) {
 	l.tb.Helper()
 	l.fds = slices.DeleteFunc(l.fds, func(held int) bool { return held == fd })
 	l.must(unix.Close(fd))
 }
 
-// expect adds the socket of fd to the load, in a state and with queues that the kernel should show.
+// expect adds the socket of fd to the load, with the state and the queues that the kernel should show.
 func (l *Load) expect(fd int, state string, recvQ, sendQ uint32) {
 	l.tb.Helper()
 	s, err := describe(fd)

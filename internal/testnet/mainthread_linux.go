@@ -10,33 +10,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The main goroutine of a helper stays on the main thread, to end it when that is asked for. Only an init function runs where
-// this can be had.
+// Lock the main goroutine of a helper to the main thread, so that it can end that thread. Only an init function is sure to run on
+// the main thread.
 func init() {
 	if isHelper() {
 		runtime.LockOSThread()
 	}
 }
 
-// EndMainThread ends the main thread of the process, while the others live on: a zombie that works.
+// EndMainThread ends the main thread of the process; the others continue. /proc shows such a process as a zombie.
 func (p *Proc) EndMainThread() {
 	p.tb.Helper()
 	p.do(request{Op: opEndMain})
 }
 
-// Rename gives the process another name.
+// Rename changes the name of the process (/proc/<pid>/comm).
 func (p *Proc) Rename(name string) {
 	p.tb.Helper()
 	p.do(request{Op: opRename, Name: []byte(name)})
 }
 
-// SetUser makes the process one of another user: setuid(2).
+// SetUser changes the user of the process: setuid(2).
 func (p *Proc) SetUser(uid uint32) {
 	p.tb.Helper()
 	p.do(request{Op: opSetUser, N: int(uid)})
 }
 
-// exitThread is exit(2) of this thread alone. To Go it is in a system call for good.
+// exitThread calls exit(2), which ends this thread only. To the Go runtime, the thread stays in the system call.
 func exitThread() {
 	unix.Syscall(unix.SYS_EXIT, 0, 0, 0) //nolint:errcheck // it does not return
 }
@@ -52,5 +52,5 @@ func waitForMainThread(end time.Time) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the main thread lives on: %w", unix.ETIMEDOUT)
+	return fmt.Errorf("the main thread has not ended: %w", unix.ETIMEDOUT)
 }

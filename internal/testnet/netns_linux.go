@@ -16,21 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NetnsDir is where ip-netns(8) keeps the names of network namespaces.
+// NetnsDir is the directory in which ip-netns(8) keeps the names of network namespaces.
 const NetnsDir = "/run/netns"
 
-// netnsDirIsOwn says that NetnsDir is that of a mount namespace that ends with this process.
+// netnsDirIsOwn is true if NetnsDir belongs to a mount namespace that ends with this process.
 var netnsDirIsOwn bool
 
-// hideMounts gives this process, which is in a mount namespace of its own, an empty NetnsDir, and a proc file system of its
-// PID namespace.
+// hideMounts mounts an empty NetnsDir, and with withProc a proc file system of the PID namespace of this process. It requires a
+// mount namespace of its own.
 func hideMounts(withProc bool) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keeping mounts to this mount namespace: %w", err)
+		return fmt.Errorf("making mounts private: %w", err)
 	}
 	at := NetnsDir
 	if _, err := os.Stat(at); err != nil {
-		at = filepath.Dir(NetnsDir) // nothing that stays is made there
+		at = filepath.Dir(NetnsDir) // do not create a directory that outlives the test
 	}
 	if err := unix.Mount("testnet", at, "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mounting a tmpfs on %s: %w", at, err)
@@ -47,8 +47,8 @@ func hideMounts(withProc bool) error {
 	return nil
 }
 
-// Netns makes a network namespace in which lo is up, and that has a name and no process, as "ip netns add" does. It returns the
-// file that stands for it. It wants IsolateMounts or IsolatePIDs, and ends with the test.
+// Netns creates a named network namespace without a process, as "ip netns add" does, sets lo up there, and returns its file. The
+// namespace ends with the test. Netns requires IsolateMounts or IsolatePIDs.
 func Netns(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := "", error(nil)
@@ -59,8 +59,8 @@ func Netns(tb testing.TB, name string) string {
 	return path
 }
 
-// NameNetns gives the network namespace that a file such as /proc/<pid>/ns/net stands for a name, until the test ends, and
-// returns the file that stands for it then. It wants IsolateMounts or IsolatePIDs.
+// NameNetns gives the network namespace of a file such as /proc/<pid>/ns/net a name until the test ends, and returns the named
+// file. It requires IsolateMounts or IsolatePIDs.
 func NameNetns(tb testing.TB, name, file string) string {
 	tb.Helper()
 	path, err := nameNetns(tb, name, file)
@@ -72,7 +72,7 @@ func NameNetns(tb testing.TB, name, file string) string {
 
 func nameNetns(tb testing.TB, name, file string) (path string, err error) {
 	if !netnsDirIsOwn {
-		return "", errors.New("names of network namespaces want IsolateMounts or IsolatePIDs")
+		return "", errors.New("naming a network namespace requires IsolateMounts or IsolatePIDs")
 	}
 	path = filepath.Join(NetnsDir, name)
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
@@ -89,13 +89,13 @@ func nameNetns(tb testing.TB, name, file string) (path string, err error) {
 	return path, nil
 }
 
-// inNewNetns runs f on a thread in a new network namespace in which lo is up. The thread ends with it.
+// inNewNetns runs f on a thread in a new network namespace in which lo is up. The thread ends when f returns.
 func inNewNetns(f func()) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() { // it stands for the process, and would not end
+		if unix.Gettid() == unix.Getpid() { // the main thread would not end; use another one
 			err = inNewNetns(f)
 			runtime.UnlockOSThread()
 			return
@@ -112,7 +112,7 @@ func inNewNetns(f func()) (err error) {
 	return err
 }
 
-// UnnameNetns takes the name from a network namespace, which ends if nothing else keeps it.
+// UnnameNetns removes the name of a network namespace, which ends if nothing else refers to it.
 func UnnameNetns(tb testing.TB, name string) {
 	tb.Helper()
 	path := filepath.Join(NetnsDir, name)
@@ -124,7 +124,7 @@ func UnnameNetns(tb testing.TB, name string) {
 	}
 }
 
-// inNetns runs f on a thread in the network namespace that the file stands for.
+// inNetns runs f on a thread in the network namespace of a file.
 func inNetns(file string, f func() error) error {
 	target, err := os.Open(file)
 	if err != nil {
@@ -143,7 +143,7 @@ func inNetns(file string, f func() error) error {
 	}
 	err = f()
 	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-		panic(fmt.Sprintf("leaving %s: %v", file, back)) // nothing that runs on this thread would be right any more
+		panic(fmt.Sprintf("leaving %s: %v", file, back)) // other goroutines would run in the wrong namespace
 	}
 	return err
 }
@@ -174,18 +174,19 @@ func ThreadsReturn(tb testing.TB) {
 	}
 }
 
-// NetnsChurn are network namespaces that come and go, each with a process that ends soon: see [ChurnNetns].
+// NetnsChurn creates network namespaces, each with a short-lived process: see [ChurnNetns].
 type NetnsChurn struct {
 	made, end chan struct{}
 	until     time.Time
 	running   sync.WaitGroup
 }
 
-// ChurnNetns has network namespaces come and go until the churn is stopped, with a pause of up to six times so much before the next.
+// ChurnNetns creates network namespaces that end soon, until the churn is stopped. Between two of them it waits for zero to six
+// times pause.
 func ChurnNetns(tb testing.TB, pause time.Duration) *NetnsChurn {
 	tb.Helper()
-	const most = 100
-	const limit = 20 * time.Second // they are slow to make on a host that is busy
+	const enough = 100
+	const limit = 20 * time.Second // creating namespaces is slow on a busy host
 	c := &NetnsChurn{made: make(chan struct{}), end: make(chan struct{}), until: time.Now().Add(limit)}
 	c.running.Go(func() {
 		for i := 0; ; i++ {
@@ -202,7 +203,7 @@ func ChurnNetns(tb testing.TB, pause time.Duration) *NetnsChurn {
 			}
 			c.running.Go(func() { _ = cmd.Wait() })
 			time.Sleep(time.Duration(i%7) * pause)
-			if i == most {
+			if i == enough {
 				close(c.made)
 			}
 		}
@@ -210,7 +211,7 @@ func ChurnNetns(tb testing.TB, pause time.Duration) *NetnsChurn {
 	return c
 }
 
-// GoesOn tells whether there have been fewer than a hundred so far, and time is left.
+// GoesOn reports whether the churn has created fewer than 100 namespaces and run for less than 20 seconds.
 func (c *NetnsChurn) GoesOn() bool {
 	select {
 	case <-c.made:
@@ -220,7 +221,7 @@ func (c *NetnsChurn) GoesOn() bool {
 	}
 }
 
-// Stop returns when all of them have gone.
+// Stop stops the churn, and waits until all of its processes have ended.
 func (c *NetnsChurn) Stop() {
 	close(c.end)
 	c.running.Wait()

@@ -14,7 +14,7 @@ import (
 func TestNetns(t *testing.T) {
 	IsolateMounts(t, func() {
 		if names := netnsNames(t); len(names) > 0 {
-			t.Fatalf("the test begins with %v", names)
+			t.Fatalf("there are network namespaces before the test: %v", names)
 		}
 		blue := Netns(t, "blue")
 		inside := Start(t, Process{Name: "inside", In: blue})
@@ -32,7 +32,7 @@ func TestNetns(t *testing.T) {
 		out := outside.Listen("tcp4", at, 1)
 		inside.Connect(at, 1)
 		if got := readlink(t, outside.Netns()); got != readlink(t, "/proc/self/ns/net") {
-			t.Fatalf("the process did not come back from %s", got)
+			t.Fatalf("the process stayed in %s", got)
 		}
 		requireInodes(t, SS(t, "-tl"), out)
 		requireInodes(t, SS(t, "-tl", "-N", "blue"), in...)
@@ -41,15 +41,15 @@ func TestNetns(t *testing.T) {
 
 		NameNetns(t, "alone", alone.Netns())
 		if got := fmt.Sprint(netnsNames(t)); got != "[alone blue]" {
-			t.Fatalf("ip-netns knows %s", got)
+			t.Fatalf("ip netns lists %s", got)
 		}
 		UnnameNetns(t, "blue")
 		if got := fmt.Sprint(netnsNames(t)); got != "[alone]" {
-			t.Fatalf("ip-netns knows %s", got)
+			t.Fatalf("ip netns lists %s", got)
 		}
 	})
 	if _, err := os.Stat(filepath.Join(NetnsDir, "blue")); err == nil && os.Getenv(insideEnv) == "" {
-		t.Error("the name is not gone with the test")
+		t.Error("the name outlived the test")
 	}
 }
 
@@ -67,7 +67,7 @@ func requireInodes(t *testing.T, rows []Row, want ...Socket) {
 	}
 }
 
-// netnsNames returns the names that ip-netns(8) knows.
+// netnsNames returns the names that ip-netns(8) lists.
 func netnsNames(t *testing.T) (names []string) {
 	t.Helper()
 	Require(t, "ip")
@@ -96,21 +96,21 @@ func TestProcessWithProc(t *testing.T) {
 			t.Fatalf("the test is process %d", os.Getpid())
 		}
 		if names := netnsNames(t); len(names) > 0 {
-			t.Fatalf("the test begins with %v", names)
+			t.Fatalf("there are network namespaces before the test: %v", names)
 		}
 		proc := t.TempDir()
 		p := Start(t, Process{Name: "first", Netns: true, Proc: proc})
 		comm, err := os.ReadFile(filepath.Join(proc, "1", "comm"))
 		if err != nil || string(comm) != "first\n" {
-			t.Errorf("process 1 is %q there: %v", comm, err)
+			t.Errorf("process 1 in %s is %q: %v", proc, comm, err)
 		}
 		if got, want := readlink(t, filepath.Join(proc, "1", "ns", "net")), readlink(t, p.Netns()); got != want {
-			t.Errorf("process 1 is in %s there, and in %s here", got, want)
+			t.Errorf("process 1 in %s has the network namespace %s, want %s", proc, got, want)
 		}
 		for _, dir := range []string{"/proc", proc} {
 			pids, err := filepath.Glob(dir + "/[0-9]*")
 			if err != nil || len(pids) > 3 {
-				t.Errorf("%s shows others: %v, %v", dir, pids, err)
+				t.Errorf("%s shows other processes: %v, %v", dir, pids, err)
 			}
 		}
 		p.Stop()
@@ -119,7 +119,7 @@ func TestProcessWithProc(t *testing.T) {
 				break
 			}
 			if time.Now().After(end) {
-				t.Fatal("the PID namespace does not end with its process")
+				t.Fatal("the PID namespace outlived its process")
 			}
 		}
 	})

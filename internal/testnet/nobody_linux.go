@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BecomeNobody takes this thread, which ends with the test, from its user and all capabilities but some.
+// BecomeNobody changes the user of this thread to nobody, without any capabilities except those in keep. The thread ends with the
+// test.
 func BecomeNobody(tb testing.TB, keep ...uint) {
 	tb.Helper()
 	const nobody = 65534
@@ -15,7 +16,7 @@ func BecomeNobody(tb testing.TB, keep ...uint) {
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		tb.Fatal(err)
 	}
-	// The functions of package unix would set the user of all threads.
+	// The functions of package unix would change all threads.
 	for _, call := range [][4]uintptr{
 		{unix.SYS_SETGROUPS, 0, 0, 0},
 		{unix.SYS_SETRESGID, nobody, nobody, nobody},
@@ -23,7 +24,7 @@ func BecomeNobody(tb testing.TB, keep ...uint) {
 	} {
 		_, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3])
 		if errno == unix.EPERM {
-			SkipOrFail(tb, "becoming another user wants CAP_SETUID and CAP_SETGID: "+errno.Error())
+			SkipOrFail(tb, "changing the user requires CAP_SETUID and CAP_SETGID: "+errno.Error())
 		}
 		if errno != 0 {
 			tb.Fatal(errno)

@@ -4,16 +4,16 @@ import (
 	"testing"
 )
 
-// What [Overflow] does.
+// The numbers of connections of [Overflow].
 const (
 	OverflowBacklog = 2
-	OverflowQueued  = OverflowBacklog + 1 // the kernel refuses a connection when there are more than the backlog
+	OverflowQueued  = OverflowBacklog + 1 // full if longer than the backlog: sk_acceptq_is_full (include/net/sock.h)
 	OverflowOffered = 12
 )
 
-// Overflow makes a listener with a backlog of 2 that does not accept, and offers it 12 connections: 3 wait to be accepted, 9
-// stay in SYN_SENT. The listener, which is the first socket of the load, drops a packet for each of the 9 at once, and again
-// each time they try again: after about 1, 2, 3, … seconds. The networks are those of [States].
+// Overflow creates a listener with a backlog of 2 that does not accept, and 12 connections to it: 3 fill the accept queue, 9 stay
+// in SYN_SENT. The listener is the first socket of the load. It drops a SYN of each of the 9, and each retransmission, after
+// about 1, 2, 3, … seconds. The networks are those of [States].
 func Overflow(tb testing.TB, network string) *Load {
 	tb.Helper()
 	l := &tcpLoad{Load: newLoad(tb)}

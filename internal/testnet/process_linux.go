@@ -17,27 +17,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Process says what [Start] starts.
+// A Process configures [Start].
 type Process struct {
-	// Name is what the kernel calls the process (/proc/<pid>/comm, at most 15 bytes of it). Any bytes will do but 0.
+	// Name is the name of the process (/proc/<pid>/comm, cut to 15 bytes). It may have any bytes but 0.
 	Name string
-	// Args is the command line that follows the path of the program.
+	// Args are the arguments after the path of the program.
 	Args []string
-	// UID and GID are those that the process runs as; with both 0, it runs as the test does.
+	// UID and GID are the user and group of the process. If both are 0, they are those of the test.
 	UID, GID uint32
-	// Netns gives the process a network namespace of its own, in which lo is up.
+	// Netns starts the process in a new network namespace, in which lo is up.
 	Netns bool
-	// In is the file of the network namespace that the process starts in: that of [Netns], or /proc/<pid>/ns/net.
+	// In is the file of the network namespace to start the process in: from [Netns], or /proc/<pid>/ns/net.
 	In string
-	// Proc is a directory: the process gets a PID namespace of its own, and the proc file system of that is mounted there. It
-	// wants IsolateMounts or IsolatePIDs.
+	// Proc, if not empty, starts the process in a new PID namespace, and is the directory to mount the proc file system of that
+	// namespace on. It requires IsolateMounts or IsolatePIDs.
 	Proc string
-	// Cgroup is the directory of the cgroup that the process starts in: see the function Cgroup.
+	// Cgroup is the directory of the cgroup to start the process in: see the function Cgroup.
 	Cgroup string
 }
 
-// A Proc is a running process that opens and holds sockets when it is told to. A failure of a method fails the test. The
-// methods may not be called at the same time, except of different processes that are not forks of one another.
+// A Proc is a running process that opens and holds sockets on request. If a method fails, it fails the test. The methods of a
+// process and of its forks must not be called concurrently.
 type Proc struct {
 	// PID is the process ID.
 	PID int
@@ -47,16 +47,16 @@ type Proc struct {
 	requests *json.Encoder
 	replies  *json.Decoder
 	replyEnd *os.File
-	worker   int // of the process that reads the requests, from 1; 0 is that process itself
+	worker   int // the number of the fork to forward requests to, from 1; 0: the process itself
 	netns    string
 }
 
-// Start starts a process, which ends with the test, or when the test process does. Its program is the test binary under
-// another name, so the TestMain of the package must call [Main].
+// Start starts a process, which ends with the test or the test process. Its program is the test binary under another name, so
+// the TestMain of the package must call [Main].
 func Start(tb testing.TB, p Process) *Proc {
 	tb.Helper()
 	if !mainCalled {
-		tb.Fatal("Start wants func TestMain(m *testing.M) { testnet.Main(m) }")
+		tb.Fatal("Start requires func TestMain(m *testing.M) { testnet.Main(m) }")
 	}
 	requestRead, requestWrite := pipe(tb)
 	replyRead, replyWrite := pipe(tb)
@@ -77,7 +77,7 @@ func Start(tb testing.TB, p Process) *Proc {
 	}
 	if p.Proc != "" {
 		if !netnsDirIsOwn {
-			tb.Fatal("a mounted proc file system wants IsolateMounts or IsolatePIDs")
+			tb.Fatal("mounting a proc file system requires IsolateMounts or IsolatePIDs")
 		}
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID
 		cmd.Env = append(cmd.Env, helperProcEnv+"="+p.Proc)
@@ -102,7 +102,7 @@ func Start(tb testing.TB, p Process) *Proc {
 	err := start()
 	_, _ = requestRead.Close(), replyWrite.Close()
 	if errors.Is(err, unix.EPERM) {
-		SkipOrFail(tb, fmt.Sprintf("another user or network namespace wants CAP_SETUID or CAP_SYS_ADMIN: %v", err))
+		SkipOrFail(tb, fmt.Sprintf("another user or network namespace requires CAP_SETUID or CAP_SYS_ADMIN: %v", err))
 	} else if err != nil {
 		tb.Fatalf("starting %q: %v", p.Name, err)
 	}
@@ -120,7 +120,7 @@ func Start(tb testing.TB, p Process) *Proc {
 	return proc
 }
 
-// pipe makes a pipe that is closed when the test ends.
+// pipe creates a pipe that is closed when the test ends.
 func pipe(tb testing.TB) (r, w *os.File) {
 	tb.Helper()
 	r, w, err := os.Pipe()
@@ -131,14 +131,13 @@ func pipe(tb testing.TB) (r, w *os.File) {
 	return r, w
 }
 
-// Program returns a program that every user may start, with the name: it is the test binary, until the test ends.
+// Program returns the path of a copy of the test binary with another name, which every user may run until the test ends.
 func Program(tb testing.TB, name string) string {
 	tb.Helper()
 	return link(tb, name)
 }
 
-// link makes a hard link to the test binary, or a copy of it, so that exec gives the process the name, and /proc/<pid>/exe
-// and its command line agree with it.
+// link creates a hard link to the test binary, or a copy, so that /proc/<pid>/comm, exe and cmdline all have the name.
 func link(tb testing.TB, name string) string {
 	tb.Helper()
 	exe, err := os.Executable()
@@ -146,7 +145,7 @@ func link(tb testing.TB, name string) string {
 		tb.Fatal(err)
 	}
 	dir := tb.TempDir()
-	// Every user must be able to start it; the parent of a TempDir is closed to others.
+	// The parent of a TempDir is closed to other users.
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		tb.Fatal(err)
 	}
@@ -170,7 +169,7 @@ func link(tb testing.TB, name string) string {
 	return program
 }
 
-// fileName makes a process name a file name.
+// fileName converts a process name to a file name.
 func fileName(name string) string {
 	switch name {
 	case "", ".", "..":
@@ -179,7 +178,7 @@ func fileName(name string) string {
 	return strings.ReplaceAll(name, "/", "_")
 }
 
-// coverDir is where a process of a test binary with coverage writes it, so that it does not complain.
+// coverDir returns a directory for the coverage data of a process: without one, a test binary with coverage prints a warning.
 func coverDir(tb testing.TB) string {
 	tb.Helper()
 	if dir := flagValue("test.gocoverdir"); dir != "" {
@@ -188,46 +187,45 @@ func coverDir(tb testing.TB) string {
 	return tb.TempDir()
 }
 
-// In returns the process as one that opens its sockets in the network namespace that the file stands for, in which it need not
-// be itself.
+// In returns a handle of the same process that opens its sockets in the network namespace of a file.
 func (p *Proc) In(file string) *Proc {
 	in := *p
 	in.netns = file
 	return &in
 }
 
-// Netns is the file that stands for the network namespace that the process is in.
+// Netns returns the file of the network namespace that the process is in.
 func (p *Proc) Netns() string { return fmt.Sprintf("/proc/%d/ns/net", p.PID) }
 
-// Listen makes a TCP listener. The network is tcp4, tcp6 or tcp4in6; at is the address, where a port of 0 leaves the choice
-// to the kernel, and the zero AddrPort stands for any address. More than net.core.somaxconn (4096) is no use for backlog.
+// Listen creates a TCP listener. The network is tcp4, tcp6 or tcp4in6. at is the local address: with port 0 the kernel chooses a
+// port, and the zero AddrPort means any address and port. The kernel limits backlog to net.core.somaxconn (4096).
 func (p *Proc) Listen(network string, at netip.AddrPort, backlog int) Socket {
 	p.tb.Helper()
 	return p.do(request{Op: opListen, Network: network, Local: at, N: backlog})[0]
 }
 
-// Connect makes n connections to an address, and returns when all are there.
+// Connect opens n connections to an address, and returns when all are established.
 //
-// From one source address, there are 28,232 ports to one address and port (net.ipv4.ip_local_port_range). For more, connect
+// One source address has 28,232 ports for connections to one address and port (net.ipv4.ip_local_port_range). For more, connect
 // to several listeners, or from several source addresses: see [Proc.ConnectFrom].
 func (p *Proc) Connect(to netip.AddrPort, n int) []Socket {
 	p.tb.Helper()
 	return p.do(request{Op: opConnect, Remote: to, N: n})
 }
 
-// ConnectFrom is Connect with a source address; each of 127.0.0.0/8 is one.
+// ConnectFrom is Connect with a source address, which may be any of 127.0.0.0/8.
 func (p *Proc) ConnectFrom(from netip.Addr, to netip.AddrPort, n int) []Socket {
 	p.tb.Helper()
 	return p.do(request{Op: opConnect, Local: netip.AddrPortFrom(from, 0), Remote: to, N: n})
 }
 
-// Accept accepts n connections of a listener, and returns when it has them.
+// Accept waits for n connections of a listener, and accepts them.
 func (p *Proc) Accept(listener Socket, n int) []Socket {
 	p.tb.Helper()
 	return p.do(request{Op: opAccept, Inodes: []uint64{listener.Inode}, N: n})
 }
 
-// UDP makes a UDP socket, bound to an address as in Listen and connected to remote if that is valid. The network is udp4, udp6
+// UDP creates a UDP socket, bound to an address as in Listen, and connected to remote if that is valid. The network is udp4, udp6
 // or udp4in6.
 func (p *Proc) UDP(network string, at, remote netip.AddrPort) Socket {
 	p.tb.Helper()
@@ -240,7 +238,7 @@ func (p *Proc) Send(s Socket, n int) {
 	p.do(request{Op: opSend, Inodes: []uint64{s.Inode}, N: n})
 }
 
-// Receive reads n bytes from a socket, and returns when it has them.
+// Receive waits for n bytes of a socket, and reads them.
 func (p *Proc) Receive(s Socket, n int) {
 	p.tb.Helper()
 	p.do(request{Op: opReceive, Inodes: []uint64{s.Inode}, N: n})
@@ -256,11 +254,11 @@ func (p *Proc) Close(sockets ...Socket) {
 	p.do(r)
 }
 
-// Fork makes n children of the process, with its program, name and command line, that hold its listeners too.
+// Fork starts n children of the process, with its program, name and command line. They inherit its listeners.
 func (p *Proc) Fork(n int) []*Proc {
 	p.tb.Helper()
 	if p.worker != 0 {
-		p.tb.Fatal("a fork does not fork")
+		p.tb.Fatal("a fork cannot fork")
 	}
 	var forks []*Proc
 	for range n {
@@ -272,16 +270,16 @@ func (p *Proc) Fork(n int) []*Proc {
 	return forks
 }
 
-// Stop ends the process, and with it its forks, before the test ends.
+// Stop ends the process and its forks before the test ends.
 func (p *Proc) Stop() {
 	p.tb.Helper()
 	if p.worker != 0 {
-		p.tb.Fatal("a fork is stopped with the process that it is a fork of")
+		p.tb.Fatal("a fork cannot be stopped alone: stop its parent")
 	}
 	p.stop()
 }
 
-// do makes a request, and describes the sockets that are the answer.
+// do sends a request, and returns the sockets of the reply.
 func (p *Proc) do(r request) []Socket {
 	p.tb.Helper()
 	return p.exchange(r).Sockets
@@ -290,19 +288,19 @@ func (p *Proc) do(r request) []Socket {
 func (p *Proc) exchange(r request) reply {
 	p.tb.Helper()
 	r.Worker, r.Netns = p.worker, p.netns
-	var answer reply
+	var response reply
 	err := p.requests.Encode(r)
 	if err == nil {
 		err = p.replyEnd.SetReadDeadline(time.Now().Add(requestLimit + waitLimit))
 	}
 	if err == nil {
-		err = p.replies.Decode(&answer)
+		err = p.replies.Decode(&response)
 	}
-	if err == nil && answer.Error != "" {
-		err = errors.New(answer.Error)
+	if err == nil && response.Error != "" {
+		err = errors.New(response.Error)
 	}
 	if err != nil {
 		p.tb.Fatalf("process %d: %s: %v", p.PID, r.Op, err)
 	}
-	return answer
+	return response
 }

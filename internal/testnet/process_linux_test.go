@@ -55,7 +55,7 @@ func readProc(t *testing.T, pid int, file string) string {
 	return string(text)
 }
 
-// TestFork has a master and 8 workers share a listener.
+// A process and 8 forks share a listener.
 func TestFork(t *testing.T) {
 	Isolate(t, func() {
 		master := Start(t, Process{Name: "master"})
@@ -95,7 +95,7 @@ func TestFork(t *testing.T) {
 	})
 }
 
-// holders finds the processes that hold each socket, by its inode.
+// holders returns the processes that hold each socket, by inode: one entry for each descriptor.
 func holders(t *testing.T) map[uint64][]int {
 	t.Helper()
 	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
@@ -104,7 +104,7 @@ func holders(t *testing.T) map[uint64][]int {
 	}
 	pids := make(map[uint64][]int)
 	for _, link := range links {
-		target, _ := os.Readlink(link) // it may be gone
+		target, _ := os.Readlink(link) // the descriptor may be closed
 		var inode uint64
 		if _, err := fmt.Sscanf(target, "socket:[%d]", &inode); err != nil {
 			continue
@@ -126,12 +126,12 @@ func waitForEnd(t *testing.T, pids []int) {
 	t.Helper()
 	for end := deadline(); slices.ContainsFunc(pids, isAlive); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("some of the processes %v live on", pids)
+			t.Fatalf("some of the processes %v have not ended", pids)
 		}
 	}
 }
 
-// isAlive tells whether a process is there, and not a zombie.
+// isAlive reports whether a process exists and is not a zombie.
 func isAlive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
@@ -168,7 +168,7 @@ func TestProcessSockets(t *testing.T) {
 				}
 				load.settle()
 				if rows := SS(t, "-lt"); len(rows) != 0 {
-					t.Errorf("the closed listener is there: %+v", rows)
+					t.Errorf("ss shows the closed listener: %+v", rows)
 				}
 			})
 		})
@@ -210,13 +210,13 @@ func TestProcessNetns(t *testing.T) {
 		worker := p.Fork(1)[0]
 		there := netns(t, strconv.Itoa(p.PID))
 		if here := netns(t, "self"); here == there {
-			t.Errorf("the process is in this namespace, %s", here)
+			t.Errorf("the process is in the namespace of the test, %s", here)
 		}
 		if got := netns(t, strconv.Itoa(worker.PID)); got != there {
 			t.Errorf("the worker is in %s, want %s", got, there)
 		}
 		if rows := SS(t, "-t"); len(rows) != 0 {
-			t.Errorf("ss shows here %+v", rows)
+			t.Errorf("ss shows in the namespace of the test %+v", rows)
 		}
 		if text := readProc(t, p.PID, "net/tcp6"); strings.Count(text, "\n") != 2 {
 			t.Errorf("the namespace has the sockets\n%s", text)
@@ -244,7 +244,7 @@ func TestProcessEndsWithTest(t *testing.T) {
 	})
 }
 
-// TestPass has a socket come to an older process and stay with it alone.
+// A descriptor is passed from a younger to an older process.
 func TestPass(t *testing.T) {
 	Isolate(t, func() {
 		older, younger := Start(t, Process{Name: "older"}), Start(t, Process{Name: "younger"})
@@ -262,14 +262,14 @@ func TestPass(t *testing.T) {
 		if got := holders(t)[listener.Inode]; !equalSets(got, []int{younger.PID}) {
 			t.Errorf("the listener is held by %v, want the duplicate of %d", got, younger.PID)
 		}
-		younger.Pass(younger.Listen("tcp4", netip.AddrPort{}, 8), older) // there is an inbox again
+		younger.Pass(younger.Listen("tcp4", netip.AddrPort{}, 8), older) // the first Pass closed its inbox
 		if rows := SS(t, "-x"); len(rows) != 0 {
 			t.Errorf("unix sockets are left: %+v", rows)
 		}
 	})
 }
 
-func TestPost(t *testing.T) {
+func TestPutInFlight(t *testing.T) {
 	Isolate(t, func() {
 		p := Start(t, Process{Name: "sender"})
 		listener := p.Listen("tcp4", netip.AddrPort{}, 8)
@@ -302,14 +302,14 @@ func TestEndMainThread(t *testing.T) {
 	p := Start(t, Process{Name: "headless"})
 	before := p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{})
 	p.EndMainThread()
-	after := p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}) // it does as it is told
+	after := p.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}) // the process still serves requests
 	p.Close(before, after)
 	if isAlive(p.PID) {
 		t.Errorf("the main thread is\n%s", readProc(t, p.PID, "stat"))
 	}
 	p.Stop()
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d", p.PID)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the process is there still: %v", err)
+		t.Errorf("the process still exists: %v", err)
 	}
 }
 
@@ -332,7 +332,7 @@ func TestIsolatePIDs(t *testing.T) {
 	})
 }
 
-func TestCrowd(t *testing.T) {
+func TestConnectedPairs(t *testing.T) {
 	Isolate(t, func() {
 		const pairs, connections = 2, 4500
 		servers, clients := Crowd(t, pairs, connections)
@@ -379,7 +379,7 @@ func TestCgroup(t *testing.T) {
 		})
 		for mount := strings.TrimSuffix(dir, path); dir != mount; dir = filepath.Dir(dir) {
 			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("%s is there still: %v", dir, err)
+				t.Errorf("%s still exists: %v", dir, err)
 			}
 		}
 	})

@@ -15,8 +15,8 @@ var stateNames = [...]string{
 	8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING", 12: "NEW_SYN_RECV",
 }
 
-// readProcNet reads the sockets of a protocol in the namespace of this process. It is there for loads to check themselves,
-// and does not share code with the library, which is tested with them.
+// readProcNet reads the sockets of a protocol in the namespace of this process. It shares no code with the library under test, so
+// that a load can be checked independently.
 func readProcNet(protocol string) ([]Socket, error) {
 	file := "/proc/self/net/" + protocol
 	text, err := os.ReadFile(file)
@@ -56,7 +56,7 @@ func parseProcNet(line string) (Socket, error) {
 	return s, p.err
 }
 
-// address parses an address of /proc/net, of which every four bytes are printed as one number.
+// address parses an address of /proc/net, which is printed as 32-bit numbers in native byte order.
 func (p *numbers) address(text string) netip.AddrPort {
 	host, port, _ := strings.Cut(text, ":")
 	b, err := hex.DecodeString(host)

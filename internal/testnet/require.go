@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// SkipOrFail ends a test for which this machine lacks something, such as a privilege or a program. It skips the test; where
-// the environment says CI=true it fails it, because there everything is meant to be tested.
+// SkipOrFail ends a test because this machine lacks something, such as a privilege or a program. It skips the test, or fails it
+// with CI=true in the environment, where every test must run.
 func SkipOrFail(tb testing.TB, reason string) {
 	tb.Helper()
 	if ci, _ := strconv.ParseBool(os.Getenv("CI")); ci {
@@ -17,16 +17,16 @@ func SkipOrFail(tb testing.TB, reason string) {
 	tb.Skip(reason)
 }
 
-// SkipIfShort skips a test of the running kernel, of other programs or of a real server where go test has the flag -short.
-// What is left needs no privilege and no program, and takes seconds.
+// SkipIfShort skips a test that needs the running kernel, other programs or a real server if go test has the flag -short. The
+// remaining tests need no privileges and no programs, and take seconds.
 func SkipIfShort(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() {
-		tb.Skip("not with -short: it is no pure test")
+		tb.Skip("-short: the test needs the kernel or other programs")
 	}
 }
 
-// Require skips the test, or fails it in CI, unless all of the programs are in the PATH.
+// Require skips the test, or fails it in CI, unless all programs are in the PATH.
 func Require(tb testing.TB, programs ...string) {
 	tb.Helper()
 	for _, program := range programs {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// recorder is a test of which only the end is of interest.
+// recorder is a test that records how it ended.
 type recorder struct {
 	testing.TB
 	skipped, failed string

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Sighting is a socket in a state.
+// A Sighting identifies a socket in one of its states.
 type Sighting struct {
-	Protocol string // tcp or udp, of either family
+	Protocol string // tcp or udp, for both IPv4 and IPv6
 	State    string // as in [Socket]
 	Cookie   uint64
 }
 
-// Sightings returns the TCP and UDP sockets of this network namespace. It is what "ss -tuna" asks the kernel, for those who look
-// at ten thousand sockets again and again; nothing of it is taken from the code under test.
+// Sightings counts the TCP and UDP sockets of this network namespace by state. It sends the requests of "ss -tuna", and is fast
+// enough to repeat with ten thousand sockets. It shares no code with the library under test.
 func Sightings(tb testing.TB) map[Sighting]int {
 	tb.Helper()
 	seen := map[Sighting]int{}
@@ -27,14 +27,14 @@ func Sightings(tb testing.TB) map[Sighting]int {
 				seen[Sighting{name, stateNames[state], cookie}]++
 			})
 			if err != nil {
-				tb.Fatalf("asking for %s sockets of family %d: %v", name, family, err)
+				tb.Fatalf("dumping %s sockets of family %d: %v", name, family, err)
 			}
 		}
 	}
 	return seen
 }
 
-// dumpSockets asks with struct inet_diag_req_v2 and reads struct inet_diag_msg (include/uapi/linux/inet_diag.h).
+// dumpSockets sends a struct inet_diag_req_v2 and decodes each struct inet_diag_msg (include/uapi/linux/inet_diag.h).
 func dumpSockets(family, protocol uint8, each func(state uint8, cookie uint64)) error {
 	const (
 		headerLen, requestLen, answerLen = 16, 56, 72
@@ -73,7 +73,7 @@ func dumpSockets(family, protocol uint8, each func(state uint8, cookie uint64)) 
 			case kind == unix.NLMSG_DONE:
 				return nil
 			case kind != sockDiagByFamily, length < headerLen+answerLen, length > len(b):
-				return fmt.Errorf("a message of kind %d and %d bytes", kind, length)
+				return fmt.Errorf("unexpected message of type %d with %d bytes", kind, length)
 			}
 			answer := b[headerLen:length]
 			each(answer[stateAt], binary.NativeEndian.Uint64(answer[cookieAt:]))

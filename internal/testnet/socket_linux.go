@@ -10,41 +10,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waitLimit bounds every wait for the kernel.
+// waitLimit is the time limit for everything that the kernel does asynchronously.
 const waitLimit = 10 * time.Second
 
 func deadline() time.Time {
 	return time.Now().Add(waitLimit)
 }
 
-// A Socket is what the kernel should say about one socket.
+// A Socket has the values that the kernel should report for a socket.
 type Socket struct {
 	// Protocol is named as its file in /proc/net is: tcp, tcp6, udp, udp6, udplite, raw, icmp, …
 	Protocol string
-	// State is named as the kernel does it: ESTABLISHED, SYN_SENT, …; a datagram socket that is not connected is in CLOSE.
+	// State has the kernel's name: ESTABLISHED, SYN_SENT, …; a datagram socket that is not connected is in CLOSE.
 	State string
-	// Local and Remote are addresses and ports. In place of the local port, a raw socket has its IP protocol and an ICMP
-	// socket its identifier. An IPv4-mapped address stays one.
+	// Local and Remote are addresses and ports. The local port of a raw socket is its IP protocol, and that of an ICMP socket its
+	// identifier. IPv4-mapped addresses are not unmapped.
 	Local, Remote netip.AddrPort
 	// UID is the user who opened the socket.
 	UID uint32
 	// Inode is 0 if no process holds the socket: not yet accepted, closed by its process, SYN_RECV, TIME_WAIT.
 	Inode uint64
-	// Cookie is 0 if it is not known, for want of a file descriptor to ask for it.
+	// Cookie is 0 if no descriptor of the socket is open, from which to read it.
 	Cookie uint64
-	// RecvQ and SendQ are bytes. Those of TCP are unread and unacknowledged ones, and a SYN or FIN counts one. Those of
-	// other protocols are buffer memory, with the kernel's overhead. Those of a TCP listener are the connections not yet
-	// accepted and the limit for them; /proc/net has 0 in place of the limit.
+	// RecvQ and SendQ are bytes. Of a TCP socket they are unread and unacknowledged bytes, where a SYN or FIN counts as one. Of a
+	// socket of another protocol they are buffer memory, with the kernel's overhead. Of a TCP listener they are the length of
+	// the accept queue and its limit; /proc/net shows 0 instead of the limit.
 	RecvQ, SendQ uint32
-	// Drops counts the packets that the socket refused. That of a TCP socket is not known here.
+	// Drops counts the packets that the socket dropped. It is not set for TCP sockets.
 	Drops uint32
 }
 
-// A network is a kind of socket.
+// A network has the parameters of a kind of socket.
 type network struct {
 	file                  string // in /proc/net
 	family, typ, protocol int
-	v6only                int        // 1, or 0 for sockets that take IPv4 too
+	v6only                int        // IPV6_V6ONLY: 1, or 0 for sockets that accept IPv4 too
 	wildcard, loopback    netip.Addr // to listen at, to connect to
 }
 
@@ -99,7 +99,7 @@ func (n network) open(local netip.AddrPort) (int, error) {
 	return fd, nil
 }
 
-// orAny returns at if it is valid, or else any address and port.
+// orAny returns at if it is valid, and otherwise the wildcard address with port 0.
 func (n network) orAny(at netip.AddrPort) netip.AddrPort {
 	if at.IsValid() {
 		return at
@@ -107,7 +107,7 @@ func (n network) orAny(at netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(n.wildcard, 0)
 }
 
-// listen opens a listener. A port of 0 leaves the choice to the kernel.
+// listen opens a listener. With port 0 the kernel chooses a port.
 func (n network) listen(at netip.AddrPort, backlog int) (int, error) {
 	fd, err := n.open(at)
 	if err != nil {
@@ -120,7 +120,7 @@ func (n network) listen(at netip.AddrPort, backlog int) (int, error) {
 	return fd, nil
 }
 
-// startConnect begins to connect a non-blocking socket.
+// startConnect starts to connect a non-blocking socket.
 func startConnect(fd int, to netip.AddrPort) error {
 	if err := unix.Connect(fd, sockaddr(to)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return fmt.Errorf("connecting to %v: %w", to, err)
@@ -128,7 +128,7 @@ func startConnect(fd int, to netip.AddrPort) error {
 	return nil
 }
 
-// finishConnect waits until the connection is there.
+// finishConnect waits until the connection is established.
 func finishConnect(fd int, deadline time.Time) error {
 	if err := poll(fd, unix.POLLOUT, deadline); err != nil {
 		return fmt.Errorf("connecting: %w", err)
@@ -143,14 +143,14 @@ func finishConnect(fd int, deadline time.Time) error {
 	return nil
 }
 
-// accept waits for a connection and takes it.
+// accept waits for a connection and accepts it.
 func accept(listener int, deadline time.Time) (int, error) {
 	for {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err == nil {
 			return fd, nil
 		}
-		// Another process may be faster at the same listener.
+		// Another process may accept first on a shared listener.
 		if errors.Is(err, unix.EAGAIN) {
 			err = poll(listener, unix.POLLIN, deadline)
 		}
@@ -160,19 +160,19 @@ func accept(listener int, deadline time.Time) (int, error) {
 	}
 }
 
-// write writes n bytes at once.
+// write writes n bytes in one call.
 func write(fd, n int) error {
 	written, err := unix.Write(fd, make([]byte, n))
 	if err != nil {
 		return fmt.Errorf("writing %d bytes: %w", n, err)
 	}
 	if written != n {
-		return fmt.Errorf("writing %d bytes: %d found room", n, written)
+		return fmt.Errorf("writing %d bytes: only %d written", n, written)
 	}
 	return nil
 }
 
-// poll waits until one of the events is there.
+// poll waits for one of the events.
 func poll(fd int, events int16, deadline time.Time) error {
 	for {
 		timeout := time.Until(deadline)
@@ -192,12 +192,12 @@ func poll(fd int, events int16, deadline time.Time) error {
 	}
 }
 
-// memory is bytes of buffers, and packets that found no room in them.
+// memory has the bytes in the buffers of a socket, and the packets dropped because a buffer was full.
 type memory struct {
 	received, sent, drops uint32
 }
 
-// socketMemory asks for the SK_MEMINFO_* words of include/uapi/linux/sock_diag.h.
+// socketMemory reads the SK_MEMINFO_* words (include/uapi/linux/sock_diag.h).
 func socketMemory(fd int) (memory, error) {
 	const received, sent, drops, count = 0, 2, 8, 9
 	var words [count]uint32
@@ -205,17 +205,17 @@ func socketMemory(fd int) (memory, error) {
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&words)), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
-		return memory{}, fmt.Errorf("asking for SO_MEMINFO: %w", errno)
+		return memory{}, fmt.Errorf("getting SO_MEMINFO: %w", errno)
 	}
 	return memory{words[received], words[sent], words[drops]}, nil
 }
 
-// describe asks the kernel for what a socket is, except for its state and queues.
+// describe reads all values of a socket but its state, queues and drops.
 func describe(fd int) (Socket, error) {
 	var s Socket
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
-		return s, fmt.Errorf("asking for SO_DOMAIN: %w", err)
+		return s, fmt.Errorf("getting SO_DOMAIN: %w", err)
 	}
 	if s.Protocol, err = protocolFile(fd, family); err != nil {
 		return s, err
@@ -237,7 +237,7 @@ func describe(fd int) (Socket, error) {
 		s.Remote = netip.AddrPortFrom(any6, 0)
 	}
 	if s.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
-		return s, fmt.Errorf("asking for SO_COOKIE: %w", err)
+		return s, fmt.Errorf("getting SO_COOKIE: %w", err)
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
@@ -247,15 +247,15 @@ func describe(fd int) (Socket, error) {
 	return s, nil
 }
 
-// protocolFile finds the file of /proc/net that has the socket.
+// protocolFile returns the name of the file in /proc/net that shows the socket.
 func protocolFile(fd, family int) (string, error) {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
-		return "", fmt.Errorf("asking for SO_TYPE: %w", err)
+		return "", fmt.Errorf("getting SO_TYPE: %w", err)
 	}
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil {
-		return "", fmt.Errorf("asking for SO_PROTOCOL: %w", err)
+		return "", fmt.Errorf("getting SO_PROTOCOL: %w", err)
 	}
 	for _, n := range networks {
 		if n.family == family && n.typ == typ && n.protocol == protocol {

@@ -14,33 +14,33 @@ import (
 	"time"
 )
 
-// A Row is what ss says about one socket.
+// A Row is a socket in the output of ss.
 type Row struct {
-	// Netid is tcp, udp, raw, u_str, u_dgr, u_seq, …; it is empty where ss leaves it out, because it was asked for one kind
-	// of sockets only.
+	// Netid is tcp, udp, raw, u_str, u_dgr, u_seq, …; it is empty if the arguments select one kind of socket, for which ss omits
+	// the column.
 	Netid string
-	// State is named as in [Socket], and empty where ss was asked for one state only.
+	// State is named as in [Socket], and empty if the arguments select one state.
 	State string
 	// RecvQ and SendQ are as in [Socket].
 	RecvQ, SendQ uint32
 	// Local and Remote are not valid for other than Internet sockets.
 	Local, Remote netip.AddrPort
-	// Interface is that which the socket is bound to.
+	// Interface is the interface that the socket is bound to.
 	Interface string
 	// Path is the address of a Unix socket, and Peer the inode of the one it is connected to.
 	Path string
 	Peer uint64
-	// Inode is 0 also for raw sockets, of which ss does not tell it if it has no sock_diag for them.
+	// Inode is 0 also for raw sockets if the kernel has no raw_diag.
 	Inode  uint64
 	UID    uint32
 	Cookie uint64
 	// Cgroup is the path in the unified hierarchy.
 	Cgroup string
-	// Drops wants -m.
+	// Drops requires -m.
 	Drops uint32
-	// Processes wants -p.
+	// Processes requires -p.
 	Processes []RowProcess
-	// Line is the whole of it, as printed.
+	// Line is the row as printed.
 	Line string
 }
 
@@ -51,14 +51,14 @@ type RowProcess struct {
 	FD   int
 }
 
-// SS runs ss in the network namespace of this process. To the flags -H -O -n -a -e it adds args, such as -t for TCP sockets
-// only, -l for listening ones, -p for processes or -m for memory.
+// SS runs ss with -H -O -n -a -e and args in the network namespace of this process. Args are, for example, -t (only TCP), -l
+// (only listeners), -p (with processes) or -m (with memory).
 func SS(tb testing.TB, args ...string) []Row {
 	tb.Helper()
 	return ss(tb, []string{"ss"}, args)
 }
 
-// SSIn is SS in the network namespace that a file such as /proc/<pid>/ns/net stands for.
+// SSIn is SS in the network namespace of a file such as /proc/<pid>/ns/net.
 func SSIn(tb testing.TB, file string, args ...string) []Row {
 	tb.Helper()
 	return ss(tb, []string{"nsenter", "--net=" + file, "ss"}, args)
@@ -67,12 +67,12 @@ func SSIn(tb testing.TB, file string, args ...string) []Row {
 func ss(tb testing.TB, command, args []string) []Row {
 	tb.Helper()
 	Require(tb, command[0], "ss")
-	// With -p and a hundred thousand sockets it takes ten seconds and more.
+	// With -p and a hundred thousand sockets, ss takes more than ten seconds.
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
 	args = slices.Concat(command[1:], []string{"-H", "-O", "-n", "-a", "-e"}, args)
 	cmd := exec.CommandContext(ctx, command[0], args...)
-	// What ss writes to stderr is not looked at: it complains of each protocol that the kernel has no sock_diag for.
+	// Ignore stderr: ss warns of each protocol that the kernel has no sock_diag for.
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		tb.Fatalf("%v: %v: %s", cmd, err, exit.Stderr)
@@ -87,7 +87,7 @@ func ss(tb testing.TB, command, args []string) []Row {
 	return rows
 }
 
-// ssStates maps the names that ss has for states to those of the kernel.
+// ssStates maps the state names of ss to those of the kernel.
 var ssStates = map[string]string{
 	"": "", "ESTAB": "ESTABLISHED", "SYN-SENT": "SYN_SENT", "SYN-RECV": "SYN_RECV", "FIN-WAIT-1": "FIN_WAIT1",
 	"FIN-WAIT-2": "FIN_WAIT2", "TIME-WAIT": "TIME_WAIT", "UNCONN": "CLOSE", "CLOSE-WAIT": "CLOSE_WAIT",
@@ -109,7 +109,7 @@ var (
 func parseSS(text string) ([]Row, error) {
 	var lines []string
 	for line := range strings.Lines(text) {
-		// The name of a process may have a newline in it.
+		// The name of a process may contain a newline.
 		if len(lines) > 0 && !ssStart.MatchString(line) {
 			lines[len(lines)-1] += line
 		} else {
@@ -156,7 +156,7 @@ func parseRow(line string) (Row, error) {
 	return row, errors.Join(p.err, row.parseAddresses(strings.Fields(rest)))
 }
 
-// parseAddresses parses the columns of the two addresses.
+// parseAddresses sets the addresses, or the path and the peer of a Unix socket.
 func (r *Row) parseAddresses(columns []string) error {
 	var err error
 	switch {
@@ -183,8 +183,8 @@ func (r *Row) parseAddresses(columns []string) error {
 	return err
 }
 
-// parseSSAddress parses an address such as 127.0.0.1:80, 0.0.0.0%eth0:68, [::1]:80, [fe80::1]%eth0:546 or *:*, where a * for
-// the host is both of IPv4 and IPv6.
+// parseSSAddress parses an address such as 127.0.0.1:80, 0.0.0.0%eth0:68, [::1]:80, [fe80::1]%eth0:546 or *:*. The host * is the
+// wildcard of a dual-stack socket.
 func parseSSAddress(text string) (addr netip.AddrPort, iface string, err error) {
 	colon := strings.LastIndexByte(text, ':')
 	if colon < 0 {
@@ -219,7 +219,7 @@ func (p *numbers) parse(text string, base int) uint64 {
 	return n
 }
 
-// find parses what is in the group of pattern, and returns 0 where it does not match.
+// find parses the group of pattern, or returns 0 if the pattern does not match.
 func (p *numbers) find(pattern *regexp.Regexp, text string, base int) uint64 {
 	m := pattern.FindStringSubmatch(text)
 	if m == nil {

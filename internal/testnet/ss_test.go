@@ -65,7 +65,7 @@ udp   UNCONN     0      0      [fe80::8010:1]%eth0:546                [::]:*    
 				},
 			},
 		}, {
-			name: "one protocol only, and names with all that a name can have",
+			name: "one protocol only, and names with special characters",
 			text: "LISTEN 0      5      *:34435 *:* users:((\"a\nb\",pid=10163,fd=3),(\"a\nb\",pid=10155,fd=5)) uid:65534 ino:87629 sk:146 cgroup:/ v6only:0 <->    \n" +
 				"LISTEN 0      5      *:50211 *:* users:((\"q\",pid=1,fd=2\",pid=10190,fd=3)) uid:65534 ino:87675 sk:148 cgroup:/ v6only:0 <->\n" +
 				"LISTEN 0      5      *:55929 *:* users:((\"x\xff ino:7\",pid=10176,fd=3)) uid:65534 ino:87652 sk:147 cgroup:/ v6only:0 <->\n" +

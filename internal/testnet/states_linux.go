@@ -8,60 +8,60 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bytes that wait in the queues of two connections of [States]. Read as decimal numbers, their hexadecimal digits in /proc/net
-// (50 and C8) are something else or nothing.
+// The bytes in the queues of two connections of [States]. Parsed as decimal by mistake, their hexadecimal digits in /proc/net (50
+// and C8) give another number or an error.
 const (
 	UnreadBytes = 80  // in a RecvQ
 	UnsentBytes = 200 // in a SendQ
 )
 
-// States makes TCP sockets in every state but CLOSE, which the kernel does not show: several in some states, and in
-// FIN_WAIT1, FIN_WAIT2, LAST_ACK and CLOSING one that a process holds and one that none does. The network is tcp4, tcp6 or
-// tcp4in6, which is a dual-stack listener at [::] and IPv6 sockets that use ::ffff:127.0.0.1. They all stay as they are for
-// half a minute and more; the first to go are TIME_WAIT and the unheld FIN_WAIT2, after 60 seconds. Some of the sockets do not
-// take what their peers send again and again: their drops grow.
+// States creates TCP sockets in every state but CLOSE, which the kernel does not show. In FIN_WAIT1, FIN_WAIT2, LAST_ACK and
+// CLOSING one socket is held by a process, and one is orphaned. The network is tcp4, tcp6 or tcp4in6: a dual-stack listener at
+// [::] and IPv6 sockets connected to ::ffff:127.0.0.1. The sockets stay in their states for more than half a minute; the first
+// to end are those in TIME_WAIT and the orphaned one in FIN_WAIT2, after 60 seconds. Some of the sockets drop what their peers
+// retransmit, so that their drops grow.
 func States(tb testing.TB, network string) *Load {
 	tb.Helper()
 	l := newTCPLoad(tb, network)
 
 	l.established()
-	l.unread()
-	l.unsent()
+	l.unreadBytes()
+	l.unackedBytes()
 	l.notAccepted()
 	l.synSent()
 	l.synRecv()
 	l.timeWait()
 	l.finWait2(held)
-	l.finWait2(unheld)
+	l.finWait2(orphaned)
 	l.finWait1(held)
-	l.finWait1(unheld)
+	l.finWait1(orphaned)
 	l.lastAck(held)
-	l.lastAck(unheld)
+	l.lastAck(orphaned)
 	l.closing(held)
-	l.closing(unheld)
+	l.closing(orphaned)
 
 	l.settle()
 	return l.Load
 }
 
-// Whether a process keeps the socket that a state is about.
+// Whether a process holds the socket that is put into a state.
 const (
-	held   = true
-	unheld = false
+	held     = true
+	orphaned = false
 )
 
 type tcpLoad struct {
 	*Load
-	n          network
-	listener   int
-	listenerAt netip.AddrPort // as seen by a client
+	n            network
+	listener     int
+	listenerAddr netip.AddrPort // as seen by a client
 }
 
 func newTCPLoad(tb testing.TB, network string) *tcpLoad {
 	tb.Helper()
 	l := &tcpLoad{Load: newLoad(tb)}
 	l.n = l.network(network)
-	l.listener, l.listenerAt = l.listen(16)
+	l.listener, l.listenerAddr = l.listen(16)
 	l.expect(l.listener, "LISTEN", 0, 16)
 	return l
 }
@@ -74,31 +74,31 @@ func (l *tcpLoad) listen(backlog int) (fd int, at netip.AddrPort) {
 	return fd, netip.AddrPortFrom(l.n.loopback, s.Local.Port())
 }
 
-// dial begins a connection, and returns the client and the addresses of both ends.
+// dial starts a connection, and returns the client and the addresses of both ends.
 func (l *tcpLoad) dial(to netip.AddrPort) (client int, local, remote netip.AddrPort) {
 	l.tb.Helper()
 	client = l.hold(l.n.open(netip.AddrPort{}))
 	l.must(startConnect(client, to))
-	// There is no peer name before the connection is there.
+	// Before the connection is established, getpeername(2) fails.
 	sa, err := unix.Getsockname(client)
 	l.must(err)
 	return client, addrPort(sa), to
 }
 
-// connect makes a connection and accepts it.
+// connect opens a connection and accepts it.
 func (l *tcpLoad) connect() (client, server int) {
 	l.tb.Helper()
-	client, _, _ = l.dial(l.listenerAt)
+	client, _, _ = l.dial(l.listenerAddr)
 	l.must(finishConnect(client, deadline()))
 	return client, l.hold(accept(l.listener, deadline()))
 }
 
-// expectUnheld adds a socket to the load that no process holds, with empty queues.
+// expectUnheld adds a socket with empty queues that no process holds.
 func (l *tcpLoad) expectUnheld(local, remote netip.AddrPort, state string) {
 	l.Sockets = append(l.Sockets, Socket{Protocol: l.n.file, State: state, Local: local, Remote: remote})
 }
 
-// expectSynSent is expect for a client that does not know its peer yet.
+// expectSynSent is expect for a client whose connection is not established, for which describe finds no peer.
 func (l *tcpLoad) expectSynSent(client int, _, remote netip.AddrPort) {
 	l.tb.Helper()
 	l.expect(client, "SYN_SENT", 0, 1)
@@ -114,7 +114,7 @@ func (l *tcpLoad) established() {
 	}
 }
 
-func (l *tcpLoad) unread() {
+func (l *tcpLoad) unreadBytes() {
 	l.tb.Helper()
 	client, server := l.connect()
 	l.must(write(client, UnreadBytes))
@@ -122,10 +122,10 @@ func (l *tcpLoad) unread() {
 	l.expect(server, "ESTABLISHED", UnreadBytes, 0)
 }
 
-func (l *tcpLoad) unsent() {
+func (l *tcpLoad) unackedBytes() {
 	l.tb.Helper()
 	client, server := l.connect()
-	l.deafen(server)
+	l.dropIncoming(server)
 	l.must(write(client, UnsentBytes))
 	l.expect(client, "ESTABLISHED", 0, UnsentBytes)
 	l.expect(server, "ESTABLISHED", 0, 0)
@@ -145,14 +145,14 @@ func (l *tcpLoad) notAccepted() {
 func (l *tcpLoad) synSent() {
 	l.tb.Helper()
 	listener, at := l.listen(4)
-	l.deafen(listener)
+	l.dropIncoming(listener)
 	l.expect(listener, "LISTEN", 0, 4)
 	for range 3 {
 		l.expectSynSent(l.dial(at))
 	}
 }
 
-// synRecv connects to a listener that waits for data before it takes a connection for complete.
+// synRecv connects to a listener with TCP_DEFER_ACCEPT, which keeps a connection in SYN_RECV until data arrives.
 func (l *tcpLoad) synRecv() {
 	l.tb.Helper()
 	listener, at := l.listen(4)
@@ -174,8 +174,8 @@ func (l *tcpLoad) timeWait() {
 		l.must(err)
 		l.halfClose(client)
 		l.wait(server, "CLOSE_WAIT")
-		l.drop(server)
-		l.drop(client)
+		l.closeNow(server)
+		l.closeNow(client)
 		l.expectUnheld(s.Local, s.Remote, "TIME_WAIT")
 	}
 }
@@ -188,51 +188,51 @@ func (l *tcpLoad) finWait2(isHeld bool) {
 	l.wait(client, "FIN_WAIT2")
 	l.expect(server, "CLOSE_WAIT", 1, 0)
 	l.expect(client, "FIN_WAIT2", 0, 0)
-	l.keep(client, isHeld)
+	l.closeUnlessHeld(client, isHeld)
 }
 
-// finWait1 closes one end while the other does not hear it.
+// finWait1 closes one end while the other drops the FIN.
 func (l *tcpLoad) finWait1(isHeld bool) {
 	l.tb.Helper()
 	client, server := l.connect()
-	l.deafen(server)
+	l.dropIncoming(server)
 	l.halfClose(client)
 	l.wait(client, "FIN_WAIT1")
 	l.expect(server, "ESTABLISHED", 0, 0)
 	l.expect(client, "FIN_WAIT1", 0, 1)
-	l.keep(client, isHeld)
+	l.closeUnlessHeld(client, isHeld)
 }
 
-// lastAck closes both ends, the second when the first no longer hears it.
+// lastAck closes both ends; the first drops the FIN of the second.
 func (l *tcpLoad) lastAck(isHeld bool) {
 	l.tb.Helper()
 	client, server := l.connect()
 	l.halfClose(client)
 	l.wait(server, "CLOSE_WAIT")
 	l.wait(client, "FIN_WAIT2")
-	l.deafen(client)
+	l.dropIncoming(client)
 	l.halfClose(server)
 	l.wait(server, "LAST_ACK")
 	l.expect(client, "FIN_WAIT2", 0, 0)
 	l.expect(server, "LAST_ACK", 1, 1)
-	l.keep(server, isHeld)
+	l.closeUnlessHeld(server, isHeld)
 }
 
-// closing closes both ends, of which the second does not hear the first.
+// closing closes both ends; the second drops the FIN of the first.
 func (l *tcpLoad) closing(isHeld bool) {
 	l.tb.Helper()
 	client, server := l.connect()
-	l.deafen(server)
+	l.dropIncoming(server)
 	l.halfClose(client)
 	l.halfClose(server)
 	l.wait(client, "CLOSING")
 	l.expect(server, "FIN_WAIT1", 0, 1)
 	l.expect(client, "CLOSING", 1, 1)
-	l.keep(client, isHeld)
+	l.closeUnlessHeld(client, isHeld)
 }
 
-// deafen makes a socket drop all that comes in, before TCP sees it. Its peer sends again for minutes.
-func (l *tcpLoad) deafen(fd int) {
+// dropIncoming makes a socket drop all incoming packets before TCP processes them. Its peer retransmits for minutes.
+func (l *tcpLoad) dropIncoming(fd int) {
 	l.tb.Helper()
 	returnZero := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
 	program := unix.SockFprog{Len: 1, Filter: &returnZero}
@@ -262,13 +262,13 @@ func (l *tcpLoad) wait(fd int, state string) {
 	}
 }
 
-// keep closes the socket that was expected last, and expects it to be there still, unless it is to be held.
-func (l *tcpLoad) keep(fd int, isHeld bool) {
+// closeUnlessHeld closes the socket that was expected last, unless it should be held. The closed socket is expected as an orphan.
+func (l *tcpLoad) closeUnlessHeld(fd int, isHeld bool) {
 	l.tb.Helper()
 	if isHeld {
 		return
 	}
-	l.drop(fd)
+	l.closeNow(fd)
 	s := &l.Sockets[len(l.Sockets)-1]
 	s.Inode, s.Cookie, s.UID = 0, 0, 0
 }

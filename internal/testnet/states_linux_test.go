@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestStates leaves the sockets for a moment, or for as long as TESTNET_SOAK says, to see them stay as they are.
+// The sockets do not change for one second, or for the duration in TESTNET_SOAK.
 func TestStates(t *testing.T) {
 	Isolate(t, func() {
 		soak, err := time.ParseDuration(os.Getenv("TESTNET_SOAK"))
@@ -43,13 +43,13 @@ func checkStates(t *testing.T, load *Load) {
 	for _, state := range []string{"ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "LAST_ACK", "CLOSING"} {
 		isUnheld := func(s Socket) bool { return s.Inode == 0 }
 		if sockets := load.In(state); !slices.ContainsFunc(sockets, isUnheld) || sockets[0].Inode == 0 {
-			t.Errorf("of %s there should be one socket with an inode and one without: %+v", state, sockets)
+			t.Errorf("want sockets in %s with and without an inode: %+v", state, sockets)
 		}
 	}
 	established := load.In("ESTABLISHED")
 	if !slices.ContainsFunc(established, func(s Socket) bool { return s.RecvQ == UnreadBytes }) ||
 		!slices.ContainsFunc(established, func(s Socket) bool { return s.SendQ == UnsentBytes }) {
-		t.Errorf("no socket has bytes unread, or none unsent: %+v", established)
+		t.Errorf("no socket with unread, or none with unacknowledged bytes: %+v", established)
 	}
 }
 
@@ -69,19 +69,19 @@ func checkRows(t *testing.T, rows []Row, loads ...*Load) {
 	for _, r := range rows {
 		key := fmt.Sprint(r.Netid, r.State, r.Local, r.Remote, r.RecvQ, r.SendQ, r.Inode, r.UID)
 		if count[key]--; count[key] < 0 {
-			t.Errorf("ss has %s, the loads do not", key)
+			t.Errorf("ss shows %s, which is not in the loads", key)
 		}
 		cookies[r.Inode] = r.Cookie
 	}
 	for key, n := range count {
 		if n > 0 {
-			t.Errorf("ss does not have %s", key)
+			t.Errorf("ss does not show %s", key)
 		}
 	}
 	for _, load := range loads {
 		for _, s := range load.Sockets {
 			if s.Inode != 0 && s.Cookie != cookies[s.Inode] {
-				t.Errorf("socket %d has the cookie %d, that of ss is %d", s.Inode, s.Cookie, cookies[s.Inode])
+				t.Errorf("socket %d has the cookie %d, ss shows %d", s.Inode, s.Cookie, cookies[s.Inode])
 			}
 		}
 	}
@@ -113,7 +113,7 @@ func TestOverflow(t *testing.T) {
 	})
 }
 
-// listenerRow finds what ss shows of the first socket of a load.
+// listenerRow returns the row of the first socket of a load.
 func listenerRow(t *testing.T, load *Load) Row {
 	t.Helper()
 	for _, row := range SS(t, "-ltm") {
@@ -125,7 +125,7 @@ func listenerRow(t *testing.T, load *Load) Row {
 	return Row{}
 }
 
-// TestLoadCheck changes what a load should be, to see that it notices.
+// Load.missing notices every wrong value.
 func TestLoadCheck(t *testing.T) {
 	Isolate(t, func() {
 		load := States(t, "tcp4")

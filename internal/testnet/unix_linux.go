@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A UnixSocket is what the kernel should say about one Unix socket.
+// A UnixSocket has the values that the kernel should report for a Unix socket.
 type UnixSocket struct {
 	Type  string // stream, dgram or seqpacket
 	State string // LISTEN, ESTABLISHED or CLOSE
@@ -17,11 +17,11 @@ type UnixSocket struct {
 	Peer  uint64 // inode of the connected socket, or 0
 }
 
-// Unix makes Unix sockets: for each type a pair, and one that is bound to a path and one that is bound to an abstract
-// address; those of streams and sequenced packets listen, and have a connection that is accepted.
+// Unix creates Unix sockets: for each type a pair, a socket bound to a path and one bound to an abstract address. The bound
+// stream and seqpacket sockets listen, and each has one accepted connection.
 func Unix(tb testing.TB) []UnixSocket {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "testnet") //nolint:usetesting // TempDir may have a name too long for an address
+	dir, err := os.MkdirTemp("", "testnet") //nolint:usetesting // the path of a TempDir may be too long for an address
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -15,7 +15,8 @@ import (
 
 const alertRules = "../../alerts/prometheus.yml"
 
-// TestAlertRules has promtool run the tests of the rules.
+// promtool accepts the rules and passes their tests. For each alert there is a case in which it fires, and one in which it does
+// not.
 func TestAlertRules(t *testing.T) {
 	t.Parallel()
 	testnet.Require(t, "promtool")
@@ -30,14 +31,14 @@ func TestAlertRules(t *testing.T) {
 	for _, alert := range alertNames(t) {
 		for what, pattern := range map[string]string{"fires": `\n\s*exp_alerts:\n`, "does not fire": `\n\s*exp_alerts: \[\]`} {
 			if !regexp.MustCompile(`alertname: ` + alert + pattern).MatchString(tested) {
-				t.Errorf("no test says when %s %s", alert, what)
+				t.Errorf("no case in which %s %s", alert, what)
 			}
 		}
 	}
 }
 
-// TestAlertsFire has a real Prometheus judge processes in trouble, by what the plugin says of them: every alert fires, for the process
-// that it is about. The rules are those that users get, but that they do not wait, and that a peer has fewer ports.
+// A real Prometheus evaluates the rules on metrics of faulty services: every alert fires, for the faulty process, and none fires
+// for a healthy process. The rules are those of alerts/, with "for: 0s" and a smaller number of ports to a peer.
 func TestAlertsFire(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)
@@ -50,12 +51,12 @@ func TestAlertsFire(t *testing.T) {
 		if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		hideConnections(t)
-		startTelegraf(t, program, onlyWhenAsked, prometheusOutput+inAFleet+"[[inputs.procnetstat]]\n")
+		makeUnattributedConnections(t)
+		startTelegraf(t, program, onlyWhenAsked, prometheusOutput+hostTag+"[[inputs.procnetstat]]\n")
 		prometheus := startPrometheus(t, file)
-		r := startTroubles(t)
-		for range 3 { // a rate of 5 minutes is that of few segments at first
-			testnet.Start(t, testnet.Process{Name: "users"}).Visit(r.visitsToUploads())
+		r := startFaultyServices(t)
+		for range 3 { // enough retransmissions for a rate over 5 minutes that has just begun
+			testnet.Start(t, testnet.Process{Name: "users"}).Visit(r.uploadAttempts())
 		}
 		want := map[string]string{
 			"CloseWaitGrows": "orders", "AcceptQueueNearlyFull": "uploads", "ListenerDrops": "uploads", "ManyRetransmits": "users",
@@ -67,7 +68,7 @@ func TestAlertsFire(t *testing.T) {
 		missing := want
 		t.Cleanup(func() {
 			if t.Failed() {
-				t.Logf("there is no alert of %v", missing)
+				t.Logf("missing alerts: %v", missing)
 			}
 		})
 		waitFor(t, "alerts", func() bool {
@@ -86,8 +87,8 @@ func TestAlertsFire(t *testing.T) {
 				if alert.State == "firing" && alert.Labels["host"] == "web1" && process == want[name] {
 					delete(missing, name)
 				}
-				if isWell := process == "api" || process == "worker" || process == "catalog"; isWell {
-					t.Fatalf("there is an alert of a process that is well: %v", alert.Labels)
+				if isHealthy := process == "api" || process == "worker" || process == "catalog"; isHealthy {
+					t.Fatalf("an alert fires for a healthy process: %v", alert.Labels)
 				}
 			}
 			return len(missing) == 0
@@ -95,7 +96,7 @@ func TestAlertsFire(t *testing.T) {
 	})
 }
 
-// alertNames returns those of the rules, sorted.
+// alertNames returns the names of the alerts in the rules, sorted.
 func alertNames(t *testing.T) (names []string) {
 	t.Helper()
 	for _, m := range regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(readFile(t, alertRules), -1) {

@@ -11,9 +11,9 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// All measurements of all protocols, with the connections twice: with tags that tell those of the Internet protocols apart, and
-// with the default tags.
-const everything = `
+// allMeasurementsConfig enables all measurements and protocols. It has connections twice: with tags that are unique for each
+// socket of an Internet protocol, and with the default tags.
+const allMeasurementsConfig = `
 [[inputs.procnetstat]]
   source = %[1]q
   closed_connections = "off"
@@ -28,12 +28,13 @@ const everything = `
   name_suffix = "` + defaultTags + `"
 `
 
-// everythingFrom is the configuration with a source. The kernel may not have all protocols in sock_diag, and never has ping sockets.
-func everythingFrom(source string) string {
+// allMeasurementsFrom sets the source of allMeasurementsConfig. For netlink it sets auto, because sock_diag never has ping
+// sockets and may lack other protocols.
+func allMeasurementsFrom(source string) string {
 	if source == "netlink" {
 		source = "auto"
 	}
-	return fmt.Sprintf(everything, source)
+	return fmt.Sprintf(allMeasurementsConfig, source)
 }
 
 const (
@@ -41,14 +42,14 @@ const (
 	defaultTags           = "_with_default_tags"
 )
 
-// Everything that the plugin can emit gets into InfluxDB: no field has two types, and there is a point for every socket.
+// Every measurement reaches InfluxDB: no field has two types, and there is a point for every socket.
 func TestAllMeasurements(t *testing.T) {
 	for _, source := range []string{"netlink", "procfs"} {
 		t.Run(source, func(t *testing.T) {
 			setUp(t)
 			program := customTelegraf(t)
 			testnet.Isolate(t, func() {
-				p := startPipeline(t, program, everythingFrom(source), lastMeasurement, lastMeasurement+defaultTags)
+				p := startPipeline(t, program, allMeasurementsFrom(source), lastMeasurement, lastMeasurement+defaultTags)
 				startLoad(t)
 				sockets := map[string]int{"unix": len(testnet.Unix(t))}
 				for _, s := range slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets) {
@@ -74,7 +75,7 @@ func TestAllMeasurements(t *testing.T) {
 	}
 }
 
-// protocolOf returns what procnetstat calls the protocol that is called tcp, tcp6, raw, icmp6, … by others.
+// protocolOf converts a protocol of ss or testnet (tcp, tcp6, raw, icmp6, …) to procnetstat's name of it.
 func protocolOf(name string, isIPv4 bool) string {
 	if isIPv4 {
 		return strings.TrimSuffix(name, "6") + "4"
@@ -82,7 +83,7 @@ func protocolOf(name string, isIPv4 bool) string {
 	return strings.TrimSuffix(name, "6") + "6"
 }
 
-// requirePoints wants a gather to have as many points of each protocol as there are sockets.
+// requirePoints checks that a gather has as many points of each protocol as there are sockets.
 func requirePoints(t *testing.T, points, sockets map[string]int) {
 	t.Helper()
 	got := map[string]int{}
@@ -94,12 +95,12 @@ func requirePoints(t *testing.T, points, sockets map[string]int) {
 		}
 	}
 	if !maps.Equal(got, sockets) {
-		t.Errorf("there are the points %v, expected %v", got, sockets)
+		t.Errorf("points by protocol: %v, want %v", got, sockets)
 	}
 }
 
-// requireConnections wants InfluxDB to have a point for each TCP and UDP socket, with what ss says of it. It has fewer points
-// than there are Unix sockets, which no tags tell apart.
+// requireConnections checks that InfluxDB has a point with the values of ss for each TCP and UDP socket, and a point for each raw
+// and ICMP socket. Unix sockets are not compared: points with the same tags overwrite each other.
 func requireConnections(t *testing.T, source string, m measurement, sockets map[string]int) {
 	t.Helper()
 	want := gather{}
@@ -107,11 +108,11 @@ func requireConnections(t *testing.T, source string, m measurement, sockets map[
 		f := want.of(m.before.connectionSeries(s))
 		f["inode"], f["rx_queue"], f["tx_queue"] = int64(s.Inode), int64(s.RecvQ), int64(s.SendQ)
 		if source == "procfs" && s.State == "LISTEN" {
-			f["tx_queue"] = 0 // it does not tell the limits of accept queues
+			f["tx_queue"] = 0 // /proc/net does not show the limit of the accept queue
 		}
-		if source == "netlink" && s.Netid == "tcp" && s.did != nil && s.State != "LISTEN" {
+		if source == "netlink" && s.Netid == "tcp" && s.counters != nil && s.State != "LISTEN" {
 			f["rtt_us"] = s.rtt
-			f["bytes_received"] = s.did["tcp_bytes_received"]
+			f["bytes_received"] = s.counters["tcp_bytes_received"]
 		}
 	}
 	got, points := m.stored.measurement(connectionMeasurement), map[string]int{}
@@ -125,7 +126,7 @@ func requireConnections(t *testing.T, source string, m measurement, sockets map[
 	}
 	for _, protocol := range []string{"raw", "icmp"} {
 		if n := sockets[protocol+"4"] + sockets[protocol+"6"]; points[protocol] != n {
-			t.Errorf("there are %d points of %s sockets, expected %d", points[protocol], protocol, n)
+			t.Errorf("%d points of %s sockets, want %d", points[protocol], protocol, n)
 		}
 	}
 	requireSeries(t, got, connectionMeasurement, want)
@@ -133,7 +134,7 @@ func requireConnections(t *testing.T, source string, m measurement, sockets map[
 
 // connectionSeries returns the series of a TCP or UDP socket.
 func (s snapshot) connectionSeries(r socket) string {
-	owner := s.countsFor(r, s.listeners())[0]
+	owner := s.attributedTo(r, s.listeners())[0]
 	state := strings.ReplaceAll(strings.ToLower(r.State), "_", "-")
 	if state == "close" {
 		state = "closed"

@@ -21,18 +21,18 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestContainers: Telegraf in a container of its own, to which the proc file system of the host is mounted, tells the sockets of the
-// host and of each container from one another, in the words of ss, though the same addresses are in use in all of them.
+// Telegraf in a container, with the proc file system of the host mounted, attributes the sockets of the host and of each
+// container as ss does, although all of them use the same addresses.
 func TestContainers(t *testing.T) {
 	setUp(t)
 	testnet.Require(t, "runc", "nsenter")
 	program := customTelegraf(t)
 	testnet.IsolatePIDs(t, func() {
 		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
-		server.Accept(server.Listen("tcp4", boxAddress, 16), len(client.Connect(boxAddress, 7)))
-		var boxes []*container
+		server.Accept(server.Listen("tcp4", selfAddress, 16), len(client.Connect(selfAddress, 7)))
+		var containers []*container
 		for i := range 3 {
-			boxes = append(boxes, startBox(t, fmt.Sprintf("box-%d", i), i+1))
+			containers = append(containers, startConnectedContainer(t, fmt.Sprintf("container-%d", i), i+1))
 		}
 		for _, as := range []struct {
 			name, source string
@@ -45,15 +45,15 @@ func TestContainers(t *testing.T) {
 				tg := startTelegrafInContainer(t, program, as.capabilities)
 				gathers := []int64{tg.gatherAfter(0, "host_"+lastMeasurement), tg.gatherAfter(0, "all_"+lastMeasurement)}
 				host := tg.seen[gathers[0]]
-				requireSeries(t, host, "host_procnetstat_process", processesBySS(t, "/proc/1/ns/net", "host_", map[string]string{}))
+				requireSeries(t, host, "host_procnetstat_process", processSeriesFromSS(t, "/proc/1/ns/net", "host_", map[string]string{}))
 				if series := seriesName("host_"+lastMeasurement, map[string]string{"owners": "procfs", "source": as.source}); host[series] == nil {
-					t.Errorf("no series %s; there are %v", series, host.measurement("host_"+lastMeasurement))
+					t.Errorf("no series %s in %v", series, host.measurement("host_"+lastMeasurement))
 				}
 
-				want := processesBySS(t, "/proc/1/ns/net", "all_", map[string]string{"netns": inodeOf(t, "/proc/1/ns/net")})
-				for _, box := range boxes {
-					tags := map[string]string{"netns": box.id, "container_id": box.id}
-					for series, f := range processesBySS(t, box.netns(), "all_", tags) {
+				want := processSeriesFromSS(t, "/proc/1/ns/net", "all_", map[string]string{"netns": inodeOf(t, "/proc/1/ns/net")})
+				for _, c := range containers {
+					tags := map[string]string{"netns": c.id, "container_id": c.id}
+					for series, f := range processSeriesFromSS(t, c.netns(), "all_", tags) {
 						want[series] = f
 					}
 				}
@@ -64,13 +64,13 @@ func TestContainers(t *testing.T) {
 	})
 }
 
-// processesBySS returns what ss says of the TCP sockets in a network namespace, as series of processes with the tags.
-func processesBySS(t *testing.T, file, prefix string, tags map[string]string) gather {
+// processSeriesFromSS returns the process series, with the tags, of the TCP sockets that ss shows in a network namespace.
+func processSeriesFromSS(t *testing.T, file, prefix string, tags map[string]string) gather {
 	t.Helper()
 	found := gather{}
 	for _, row := range testnet.SSIn(t, file, "-t", "-p") {
 		if len(row.Processes) != 1 {
-			t.Fatalf("ss does not know whose %v is", row)
+			t.Fatalf("ss does not show one process for %v", row)
 		}
 		tags["process_name"], tags["user"] = row.Processes[0].Name, "root"
 		found.of(seriesName(prefix+"procnetstat_process", tags))["tcp_"+strings.ToLower(row.State)]++
@@ -87,16 +87,16 @@ func inodeOf(t *testing.T, file string) string {
 	return strconv.FormatUint(stat.Ino, 10)
 }
 
-// boxEnv has the test binary make so many connections to itself, and do nothing else.
-const boxEnv = "E2E_BOX"
+// selfConnectEnv is the number of connections that the test binary opens to itself in place of running tests.
+const selfConnectEnv = "E2E_SELF_CONNECT"
 
-var boxAddress = netip.MustParseAddrPort("127.0.0.1:5000")
+var selfAddress = netip.MustParseAddrPort("127.0.0.1:5000")
 
-// box is a program that runs in a container until it is told to end.
-func box(connections string) error {
+// connectToSelf opens connections to this process, and holds them until SIGTERM.
+func connectToSelf(connections string) error {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM)
-	listener, err := net.Listen("tcp4", boxAddress.String())
+	listener, err := net.Listen("tcp4", selfAddress.String())
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func box(connections string) error {
 		return err
 	}
 	for range n {
-		if _, err = net.Dial("tcp4", boxAddress.String()); err == nil {
+		if _, err = net.Dial("tcp4", selfAddress.String()); err == nil {
 			_, err = listener.Accept()
 		}
 		if err != nil {
@@ -116,24 +116,24 @@ func box(connections string) error {
 	return nil
 }
 
-// container is one that runc has made.
+// container is a container of runc.
 type container struct {
 	*server
 	id    string
-	state string // the directory that runc keeps what it knows in
+	state string // the --root directory of runc
 }
 
-// startBox starts a container in which a process has connections to itself.
-func startBox(t *testing.T, name string, connections int) *container {
+// startConnectedContainer starts a container in which a process has connections to itself.
+func startConnectedContainer(t *testing.T, name string, connections int) *container {
 	t.Helper()
 	program := testnet.Program(t, name)
 	mounts := []bind{{filepath.Dir(program), "/app", "ro"}}
-	for _, dir := range []string{"/usr", "/lib", "/lib64"} { // where the libraries are
+	for _, dir := range []string{"/usr", "/lib", "/lib64"} { // for the shared libraries
 		if _, err := os.Stat(dir); err == nil {
 			mounts = append(mounts, bind{dir, dir, "ro"})
 		}
 	}
-	c := startContainer(t, mounts, []string{boxEnv + "=" + strconv.Itoa(connections)}, nil, "/app/"+name)
+	c := startContainer(t, mounts, []string{selfConnectEnv + "=" + strconv.Itoa(connections)}, nil, "/app/"+name)
 	waitFor(t, "sockets in container "+name, func() bool {
 		c.check()
 		return c.pid() != 0 && len(testnet.SSIn(t, c.netns(), "-t", "state", "established")) == 2*connections
@@ -141,7 +141,7 @@ func startBox(t *testing.T, name string, connections int) *container {
 	return c
 }
 
-// pid is that of the first process in it; 0: there is none yet.
+// pid returns the process ID of the first process in the container, or 0 if it is not running yet.
 func (c *container) pid() int {
 	out, err := exec.Command("runc", "--root", c.state, "state", c.id).Output()
 	var state struct {
@@ -156,10 +156,10 @@ func (c *container) pid() int {
 
 func (c *container) netns() string { return fmt.Sprintf("/proc/%d/ns/net", c.pid()) }
 
-// bind is a mount.
+// bind is a bind mount.
 type bind struct{ from, to, mode string }
 
-// startContainer starts a program in a container, as Docker does it: in namespaces of its own, as root with few capabilities.
+// startContainer starts a program in a container as Docker does: in new namespaces, as root with few capabilities.
 func startContainer(t *testing.T, mounts []bind, env, capabilities []string, args ...string) *container {
 	t.Helper()
 	type object = map[string]any
@@ -203,7 +203,8 @@ func startContainer(t *testing.T, mounts []bind, env, capabilities []string, arg
 	return c
 }
 
-// startTelegrafInContainer starts a Telegraf that reads the host of the proc file system of this process, and all that is on it.
+// startTelegrafInContainer starts a Telegraf in a container that gathers from the host, which is the PID namespace of this
+// process, and from all network namespaces on it.
 func startTelegrafInContainer(t *testing.T, program string, capabilities []string) *telegraf {
 	t.Helper()
 	dir := t.TempDir()

@@ -14,11 +14,11 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// inAFleet is what the dashboards and rules expect of a Telegraf that is one of many.
-const inAFleet = "\n[global_tags]\n  host = \"web1\"\n" // before the inputs
+// hostTag adds the tag host, on which the dashboards and rules depend. It stands before the inputs.
+const hostTag = "\n[global_tags]\n  host = \"web1\"\n"
 
-// TestDashboards runs every query of every dashboard: InfluxQL on a real InfluxDB, PromQL on a real Prometheus, with what the plugin says
-// of processes in trouble. There is no server for Flux here: its queries are of the same panels, with measurements and fields that there are.
+// Every query of every dashboard has an answer on metrics of faulty services: InfluxQL from a real InfluxDB, PromQL from a real
+// Prometheus. The test has no server for Flux: the measurements and fields of its queries must exist.
 func TestDashboards(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)
@@ -26,21 +26,21 @@ func TestDashboards(t *testing.T) {
 	testnet.Isolate(t, func() {
 		db := newInfluxDB(t)
 		db.start()
-		tg := startTelegraf(t, program, "1s", prometheusOutput+inAFleet+"[[inputs.procnetstat]]\n")
+		tg := startTelegraf(t, program, "1s", prometheusOutput+hostTag+"[[inputs.procnetstat]]\n")
 		prometheus := startPrometheus(t)
 		testnet.States(t, "tcp4") // sockets in every state
 		testnet.UDP(t)
-		startTroubles(t)
+		startFaultyServices(t)
 
 		runs := map[string]func(query string) []any{
-			"influxql": db.valuesOf,
+			"influxql": db.queryValues,
 			"promql": func(query string) []any {
 				prometheus.check()
 				return prometheusValues(t, query)
 			},
 		}
 		for language, run := range runs {
-			for _, board := range dashboardsIn(t, language) {
+			for _, board := range loadDashboards(t, language) {
 				for _, v := range board.Templating.List {
 					if v.Type != "query" {
 						continue
@@ -51,8 +51,8 @@ func TestDashboards(t *testing.T) {
 				}
 				for _, panel := range board.Panels {
 					for _, target := range panel.Targets {
-						query := target.withVariables()
-						mayBeZero := whatMayBeZero.MatchString(query)
+						query := target.expandVariables()
+						mayBeZero := mayBeZero.MatchString(query)
 						waitFor(t, fmt.Sprintf("value of %s: %s: %s", board.Title, panel.Title, query), func() bool {
 							return slices.ContainsFunc(run(query), func(v any) bool { return mayBeZero || fmt.Sprint(v) != "0" })
 						})
@@ -72,7 +72,7 @@ func TestDashboards(t *testing.T) {
 				maps.Copy(fieldsOf[measurement], f)
 			}
 		}
-		for _, board := range dashboardsIn(t, "flux") {
+		for _, board := range loadDashboards(t, "flux") {
 			for _, panel := range board.Panels {
 				for _, target := range panel.Targets {
 					measurement := regexp.MustCompile(`_measurement == "(\w+)"`).FindStringSubmatch(target.Query)[1]
@@ -87,16 +87,16 @@ func TestDashboards(t *testing.T) {
 	})
 }
 
-// whatMayBeZero is what the processes of the test do not do, or not much of.
-var whatMayBeZero = regexp.MustCompile(`udp_drops|udp_mem|denied|unattributed`)
+// mayBeZero matches queries of values that the faulty services do not raise.
+var mayBeZero = regexp.MustCompile(`udp_drops|udp_mem|denied|unattributed`)
 
-// TestDashboardsShowTheSame: what there is in one language is there in the others.
-func TestDashboardsShowTheSame(t *testing.T) {
-	outline := func(language, inTitle string) string {
+// The dashboards have the same variables and panels in each query language.
+func TestDashboardsAreEquivalent(t *testing.T) {
+	outline := func(language, title string) string {
 		t.Helper()
 		var text strings.Builder
-		for _, board := range dashboardsIn(t, language) {
-			fmt.Fprintln(&text, strings.TrimSuffix(board.Title, " ("+inTitle+")"), len(board.Templating.List))
+		for _, board := range loadDashboards(t, language) {
+			fmt.Fprintln(&text, strings.TrimSuffix(board.Title, " ("+title+")"), len(board.Templating.List))
 			for _, panel := range board.Panels {
 				fmt.Fprintln(&text, panel.Type, panel.Title, panel.Description, len(panel.Targets))
 			}
@@ -105,11 +105,11 @@ func TestDashboardsShowTheSame(t *testing.T) {
 	}
 	influxQL := outline("influxql", "InfluxQL")
 	if strings.Count(influxQL, "\n") < 4+30 {
-		t.Errorf("there is little:\n%s", influxQL)
+		t.Errorf("fewer than 4 dashboards with 30 panels:\n%s", influxQL)
 	}
-	for language, inTitle := range map[string]string{"flux": "Flux", "promql": "PromQL"} {
-		if other := outline(language, inTitle); other != influxQL {
-			t.Errorf("%s has\n%sand InfluxQL\n%s", language, other, influxQL)
+	for language, title := range map[string]string{"flux": "Flux", "promql": "PromQL"} {
+		if other := outline(language, title); other != influxQL {
+			t.Errorf("%s has\n%sInfluxQL has\n%s", language, other, influxQL)
 		}
 	}
 }
@@ -128,8 +128,8 @@ type grafanaBoard struct {
 
 type grafanaTarget struct{ Query, Expr string }
 
-// withVariables returns the query as Grafana sends it for the last hour of all that there is.
-func (target grafanaTarget) withVariables() string {
+// expandVariables returns the query as Grafana sends it for the last hour, with "All" selected for each variable.
+func (target grafanaTarget) expandVariables() string {
 	query := strings.NewReplacer("$timeFilter", "time > now() - 1h", "$__interval", "2s",
 		"$__rate_interval", "10s", "$__range", "1h").Replace(target.Query + target.Expr)
 	return regexp.MustCompile(`\$(\{\w+:regex\}|\w+)`).ReplaceAllStringFunc(query, func(variable string) string {
@@ -140,7 +140,7 @@ func (target grafanaTarget) withVariables() string {
 	})
 }
 
-func dashboardsIn(t *testing.T, language string) (boards []grafanaBoard) {
+func loadDashboards(t *testing.T, language string) (boards []grafanaBoard) {
 	t.Helper()
 	files, err := filepath.Glob("../../dashboards/" + language + "/*.json")
 	if err != nil || len(files) == 0 {
@@ -156,8 +156,8 @@ func dashboardsIn(t *testing.T, language string) (boards []grafanaBoard) {
 	return boards
 }
 
-// valuesOf returns the values of all columns of an answer but the time.
-func (db *influxDB) valuesOf(influxQL string) (values []any) {
+// queryValues returns the values of all columns of a result but the time.
+func (db *influxDB) queryValues(influxQL string) (values []any) {
 	db.t.Helper()
 	db.check()
 	for _, s := range db.query(influxQL) {
@@ -174,7 +174,7 @@ func (db *influxDB) valuesOf(influxQL string) (values []any) {
 
 var labelValues = regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`)
 
-// prometheusValues returns the values of an answer now. What Grafana calls label_values is a query of its own.
+// prometheusValues returns the current values of a query. It supports Grafana's label_values, which is not PromQL.
 func prometheusValues(t *testing.T, query string) (values []any) {
 	t.Helper()
 	if of := labelValues.FindStringSubmatch(query); of != nil {
@@ -187,16 +187,16 @@ func prometheusValues(t *testing.T, query string) (values []any) {
 	return values
 }
 
-// prometheusSeries returns the answer to a query now.
-func prometheusSeries(t *testing.T, query string) []prometheusAnswer {
+// prometheusSeries returns the current result of a query.
+func prometheusSeries(t *testing.T, query string) []prometheusResult {
 	t.Helper()
-	var answer struct{ Result []prometheusAnswer }
+	var answer struct{ Result []prometheusResult }
 	askPrometheus(t, "query?query="+url.QueryEscape(query), &answer)
 	return answer.Result
 }
 
-// prometheusAnswer is a series in an answer, with the time and the value.
-type prometheusAnswer struct {
+// prometheusResult is a series of an instant query. Value is the time and the value.
+type prometheusResult struct {
 	Metric map[string]string
 	Value  [2]any
 }

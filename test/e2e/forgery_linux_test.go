@@ -24,17 +24,17 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestForgedNetlinkMessages: a process that is root of a user namespace and a network namespace of its own, and nobody outside of
-// them, sends made-up sockets, ends of dumps and destroyed sockets to every netlink socket that procnetstat has there. Nothing of it
-// shows, and every count is what ss says.
+// A process that is root in its own user and network namespace, and unprivileged outside, sends forged sockets, ends of dumps and
+// destroyed sockets to every netlink socket of procnetstat in that namespace. The output has none of them, and every count is
+// that of ss.
 func TestForgedNetlinkMessages(t *testing.T) {
 	setUp(t)
 	program := execdProgram(t)
 	testnet.IsolatePIDs(t, func() {
 		const connections, churned, gathers = 4, 5, 10
 		serving, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
-		listener := serving.Listen("tcp4", boxAddress, 16)
-		serving.Accept(listener, len(client.Connect(boxAddress, 7)))
+		listener := serving.Listen("tcp4", selfAddress, 16)
+		serving.Accept(listener, len(client.Connect(selfAddress, 7)))
 
 		dir := t.TempDir()
 		config, output, pipe := filepath.Join(dir, "procnetstat.conf"), filepath.Join(dir, "metrics"), filepath.Join(dir, "pipe")
@@ -43,37 +43,37 @@ func TestForgedNetlinkMessages(t *testing.T) {
 		}
 		f := startForger(t, connections, listener.Inode)
 		tg := follow(t, output, func() *server {
-			const command = `exec "$1" -config "$2" -poll_interval 250ms <> "$3" > "$4"` // a pipe that does not end
+			const command = `exec "$1" -config "$2" -poll_interval 250ms <> "$3" > "$4"` // opened for reading and writing, so that there is no end of file
 			return startServer(t, "sh", "-c", command, "sh", program, config, pipe, output)
 		})
 		first := tg.gatherAfter(0, lastMeasurement)
-		attacked := f.ask("count")
-		f.ask("churn " + strconv.Itoa(churned))
+		attacked := f.request("count")
+		f.request("churn " + strconv.Itoa(churned))
 		at := first
 		for range gathers {
 			at = tg.gatherAfter(at, lastMeasurement)
 		}
-		after := f.ask("count")
-		t.Logf("the forger sent %+v", after)
+		after := f.request("count")
+		t.Logf("sent by the forger: %+v", after)
 		if after.Refused != after.Unicast {
-			t.Errorf("the kernel let the forger send to sockets of the program: %+v", after)
+			t.Errorf("the kernel delivered forged unicast messages: %+v", after)
 		}
 		if after.Unicast-attacked.Unicast < 1000 || after.Multicast-attacked.Multicast < 1000 || after.Ports < 2 {
-			t.Errorf("the forger hardly attacked: %+v, and %+v at the end", attacked, after)
+			t.Errorf("the forger sent too few messages: %+v at first, %+v at the end", attacked, after)
 		}
 
 		want := gather{}
 		for netns, file := range map[string]string{"self": "/proc/self/ns/net", inodeOf(t, f.netns()): f.netns()} {
 			for _, row := range testnet.SSIn(t, file, "-t", "-p") {
 				if len(row.Processes) != 1 {
-					t.Fatalf("ss does not know whose %v is in %s", row, netns)
+					t.Fatalf("ss does not show one process for %v in %s", row, netns)
 				}
 				process := map[string]string{"netns": netns, "process_name": row.Processes[0].Name}
 				want.of(seriesName("procnetstat_process", process))["tcp_"+strings.ToLower(row.State)]++
 				want.of(seriesName("procnetstat", map[string]string{"netns": netns}))["tcp_"+strings.ToLower(row.State)]++
 			}
 		}
-		// Nobody knows who opened what no gather saw live.
+		// The owner of a connection that ended between two gathers is unknown.
 		unseen := seriesName("procnetstat_process", map[string]string{"netns": inodeOf(t, f.netns()), "process_name": "unattributed"})
 		for time, g := range tg.seen {
 			if time < first {
@@ -87,17 +87,17 @@ func TestForgedNetlinkMessages(t *testing.T) {
 		}
 		of := tg.seen[at][seriesName("procnetstat", map[string]string{"netns": inodeOf(t, f.netns())})]
 		if of["tcp_opened"] != 2*churned || of["tcp_closed"] != 2*churned {
-			t.Errorf("the forger opened and closed %d connections, and %v is told", churned, of)
+			t.Errorf("the forger opened and closed %d connections, got %v", churned, of)
 		}
 		text, err := os.ReadFile(output)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if i := strings.Index(string(text), forgedPeer.String()); i >= 0 {
-			t.Errorf("the forged peer shows: %s", text[max(0, i-200):min(len(text), i+200)])
+			t.Errorf("the output has the forged peer: %s", text[max(0, i-200):min(len(text), i+200)])
 		}
 		if log := tg.log(); strings.Contains(log, "E! ") {
-			t.Errorf("it logged %s", log)
+			t.Errorf("procnetstat logged errors: %s", log)
 		}
 	})
 }
@@ -111,13 +111,14 @@ const forgeryConfig = `
   source = "netlink"
 `
 
-// forgerEnv has the test binary be a forger, with so many connections to itself, that shows the inode number of a socket.
+// forgerEnv makes the test binary run as a forger. Its value is the number of connections that it opens to itself, and the inode
+// that the forged sockets have.
 const forgerEnv = "E2E_FORGER"
 
-// forgedPeer is in none of the namespaces.
+// forgedPeer is an address to which no namespace has a connection.
 var forgedPeer = netip.MustParseAddr("203.0.113.66")
 
-// forger is a process that sends netlink messages in the name of the kernel.
+// forger is a process that sends netlink messages as if they came from the kernel.
 type forger struct {
 	t       *testing.T
 	pid     int
@@ -125,14 +126,14 @@ type forger struct {
 	answers *bufio.Scanner
 }
 
-// attack is what a forger has done.
-type attack struct {
-	Unicast, Refused int // messages to a socket alone
+// forgedCounts counts what a forger has sent.
+type forgedCounts struct {
+	Unicast, Refused int // messages to a single socket
 	Multicast        int // messages to a group
-	Ports            int // sockets that messages were sent to
+	Ports            int // netlink sockets that messages were sent to
 }
 
-// startForger starts one as user 65534, root in namespaces of its own.
+// startForger starts a forger as user 65534, who is root in new user and network namespaces.
 func startForger(t *testing.T, connections int, inode uint64) *forger {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -162,14 +163,14 @@ func startForger(t *testing.T, connections int, inode uint64) *forger {
 		_ = cmd.Wait()
 	})
 	f := &forger{t: t, pid: cmd.Process.Pid, to: to, answers: bufio.NewScanner(from)}
-	f.ask("count") // it is ready
+	f.request("count") // returns when the forger is ready
 	return f
 }
 
 func (f *forger) netns() string { return fmt.Sprintf("/proc/%d/ns/net", f.pid) }
 
-// ask has the forger do something, and returns what it has sent by then.
-func (f *forger) ask(what string) (so attack) {
+// request sends a command to the forger, and returns its counts.
+func (f *forger) request(what string) (so forgedCounts) {
 	f.t.Helper()
 	if _, err := fmt.Fprintln(f.to, what); err != nil {
 		f.t.Fatal(err)
@@ -178,13 +179,13 @@ func (f *forger) ask(what string) (so attack) {
 		f.t.Fatalf("the forger has ended: %v", f.answers.Err())
 	}
 	if err := json.Unmarshal(f.answers.Bytes(), &so); err != nil {
-		f.t.Fatalf("the forger says %q: %v", f.answers.Text(), err)
+		f.t.Fatalf("the forger replied %q: %v", f.answers.Text(), err)
 	}
 	return so
 }
 
-// forge is the program of a forger.
-func forge(arguments string) error {
+// runForger is the main function of a forger.
+func runForger(arguments string) error {
 	var connections int
 	var inode uint32
 	if _, err := fmt.Sscan(arguments, &connections, &inode); err != nil {
@@ -193,13 +194,13 @@ func forge(arguments string) error {
 	if err := exec.Command("ip", "link", "set", "lo", "up").Run(); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp4", boxAddress.String())
+	listener, err := net.Listen("tcp4", selfAddress.String())
 	if err != nil {
 		return err
 	}
 	connect := func(n int) (ends []net.Conn, err error) {
 		for range n {
-			client, err := net.Dial("tcp4", boxAddress.String())
+			client, err := net.Dial("tcp4", selfAddress.String())
 			if err != nil {
 				return nil, err
 			}
@@ -218,7 +219,7 @@ func forge(arguments string) error {
 	defer func() { _ = held[0].Close() }()
 
 	var mu sync.Mutex
-	var done attack
+	var done forgedCounts
 	failed := make(chan error, 1)
 	go func() {
 		ports := map[uint32]bool{}
@@ -262,16 +263,16 @@ func forge(arguments string) error {
 	return nil
 }
 
-// sendForged sends forged messages to each sock_diag socket of the network namespace, and to the groups.
-func sendForged(ports map[uint32]bool, inode uint32) (sent attack, err error) {
+// sendForged sends forged messages to each sock_diag socket of the network namespace, and to the multicast groups.
+func sendForged(ports map[uint32]bool, inode uint32) (sent forgedCounts, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return attack{}, err
+		return forgedCounts{}, err
 	}
 	defer unix.Close(fd)
 	table, err := os.ReadFile("/proc/thread-self/net/netlink")
 	if err != nil {
-		return attack{}, err
+		return forgedCounts{}, err
 	}
 	const events = 1<<0 | 1<<2 // SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY
 	for group := uint32(1); group <= events; group <<= 2 {
@@ -310,7 +311,7 @@ func sendForged(ports map[uint32]bool, inode uint32) (sent attack, err error) {
 	return sent, nil
 }
 
-// forgedMessage is a netlink message.
+// forgedMessage encodes a netlink message.
 func forgedMessage(kind uint16, sequence, port uint32, payload []byte) []byte {
 	b := binary.NativeEndian.AppendUint32(nil, uint32(16+len(payload)))
 	b = binary.NativeEndian.AppendUint16(b, kind)
@@ -320,7 +321,7 @@ func forgedMessage(kind uint16, sequence, port uint32, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// forgedSocket is struct inet_diag_msg of a connection to forgedPeer.
+// forgedSocket encodes a struct inet_diag_msg (include/uapi/linux/inet_diag.h) of a connection to forgedPeer.
 func forgedSocket(kind uint16, sequence, port uint32, state byte, inode uint32, cookie uint64) []byte {
 	b := make([]byte, 72)
 	b[0], b[1] = 2, state

@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// What "make graph" runs: the Prometheus has the processes of this host, and all ends when it is told to.
+// With the script of "make graph", Prometheus has the processes of this host, and its servers end with it.
 func TestGraph(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)
@@ -18,18 +18,22 @@ func TestGraph(t *testing.T) {
 		graph := startGraph(t, program)
 		p := testnet.Start(t, testnet.Process{Name: "checkout"})
 		p.Connect(p.Listen("tcp4", loopback, 10).Local, 7)
-		waitForSample(t, graph, `sum(procnetstat_process_tcp_established{process_name="checkout"}) == 14`)
+		const query = `sum(procnetstat_process_tcp_established{process_name="checkout"}) == 14`
+		waitFor(t, query, func() bool {
+			graph.check()
+			return len(prometheusSeries(t, query)) > 0
+		})
 		graph.stop()
 		for _, address := range []string{metricsAddress, prometheusAddress} {
 			if conn, err := net.Dial("tcp", address); err == nil {
 				_ = conn.Close()
-				t.Errorf("there is still a server at %s", address)
+				t.Errorf("a server still listens at %s", address)
 			}
 		}
 	})
 }
 
-// startGraph starts what "make graph" runs.
+// startGraph starts the script of "make graph".
 func startGraph(t *testing.T, program string) *server {
 	t.Helper()
 	script, err := filepath.Abs("../../examples/prometheus/run.sh")
@@ -38,13 +42,4 @@ func startGraph(t *testing.T, program string) *server {
 	}
 	_, port, _ := strings.Cut(prometheusAddress, ":")
 	return startServer(t, script, program, port)
-}
-
-// waitForSample waits until Prometheus has an answer to a query.
-func waitForSample(t *testing.T, prometheus *server, query string) {
-	t.Helper()
-	waitFor(t, query, func() bool {
-		prometheus.check()
-		return len(prometheusSeries(t, query)) > 0
-	})
 }

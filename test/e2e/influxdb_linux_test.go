@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	influxAddress = "127.0.0.1:8086" // in the namespace of the test, where it is free
+	influxAddress = "127.0.0.1:8086" // each test has a network namespace of its own
 	database      = "telegraf"
 )
 
@@ -39,7 +39,7 @@ bind-address = "127.0.0.1:8088"
   enabled = false
 `
 
-// influxDB is an InfluxDB with a data folder of its own, which runs or does not.
+// influxDB is an InfluxDB with its own data directory. It can be stopped and started again.
 type influxDB struct {
 	*server
 	t          *testing.T
@@ -57,7 +57,7 @@ func newInfluxDB(t *testing.T) *influxDB {
 	return db
 }
 
-// start starts the server, and returns when it answers. Its data are those it had when it was stopped.
+// start starts the server, with the data that it had when it was stopped, and returns when it answers.
 func (db *influxDB) start() {
 	db.t.Helper()
 	db.server = startServer(db.t, "influxd", "-config", db.configFile)
@@ -78,14 +78,14 @@ func (db *influxDB) stop() {
 	db.server.stop()
 }
 
-// since returns all integers that the database has from a time on.
+// since returns all integers in the database from a time on.
 func (db *influxDB) since(time int64) metrics {
 	db.t.Helper()
 	found, _ := db.all(time)
 	return found
 }
 
-// all returns all that the database has from a time on.
+// all returns all values in the database from a time on.
 func (db *influxDB) all(time int64) (metrics, texts) {
 	db.t.Helper()
 	found, foundTexts := metrics{}, texts{}
@@ -106,8 +106,8 @@ func (db *influxDB) all(time int64) (metrics, texts) {
 	return found, foundTexts
 }
 
-// wait waits until the database has as many values of a gather as it was sent, and returns them. What is being written shows one
-// field after the other. While it waits it calls meanwhile.
+// wait waits until the database has as many values of a gather as were sent, and returns them: during a write, the fields of a
+// gather become visible one by one. Before each query it calls meanwhile.
 func (db *influxDB) wait(at int64, sent gather, meanwhile func()) gather {
 	db.t.Helper()
 	var stored gather
@@ -119,7 +119,7 @@ func (db *influxDB) wait(at int64, sent gather, meanwhile func()) gather {
 	return stored
 }
 
-// influxSeries is a series in an answer. The first column is the time.
+// influxSeries is a series of a result. The first column is the time.
 type influxSeries struct {
 	Name    string
 	Tags    map[string]string
@@ -127,7 +127,7 @@ type influxSeries struct {
 	Values  [][]any
 }
 
-// query returns the series of the answer. The connection is kept for the next query, so that it is a socket that stays.
+// query returns the series of the result. It keeps the connection open for the next query, so that the sockets do not change.
 func (db *influxDB) query(influxQL string) []influxSeries {
 	db.t.Helper()
 	parameters := url.Values{"db": {database}, "epoch": {"ns"}, "q": {influxQL}}
@@ -136,7 +136,7 @@ func (db *influxDB) query(influxQL string) []influxSeries {
 		db.t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body) // to the end, without which the connection is closed
+	text, err := io.ReadAll(answer.Body) // an unread body would close the connection
 	if err != nil {
 		db.t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func (db *influxDB) query(influxQL string) []influxSeries {
 		db.t.Fatalf("%s: %s: %v in %q", influxQL, answer.Status, err, text)
 	}
 	if len(decoded.Results) == 1 && strings.HasPrefix(decoded.Results[0].Error, "database not found") {
-		return nil // Telegraf makes it when it first writes
+		return nil // Telegraf creates it with its first write
 	}
 	if decoded.Error != "" || len(decoded.Results) != 1 || decoded.Results[0].Error != "" {
 		db.t.Fatalf("%s: %s: %q", influxQL, answer.Status, text)
@@ -161,7 +161,7 @@ func (db *influxDB) query(influxQL string) []influxSeries {
 	return decoded.Results[0].Series
 }
 
-// integer is a value of an answer that must be an integer.
+// integer converts a value of a result, which must be an integer.
 func (db *influxDB) integer(value any) int64 {
 	db.t.Helper()
 	number, isNumber := value.(json.Number)
@@ -175,8 +175,8 @@ func (db *influxDB) integer(value any) int64 {
 	return n
 }
 
-// requireTypes wants all fields in the database to have been written as integers, but for those that are named, which are to be
-// texts: an answer shows a whole float as an integer.
+// requireTypes checks that all fields in the database have the type integer, except texts, which are strings. The values of a
+// query do not show this: a float without a fraction looks like an integer.
 func (db *influxDB) requireTypes(texts ...string) {
 	db.t.Helper()
 	for _, s := range db.query("SHOW FIELD KEYS") {
@@ -186,7 +186,7 @@ func (db *influxDB) requireTypes(texts ...string) {
 				want = "string"
 			}
 			if row[1] != want {
-				db.t.Errorf("%s has the field %v of the type %v, expected %s", s.Name, row[0], row[1], want)
+				db.t.Errorf("field %v of %s has the type %v, want %s", row[0], s.Name, row[1], want)
 			}
 		}
 	}

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	kafkaEnv     = "E2E_KAFKA" // a Kafka for tests
+	kafkaEnv     = "E2E_KAFKA" // the path of the Kafka server of test/kafka
 	kafkaAddress = "127.0.0.1:9092"
 	kafkaTopic   = "telegraf"
 )
 
-// The two ends of a fleet: what each host has, and what those have that read for InfluxDB.
+// The configurations of the producer on each host, and of the consumer, which writes to InfluxDB.
 const (
 	kafkaOutput = `
 [[outputs.kafka]]
@@ -48,8 +48,8 @@ const (
 `
 )
 
-// TestKafka sends metrics on the way that those of a fleet take: a Telegraf with the plugin writes to Kafka, and another one reads that
-// and writes to InfluxDB. It has all values then, exactly.
+// A Telegraf with the plugin writes to Kafka, and another one reads from it and writes to InfluxDB, which then has exactly the
+// same values.
 func TestKafka(t *testing.T) {
 	for name, codec := range map[string]int{"uncompressed": 0, "zstd": 4} {
 		t.Run(name, func(t *testing.T) {
@@ -69,8 +69,8 @@ func TestKafka(t *testing.T) {
 				db.start()
 				p := testnet.Start(t, testnet.Process{Name: serverName})
 				p.Connect(p.Listen("tcp4", loopback, 1).Local, 1)
-				// The InfluxDB that startTelegraf has it write to is for the consumer alone: see onlyWhenAsked.
-				tg := startTelegraf(t, program, onlyWhenAsked, fmt.Sprintf(kafkaOutput, codec)+inAFleet+"[[inputs.procnetstat]]\n")
+				// With onlyWhenAsked, this Telegraf never writes to InfluxDB itself.
+				tg := startTelegraf(t, program, onlyWhenAsked, fmt.Sprintf(kafkaOutput, codec)+hostTag+"[[inputs.procnetstat]]\n")
 				config := filepath.Join(t.TempDir(), "consumer.conf")
 				if err := os.WriteFile(config, []byte(kafkaConsumer), 0o600); err != nil {
 					t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// Names that have everything in them that the line protocol has to escape, and what procnetstat has to.
+// Names with all characters that the line protocol escapes, and with those that procnetstat escapes.
 const (
 	serverName    = "a,b=c d\n\"\u00e9\xff"
 	serverEscaped = `a,b=c d\x0a"é\xff`
@@ -18,7 +18,7 @@ const (
 	workersName   = "workers"
 )
 
-// escaped is how procnetstat should write the name of a process of the load.
+// escaped returns the name of a process of the load as procnetstat should write it.
 func escaped(name string) string {
 	switch name {
 	case serverName:
@@ -29,8 +29,8 @@ func escaped(name string) string {
 	return name
 }
 
-// unit is the systemd unit that the server of the load is in, by the name of its cgroup.
-const unit = "e2e.service"
+// unitName is the systemd unit of the server, derived from its cgroup.
+const unitName = "e2e.service"
 
 const nobody = 65534
 
@@ -40,13 +40,13 @@ const (
 	accepted    = 5
 	forks       = 8
 
-	// Bytes on each connection that is accepted.
-	asked    = 1000
-	read     = 600 // of asked
-	answered = 500
+	// Bytes on each accepted connection.
+	requestBytes  = 1000
+	readBytes     = 600 // of requestBytes; the rest stays in the receive queue
+	responseBytes = 500
 )
 
-// load is a known number of sockets: in all states, which the test itself holds, and those of a few processes.
+// load is a known set of sockets: in all states, held by the test itself, and those of a few processes.
 type load struct {
 	t *testing.T
 
@@ -56,7 +56,7 @@ type load struct {
 	listener                testnet.Socket
 	connected, accepted     []testnet.Socket
 
-	// The series that the processes should be in.
+	// The series that should count the sockets of the processes.
 	serverSeries, clientSeries, workersSeries, serverListenerSeries, serverCgroupSeries, clientRemoteSeries string
 }
 
@@ -67,7 +67,7 @@ func startLoad(t *testing.T) *load {
 		l.states = append(l.states, testnet.States(t, network))
 	}
 
-	dir, cgroup := testnet.Cgroup(t, "e2e.slice/"+unit)
+	dir, cgroup := testnet.Cgroup(t, "e2e.slice/"+unitName)
 	l.server = testnet.Start(t, testnet.Process{Name: serverName, Cgroup: dir})
 	l.listener = l.server.Listen("tcp4", loopback, 64)
 	l.client = testnet.Start(t, testnet.Process{Name: clientName, UID: nobody, GID: nobody})
@@ -75,10 +75,10 @@ func startLoad(t *testing.T) *load {
 	l.accepted = l.server.Accept(l.listener, accepted)
 	for _, server := range l.accepted {
 		client := l.peer(server)
-		l.client.Send(client, asked)
-		l.server.Receive(server, read)
-		l.server.Send(server, answered)
-		l.client.Receive(client, answered)
+		l.client.Send(client, requestBytes)
+		l.server.Receive(server, readBytes)
+		l.server.Send(server, responseBytes)
+		l.client.Receive(client, responseBytes)
 	}
 
 	l.workers = testnet.Start(t, testnet.Process{Name: workersName})
@@ -86,8 +86,8 @@ func startLoad(t *testing.T) *load {
 	l.workers.Fork(forks)
 
 	server, client := owner{serverEscaped, userOf(t, l.server.PID)}, owner{clientEscaped, userOf(t, l.client.PID)}
-	l.serverSeries, l.serverListenerSeries = processSeries(server), listenerSeries(listensAt(l.listener.Local), server)
-	l.serverCgroupSeries = seriesName("procnetstat_cgroup", map[string]string{"cgroup": cgroup, "systemd_unit": unit})
+	l.serverSeries, l.serverListenerSeries = processSeries(server), listenerSeries(unmapAddrPort(l.listener.Local), server)
+	l.serverCgroupSeries = seriesName("procnetstat_cgroup", map[string]string{"cgroup": cgroup, "systemd_unit": unitName})
 	l.clientSeries = processSeries(client)
 	l.clientRemoteSeries = seriesName("procnetstat_remote", map[string]string{
 		"protocol": "tcp", "remote_address": "127.0.0.1", "remote_port": strconv.Itoa(int(l.listener.Local.Port())),
@@ -97,7 +97,7 @@ func startLoad(t *testing.T) *load {
 	return l
 }
 
-// peer returns the client's end of a connection of the server.
+// peer returns the client end of a connection.
 func (l *load) peer(server testnet.Socket) testnet.Socket {
 	l.t.Helper()
 	i := slices.IndexFunc(l.connected, func(client testnet.Socket) bool { return client.Local == server.Remote })
@@ -107,7 +107,7 @@ func (l *load) peer(server testnet.Socket) testnet.Socket {
 	return l.connected[i]
 }
 
-// loopback leaves the choice of the port to the kernel.
+// loopback has port 0: the kernel chooses a port.
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 
 // tcpStates counts the TCP sockets by state.
@@ -123,43 +123,43 @@ func (l *load) tcpStates() map[string]int {
 	return count
 }
 
-// What change does.
+// The numbers of connections that change closes and opens.
 const (
-	closed      = 3
-	newAccepted = 1
-	newWaiting  = 4
-	newAsked    = 700 // bytes on one of those that stay
+	closedConnections = 3
+	newAccepted       = 1
+	newWaiting        = 4
+	newRequestBytes   = 700 // bytes on a connection that stays open
 )
 
-// change changes the load: the client closes some of the accepted connections, sends on another and makes new ones, the server
-// accepts one, and the workers end. It returns when the server has acknowledged what was closed, which it may take its time for.
+// change changes the load: the client closes some of the accepted connections, sends on another one and opens new ones, the
+// server accepts one, and the workers end. It returns when the server has acknowledged all FINs, which may be delayed.
 func (l *load) change() {
 	l.t.Helper()
-	for _, server := range l.accepted[:closed] {
+	for _, server := range l.accepted[:closedConnections] {
 		l.client.Close(l.peer(server))
 	}
-	defer waitFor(l.t, "FINs that are acknowledged", func() bool {
+	defer waitFor(l.t, "acknowledgements of all FINs", func() bool {
 		acknowledged := 0
 		for _, row := range testnet.SS(l.t, "-t") {
 			isClosed := func(server testnet.Socket) bool { return server.Remote == row.Local && server.Local == row.Remote }
-			if row.State == "FIN_WAIT2" && slices.ContainsFunc(l.accepted[:closed], isClosed) {
+			if row.State == "FIN_WAIT2" && slices.ContainsFunc(l.accepted[:closedConnections], isClosed) {
 				acknowledged++
 			}
 		}
-		return acknowledged == closed
+		return acknowledged == closedConnections
 	})
-	stays := l.accepted[closed]
-	l.client.Send(l.peer(stays), newAsked)
-	l.server.Receive(stays, newAsked)
+	stays := l.accepted[closedConnections]
+	l.client.Send(l.peer(stays), newRequestBytes)
+	l.server.Receive(stays, newRequestBytes)
 	l.server.Accept(l.listener, newAccepted)
 	l.client.Connect(l.listener.Local, newWaiting)
 	l.workers.Stop()
 }
 
-// seriesOfServer are all that count the server's sockets and no others.
-func (l *load) seriesOfServer() []string {
+// allServerSeries returns the series that count the sockets of the server and no others.
+func (l *load) allServerSeries() []string {
 	return []string{l.serverSeries, l.serverListenerSeries, l.serverCgroupSeries}
 }
 
-// seriesOfClient are all that count the client's sockets and no others.
-func (l *load) seriesOfClient() []string { return []string{l.clientSeries, l.clientRemoteSeries} }
+// allClientSeries returns the series that count the sockets of the client and no others.
+func (l *load) allClientSeries() []string { return []string{l.clientSeries, l.clientRemoteSeries} }

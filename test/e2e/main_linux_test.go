@@ -17,20 +17,20 @@ import (
 const (
 	binEnv   = "E2E_BIN"
 	stockEnv = "E2E_STOCK_TELEGRAF"
-	// scratchEnv tells the processes that are started by a test process of its scratch directory.
+	// scratchEnv is the scratch directory, shared with the processes that this one starts.
 	scratchEnv = "E2E_SCRATCH"
 )
 
 func TestMain(m *testing.M) {
-	if connections := os.Getenv(boxEnv); connections != "" {
-		if err := box(connections); err != nil {
+	if connections := os.Getenv(selfConnectEnv); connections != "" {
+		if err := connectToSelf(connections); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	if arguments := os.Getenv(forgerEnv); arguments != "" {
-		if err := forge(arguments); err != nil {
+		if err := runForger(arguments); err != nil {
 			fmt.Fprintln(os.Stderr, "the forger:", err)
 			os.Exit(1)
 		}
@@ -38,21 +38,21 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(scratchEnv) == "" {
 		if err := makeScratch(); err != nil {
-			fmt.Fprintln(os.Stderr, "making a scratch directory:", err)
+			fmt.Fprintln(os.Stderr, "creating a scratch directory:", err)
 			os.Exit(1)
 		}
 	}
 	testnet.Main(m)
 }
 
-// makeScratch makes the directory for all temporary files of this run. It is removed when this process has ended, by a process
-// that waits for that: a run that is killed or that takes too long cleans up nothing itself.
+// makeScratch creates the directory for all temporary files of this run. A separate process removes it when this process has
+// ended, because a run that is killed or times out cannot clean up.
 func makeScratch() error {
 	dir, err := os.MkdirTemp("", "procnetstat-e2e-")
 	if err != nil {
 		return err
 	}
-	// The processes of other users have their program in it.
+	// Processes of other users run programs from it.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func makeScratch() error {
 		return err
 	}
 	defer ended.Close()
-	untilTheEnd = alive
+	scratchPipe = alive
 	remove := exec.Command("sh", "-c", `read -r _; rm -rf -- "$1"`, "sh", dir)
 	remove.Stdin = ended
 	if err := remove.Start(); err != nil {
@@ -75,12 +75,12 @@ func makeScratch() error {
 	return nil
 }
 
-// untilTheEnd is closed by the end of this process, and not before.
-var untilTheEnd *os.File
+// scratchPipe stays open until this process ends.
+var scratchPipe *os.File
 
-// setUp begins a test. It skips the test if the machine lacks something, before anything is built for it. The programs that the
-// test uses are to be asked for next, and only then comes testnet.Isolate: what stands before that runs outside of the
-// namespace first, where the programs are built once for all tests.
+// setUp starts a test: it skips the test if the machine lacks something. After it, and before testnet.Isolate, a test calls
+// customTelegraf and the like: code before Isolate runs outside of the namespace first, where programs are built once for all
+// tests.
 func setUp(t *testing.T) {
 	t.Helper()
 	t.Parallel()
@@ -88,25 +88,40 @@ func setUp(t *testing.T) {
 	namespace := exec.Command("true")
 	namespace.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if err := namespace.Run(); errors.Is(err, syscall.EPERM) {
-		testnet.SkipOrFail(t, fmt.Sprintf("a new network namespace wants CAP_SYS_ADMIN: %v", err))
+		testnet.SkipOrFail(t, fmt.Sprintf("a new network namespace requires CAP_SYS_ADMIN: %v", err))
 	} else if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// customTelegraf is the Telegraf with the plugin built in.
+// runPluginAndExecd runs a test with the plugin in our Telegraf, and with procnetstat in inputs.execd of a stock Telegraf.
+func runPluginAndExecd(t *testing.T, config string, test func(t *testing.T, program, inputs string)) {
+	t.Helper()
+	t.Run("plugin", func(t *testing.T) {
+		setUp(t)
+		program := customTelegraf(t)
+		testnet.Isolate(t, func() { test(t, program, config) })
+	})
+	t.Run("execd", func(t *testing.T) {
+		setUp(t)
+		program, procnetstat := stockTelegraf(t), execdProgram(t)
+		testnet.Isolate(t, func() { test(t, program, execdConfig(t, procnetstat, "STDIN", config)) })
+	})
+}
+
+// customTelegraf returns our Telegraf, with the plugin built in.
 func customTelegraf(t *testing.T) string {
 	t.Helper()
 	return filepath.Join(builtOnce(t, binEnv, buildOurs), "telegraf")
 }
 
-// execdProgram is the program for inputs.execd.
+// execdProgram returns procnetstat, the program for inputs.execd.
 func execdProgram(t *testing.T) string {
 	t.Helper()
 	return filepath.Join(builtOnce(t, binEnv, buildOurs), "procnetstat")
 }
 
-// stockTelegraf is a Telegraf without any of ours.
+// stockTelegraf returns a Telegraf without the plugin.
 func stockTelegraf(t *testing.T) string {
 	t.Helper()
 	return builtOnce(t, stockEnv, buildStock)
@@ -114,8 +129,8 @@ func stockTelegraf(t *testing.T) string {
 
 var building sync.Mutex
 
-// builtOnce returns what the environment variable says. If it says nothing, it is set to what build returns, for this process
-// and those that it starts.
+// builtOnce returns the value of an environment variable. If it is empty, builtOnce sets it to the result of build, for this
+// process and those that it starts.
 func builtOnce(t *testing.T, env string, build func() (string, error)) string {
 	t.Helper()
 	building.Lock()
@@ -126,7 +141,7 @@ func builtOnce(t *testing.T, env string, build func() (string, error)) string {
 		if path, err = build(); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Setenv(env, path); err != nil { //nolint:usetesting // it is for the tests after this one, too
+		if err := os.Setenv(env, path); err != nil { //nolint:usetesting // later tests use it too
 			t.Fatal(err)
 		}
 	}
@@ -140,10 +155,10 @@ func buildOurs() (string, error) {
 	return dir, run(goTool("build", "-o", dir+"/", module+"/cmd/telegraf", module+"/cmd/procnetstat"))
 }
 
-// stockTags say what is built into the stock Telegraf.
+// stockTags select the plugins of the stock Telegraf.
 const stockTags = "custom,inputs.execd,inputs.netstat,outputs.file,outputs.influxdb,parsers.influx,serializers.influx"
 
-// buildStock builds Telegraf in its own module, with the versions of everything that its go.mod says, and not with ours.
+// buildStock builds Telegraf in its own module, with the dependency versions of its go.mod instead of ours.
 func buildStock() (string, error) {
 	list := goTool("list", "-m", "-f", "{{.Dir}}", "github.com/influxdata/telegraf")
 	source, err := list.Output()
@@ -153,7 +168,7 @@ func buildStock() (string, error) {
 	program := filepath.Join(os.Getenv(scratchEnv), "stock-telegraf")
 	build := goTool("build", "-tags", stockTags, "-o", program, "./cmd/telegraf")
 	build.Dir = strings.TrimSpace(string(source))
-	build.Env = append(build.Env, "GOFLAGS=-mod=readonly", "GOWORK=off") // what is set is meant for our module
+	build.Env = append(build.Env, "GOFLAGS=-mod=readonly", "GOWORK=off") // ours apply to our module
 	return program, run(build)
 }
 

@@ -8,16 +8,16 @@ import (
 	"testing"
 )
 
-// metrics are values by time in nanoseconds, series and field.
+// metrics has values by time in nanoseconds, series and field.
 type metrics map[int64]gather
 
 // gather has the values of one time by series: see seriesName.
 type gather map[string]fields
 
-// fields are by name. All fields of procnetstat and of Telegraf's netstat are integers, but for texts.
+// fields has values by name. All fields of procnetstat and of Telegraf's netstat are integers, except texts.
 type fields map[string]int64
 
-// texts are the fields of connections that are no integers.
+// texts has the string fields of connections.
 type texts map[textField]string
 
 type textField struct {
@@ -32,7 +32,7 @@ func (m metrics) add(time int64, series, field string, value int64) {
 	m[time].of(series)[field] = value
 }
 
-// of returns the fields of a series, which it makes if need be.
+// of returns the fields of a series. It adds the series if it is missing.
 func (g gather) of(series string) fields {
 	if g[series] == nil {
 		g[series] = fields{}
@@ -40,7 +40,7 @@ func (g gather) of(series string) fields {
 	return g[series]
 }
 
-// measurement returns the series of a measurement, or the one of that name.
+// measurement returns the series of a measurement, or the series of that name.
 func (g gather) measurement(name string) gather {
 	found := gather{}
 	for series, f := range g {
@@ -69,7 +69,7 @@ func (g gather) sum(field string) int64 {
 	return sum
 }
 
-// seriesName names a series as name,tag="value",…, with the tags in their order.
+// seriesName returns the name of a series: name,tag="value",…, with sorted tags.
 func seriesName(measurement string, tags map[string]string) string {
 	var b strings.Builder
 	b.WriteString(measurement)
@@ -81,24 +81,25 @@ func seriesName(measurement string, tags map[string]string) string {
 	return b.String()
 }
 
-// requireFields compares the fields of a series that are expected. It may have others.
+// requireFields checks the fields in want of a series. The series may have other fields.
 func requireFields(t *testing.T, g gather, series string, want fields) {
 	t.Helper()
 	got, found := g[series]
 	if !found {
-		t.Errorf("no series %s; there are\n\t%s", series, strings.Join(slices.Sorted(maps.Keys(g)), "\n\t"))
+		t.Errorf("no series %s in\n\t%s", series, strings.Join(slices.Sorted(maps.Keys(g)), "\n\t"))
 		return
 	}
 	for _, field := range slices.Sorted(maps.Keys(want)) {
 		if value, found := got[field]; !found {
-			t.Errorf("%s has no %s, expected %d", series, field, want[field])
+			t.Errorf("%s has no %s, want %d", series, field, want[field])
 		} else if value != want[field] {
-			t.Errorf("%s has %s=%d, expected %d", series, field, value, want[field])
+			t.Errorf("%s has %s=%d, want %d", series, field, value, want[field])
 		}
 	}
 }
 
-// requireSeries compares what is expected of each series of a measurement. It may have other fields, but no other series.
+// requireSeries checks the fields in want of each series of a measurement. A series may have other fields; there may be no other
+// series.
 func requireSeries(t *testing.T, got gather, measurement string, want gather) {
 	t.Helper()
 	for _, series := range slices.Sorted(maps.Keys(want.measurement(measurement))) {
@@ -106,22 +107,22 @@ func requireSeries(t *testing.T, got gather, measurement string, want gather) {
 	}
 	for _, series := range slices.Sorted(maps.Keys(got.measurement(measurement))) {
 		if _, expected := want[series]; !expected {
-			t.Errorf("there is a series %s: %v", series, got[series])
+			t.Errorf("unexpected series %s: %v", series, got[series])
 		}
 	}
 }
 
-// requireAll wants got to have every value of want.
-func requireAll(t *testing.T, got, want metrics) {
+// requireMetrics checks that got has every value of want.
+func requireMetrics(t *testing.T, got, want metrics) {
 	t.Helper()
 	for _, time := range slices.Sorted(maps.Keys(want)) {
 		if len(got[time]) == 0 {
-			t.Errorf("the gather at %d is missing", time)
+			t.Errorf("no gather at %d", time)
 			continue
 		}
 		for series, f := range want[time] {
 			if !maps.Equal(got[time][series], f) {
-				t.Errorf("at %d, %s has %v, expected %v", time, series, got[time][series], f)
+				t.Errorf("at %d, %s has %v, want %v", time, series, got[time][series], f)
 			}
 		}
 	}

@@ -9,28 +9,35 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// Telegraf's inputs.netstat and our host measurement in its place write the same fields with the same values. There is no
-// Unix socket here: inputs.netstat counts those of datagrams as UDP sockets, and others as TCP sockets in no state.
+// Our host measurement and Telegraf's inputs.netstat, which it replaces, write the same fields with the same values. The test
+// must have no Unix sockets: inputs.netstat counts Unix datagram sockets as UDP, and others as TCP sockets without a state.
 func TestDropInForNetstat(t *testing.T) {
-	t.Run("plugin", func(t *testing.T) {
-		setUp(t)
-		program := customTelegraf(t)
-		testnet.Isolate(t, func() {
-			compareWithNetstat(t, program, tagged("[[inputs.procnetstat]]\n  measurements = [\"host\"]\n", "procnetstat"))
-		})
-	})
-	t.Run("execd", func(t *testing.T) {
-		setUp(t)
-		program, procnetstat := stockTelegraf(t), execdProgram(t)
-		testnet.Isolate(t, func() {
-			config := "[[inputs.procnetstat]]\n  measurements = [\"host\"]\n"
-			compareWithNetstat(t, program, tagged(execdConfig(t, procnetstat, "STDIN", config), "procnetstat"))
-		})
+	runPluginAndExecd(t, "[[inputs.procnetstat]]\n  measurements = [\"host\"]\n", func(t *testing.T, program, input string) {
+		ours, theirs := netstatSeries("procnetstat"), netstatSeries("stock")
+		inputs := withReaderTag(input, "procnetstat") + withReaderTag("[[inputs.netstat]]\n", "stock")
+		p := startPipeline(t, program, inputs, ours, theirs)
+		l := startLoad(t)
+		compare := func() {
+			t.Helper()
+			m := p.measure()
+			if unix := testnet.SS(t, "-x"); len(unix) > 0 {
+				t.Fatalf("there are Unix sockets: %v", unix)
+			}
+			requireFields(t, m.stored, ours, m.before.expect("netlink")[hostSeries])
+			requireFields(t, m.stored, ours, m.stored[theirs])
+			if fields := slices.Sorted(maps.Keys(m.stored[theirs])); !slices.Equal(fields, netstatFields) {
+				t.Errorf("inputs.netstat has the fields %v", fields)
+			}
+		}
+		compare()
+		l.change()
+		compare()
+		p.end()
 	})
 }
 
-// tagged makes an input write the measurement netstat, with a tag that says whose it is.
-func tagged(input, reader string) string {
+// withReaderTag renames the measurement of an input to netstat, and adds the tag reader.
+func withReaderTag(input, reader string) string {
 	return fmt.Sprintf("%s  name_override = \"netstat\"\n  tags = {reader = %q}\n", input, reader)
 }
 
@@ -38,30 +45,7 @@ func netstatSeries(reader string) string {
 	return seriesName("netstat", map[string]string{"reader": reader})
 }
 
-func compareWithNetstat(t *testing.T, program, input string) {
-	t.Helper()
-	ours, theirs := netstatSeries("procnetstat"), netstatSeries("stock")
-	p := startPipeline(t, program, input+tagged("[[inputs.netstat]]\n", "stock"), ours, theirs)
-	l := startLoad(t)
-	compare := func() {
-		t.Helper()
-		m := p.measure()
-		if unix := testnet.SS(t, "-x"); len(unix) > 0 {
-			t.Fatalf("there are Unix sockets: %v", unix)
-		}
-		requireFields(t, m.stored, ours, m.before.expect("netlink")[hostSeries])
-		requireFields(t, m.stored, ours, m.stored[theirs])
-		if fields := slices.Sorted(maps.Keys(m.stored[theirs])); !slices.Equal(fields, netstatFields) {
-			t.Errorf("inputs.netstat has the fields %v", fields)
-		}
-	}
-	compare()
-	l.change()
-	compare()
-	p.end()
-}
-
-// netstatFields are those of Telegraf's inputs.netstat, sorted.
+// netstatFields are the fields of Telegraf's inputs.netstat, sorted.
 var netstatFields = []string{
 	"tcp_close", "tcp_close_wait", "tcp_closing", "tcp_established", "tcp_fin_wait1", "tcp_fin_wait2", "tcp_last_ack",
 	"tcp_listen", "tcp_none", "tcp_syn_recv", "tcp_syn_sent", "tcp_time_wait", "udp_socket",

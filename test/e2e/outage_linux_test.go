@@ -8,54 +8,40 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// InfluxDB is not there when Telegraf starts, comes, goes, and comes back: it gets all that was gathered meanwhile.
-func TestInfluxDBComesLate(t *testing.T) {
-	t.Run("plugin", func(t *testing.T) {
-		setUp(t)
-		program := customTelegraf(t)
-		testnet.Isolate(t, func() { requireAllStored(t, program, pluginConfig("netlink")) })
-	})
-	t.Run("execd", func(t *testing.T) {
-		setUp(t)
-		program, procnetstat := stockTelegraf(t), execdProgram(t)
-		testnet.Isolate(t, func() {
-			requireAllStored(t, program, execdConfig(t, procnetstat, "STDIN", pluginConfig("netlink")))
-		})
-	})
-}
-
-func requireAllStored(t *testing.T, program, inputs string) {
-	t.Helper()
-	db := newInfluxDB(t)
-	tg := startTelegraf(t, program, "1s", inputs)
-	startLoad(t)
-	gathers := func(n int) (last int64) {
-		t.Helper()
-		last = time.Now().UnixNano()
-		for range n {
-			last = tg.gatherAfter(last, lastMeasurement)
+// InfluxDB starts after Telegraf, stops and starts again: everything that was gathered meanwhile reaches it.
+func TestInfluxDBOutage(t *testing.T) {
+	runPluginAndExecd(t, pluginConfig("netlink"), func(t *testing.T, program, inputs string) {
+		db := newInfluxDB(t)
+		tg := startTelegraf(t, program, "1s", inputs)
+		startLoad(t)
+		waitForGathers := func(n int) (last int64) {
+			t.Helper()
+			last = time.Now().UnixNano()
+			for range n {
+				last = tg.gatherAfter(last, lastMeasurement)
+			}
+			return last
 		}
-		return last
-	}
-	stored := func(at int64) {
-		t.Helper()
-		db.wait(at, tg.seen[at], tg.check)
-	}
+		requireStored := func(at int64) {
+			t.Helper()
+			db.wait(at, tg.seen[at], tg.check)
+		}
 
-	gathers(3)
-	db.start()
-	stored(gathers(1))
-	db.stop()
-	gathers(3)
-	db.start()
-	stored(gathers(1))
+		waitForGathers(3)
+		db.start()
+		requireStored(waitForGathers(1))
+		db.stop()
+		waitForGathers(3)
+		db.start()
+		requireStored(waitForGathers(1))
 
-	tg.stop()
-	tg.read()
-	requireAll(t, db.since(0), tg.seen)
+		tg.stop()
+		tg.read()
+		requireMetrics(t, db.since(0), tg.seen)
+	})
 }
 
-// The program of inputs.execd is killed: Telegraf starts it again after restart_delay, and metrics go on.
+// When the program of inputs.execd is killed, Telegraf starts it again after restart_delay, and metrics continue.
 func TestKilledProgramIsRestarted(t *testing.T) {
 	for _, signal := range []string{"none", "STDIN", "SIGUSR1"} {
 		t.Run(signal, func(t *testing.T) {
@@ -65,24 +51,24 @@ func TestKilledProgramIsRestarted(t *testing.T) {
 				inputs := execdConfig(t, procnetstat, signal, pluginConfig("netlink"))
 				p := startPipeline(t, program, inputs, lastMeasurement)
 				startLoad(t)
-				requireNumbers(t, "netlink", p.measure())
+				requireMatchesSS(t, "netlink", p.measure())
 
 				killed, at := p.killExecd(), time.Now()
 				first := time.Unix(0, p.telegraf.gatherAfter(at.UnixNano(), lastMeasurement))
 				if pause := first.Sub(at); pause < restartDelay {
-					t.Errorf("gathered %v after the program was killed; it was not to be started before %v", pause, restartDelay)
+					t.Errorf("gathered %v after the program was killed, before restart_delay (%v)", pause, restartDelay)
 				}
 				if again := p.telegraf.child("procnetstat"); again == 0 || again == killed {
-					t.Errorf("the program that was killed had the process id %d; now it is %d", killed, again)
+					t.Errorf("process ID %d was killed; the process ID now is %d", killed, again)
 				}
 				m := p.measure()
-				requireNumbers(t, "netlink", m)
+				requireMatchesSS(t, "netlink", m)
 			})
 		})
 	}
 }
 
-// killExecd kills the program of inputs.execd, and returns what process id it had.
+// killExecd kills the program of inputs.execd, and returns the process ID that it had.
 func (p *pipeline) killExecd() int {
 	p.t.Helper()
 	pid := p.telegraf.child("procnetstat")

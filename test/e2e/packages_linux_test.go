@@ -18,7 +18,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-const packagesEnv = "E2E_PACKAGES" // a directory with those that buildPackages makes
+const packagesEnv = "E2E_PACKAGES" // a directory with the packages of two versions
 
 const (
 	olderVersion, newerVersion = "1.0.0~rc.1", "1.0.0"
@@ -28,15 +28,15 @@ const (
 	installedStanza  = "/etc/telegraf/telegraf.d/procnetstat.conf"
 )
 
-// TestPackage installs the package beside a Telegraf that is a package too, as the vendor's is, and runs as the user telegraf. It picks
-// procnetstat up without further edits, and InfluxDB has the processes of root. The configuration is kept on upgrade and removal, and
-// nothing is left after a purge.
+// The package is installed beside a Telegraf package, which runs as the user telegraf. Telegraf runs procnetstat without further
+// edits, and InfluxDB has the processes of root. The configuration survives upgrade and removal, and nothing remains after a
+// purge.
 func TestPackage(t *testing.T) {
 	testnet.Require(t, "dpkg", "dpkg-deb", "setcap", "getcap", "setpriv", "useradd")
 	setUp(t)
-	packages, stock := packagesOf(t), stockTelegraf(t)
+	packages, stock := buildBothPackages(t), stockTelegraf(t)
 	testnet.IsolateMounts(t, func() {
-		host := newThrowawayHost(t)
+		host := newOverlayHost(t)
 		host.install(vendorPackage(t, stock))
 		before := host.files()
 
@@ -45,7 +45,7 @@ func TestPackage(t *testing.T) {
 		host.requireReloads(1)
 		options, err := exec.Command(installedProgram, "-sample-config").Output()
 		if installed := readFile(t, installedOptions); err != nil || installed != string(options) {
-			t.Errorf("the options of the package are not those of -sample-config: %v", err)
+			t.Errorf("the options file of the package differs from -sample-config: %v", err)
 		}
 
 		db := newInfluxDB(t)
@@ -59,7 +59,7 @@ func TestPackage(t *testing.T) {
 			return len(db.query(`SELECT tcp_listen FROM procnetstat_process WHERE process_name = 'of-root' AND "user" = 'root'`)) > 0
 		})
 		if gathers := db.query(`SELECT * FROM procnetstat_gather WHERE owners = 'bpf' AND unattributed = 0`); len(gathers) == 0 {
-			t.Error("there are sockets of which no process is known")
+			t.Error("no gather attributes all sockets to processes")
 		}
 		telegraf.stop()
 		seen := host.run("runuser", "-u", "telegraf", "--", "procnetstat", "-config", installedOptions, "-once")
@@ -76,7 +76,7 @@ func TestPackage(t *testing.T) {
 			t.Helper()
 			options, stanza := readFile(t, installedOptions), readFile(t, stanza)
 			if !strings.Contains(options, "max_series = 400") || !strings.Contains(stanza, `"1s"`) {
-				t.Error("the configuration has lost its edits")
+				t.Error("the edits of the configuration are lost")
 			}
 		}
 		requireEdited(installedStanza)
@@ -85,7 +85,7 @@ func TestPackage(t *testing.T) {
 		host.requireReloads(3)
 		requireEdited(installedStanza + ".removed")
 		if stanzas, _ := filepath.Glob("/etc/telegraf/telegraf.d/*.conf"); stanzas != nil {
-			t.Errorf("Telegraf would start a program that is not there: %v", stanzas)
+			t.Errorf("Telegraf would start a missing program: %v", stanzas)
 		}
 		host.install(filepath.Join(packages, "newer", debName(newerVersion)))
 		requireEdited(installedStanza)
@@ -96,20 +96,20 @@ func TestPackage(t *testing.T) {
 	})
 }
 
-// TestPackageBeforeTelegraf installs the package first: it waits for the group that may run the program.
+// If the package is installed before Telegraf, the program gets no capabilities until the group telegraf exists.
 func TestPackageBeforeTelegraf(t *testing.T) {
 	testnet.Require(t, "dpkg", "dpkg-deb", "setcap", "getcap", "useradd")
 	setUp(t)
-	packages, stock := packagesOf(t), stockTelegraf(t)
+	packages, stock := buildBothPackages(t), stockTelegraf(t)
 	testnet.IsolateMounts(t, func() {
-		host := newThrowawayHost(t)
+		host := newOverlayHost(t)
 		before := host.files()
-		said := host.install(filepath.Join(packages, "newer", debName(newerVersion)))
-		if !strings.Contains(said, "there is no group telegraf yet") {
-			t.Errorf("dpkg printed %q", said)
+		output := host.install(filepath.Join(packages, "newer", debName(newerVersion)))
+		if !strings.Contains(output, "there is no group telegraf yet") {
+			t.Errorf("dpkg printed %q", output)
 		}
 		if out, err := exec.Command("getcap", installedProgram).CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("everybody may run it with %s: %v", out, err)
+			t.Errorf("every user may run the program with %s: %v", out, err)
 		}
 		host.install(vendorPackage(t, stock))
 		host.requireCapabilities()
@@ -117,17 +117,17 @@ func TestPackageBeforeTelegraf(t *testing.T) {
 		host.dpkg("--purge", "telegraf")
 		host.dpkg("--purge", "procnetstat")
 		if _, err := os.Stat("/etc/telegraf"); !os.IsNotExist(err) {
-			t.Errorf("/etc/telegraf is left: %v", err)
+			t.Errorf("/etc/telegraf still exists: %v", err)
 		}
-		isOfUsers := func(file string) bool { return strings.Count(file, "/") == 2 && strings.HasPrefix(file, "/etc/") } // /etc/passwd, …
-		// The vendor's package leaves its user.
-		if after := slices.DeleteFunc(host.files(), isOfUsers); !slices.Equal(after, before) {
+		isAccountFile := func(file string) bool { return strings.Count(file, "/") == 2 && strings.HasPrefix(file, "/etc/") } // /etc/passwd, …
+		// The vendor's package does not remove its user.
+		if after := slices.DeleteFunc(host.files(), isAccountFile); !slices.Equal(after, before) {
 			t.Errorf("before it was installed and after it was purged:\n%q\n%q", before, after)
 		}
 	})
 }
 
-// TestPermittedCapabilities: the program takes those of its file that it can get, and runs where it gets none.
+// The program uses the permitted capabilities of its file as far as the bounding set allows them, and runs without any too.
 func TestPermittedCapabilities(t *testing.T) {
 	testnet.Require(t, "setcap", "setpriv")
 	setUp(t)
@@ -155,16 +155,17 @@ func TestPermittedCapabilities(t *testing.T) {
 	})
 }
 
-// TestPackagesAreReproducible builds them in another folder, by another user's umask and in another time zone: they are the same.
+// Packages built in another directory, with another umask and time zone, are identical.
 func TestPackagesAreReproducible(t *testing.T) {
 	setUp(t)
-	first := filepath.Join(packagesOf(t), "newer")
+	first := filepath.Join(buildBothPackages(t), "newer")
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
-	copying := exec.Command("sh", "-c", `umask 077 && mkdir "$1" && git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- |
+	copying := exec.Command("sh", "-c", `umask 077 && mkdir "$1" &&
+		git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- |
 		tar --extract --no-same-permissions --directory "$1"`, "sh", elsewhere)
 	copying.Dir = root
 	if err := run(copying); err != nil {
@@ -189,16 +190,16 @@ func TestPackagesAreReproducible(t *testing.T) {
 	}
 }
 
-// TestRPM: it has the files of the Debian package, and the same configuration and capabilities.
+// The RPM package has the files, configuration and scripts of the Debian package.
 func TestRPM(t *testing.T) {
 	testnet.Require(t, "rpm", "dpkg-deb")
 	setUp(t)
-	dir := filepath.Join(packagesOf(t), "newer")
+	dir := filepath.Join(buildBothPackages(t), "newer")
 	rpms, err := filepath.Glob(filepath.Join(dir, "*.rpm"))
 	if err != nil || len(rpms) != 1 {
 		t.Fatal(rpms, err)
 	}
-	ask := func(program string, args ...string) string {
+	queryPackage := func(program string, args ...string) string {
 		t.Helper()
 		out, err := exec.Command(program, args...).Output()
 		if err != nil {
@@ -207,36 +208,36 @@ func TestRPM(t *testing.T) {
 		return string(out)
 	}
 	inDeb := map[string]string{} // the mode by the path
-	for line := range strings.Lines(ask("dpkg-deb", "--contents", filepath.Join(dir, debName(newerVersion)))) {
+	for line := range strings.Lines(queryPackage("dpkg-deb", "--contents", filepath.Join(dir, debName(newerVersion)))) {
 		if f := strings.Fields(line); !strings.HasPrefix(line, "d") {
 			inDeb[strings.TrimPrefix(f[len(f)-1], ".")] = f[0] + " " + f[1]
 		}
 	}
 	inRPM := map[string]string{}
 	const format = `[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME}\n]`
-	for line := range strings.Lines(ask("rpm", "-qp", "--queryformat", format, rpms[0])) {
+	for line := range strings.Lines(queryPackage("rpm", "-qp", "--queryformat", format, rpms[0])) {
 		f := strings.Fields(line)
 		inRPM[f[0]] = f[1] + " " + f[2]
 	}
 	if !maps.Equal(inDeb, inRPM) || len(inDeb) == 0 {
-		t.Errorf("the Debian package has %v, the other %v", inDeb, inRPM)
+		t.Errorf("the Debian package has %v, the RPM package %v", inDeb, inRPM)
 	}
-	if config := strings.Fields(ask("rpm", "-qpc", rpms[0])); !slices.Equal(config, []string{installedOptions, installedStanza}) {
+	if config := strings.Fields(queryPackage("rpm", "-qpc", rpms[0])); !slices.Equal(config, []string{installedOptions, installedStanza}) {
 		t.Errorf("configuration: %v", config)
 	}
-	scripts := ask("rpm", "-qp", "--scripts", rpms[0])
+	scripts := queryPackage("rpm", "-qp", "--scripts", rpms[0])
 	for _, script := range []string{"postinst", "postrm"} {
 		if content := readFile(t, "../../packaging/"+script); !strings.Contains(scripts, strings.TrimSpace(content)) {
-			t.Errorf("it does not have %s", script)
+			t.Errorf("the RPM package has no script %s", script)
 		}
 	}
-	if needs := ask("rpm", "-qp", "--requires", rpms[0]); !strings.Contains(needs, "/usr/sbin/setcap") {
-		t.Errorf("it needs %s", needs)
+	if needs := queryPackage("rpm", "-qp", "--requires", rpms[0]); !strings.Contains(needs, "/usr/sbin/setcap") {
+		t.Errorf("the RPM package requires %s, want setcap", needs)
 	}
 }
 
-// packagesOf returns the folder of the packages, older and newer.
-func packagesOf(t *testing.T) string {
+// buildBothPackages returns the directory with the packages of the older and of the newer version.
+func buildBothPackages(t *testing.T) string {
 	t.Helper()
 	testnet.Require(t, "make", "git")
 	return builtOnce(t, packagesEnv, func() (string, error) {
@@ -250,7 +251,7 @@ func packagesOf(t *testing.T) string {
 	})
 }
 
-// makePackages builds those for this machine.
+// makePackages returns the command that builds the packages for this architecture.
 func makePackages(root, dir, version string) *exec.Cmd {
 	cmd := exec.Command("make", "-C", root, "packages", "DIST="+dir, "ARCHES="+runtime.GOARCH)
 	cmd.Env = append(os.Environ(), "PACKAGE_VERSION="+version)
@@ -261,7 +262,7 @@ func debName(version string) string {
 	return fmt.Sprintf("procnetstat_%s_%s.deb", version, runtime.GOARCH)
 }
 
-// vendorPackage makes a package of a Telegraf, which does what InfluxData's does when it is installed.
+// vendorPackage builds a package of a Telegraf that creates the same user and directories as InfluxData's.
 func vendorPackage(t *testing.T, program string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -293,16 +294,16 @@ func vendorPackage(t *testing.T, program string) string {
 	return file
 }
 
-// throwawayHost is this host, with changes of its files that no other process sees, and that end with the test. Its systemd does no
-// more than note what it was told.
-type throwawayHost struct {
-	t       *testing.T
-	changes string
-	told    string
+// overlayHost is this host with overlays on its directories: changes are visible only in the mount namespace of the test, and end
+// with it. A script in place of systemctl logs its arguments.
+type overlayHost struct {
+	t            *testing.T
+	changes      string
+	systemctlLog string
 }
 
-// newThrowawayHost wants IsolateMounts.
-func newThrowawayHost(t *testing.T) *throwawayHost {
+// newOverlayHost requires IsolateMounts.
+func newOverlayHost(t *testing.T) *overlayHost {
 	t.Helper()
 	dir := t.TempDir()
 	mount := func(source, target, kind, data string) {
@@ -312,7 +313,7 @@ func newThrowawayHost(t *testing.T) *throwawayHost {
 		t.Cleanup(func() { _ = unix.Unmount(target, unix.MNT_DETACH) })
 	}
 	mount("changes", dir, "tmpfs", "")
-	h := &throwawayHost{t: t, changes: filepath.Join(dir, "changes"), told: filepath.Join(dir, "told")}
+	h := &overlayHost{t: t, changes: filepath.Join(dir, "changes"), systemctlLog: filepath.Join(dir, "told")}
 	for _, of := range []string{"/etc", "/usr", "/var"} {
 		upper, work := h.changes+of, filepath.Join(dir, "work", of)
 		for _, folder := range []string{upper, work} {
@@ -332,14 +333,14 @@ func newThrowawayHost(t *testing.T) *throwawayHost {
 	if err := os.MkdirAll("/usr/local/bin", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	script := "#!/bin/sh\necho \"$@\" >> " + h.told + "\n"
+	script := "#!/bin/sh\necho \"$@\" >> " + h.systemctlLog + "\n"
 	if err := os.WriteFile("/usr/local/bin/systemctl", []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
 
-func (h *throwawayHost) run(program string, args ...string) string {
+func (h *overlayHost) run(program string, args ...string) string {
 	h.t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive")
@@ -350,18 +351,18 @@ func (h *throwawayHost) run(program string, args ...string) string {
 	return string(out)
 }
 
-func (h *throwawayHost) dpkg(args ...string) string {
+func (h *overlayHost) dpkg(args ...string) string {
 	h.t.Helper()
 	return h.run("dpkg", args...)
 }
 
-func (h *throwawayHost) install(file string) string {
+func (h *overlayHost) install(file string) string {
 	h.t.Helper()
 	return h.dpkg("--install", file)
 }
 
-// files returns those that there are and that differ from the host's, but for dpkg's own and caches.
-func (h *throwawayHost) files() (files []string) {
+// files returns the added and changed files, except those of dpkg, logs and caches.
+func (h *overlayHost) files() (files []string) {
 	h.t.Helper()
 	err := filepath.WalkDir(h.changes, func(path string, entry fs.DirEntry, err error) error {
 		path = strings.TrimPrefix(path, h.changes)
@@ -381,22 +382,22 @@ func (h *throwawayHost) files() (files []string) {
 	return files
 }
 
-// requireCapabilities wants Telegraf, and no other user, to run the program with its capabilities.
-func (h *throwawayHost) requireCapabilities() {
+// requireCapabilities checks that the program has its capabilities, and that only root and the group telegraf may run it.
+func (h *overlayHost) requireCapabilities() {
 	h.t.Helper()
 	if got, want := h.run("getcap", installedProgram), installedProgram+" cap_perfmon,cap_bpf=p\n"; got != want {
-		h.t.Errorf("getcap says %q, want %q", got, want)
+		h.t.Errorf("getcap prints %q, want %q", got, want)
 	}
 	if got, want := h.run("stat", "--format=%U:%G %a", installedProgram), "root:telegraf 750\n"; got != want {
-		h.t.Errorf("the program is of %q, want %q", got, want)
+		h.t.Errorf("owner and mode of the program: %q, want %q", got, want)
 	}
 }
 
-// requireReloads wants Telegraf to have been told so often to read its configuration anew.
-func (h *throwawayHost) requireReloads(want int) {
+// requireReloads checks how often the package has reloaded Telegraf's configuration.
+func (h *overlayHost) requireReloads(want int) {
 	h.t.Helper()
-	if told := readFile(h.t, h.told); told != strings.Repeat("try-reload-or-restart telegraf.service\n", want) {
-		h.t.Errorf("systemctl was told %q, want %d reloads", told, want)
+	if log := readFile(h.t, h.systemctlLog); log != strings.Repeat("try-reload-or-restart telegraf.service\n", want) {
+		h.t.Errorf("systemctl was run with %q, want %d reloads", log, want)
 	}
 }
 

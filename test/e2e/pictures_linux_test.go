@@ -13,9 +13,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestPictures takes the pictures of the README, into the directory that PICTURES names: pages of a real Prometheus, which scrapes a
-// real Telegraf beside a service that leaks connections and one that does not accept them. It is no test, but what tests are made of
-// makes them: "make pictures".
+// TestPictures takes the screenshots of the README into the directory PICTURES: pages of a real Prometheus that scrapes a real
+// Telegraf, with a service that leaks connections and one that does not accept them. "make pictures" runs it; it checks nothing.
 func TestPictures(t *testing.T) {
 	testnet.Require(t, "prometheus", "chromium")
 	setUp(t)
@@ -23,8 +22,8 @@ func TestPictures(t *testing.T) {
 	testnet.Isolate(t, func() {
 		graph := startGraph(t, program)
 		const (
-			interval, steps = time.Second, 150
-			come, backlog   = 2, 128 // of and at uploads
+			interval, steps  = time.Second, 150
+			perStep, backlog = 2, 128 // connections to uploads a second, and its backlog
 		)
 		payments := testnet.Start(t, testnet.Process{Name: "payments"})
 		orders := testnet.Start(t, testnet.Process{Name: "orders"})
@@ -32,33 +31,33 @@ func TestPictures(t *testing.T) {
 		uploads := testnet.Start(t, testnet.Process{Name: "uploads"})
 		users := testnet.Start(t, testnet.Process{Name: "users"})
 
-		paymentsAt, catalogAt := payments.Listen("tcp4", loopback, 100), catalog.Listen("tcp4", loopback, 100)
-		uploadsAt := uploads.Listen("tcp4", loopback, backlog)
-		users.Connect(catalogAt.Local, 40)
-		catalog.Accept(catalogAt, 40)
+		paymentsListener, catalogListener := payments.Listen("tcp4", loopback, 100), catalog.Listen("tcp4", loopback, 100)
+		uploadsListener := uploads.Listen("tcp4", loopback, backlog)
+		users.Connect(catalogListener.Local, 40)
+		catalog.Accept(catalogListener, 40)
 		next := time.NewTicker(interval)
 		for i := range steps {
 			<-next.C
 			graph.check()
-			if i >= 30 { // orders forgets to close what payments has closed
-				orders.Connect(paymentsAt.Local, 3)
-				payments.Close(payments.Accept(paymentsAt, 3)...)
+			if i >= 30 { // orders leaks the connections that payments closes
+				orders.Connect(paymentsListener.Local, 3)
+				payments.Close(payments.Accept(paymentsListener, 3)...)
 			}
 			switch {
 			case i < 60:
-				visits := users.Connect(uploadsAt.Local, come)
-				uploads.Close(uploads.Accept(uploadsAt, come)...)
+				visits := users.Connect(uploadsListener.Local, perStep)
+				uploads.Close(uploads.Accept(uploadsListener, perStep)...)
 				users.Close(visits...)
-			case i < 60+backlog/come: // uploads is stuck
-				users.Connect(uploadsAt.Local, come)
+			case i < 60+backlog/perStep: // uploads no longer accepts
+				users.Connect(uploadsListener.Local, perStep)
 			}
 		}
-		takePicture(t, "leak.png", `sum by (process_name) (procnetstat_process_tcp_close_wait)`)
-		takePicture(t, "accept-queue.png", `sum by (__name__) ({process_name="uploads",__name__=~".+_accept_queue.*"})`)
+		takeScreenshot(t, "leak.png", `sum by (process_name) (procnetstat_process_tcp_close_wait)`)
+		takeScreenshot(t, "accept-queue.png", `sum by (__name__) ({process_name="uploads",__name__=~".+_accept_queue.*"})`)
 	})
 }
 
-func takePicture(t *testing.T, name, query string) {
+func takeScreenshot(t *testing.T, name, query string) {
 	t.Helper()
 	page := "http://" + prometheusAddress + "/graph?" + url.Values{
 		"g0.expr": {query}, "g0.tab": {"0"}, "g0.range_input": {"150s"},

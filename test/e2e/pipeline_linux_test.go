@@ -11,35 +11,36 @@ import (
 
 // pipeline is a Telegraf that writes to an InfluxDB.
 type pipeline struct {
-	t        *testing.T
-	influx   *influxDB
-	telegraf *telegraf
-	last     []string
-	noisy    func(owner) bool
+	t           *testing.T
+	influx      *influxDB
+	telegraf    *telegraf
+	last        []string
+	retransmits func(owner) bool
 }
 
-// startPipeline starts both. Nothing is sent to InfluxDB but when measure wants it, so that all is quiet in between. What is
-// called last are the measurements or series that end the gather of each input.
+// startPipeline starts both. Telegraf writes to InfluxDB only when measure flushes it, so that nothing changes in between. last
+// are the measurements or series that each input writes last in a gather.
 func startPipeline(t *testing.T, program, inputs string, last ...string) *pipeline {
 	t.Helper()
 	db := newInfluxDB(t)
 	db.start()
-	p := &pipeline{t, db, startTelegraf(t, program, onlyWhenAsked, inputs), last, isNoisy}
+	p := &pipeline{t, db, startTelegraf(t, program, onlyWhenAsked, inputs), last, mayRetransmit}
 	first := p.gathersAfter(0)
-	requireNoPast(t, p.telegraf.seen[first[0]])
-	p.store(first) // makes the connection to InfluxDB, which then stays
+	requireZeroCounters(t, p.telegraf.seen[first[0]])
+	p.store(first) // opens the connection to InfluxDB, which then stays open
 	return p
 }
 
-// isNoisy tells of the sockets that send again and again what their peers do not hear: the test itself holds them, or nobody.
-func isNoisy(o owner) bool { return o == noOwner || o.name == testName }
+// mayRetransmit reports whether an owner has sockets that retransmit to peers that drop everything: the test itself holds them,
+// or no process.
+func mayRetransmit(o owner) bool { return o == noOwner || o.name == testComm }
 
-// noneIsNoisy is for a measurement between all that is sent again, which takes longer and longer.
-func noneIsNoisy(owner) bool { return false }
+// noneRetransmits makes measure wait for a gather between two retransmissions, whose intervals grow.
+func noneRetransmits(owner) bool { return false }
 
-// testName is what the kernel calls this process.
-var testName = func() string {
-	comm, _ := os.ReadFile("/proc/self/comm") // without a name all sockets are to be quiet
+// testComm is the name of this process.
+var testComm = func() string {
+	comm, _ := os.ReadFile("/proc/self/comm") // with an empty name, no socket of this process may retransmit
 	return strings.TrimSuffix(string(comm), "\n")
 }()
 
@@ -52,7 +53,7 @@ func (p *pipeline) gathersAfter(after int64) []int64 {
 	return gathers
 }
 
-// store returns what InfluxDB has of gathers.
+// store flushes gathers to InfluxDB, and returns the values that InfluxDB has.
 func (p *pipeline) store(gathers []int64) gather {
 	p.t.Helper()
 	stored := gather{}
@@ -62,43 +63,43 @@ func (p *pipeline) store(gathers []int64) gather {
 	return stored
 }
 
-// measurement is what InfluxDB has of a gather, and what ss said before and after it.
+// measurement has the values of a gather in InfluxDB, and the output of ss before and after the gather.
 type measurement struct {
-	gathers       []int64 // one of each input
+	gathers       []int64 // the time of the gather of each input
 	stored        gather
-	before, after snapshot // equal
+	before, after snapshot // equal, except for the counters of sockets that retransmit
 }
 
-// measure waits for a gather during which the sockets stay the same, and gets what InfluxDB has of it.
+// measure waits for a gather during which the sockets do not change, and returns it.
 func (p *pipeline) measure() measurement {
 	p.t.Helper()
 	m := measurement{before: takeSnapshot(p.t)}
 	for end := time.Now().Add(waitLimit); ; m.before = m.after {
 		gathers := p.gathersAfter(time.Now().UnixNano())
-		// Some inputs give a gather the time when it ends. The second one has begun after the first snapshot in any case.
+		// The time of a gather may be its end, so the first gather may have started before the snapshot; the second has not.
 		gathers = p.gathersAfter(slices.Max(gathers))
 		m.after = takeSnapshot(p.t)
-		if m.before.equal(m.after, p.noisy) {
+		if m.before.equal(m.after, p.retransmits) {
 			m.gathers, m.stored = gathers, p.store(gathers)
 			return m
 		}
 		if time.Now().After(end) {
-			p.t.Fatalf("the sockets never stayed the same for the time of a gather; lastly they were\n%v", m.after.sockets)
+			p.t.Fatalf("the sockets changed during every gather; the last ones were\n%v", m.after.sockets)
 		}
 	}
 }
 
-// end ends Telegraf, and checks what is to be checked of any run. The fields that are texts are named.
+// end stops Telegraf, and checks what must hold after every run. textFields are the names of the string fields.
 func (p *pipeline) end(textFields ...string) {
 	p.t.Helper()
-	p.telegraf.requireNoErrors() // stopping inputs.execd can log some: it reads on from the pipes that it has closed
+	p.telegraf.requireNoErrors() // before stop: inputs.execd can log errors of reading pipes that it has closed
 	p.telegraf.stop()
 	p.telegraf.read()
 	stored, texts := p.influx.all(0)
-	requireAll(p.t, stored, p.telegraf.seen)
+	requireMetrics(p.t, stored, p.telegraf.seen)
 	if !maps.Equal(texts, p.telegraf.texts) {
-		p.t.Errorf("InfluxDB has the texts\n%v, expected\n%v", texts, p.telegraf.texts)
+		p.t.Errorf("InfluxDB has the string fields\n%v, want\n%v", texts, p.telegraf.texts)
 	}
-	requireGrowing(p.t, p.telegraf.seen)
+	requireMonotonic(p.t, p.telegraf.seen)
 	p.influx.requireTypes(textFields...)
 }

@@ -24,7 +24,7 @@ const (
 	prometheusAddress = "127.0.0.1:9090"
 )
 
-// With export_timestamp, what Prometheus has can be compared with the gather that it is of.
+// With export_timestamp, a sample has the time of its gather, with which it can be compared.
 const prometheusOutput = `
 [[outputs.prometheus_client]]
   listen = "` + metricsAddress + `"
@@ -44,13 +44,13 @@ scrape_configs:
       - targets: ["` + metricsAddress + `"]
 `
 
-// A Prometheus scrapes our Telegraf: it gets all fields as metrics, of the right types, and the values of the gather.
+// Prometheus scrapes our Telegraf: it has all fields as metrics of the right types, with the values of the gather.
 func TestPrometheus(t *testing.T) {
 	testnet.Require(t, "prometheus", "promtool")
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
-		tg := startTelegraf(t, program, onlyWhenAsked, everythingFrom("netlink")+prometheusOutput)
+		tg := startTelegraf(t, program, onlyWhenAsked, allMeasurementsFrom("netlink")+prometheusOutput)
 		startLoad(t)
 		testnet.Unix(t)
 		tg.gatherAfter(time.Now().UnixNano(), lastMeasurement)
@@ -58,15 +58,15 @@ func TestPrometheus(t *testing.T) {
 
 		requireScraped(t, tg, prometheus)
 		types := metricTypes(tg)
-		requireTypesKnown(t, prometheus, types)
+		requireMetadataTypes(t, prometheus, types)
 		page := string(get(t, metricsAddress+"/metrics"))
-		requireOneTypeEach(t, page)
+		requireUniqueTypes(t, page)
 		requireLint(t, page, types)
 		tg.requireNoErrors()
 	})
 }
 
-// startPrometheus starts one that scrapes Telegraf; rules are files of its.
+// startPrometheus starts a Prometheus that scrapes Telegraf. rules are paths of rule files.
 func startPrometheus(t *testing.T, rules ...string) *server {
 	t.Helper()
 	dir := t.TempDir()
@@ -79,12 +79,12 @@ func startPrometheus(t *testing.T, rules ...string) *server {
 		"--web.listen-address="+prometheusAddress)
 }
 
-// requireScraped waits until Prometheus has all of a gather, and compares every sample that it has with the gather of its time.
-// The points of connections have their texts as labels, and are left out.
+// requireScraped waits until Prometheus has a complete gather, and compares every sample with the gather of its time. It ignores
+// connections, whose string fields become labels.
 func requireScraped(t *testing.T, tg *telegraf, prometheus *server) {
 	t.Helper()
 	var scraped metrics
-	waitFor(t, "gather that is in Prometheus as a whole", func() bool {
+	waitFor(t, "complete gather in Prometheus", func() bool {
 		prometheus.check()
 		scraped = prometheusSamples(t)
 		tg.read()
@@ -97,7 +97,7 @@ func requireScraped(t *testing.T, tg *telegraf, prometheus *server) {
 	})
 	newest := slices.Max(slices.Collect(maps.Keys(scraped)))
 	for _, last := range []string{lastMeasurement, lastMeasurement + defaultTags} {
-		tg.gatherAfter(newest+millisecond, last) // until then the file may have less than Prometheus
+		tg.gatherAfter(newest+millisecond, last) // the file must have every gather that Prometheus has
 	}
 	gathers := prometheusNames(t, tg.seen)
 	for at, samples := range scraped {
@@ -111,15 +111,15 @@ func requireScraped(t *testing.T, tg *telegraf, prometheus *server) {
 
 const millisecond = int64(time.Millisecond)
 
-// prometheusNames gives all values the names and times that they have in Prometheus, which has no fields but metrics, and
-// milliseconds. No two may have the same.
+// prometheusNames converts metrics to the names and times that they have in Prometheus: a metric for each field, and
+// milliseconds. It fails the test if two fields get the same name.
 func prometheusNames(t *testing.T, all metrics) metrics {
 	t.Helper()
 	named := metrics{}
 	for at, g := range all {
 		at = at / millisecond * millisecond
 		for series, f := range g {
-			if isOfConnections(series) {
+			if isConnectionSeries(series) {
 				continue
 			}
 			measurement, _, _ := strings.Cut(series, ",")
@@ -135,9 +135,9 @@ func prometheusNames(t *testing.T, all metrics) metrics {
 	return named
 }
 
-func isOfConnections(series string) bool { return strings.HasPrefix(series, connectionMeasurement) }
+func isConnectionSeries(series string) bool { return strings.HasPrefix(series, connectionMeasurement) }
 
-// prometheusSamples returns the samples that Prometheus has of us.
+// prometheusSamples returns the samples of procnetstat in Prometheus.
 func prometheusSamples(t *testing.T) metrics {
 	t.Helper()
 	var answer struct {
@@ -155,7 +155,7 @@ func prometheusSamples(t *testing.T) metrics {
 		for _, label := range []string{"__name__", "instance", "job"} {
 			delete(series.Metric, label)
 		}
-		if isOfConnections(name) {
+		if isConnectionSeries(name) {
 			continue
 		}
 		for _, sample := range series.Values {
@@ -176,7 +176,7 @@ func prometheusSamples(t *testing.T) metrics {
 	return samples
 }
 
-// askPrometheus asks the HTTP API, and returns false as long as Prometheus does not answer.
+// askPrometheus sends a request to the HTTP API. It returns false if Prometheus does not answer yet.
 func askPrometheus(t *testing.T, what string, data any) bool {
 	t.Helper()
 	answer, err := http.Get("http://" + prometheusAddress + "/api/v1/" + what)
@@ -184,7 +184,7 @@ func askPrometheus(t *testing.T, what string, data any) bool {
 		return false
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode == http.StatusServiceUnavailable { // it starts
+	if answer.StatusCode == http.StatusServiceUnavailable { // it is still starting
 		return false
 	}
 	decoder := json.NewDecoder(answer.Body)
@@ -199,7 +199,7 @@ func askPrometheus(t *testing.T, what string, data any) bool {
 	return true
 }
 
-// metricTypes returns what each metric should be, by its name in Prometheus.
+// metricTypes returns the expected type of each metric by its name in Prometheus.
 func metricTypes(tg *telegraf) map[string]string {
 	types := map[string]string{}
 	for _, g := range tg.seen {
@@ -216,8 +216,8 @@ func metricTypes(tg *telegraf) map[string]string {
 	return types
 }
 
-// requireTypesKnown wants Prometheus to know each metric as what it is.
-func requireTypesKnown(t *testing.T, prometheus *server, want map[string]string) {
+// requireMetadataTypes checks the types in the metadata of Prometheus.
+func requireMetadataTypes(t *testing.T, prometheus *server, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}
 	waitFor(t, "metadata in Prometheus", func() bool {
@@ -236,12 +236,12 @@ func requireTypesKnown(t *testing.T, prometheus *server, want map[string]string)
 		return len(got) >= len(want)
 	})
 	if !maps.Equal(got, want) {
-		t.Errorf("Prometheus knows the types\n%v, expected\n%v", got, want)
+		t.Errorf("Prometheus has the types\n%v, want\n%v", got, want)
 	}
 }
 
-// requireOneTypeEach wants no metric on the page to be of two types.
-func requireOneTypeEach(t *testing.T, page string) {
+// requireUniqueTypes checks that each metric on the page has one type.
+func requireUniqueTypes(t *testing.T, page string) {
 	t.Helper()
 	types := map[string][]string{}
 	for line := range strings.Lines(page) {
@@ -250,7 +250,7 @@ func requireOneTypeEach(t *testing.T, page string) {
 		}
 	}
 	if len(types) == 0 {
-		t.Errorf("there are no types on the page:\n%s", page)
+		t.Errorf("no types on the page:\n%s", page)
 	}
 	for name, of := range types {
 		if len(of) != 1 {
@@ -259,7 +259,7 @@ func requireOneTypeEach(t *testing.T, page string) {
 	}
 }
 
-// get returns a page, of an address with its path.
+// get returns the body of a page, which is an address with a path.
 func get(t *testing.T, page string) []byte {
 	t.Helper()
 	answer, err := http.Get("http://" + page)
@@ -274,16 +274,16 @@ func get(t *testing.T, page string) []byte {
 	return text
 }
 
-// What promtool finds that is not ours to change. Telegraf makes the names of metrics from those of fields, which are the same
-// for all outputs: the kernel's, with the unit that Telegraf writes.
+// Findings of promtool that are accepted: Telegraf derives the names of metrics from fields, which have the same names for all
+// outputs.
 const (
-	// The fields are called as in the kernel (bytes_acked, segs_out) and as in other plugins of Telegraf (drops).
-	wantsTotal = `counter metrics should have "_total" suffix`
-	// Prometheus wants seconds, which are no integers; Telegraf's plugins have duration_ns and rtt_us.
-	wantsBaseUnit = `metric names should not contain abbreviated units`
+	// The fields have the names of the kernel (bytes_acked, segs_out) and of other Telegraf plugins (drops).
+	lintTotalSuffix = `counter metrics should have "_total" suffix`
+	// Prometheus recommends seconds, which are not integers; Telegraf's plugins have duration_ns and rtt_us.
+	lintBaseUnit = `metric names should not contain abbreviated units`
 )
 
-// requireLint wants promtool to find this and nothing else.
+// requireLint checks that promtool reports the accepted findings and nothing else.
 func requireLint(t *testing.T, page string, types map[string]string) {
 	t.Helper()
 	promtool := exec.Command("promtool", "check", "metrics")
@@ -296,16 +296,16 @@ func requireLint(t *testing.T, page string, types map[string]string) {
 	var want []string
 	for name, is := range types {
 		if is == "counter" {
-			want = append(want, name+" "+wantsTotal)
+			want = append(want, name+" "+lintTotalSuffix)
 		}
 		if strings.HasSuffix(name, "_us") || strings.HasSuffix(name, "_ns") {
-			want = append(want, name+" "+wantsBaseUnit)
+			want = append(want, name+" "+lintBaseUnit)
 		}
 	}
 	got := strings.Split(strings.TrimSpace(string(out)), "\n")
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		t.Errorf("promtool finds\n\t%s\nexpected\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+		t.Errorf("promtool reports\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// The kernel counts orphans and memory for all namespaces together, so they change while others use sockets. The test looks at
-// them again and again, until they are the same before and after a gather: then the gather has them, to the byte.
+// The kernel counts orphans and memory for all network namespaces together, so other processes change them. The test reads them
+// until they are equal before and after a gather: then the gather must have the same values.
 func TestSockstat(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
@@ -25,7 +25,7 @@ func TestSockstat(t *testing.T) {
 		}
 		var samples []sample
 		after := time.Now().UnixNano()
-		waitFor(t, "gather between two equal looks at /proc/net/sockstat", func() bool {
+		waitFor(t, "gather between two equal reads of /proc/net/sockstat", func() bool {
 			samples = append(samples, sample{time.Now().UnixNano(), readSockstat(t)})
 			p.telegraf.read()
 			for at, g := range p.telegraf.seen {
@@ -33,7 +33,7 @@ func TestSockstat(t *testing.T) {
 				if at <= after || len(report) == 0 {
 					continue
 				}
-				const slack = int64(5 * time.Millisecond) // between the sockets and the counts
+				const slack = int64(5 * time.Millisecond) // the gather reads the counts after the sockets
 				end := at + report.sum("duration_ns") + slack
 				var before sample
 				for _, s := range samples {
@@ -52,14 +52,14 @@ func TestSockstat(t *testing.T) {
 		})
 		for name, value := range samples[len(samples)-1].values {
 			if value == 0 {
-				t.Errorf("the test makes nothing for %s to count", name)
+				t.Errorf("%s is 0, so the test did not check it", name)
 			}
 		}
 		p.end()
 	})
 }
 
-// fillBuffers lets more bytes wait to be read than the kernel gives each processor before it counts them: 256 pages
+// fillBuffers leaves more bytes unread than the kernel reserves for each processor without counting them: 256 pages
 // (SK_MEMORY_PCPU_RESERVE, include/net/sock.h).
 func fillBuffers(t *testing.T) {
 	t.Helper()

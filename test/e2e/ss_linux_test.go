@@ -19,25 +19,25 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// snapshot is what ss says of the TCP and UDP sockets of the namespace.
+// snapshot has the TCP and UDP sockets that ss shows in the namespace.
 type snapshot struct {
 	sockets []socket
-	owners  map[int]owner  // of all processes that hold one, by process id
-	cgroups map[int]string // of the same
-	used    int64          // sockets of any kind, which are more than ss is asked for
+	owners  map[int]owner  // of all processes that hold sockets, by process ID
+	cgroups map[int]string // of the same processes
+	used    int64          // the number of sockets of any kind, from /proc/net/sockstat
 }
 
-// socket is what ss says of one.
+// socket is a socket that ss shows.
 type socket struct {
 	testnet.Row
-	rtt int64  // in microseconds; 0 if there is none
-	did fields // the counters of the socket, since it was made; nil if there are none
+	rtt      int64  // in microseconds; 0 if there is none
+	counters fields // the counters of the socket, since it was made; nil if there are none
 }
 
-// owner is what procnetstat tells processes apart by.
+// owner has the tags by which procnetstat groups processes.
 type owner struct{ name, user string }
 
-// noOwner is that of the sockets that belong to no process.
+// noOwner is the owner of sockets that belong to no process.
 var noOwner = owner{unattributed, unattributed}
 
 const unattributed = "unattributed"
@@ -55,7 +55,7 @@ func takeSnapshot(t *testing.T) snapshot {
 	return s
 }
 
-// readSockstat reads the numbers of the kernel that are fields of the host.
+// readSockstat reads the fields of the host that come from /proc/net/sockstat.
 func readSockstat(t *testing.T) fields {
 	t.Helper()
 	content, err := os.ReadFile("/proc/self/net/sockstat")
@@ -76,7 +76,7 @@ func readSockstat(t *testing.T) fields {
 	} {
 		match := regexp.MustCompile(number.pattern).FindSubmatch(content)
 		if match == nil {
-			t.Fatalf("%s is not in\n%s", number.field, content)
+			t.Fatalf("no %s in\n%s", number.field, content)
 		}
 		n, err := strconv.ParseInt(string(match[1]), 10, 64)
 		if err != nil {
@@ -87,7 +87,7 @@ func readSockstat(t *testing.T) fields {
 	return found
 }
 
-// ssRTT matches milliseconds, of which ss prints six digits.
+// ssRTT matches milliseconds, which ss prints with six significant digits.
 var ssRTT = regexp.MustCompile(`\srtt:([0-9.]+)/`)
 
 func rttOf(t *testing.T, row testnet.Row) int64 {
@@ -98,7 +98,7 @@ func rttOf(t *testing.T, row testnet.Row) int64 {
 	}
 	milliseconds, err := strconv.ParseFloat(match[1], 64)
 	if err != nil || milliseconds >= 1000 {
-		t.Fatalf("ss does not tell the microseconds of %q (%v)", match[0], err)
+		t.Fatalf("%q has no microseconds (%v)", match[0], err)
 	}
 	return int64(math.Round(1000 * milliseconds))
 }
@@ -111,7 +111,7 @@ var ssCounters = map[string]*regexp.Regexp{
 	"tcp_retrans_segs":   regexp.MustCompile(`\sretrans:\d+/(\d+)`),
 }
 
-// ssInfo matches what ss always says of a TCP socket that is more than an entry in a table, as TIME_WAIT and SYN_RECV are.
+// ssInfo matches a field that ss shows for every TCP socket with a tcp_info, which TIME_WAIT and SYN_RECV do not have.
 var ssInfo = regexp.MustCompile(`\scwnd:\d`)
 
 func countersOf(t *testing.T, row testnet.Row) fields {
@@ -124,19 +124,19 @@ func countersOf(t *testing.T, row testnet.Row) fields {
 	case !ssInfo.MatchString(row.Line):
 		return nil
 	}
-	did := fields{}
+	counters := fields{}
 	for name, pattern := range ssCounters {
 		match := pattern.FindStringSubmatch(row.Line)
 		if match == nil {
-			continue // it is zero
+			continue // ss omits 0
 		}
 		n, err := strconv.ParseInt(match[1], 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		did[name] = n
+		counters[name] = n
 	}
-	return did
+	return counters
 }
 
 func userOf(t *testing.T, pid int) string {
@@ -152,7 +152,7 @@ func userOf(t *testing.T, pid int) string {
 	return uid
 }
 
-// cgroupOf returns the cgroup of a process: that of version 2, or the first of version 1 that is not the root.
+// cgroupOf returns the cgroup of a process: that of version 2, or the first one of version 1 that is not the root.
 func cgroupOf(t *testing.T, pid int) string {
 	t.Helper()
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
@@ -169,18 +169,18 @@ func cgroupOf(t *testing.T, pid int) string {
 	return "/"
 }
 
-// equal tells whether nothing changed that procnetstat shows. The counters of sockets that are noisy may differ.
-func (s snapshot) equal(other snapshot, noisy func(owner) bool) bool {
-	return slices.Equal(s.identities(noisy), other.identities(noisy))
+// equal reports whether procnetstat would emit the same for both snapshots. The counters of sockets that retransmit may differ.
+func (s snapshot) equal(other snapshot, retransmits func(owner) bool) bool {
+	return slices.Equal(s.identities(retransmits), other.identities(retransmits))
 }
 
-func (s snapshot) identities(noisy func(owner) bool) []string {
+func (s snapshot) identities(retransmits func(owner) bool) []string {
 	listeners := s.listeners()
 	all := []string{strconv.FormatInt(s.used, 10)}
 	for _, r := range s.sockets {
 		identity := fmt.Sprint(r.Netid, r.State, r.Local, r.Remote, r.RecvQ, r.SendQ, r.Inode, r.Processes, r.Cgroup, r.rtt)
-		if slices.ContainsFunc(s.countsFor(r, listeners), func(o owner) bool { return !noisy(o) }) {
-			identity += fmt.Sprint(r.did)
+		if slices.ContainsFunc(s.attributedTo(r, listeners), func(o owner) bool { return !retransmits(o) }) {
+			identity += fmt.Sprint(r.counters)
 		}
 		all = append(all, identity)
 	}
@@ -204,14 +204,14 @@ func (s snapshot) each(source string, f func(r socket, series []string)) {
 	listeners := s.listeners()
 	for _, r := range s.sockets {
 		series := []string{hostSeries, cgroupSeries(s.cgroupOf(source, r, listeners))}
-		at, cameIn := listeners.of(r)
-		for _, o := range s.countsFor(r, listeners) {
+		at, isIncoming := listeners.of(r)
+		for _, o := range s.attributedTo(r, listeners) {
 			series = append(series, processSeries(o))
-			if !cameIn && wentOut(r) {
+			if !isIncoming && isOutgoing(r) {
 				series = append(series, remoteSeries(r, o))
 			}
 		}
-		if cameIn {
+		if isIncoming {
 			for _, o := range s.ownersOf(listeners[at]...) {
 				series = append(series, listenerSeries(at, o))
 			}
@@ -221,8 +221,8 @@ func (s snapshot) each(source string, f func(r socket, series []string)) {
 	}
 }
 
-// countsFor returns whom a socket counts for: who holds it, or else the listener that it came in through.
-func (s snapshot) countsFor(r socket, all listeners) []owner {
+// attributedTo returns the owners that a socket counts for: its holders, or else the holders of its listener.
+func (s snapshot) attributedTo(r socket, all listeners) []owner {
 	owners := s.ownersOf(r)
 	if at, _ := all.of(r); len(owners) == 0 {
 		owners = s.ownersOf(all[at]...)
@@ -233,12 +233,12 @@ func (s snapshot) countsFor(r socket, all listeners) []owner {
 	return owners
 }
 
-// cgroupOf returns the cgroup of a socket: what the kernel says, or the process, if it is in another than the root, or else
-// the listener.
+// cgroupOf returns the cgroup of a socket: that of the socket itself, or else of its process if it is not the root, or else of
+// its listener.
 func (s snapshot) cgroupOf(source string, r socket, all listeners) string {
 	of := func(r socket) string {
 		path := r.Cgroup
-		if source == "procfs" || strings.HasPrefix(path, "unreachable:") { // not known, or to ss only
+		if source == "procfs" || strings.HasPrefix(path, "unreachable:") { // /proc/net has no cgroups, and ss prints unreachable: for one without a path
 			path = ""
 		}
 		if len(r.Processes) > 0 && (path == "" || path == "/") {
@@ -247,19 +247,19 @@ func (s snapshot) cgroupOf(source string, r socket, all listeners) string {
 		return path
 	}
 	path := of(r)
-	if at, cameIn := all.of(r); cameIn && len(r.Processes) == 0 && (path == "" || path == "/") {
+	if at, isIncoming := all.of(r); isIncoming && len(r.Processes) == 0 && (path == "" || path == "/") {
 		path = cmp.Or(of(all[at][0]), path)
 	}
 	return cmp.Or(path, unattributed)
 }
 
-// wentOut tells whether a socket that did not come in is one end of a connection.
-func wentOut(r socket) bool {
+// isOutgoing reports whether a socket without a listener is one end of a connection.
+func isOutgoing(r socket) bool {
 	return r.Remote.Port() != 0 && (r.Netid == "tcp" || r.State == "ESTABLISHED")
 }
 
-// expect returns the series that procnetstat should make of the sockets, with those fields that ss can tell, but for the
-// counters.
+// expect returns the series that procnetstat should emit for the sockets, with all gauges that can be computed from the output of
+// ss.
 func (s snapshot) expect(source string) gather {
 	want, rtts := gather{}, map[string][]int64{}
 	ofGather := want.of(lastMeasurement)
@@ -279,7 +279,7 @@ func (s snapshot) expect(source string) gather {
 			}
 		}
 	})
-	for _, name := range ofAllNamespaces {
+	for _, name := range allNamespacesFields {
 		delete(want[hostSeries], name)
 	}
 	for _, o := range s.owners {
@@ -323,7 +323,7 @@ func cgroupSeries(path string) string {
 	})
 }
 
-// ownersOf returns whom the sockets belong to, each once.
+// ownersOf returns the owners of the sockets without duplicates.
 func (s snapshot) ownersOf(sockets ...socket) []owner {
 	var owners []owner
 	for _, r := range sockets {
@@ -336,26 +336,26 @@ func (s snapshot) ownersOf(sockets ...socket) []owner {
 	return owners
 }
 
-// listeners are the sockets that listen, by address and port.
+// listeners has the listening sockets by address and port.
 type listeners map[netip.AddrPort][]socket
 
 func (s snapshot) listeners() listeners {
 	l := listeners{}
 	for _, r := range s.sockets {
 		if r.State == "LISTEN" {
-			at := listensAt(r.Local)
+			at := unmapAddrPort(r.Local)
 			l[at] = append(l[at], r)
 		}
 	}
 	return l
 }
 
-func listensAt(local netip.AddrPort) netip.AddrPort {
+func unmapAddrPort(local netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 }
 
-// of returns where the listener is that a TCP socket came in through, or is part of.
-func (l listeners) of(r socket) (at netip.AddrPort, cameIn bool) {
+// of returns the address of the listener that a TCP socket belongs to.
+func (l listeners) of(r socket) (at netip.AddrPort, isIncoming bool) {
 	if r.Netid != "tcp" {
 		return netip.AddrPort{}, false
 	}
@@ -374,7 +374,7 @@ func (l listeners) of(r socket) (at netip.AddrPort, cameIn bool) {
 	return netip.AddrPort{}, false
 }
 
-// The fields of a group of sockets.
+// The fields of measurements of groups of sockets.
 var (
 	tcpGauges = []string{
 		"tcp_established", "tcp_syn_sent", "tcp_syn_recv", "tcp_fin_wait1", "tcp_fin_wait2", "tcp_time_wait", "tcp_close",
@@ -386,10 +386,10 @@ var (
 	udpCounters = []string{"udp_drops"}
 )
 
-// ofAllNamespaces are fields of the host that the kernel counts for all network namespaces together.
-var ofAllNamespaces = []string{"tcp_orphan", "tcp_alloc", "tcp_mem_bytes", "udp_mem_bytes"}
+// allNamespacesFields are the fields of the host that the kernel counts for all network namespaces together.
+var allNamespacesFields = []string{"tcp_orphan", "tcp_alloc", "tcp_mem_bytes", "udp_mem_bytes"}
 
-// gauges returns the names of all fields of a series that are no counters.
+// gauges returns the names of all fields of a series that are not counters.
 func gauges(source, series string) []string {
 	tcp := tcpGauges
 	if source == "netlink" {
@@ -398,7 +398,7 @@ func gauges(source, series string) []string {
 	both := slices.Concat(tcp, udpGauges)
 	switch measurement, _, _ := strings.Cut(series, ","); measurement {
 	case hostSeries:
-		return slices.Concat(both, []string{"tcp_none", "sockets_used"}, ofAllNamespaces)
+		return slices.Concat(both, []string{"tcp_none", "sockets_used"}, allNamespacesFields)
 	case "procnetstat_process":
 		return append(both, "processes")
 	case "procnetstat_cgroup":
@@ -418,7 +418,7 @@ func gauges(source, series string) []string {
 	}
 }
 
-// counters returns the names of all fields of a series that only grow.
+// counters returns the names of all fields of a series that are counters.
 func counters(source, series string) []string {
 	var tcp, listeners []string
 	if source == "netlink" {
@@ -439,7 +439,7 @@ func counters(source, series string) []string {
 	}
 }
 
-// isUDP tells whether a series is of a UDP peer.
+// isUDP reports whether a series is of a UDP peer.
 func isUDP(series string) bool { return strings.Contains(series, `,protocol="udp"`) }
 
 func (f fields) zero(names ...string) {
@@ -448,7 +448,7 @@ func (f fields) zero(names ...string) {
 	}
 }
 
-// count counts a socket in a series that has fields of these names.
+// count adds a socket to the fields of a series that are in names.
 func (f fields) count(r socket, names []string) {
 	add := func(name string, n uint32) {
 		if slices.Contains(names, name) {

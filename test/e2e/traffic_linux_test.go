@@ -8,59 +8,59 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// The counters grow by what ss says, to the byte and segment, in a moment when nothing is sent again: for the load has
-// connections whose packets get lost.
+// The counters grow by exactly the bytes and segments that ss shows, in an interval without retransmissions: some connections of
+// the load retransmit.
 func TestTraffic(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
 		p := startPipeline(t, program, pluginConfig("netlink"), lastMeasurement)
-		p.noisy = noneIsNoisy
+		p.retransmits = noneRetransmits
 		empty := p.measure()
 		startLoad(t)
 		m := p.measure()
-		requireNumbers(t, "netlink", m)
+		requireMatchesSS(t, "netlink", m)
 		requireTraffic(t, "netlink", p, empty, m)
-		for name, value := range growth("netlink", empty.before, m.after)[hostSeries] {
+		for name, value := range counterGrowth("netlink", empty.before, m.after)[hostSeries] {
 			if value == 0 {
-				t.Errorf("the test makes nothing for %s to count", name)
+				t.Errorf("%s is 0, so the test did not check it", name)
 			}
 		}
 		p.end()
 	})
 }
 
-// requireTraffic wants the counters to have grown between two measurements by what ss says. Sockets that are noisy may have
-// done something between ss and the gather: then it is to be between what ss says before and after. Those that are gone by
-// the second measurement are taken to have done nothing after the first.
+// requireTraffic checks that the counters grew between two measurements as those of ss did. A socket that retransmits may have
+// done so between ss and the gather: then the growth must lie between those of ss before and after the gather. A socket that
+// ended before the second measurement must have sent and received nothing since the first.
 func requireTraffic(t *testing.T, source string, p *pipeline, from, to measurement) {
 	t.Helper()
-	least, most := growth(source, from.after, to.before), growth(source, from.before, to.after)
+	least, most := counterGrowth(source, from.after, to.before), counterGrowth(source, from.before, to.after)
 	for _, series := range slices.Sorted(maps.Keys(least)) {
 		for _, name := range counters(source, series) {
 			after, found := to.stored[series][name]
 			got := after - p.telegraf.valueAt(from.gathers[0], series, name)
 			if !found || got < least[series][name] || got > most[series][name] {
-				t.Errorf("%s has %s=%d (%t), which grew by %d; by what ss says it is from %d to %d",
+				t.Errorf("%s has %s=%d (present: %t), which grew by %d, want %d to %d",
 					series, name, after, found, got, least[series][name], most[series][name])
 			}
 		}
 	}
 }
 
-// growth returns by how much the counters of each series grow between two snapshots.
-func growth(source string, from, to snapshot) gather {
+// counterGrowth returns the growth of the counters of each series between two snapshots.
+func counterGrowth(source string, from, to snapshot) gather {
 	before := map[uint64]fields{}
 	for _, r := range from.sockets {
-		before[r.Cookie] = r.did
+		before[r.Cookie] = r.counters
 	}
 	grown := gather{}
 	to.each(source, func(r socket, series []string) {
 		for _, name := range series {
 			f := grown.of(name)
 			for _, counter := range counters(source, name) {
-				f[counter] += r.did[counter]
-				if r.did != nil {
+				f[counter] += r.counters[counter]
+				if r.counters != nil {
 					f[counter] -= before[r.Cookie][counter]
 				}
 			}
@@ -69,7 +69,7 @@ func growth(source string, from, to snapshot) gather {
 	return grown
 }
 
-// valueAt returns the last value of a field at a time or before; 0 if there is none.
+// valueAt returns the last value of a field at or before a time, or 0 if there is none.
 func (tg *telegraf) valueAt(at int64, series, field string) int64 {
 	tg.t.Helper()
 	var last, value int64
@@ -81,20 +81,20 @@ func (tg *telegraf) valueAt(at int64, series, field string) int64 {
 	return value
 }
 
-// requireNoPast wants the counters of a first gather to be zero: what sockets did before is not its to count.
-func requireNoPast(t *testing.T, first gather) {
+// requireZeroCounters checks that all counters of the first gather are 0: a counter series begins with 0.
+func requireZeroCounters(t *testing.T, first gather) {
 	t.Helper()
 	for series, f := range first {
 		for _, name := range counters("netlink", series) {
 			if f[name] != 0 {
-				t.Errorf("at first, %s has %s=%d", series, name, f[name])
+				t.Errorf("in the first gather, %s has %s=%d, want 0", series, name, f[name])
 			}
 		}
 	}
 }
 
-// requireGrowing wants no counter ever to go back.
-func requireGrowing(t *testing.T, all metrics) {
+// requireMonotonic checks that no counter decreases.
+func requireMonotonic(t *testing.T, all metrics) {
 	t.Helper()
 	reached := gather{}
 	for _, at := range slices.Sorted(maps.Keys(all)) {

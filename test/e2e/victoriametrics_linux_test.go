@@ -15,7 +15,7 @@ import (
 
 const victoriaAddress = "127.0.0.1:8428"
 
-// What Telegraf writes to InfluxDB it writes to VictoriaMetrics as well, which has an interface of each version.
+// VictoriaMetrics accepts writes of both InfluxDB outputs.
 var victoriaOutputs = map[string]string{
 	"outputs.influxdb": `
 [[outputs.influxdb]]
@@ -33,8 +33,8 @@ var victoriaOutputs = map[string]string{
 `,
 }
 
-// TestVictoriaMetrics compares what a VictoriaMetrics has with what Telegraf wrote: every value of a gather, under the names that
-// Prometheus has for it too, and with process names of any bytes.
+// VictoriaMetrics has every value of a gather that Telegraf wrote, with the same names as Prometheus, and with arbitrary process
+// names.
 func TestVictoriaMetrics(t *testing.T) {
 	for name, output := range victoriaOutputs {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestVictoriaMetrics(t *testing.T) {
 	}
 }
 
-// victoriaSamples returns all samples that VictoriaMetrics has of us.
+// victoriaSamples returns all samples of procnetstat in VictoriaMetrics.
 func victoriaSamples(t *testing.T) metrics {
 	t.Helper()
 	export := get(t, victoriaAddress+"/api/v1/export?match[]="+url.QueryEscape(`{__name__=~"procnetstat.*"}`))
@@ -86,7 +86,7 @@ func victoriaSamples(t *testing.T) metrics {
 			t.Fatal(err)
 		}
 		name := series.Metric["__name__"]
-		for _, label := range []string{"__name__", "db"} { // db is what outputs.influxdb calls the database
+		for _, label := range []string{"__name__", "db"} { // outputs.influxdb adds the database as db
 			delete(series.Metric, label)
 		}
 		for i, at := range series.Timestamps {

@@ -1,5 +1,5 @@
-// Package proctree makes proc file systems for tests to read: copies of the trees in testdata directories, with the links
-// that a real one has. Module archives hold no links, so a tree names them in a text file.
+// Package proctree creates proc file systems for tests: copies of the trees in testdata directories, with symbolic links. Module
+// archives cannot contain links, so a tree lists them in a text file.
 //
 // Only tests import this package.
 package proctree
@@ -14,20 +14,20 @@ import (
 	"testing"
 )
 
-// linksFile is the file of a tree that names its links, one a line: 1001/fd/3 -> socket:[12345].
+// linksFile is the file of a tree that lists its links, one a line: 1001/fd/3 -> socket:[12345].
 const linksFile = "links"
 
-// Materialize copies the tree to a directory that is removed after the test, and makes its links there.
+// Materialize copies the tree to a directory that is removed after the test, and creates its links there.
 func Materialize(tb testing.TB, tree string) (root string) {
 	tb.Helper()
 	root = filepath.Join(tb.TempDir(), "proc")
 	if err := Copy(root, tree); err != nil {
-		tb.Fatalf("making a proc file system of %s: %v", tree, err)
+		tb.Fatalf("copying the proc file system %s: %v", tree, err)
 	}
 	return root
 }
 
-// Copy is Materialize for callers without a test. There must be no root yet.
+// Copy is Materialize for callers without a test. The directory root must not exist.
 func Copy(root, tree string) error {
 	if err := os.CopyFS(root, os.DirFS(tree)); err != nil {
 		return err

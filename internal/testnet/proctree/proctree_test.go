@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// writeTree makes a tree of these files.
+// writeTree writes a tree with the contents of files by path.
 func writeTree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	tree := t.TempDir()

@@ -1,20 +1,19 @@
 package testnet
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Dup makes the process hold the socket by one descriptor more (dup(2)), which stays open when the socket is closed.
+// Dup duplicates a descriptor of the socket (dup(2)). Close does not close the duplicate.
 func (p *Proc) Dup(s Socket) {
 	p.tb.Helper()
 	p.do(request{Op: opDup, Inodes: []uint64{s.Inode}})
 }
 
-// Pass sends a descriptor of the socket to another process in the same network namespace (SCM_RIGHTS): both hold it then.
+// Pass sends a descriptor of the socket to another process in the same network namespace (SCM_RIGHTS). Then both hold the socket.
 func (p *Proc) Pass(s Socket, to *Proc) {
 	p.tb.Helper()
 	to.do(request{Op: opInbox})
@@ -22,11 +21,11 @@ func (p *Proc) Pass(s Socket, to *Proc) {
 	to.do(request{Op: opTake})
 }
 
-// Post puts a descriptor of the socket into the queue of a pair of unix sockets of the process, where it stays: it keeps the
-// socket open, and is held by nobody.
+// Post sends a descriptor of the socket to a Unix socket that never receives it. In flight, the descriptor keeps the socket open,
+// and is in the descriptor table of no process.
 func (p *Proc) Post(s Socket) {
 	p.tb.Helper()
-	p.do(request{Op: opPost, Inodes: []uint64{s.Inode}})
+	p.do(request{Op: opPutInFlight, Inodes: []uint64{s.Inode}})
 }
 
 func dup(fd int) error {
@@ -36,15 +35,15 @@ func dup(fd int) error {
 	return nil
 }
 
-// inboxOf is the address of the unix socket that the process receives descriptors at.
-func inboxOf(pid int) *unix.SockaddrUnix {
+// inboxAddr returns the address of the Unix socket at which a process receives descriptors.
+func inboxAddr(pid int) *unix.SockaddrUnix {
 	return &unix.SockaddrUnix{Name: fmt.Sprintf("@testnet-inbox-%d", pid)}
 }
 
 func (h *helper) openInbox() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
-		err = unix.Bind(fd, inboxOf(unix.Getpid()))
+		err = unix.Bind(fd, inboxAddr(unix.Getpid()))
 	}
 	if err != nil {
 		return fmt.Errorf("opening an inbox: %w", err)
@@ -59,7 +58,7 @@ func pass(fd, pid int) error {
 		return fmt.Errorf("passing a descriptor: %w", err)
 	}
 	defer unix.Close(from)
-	if err := unix.Sendmsg(from, []byte{0}, unix.UnixRights(fd), inboxOf(pid), 0); err != nil {
+	if err := unix.Sendmsg(from, []byte{0}, unix.UnixRights(fd), inboxAddr(pid), 0); err != nil {
 		return fmt.Errorf("passing a descriptor to process %d: %w", pid, err)
 	}
 	return nil
@@ -80,7 +79,7 @@ func (h *helper) take(end time.Time) (Socket, error) {
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:n])
 	if err == nil && len(messages) != 1 {
-		err = errors.New("there is none")
+		err = fmt.Errorf("%d control messages", len(messages))
 	}
 	var fds []int
 	if err == nil {
@@ -89,16 +88,16 @@ func (h *helper) take(end time.Time) (Socket, error) {
 	if err != nil {
 		return Socket{}, fmt.Errorf("receiving a descriptor: %w", err)
 	}
-	return h.keep(fds[0], nil)
+	return h.register(fds[0], nil)
 }
 
-func post(fd int) error {
+func putInFlight(fd int) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
 		err = unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(fd), nil, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("posting a descriptor: %w", err)
+		return fmt.Errorf("putting a descriptor in flight: %w", err)
 	}
 	return nil
 }

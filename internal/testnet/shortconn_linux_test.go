@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-func TestVisits(t *testing.T) {
+func TestShortConnections(t *testing.T) {
 	Isolate(t, func() {
-		const visits = 200
+		const connections = 200
 		server, client := Start(t, Process{Name: "server"}), Start(t, Process{Name: "client"})
 		listener := server.Listen("tcp6", netip.MustParseAddrPort("[::1]:0"), 100)
 		server.Serve(listener, 100, 10)
-		client.Visit(Visits{To: listener.Local, N: visits, Rate: 1000, Lifetime: 5 * time.Millisecond, Send: 100, Receive: 10})
-		for end := deadline(); client.Visited() < visits; time.Sleep(time.Millisecond) {
+		client.Visit(Visits{To: listener.Local, N: connections, Rate: 1000, Lifetime: 5 * time.Millisecond, Send: 100, Receive: 10})
+		for end := deadline(); client.Visited() < connections; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("only %d", client.Visited())
+				t.Fatalf("only %d connections", client.Visited())
 			}
 		}
 		waits := 0
@@ -24,7 +24,7 @@ func TestVisits(t *testing.T) {
 				waits++
 			}
 		}
-		if waits != visits {
+		if waits != connections {
 			t.Errorf("%d connections of the client are in TIME_WAIT", waits)
 		}
 	})

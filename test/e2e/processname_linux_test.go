@@ -7,9 +7,9 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// A process has a name with all in it that the line protocol, InfluxQL or a terminal takes for something else, and a byte that
-// is not UTF-8. It is one series in InfluxDB, under a name that is recognised, and that can be asked for.
-func TestProcessNameOfAnyBytes(t *testing.T) {
+// A process name has all characters that are special in the line protocol, InfluxQL or a terminal, and a byte that is not UTF-8.
+// The process is one series in InfluxDB, with a readable name that a query can select.
+func TestArbitraryProcessName(t *testing.T) {
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
@@ -18,15 +18,14 @@ func TestProcessNameOfAnyBytes(t *testing.T) {
 		process.Connect(listener.Local, 1)
 		p := startPipeline(t, program, pluginConfig("netlink"), lastMeasurement)
 
-		const recognised = `a,b=c d\x0a"é\xff`
 		for _, measurement := range []string{"procnetstat_process", "procnetstat_listener"} {
-			asked := strings.ReplaceAll(recognised, `\`, `\\`)
-			found := p.influx.query(`SELECT tcp_listen FROM ` + measurement + ` WHERE process_name = '` + asked + `' GROUP BY *`)
-			if len(found) != 1 || found[0].Tags["process_name"] != recognised {
-				t.Fatalf("asked for %s by the name %s, InfluxDB has %v", measurement, recognised, found)
+			requestBytes := strings.ReplaceAll(serverEscaped, `\`, `\\`)
+			found := p.influx.query(`SELECT tcp_listen FROM ` + measurement + ` WHERE process_name = '` + requestBytes + `' GROUP BY *`)
+			if len(found) != 1 || found[0].Tags["process_name"] != serverEscaped {
+				t.Fatalf("%s with process_name %s: InfluxDB has %v", measurement, serverEscaped, found)
 			}
 			if listening := p.influx.integer(found[0].Values[0][1]); listening != 1 {
-				t.Errorf("%s has tcp_listen=%d, expected 1", measurement, listening)
+				t.Errorf("%s has tcp_listen=%d, want 1", measurement, listening)
 			}
 		}
 		var all []string
@@ -37,8 +36,8 @@ func TestProcessNameOfAnyBytes(t *testing.T) {
 				}
 			}
 		}
-		if len(all) != 1 || all[0] != recognised {
-			t.Errorf("there are the names %q, expected %q alone", all, recognised)
+		if len(all) != 1 || all[0] != serverEscaped {
+			t.Errorf("names %q, want only %q", all, serverEscaped)
 		}
 		p.end()
 	})

@@ -13,20 +13,21 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// The plugin in our Telegraf: what InfluxDB has is what ss says, whatever the source.
+// With the plugin in our Telegraf, InfluxDB has the values of ss, with each source.
 func TestCustomTelegraf(t *testing.T) {
 	for _, source := range []string{"netlink", "procfs"} {
 		t.Run(source, func(t *testing.T) {
 			setUp(t)
 			program := customTelegraf(t)
 			testnet.Isolate(t, func() {
-				followLoad(t, source, startPipeline(t, program, pluginConfig(source), lastMeasurement))
+				requireFollowsLoad(t, source, startPipeline(t, program, pluginConfig(source), lastMeasurement))
 			})
 		})
 	}
 }
 
-// The program in inputs.execd of a stock Telegraf, which asks it for each gather or lets it gather by itself.
+// With the program in inputs.execd of a stock Telegraf, InfluxDB has the values of ss, whether Telegraf signals each gather or
+// the program gathers by itself.
 func TestStockTelegraf(t *testing.T) {
 	for _, signal := range []string{"none", "STDIN", "SIGHUP", "SIGUSR1", "SIGUSR2"} {
 		t.Run(signal, func(t *testing.T) {
@@ -35,26 +36,26 @@ func TestStockTelegraf(t *testing.T) {
 			testnet.Isolate(t, func() {
 				inputs := execdConfig(t, procnetstat, signal, pluginConfig("netlink"))
 				p := startPipeline(t, program, inputs, lastMeasurement)
-				// If Telegraf happens to start just before a gather is due, its signal comes before our program can have
-				// asked for it, and ends it.
+				// If Telegraf starts just before a gather is due, its signal arrives before our program handles it, and kills
+				// the program.
 				p.telegraf.forgetErrors()
-				followLoad(t, "netlink", p)
+				requireFollowsLoad(t, "netlink", p)
 			})
 		})
 	}
 }
 
-// pluginConfig leaves out connections that have ended, of which ss says nothing.
+// pluginConfig disables closed connections, which ss does not show.
 func pluginConfig(source string) string {
 	return fmt.Sprintf("[[inputs.procnetstat]]\n  source = %q\n  closed_connections = \"off\"\n", source)
 }
 
-// lastMeasurement is the one that the plugin writes last.
+// lastMeasurement is the measurement that the plugin writes last in a gather.
 const lastMeasurement = "procnetstat_gather"
 
 const restartDelay = 2 * time.Second
 
-// execdConfig makes Telegraf run our program with a configuration.
+// execdConfig returns the configuration of an inputs.execd that runs our program with a configuration.
 func execdConfig(t *testing.T, program, signal, config string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "procnetstat.conf")
@@ -74,20 +75,21 @@ func execdConfig(t *testing.T, program, signal, config string) string {
 `, program, file, arguments, signal, restartDelay)
 }
 
-// followLoad compares what InfluxDB has with what ss says: of a load, and when it has changed.
-func followLoad(t *testing.T, source string, p *pipeline) {
+// requireFollowsLoad compares InfluxDB with ss for a load, and again after the load has changed.
+func requireFollowsLoad(t *testing.T, source string, p *pipeline) {
 	t.Helper()
 	empty := p.measure()
 	var l *load
-	// A gather meanwhile would count what connections send last, such as a FIN, until they are but stubs, of which ss does not tell it.
+	// Do not gather meanwhile: a gather would count the last segments of connections, such as a FIN, before TIME_WAIT, where ss
+	// no longer shows counters.
 	p.telegraf.pauseFor(func() { l = startLoad(t) })
 	m := p.measure()
 	requireStates(t, m.before.states(), empty.before.states(), l.tcpStates())
-	requireNumbers(t, source, m)
+	requireMatchesSS(t, source, m)
 	requireTraffic(t, source, p, empty, m)
 	requireFields(t, m.stored, l.serverSeries, fields{
-		"processes": 1, "tcp_listen": 1, "tcp_established": connections, // those that it has not accepted count too
-		"tcp_rx_queue": accepted * (asked - read),
+		"processes": 1, "tcp_listen": 1, "tcp_established": connections, // those in the accept queue count too
+		"tcp_rx_queue": accepted * (requestBytes - readBytes),
 	})
 	requireFields(t, m.stored, l.clientSeries, fields{"processes": 1, "tcp_established": connections})
 	requireFields(t, m.stored, l.workersSeries, fields{"processes": 1 + forks, "tcp_listen": 1})
@@ -96,37 +98,37 @@ func followLoad(t *testing.T, source string, p *pipeline) {
 	})
 	requireFields(t, m.stored, l.serverCgroupSeries, fields{"tcp_listen": 1, "tcp_established": connections})
 	requireFields(t, m.stored, l.clientRemoteSeries, fields{"tcp_established": connections})
-	received := fields{"tcp_bytes_received": accepted * asked}
-	for _, series := range l.seriesOfServer() {
-		requireFieldsOfNetlink(t, source, m.stored, series, received)
+	received := fields{"tcp_bytes_received": accepted * requestBytes}
+	for _, series := range l.allServerSeries() {
+		requireNetlinkFields(t, source, m.stored, series, received)
 	}
-	for _, series := range l.seriesOfClient() {
-		requireFieldsOfNetlink(t, source, m.stored, series, fields{"tcp_bytes_received": accepted * answered})
+	for _, series := range l.allClientSeries() {
+		requireNetlinkFields(t, source, m.stored, series, fields{"tcp_bytes_received": accepted * responseBytes})
 	}
 
 	p.telegraf.pauseFor(l.change) // as above
 	earlier, m := m, p.measure()
-	requireNumbers(t, source, m)
+	requireMatchesSS(t, source, m)
 	requireTraffic(t, source, p, earlier, m)
 	requireFields(t, m.stored, l.serverSeries, fields{
-		"tcp_established": connections - closed + newWaiting, "tcp_close_wait": closed,
+		"tcp_established": connections - closedConnections + newWaiting, "tcp_close_wait": closedConnections,
 	})
 	requireFields(t, m.stored, l.serverListenerSeries, fields{
-		"accept_queue": connections - accepted - newAccepted + newWaiting, "tcp_close_wait": closed,
+		"accept_queue": connections - accepted - newAccepted + newWaiting, "tcp_close_wait": closedConnections,
 	})
-	requireFields(t, m.stored, l.clientSeries, fields{"tcp_established": connections - closed + newWaiting})
-	for _, series := range l.seriesOfServer() {
-		received := accepted*asked + closed + newAsked // a FIN counts as a byte
-		requireFieldsOfNetlink(t, source, m.stored, series, fields{"tcp_bytes_received": int64(received)})
+	requireFields(t, m.stored, l.clientSeries, fields{"tcp_established": connections - closedConnections + newWaiting})
+	for _, series := range l.allServerSeries() {
+		received := accepted*requestBytes + closedConnections + newRequestBytes // a FIN counts as a byte
+		requireNetlinkFields(t, source, m.stored, series, fields{"tcp_bytes_received": int64(received)})
 	}
 	if series := l.workersSeries; m.stored[series] != nil {
-		t.Errorf("the processes have ended, but there is a series %s: %v", series, m.stored[series])
+		t.Errorf("the processes have ended, but the series %s still exists: %v", series, m.stored[series])
 	}
 	p.end()
 }
 
-// requireFieldsOfNetlink compares fields that a series should not have from another source.
-func requireFieldsOfNetlink(t *testing.T, source string, g gather, series string, want fields) {
+// requireNetlinkFields checks fields that only the source netlink has: with another source, the series must not have them.
+func requireNetlinkFields(t *testing.T, source string, g gather, series string, want fields) {
 	t.Helper()
 	if source == "netlink" {
 		requireFields(t, g, series, want)
@@ -134,26 +136,26 @@ func requireFieldsOfNetlink(t *testing.T, source string, g gather, series string
 	}
 	for field := range want {
 		if value, found := g[series][field]; found {
-			t.Errorf("%s has %s=%d", series, field, value)
+			t.Errorf("%s has %s=%d with the source %s", series, field, value, source)
 		}
 	}
 }
 
-// requireStates wants ss to say what is known of the load, and every state to be there.
-func requireStates(t *testing.T, said, empty, added map[string]int) {
+// requireStates checks that ss shows the states of the load, and that the load has every state.
+func requireStates(t *testing.T, got, others, added map[string]int) {
 	t.Helper()
 	for _, state := range []string{
 		"ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING",
 	} {
-		if added[state] == 0 || said[state] != empty[state]+added[state] {
-			t.Errorf("ss says that %d sockets are in %s; the load has %d, and there were %d without it",
-				said[state], state, added[state], empty[state])
+		if added[state] == 0 || got[state] != others[state]+added[state] {
+			t.Errorf("ss shows %d sockets in %s, want %d of the load and %d others",
+				got[state], state, added[state], others[state])
 		}
 	}
 }
 
-// requireNumbers wants InfluxDB to have what ss says, and all the fields that there should be.
-func requireNumbers(t *testing.T, source string, m measurement) {
+// requireMatchesSS checks that InfluxDB has the values of ss, and exactly the expected fields.
+func requireMatchesSS(t *testing.T, source string, m measurement) {
 	t.Helper()
 	want := m.before.expect(source)
 	for _, name := range groupMeasurements {
@@ -162,37 +164,37 @@ func requireNumbers(t *testing.T, source string, m measurement) {
 	for series, f := range m.stored {
 		names := slices.Sorted(slices.Values(slices.Concat(gauges(source, series), counters(source, series))))
 		if got := slices.Sorted(maps.Keys(f)); !slices.Equal(got, names) {
-			t.Errorf("%s has the fields\n%v, expected\n%v", series, got, names)
+			t.Errorf("%s has the fields\n%v, want\n%v", series, got, names)
 		}
 	}
-	requireNothingLost(t, m.stored)
-	requireGather(t, source, m.stored, want[lastMeasurement])
+	requireCompleteSums(t, m.stored)
+	requireGatherSeries(t, source, m.stored, want[lastMeasurement])
 }
 
-// groupMeasurements are those that have groups of sockets.
+// groupMeasurements are the measurements of groups of sockets.
 var groupMeasurements = []string{
 	hostSeries, "procnetstat_process", "procnetstat_listener", "procnetstat_cgroup", "procnetstat_remote",
 }
 
-// requireNothingLost wants every socket of the host to be in the series of one process and of one cgroup: none of the load has
-// two names.
-func requireNothingLost(t *testing.T, g gather) {
+// requireCompleteSums checks that every socket of the host counts in the series of one process and of one cgroup. No socket of
+// the load has holders with different names.
+func requireCompleteSums(t *testing.T, g gather) {
 	t.Helper()
 	for _, measurement := range []string{"procnetstat_process", "procnetstat_cgroup"} {
 		for _, field := range slices.Concat(tcpGauges, udpGauges) {
 			if sum, all := g.measurement(measurement).sum(field), g[hostSeries][field]; sum != all {
-				t.Errorf("%s is %d, but %d in all series of %s together", field, all, sum, measurement)
+				t.Errorf("%s of the host is %d, the sum of %s is %d", field, all, measurement, sum)
 			}
 		}
 	}
 }
 
-// requireGather compares what the gather tells of itself.
-func requireGather(t *testing.T, source string, g gather, want fields) {
+// requireGatherSeries checks the measurement procnetstat_gather.
+func requireGatherSeries(t *testing.T, source string, g gather, want fields) {
 	t.Helper()
 	all := slices.Collect(maps.Keys(g.measurement(lastMeasurement)))
 	if len(all) != 1 || !strings.Contains(all[0], fmt.Sprintf("source=%q", source)) {
-		t.Errorf("there are the series %v; expected one of the source %s", all, source)
+		t.Errorf("series %v, want one with the source %s", all, source)
 		return
 	}
 	requireFields(t, g, all[0], want)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// waitLimit bounds every wait. It is long enough for a busy machine: nothing waits for it unless something is broken.
+// waitLimit is the time limit of every wait. It is long enough for a busy machine, and is reached only when a test fails.
 const waitLimit = time.Minute
 
 // waitFor waits until the condition holds.
@@ -18,18 +18,18 @@ func waitFor(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(waitLimit); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("after %v still no %s", waitLimit, what)
+			t.Fatalf("no %s after %v", what, waitLimit)
 		}
 	}
 }
 
-// server is a program that runs until it is stopped, or until the test ends in whatever way.
+// server is a program that runs until it is stopped, or until the test or its process ends.
 type server struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	logFile string
 	ended   chan struct{}
-	err     error // how it ended
+	err     error // of Wait
 }
 
 func startServer(t *testing.T, program string, args ...string) *server {
@@ -67,7 +67,7 @@ func (s *server) log() string {
 	return string(log)
 }
 
-// check fails the test if the server has ended by itself.
+// check fails the test if the server has ended.
 func (s *server) check() {
 	s.t.Helper()
 	select {
@@ -84,7 +84,7 @@ func (s *server) signal(signal os.Signal) {
 	}
 }
 
-// pauseFor has the server, and the program that inputs.execd runs, do nothing while f runs.
+// pauseFor stops the server, and the program of inputs.execd, with SIGSTOP while f runs.
 func (s *server) pauseFor(f func()) {
 	s.t.Helper()
 	paused := []int{s.cmd.Process.Pid}
@@ -99,14 +99,14 @@ func (s *server) pauseFor(f func()) {
 	defer func() {
 		for _, pid := range paused {
 			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-				s.t.Errorf("going on with %v: %v", s.cmd, err)
+				s.t.Errorf("resuming %v: %v", s.cmd, err)
 			}
 		}
 	}()
 	f()
 }
 
-// stop lets the server end in good order. It may be called again.
+// stop ends the server with SIGTERM. It may be called again.
 func (s *server) stop() {
 	s.t.Helper()
 	select {
@@ -114,7 +114,7 @@ func (s *server) stop() {
 		return
 	default:
 	}
-	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended in the meantime
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // fails if the server has just ended
 	select {
 	case <-s.ended:
 	case <-time.After(waitLimit):
@@ -126,7 +126,7 @@ func (s *server) stop() {
 	}
 }
 
-// child returns the process id of a child with a name, and 0 if there is none.
+// child returns the process ID of a child by its name, or 0 if there is none.
 func (s *server) child(name string) int {
 	s.t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")

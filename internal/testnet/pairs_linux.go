@@ -9,9 +9,9 @@ import (
 // maxBacklog is net.core.somaxconn.
 const maxBacklog = 4096
 
-// Crowd starts pairs of processes named server and client, and makes connections between the two of each pair, by IPv4: it
-// makes 2·pairs·connections sockets in ESTABLISHED, and a listener for each pair. A process can hold as many connections as it
-// may open files, and a client 28,232.
+// Crowd starts pairs of processes named server and client, and opens IPv4 connections between the two of each pair. This creates
+// 2·pairs·connections sockets in ESTABLISHED, and a listener for each pair. connections is limited by RLIMIT_NOFILE, and by the
+// 28,232 ephemeral ports of a client.
 func Crowd(tb testing.TB, pairs, connections int) (servers, clients []*Proc) {
 	tb.Helper()
 	var wg sync.WaitGroup
