@@ -195,9 +195,9 @@ generate-check: generate-dependencies # Compare the BPF objects with what their 
 
 BPF := netstat/internal/bpf
 
-# bpf-objects makes the objects and what loads them in a directory.
-bpf-objects = cd $(BPF) && $(call bpf-object,$(1),Owners,owners.c) && $(call bpf-object,$(1),Connects,connects.c)
-bpf-object = $(BPF2GO) -go-package bpf -output-dir $(1) $(2) $(3) -- -O2 -Wall -Wextra -Werror
+# bpf-objects makes the objects, the Go types of their structs and what loads them in a directory.
+bpf-objects = cd $(BPF) && $(call bpf-object,$(1),owners,process) && $(call bpf-object,$(1),connects,connect)
+bpf-object = $(BPF2GO) -go-package bpf -output-dir $(1) -type $(3) $(2) $(2).c -- -O2 -Wall -Wextra -Werror
 
 .PHONY: generate-dependencies
 generate-dependencies:

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
 // Process is a process that holds sockets. It is the same Process in every scan for as long as the process lives and does
@@ -253,15 +255,16 @@ func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	return p
 }
 
-// ofConnect returns the process that began a connection, which may have gone since. Its name is what it had then, if it holds no
+// ofConnect returns the process that initiated a connection, which may have gone since. Its name is what it had then, if it holds no
 // socket now.
-func (c *processCache) ofConnect(by *connectRecord) *Process {
-	id := processID{int(by.pid), c.clock.ticks(by.startBootTime)}
+func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
+	initiator := &connect.Initiator
+	id := processID{int(initiator.PID), c.clock.ticks(initiator.StartBootTime)}
 	p := c.processes[id.pid]
 	if p == nil || p.StartTime != id.startTime {
 		if p = c.past[id]; p == nil {
 			p = &Process{
-				PID: id.pid, StartTime: id.startTime, Name: string(by.name()), root: c.root, warn: c.warn,
+				PID: id.pid, StartTime: id.startTime, Name: string(initiator.Name()), root: c.root, warn: c.warn,
 			}
 			c.past[id] = p
 		}
@@ -270,7 +273,7 @@ func (c *processCache) ofConnect(by *connectRecord) *Process {
 	// The user of then is what is known if the process has gone. While it lives it can have become another one, so that what
 	// was seen of it counts for more, and what it is now is read when it is asked for.
 	if !p.uid.known || !c.now.Before(p.uid.until) {
-		p.uid = userID{id: by.uid, known: true}
+		p.uid = userID{id: initiator.UID, known: true}
 	}
 	return p
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
 const (
@@ -261,8 +262,10 @@ func TestProcessOfConnect(t *testing.T) {
 	root := t.TempDir()
 	cache := newProcessCache(root, nil)
 	cache.keepsPast = true
-	by := func(startTime uint64, uid uint32) *connectRecord {
-		return &connectRecord{pid: 7, startBootTime: startTime * 10_000_000, uid: uid, comm: [16]byte{'b', 'e', 'f', 'o', 'r', 'e'}}
+	by := func(startTime uint64, uid uint32) *bpf.Connect {
+		return &bpf.Connect{Initiator: bpf.Process{
+			PID: 7, StartBootTime: startTime * 10_000_000, UID: uid, Comm: [16]byte{'b', 'e', 'f', 'o', 'r', 'e'},
+		}}
 	}
 	cache.begin()
 	younger := cache.see(7, 200, []byte("younger"))
@@ -288,7 +291,7 @@ func TestUIDOfConnect(t *testing.T) {
 		of := func(pid, uid uint32) uint32 {
 			cache.begin()
 			defer cache.end()
-			id, known := cache.ofConnect(&connectRecord{pid: pid, uid: uid}).UID()
+			id, known := cache.ofConnect(&bpf.Connect{Initiator: bpf.Process{PID: pid, UID: uid}}).UID()
 			require.True(t, known)
 			return id
 		}
