@@ -75,18 +75,21 @@ test-slow: ## Run the tests that are too slow for make test: the decoders on s39
 	@$(call test-decoders,386,$(if $(filter amd64,$(shell $(GO) env GOARCH)),,qemu-i386-static))
 	@$(call test-decoders,s390x,qemu-s390x-static)
 
-# test-decoders runs the tests of netstat that read no live kernel, on an architecture and by its emulator, if it needs one. They
+# test-decoders runs the tests of the library that read no live kernel, on an architecture and by its emulator, if it needs one. They
 # are those in files that compile for another system than Linux: testnet has no sockets, processes and namespaces there.
 define test-decoders
 emulator='$(2)'; [ -z "$$emulator" ] || command -v "$$emulator" >/dev/null || { \
 	echo "no $$emulator: the decoders are not tested on $(1)"; [ "$$CI" != true ]; exit; }; \
-set -e; mkdir -p bin; \
-GOARCH=$(1) CGO_ENABLED=0 $(GO) test -c -o bin/netstat-$(1).test ./netstat; \
-cd netstat; \
-files=$$(GOOS=darwin CGO_ENABLED=0 $(GO) list -f '{{join .TestGoFiles " "}} {{join .XTestGoFiles " "}}' .); \
-tests=$$(sed -nE 's/^func ((Test|Fuzz)[A-Za-z0-9]*)\([tf] .*/\1/p' $$files); \
-echo "$(1): $$(echo "$$tests" | wc -l) tests of netstat"; \
-$(2) ../bin/netstat-$(1).test -test.timeout 10m -test.run "^($$(echo "$$tests" | paste -sd '|'))\$$"
+set -e; mkdir -p bin; binary='$(CURDIR)/bin/netstat-$(1).test'; \
+format='{{.ImportPath}} {{.Dir}} {{join .TestGoFiles " "}} {{join .XTestGoFiles " "}}'; \
+packages=$$(GOOS=darwin CGO_ENABLED=0 $(GO) list -f "$$format" ./netstat/...); \
+echo "$$packages" | while read -r package dir files; do \
+	tests=$$([ -z "$$files" ] || { cd "$$dir" && sed -nE 's/^func ((Test|Fuzz)[A-Za-z0-9]*)\([tf] .*/\1/p' $$files; }); \
+	[ -n "$$tests" ] || continue; \
+	GOARCH=$(1) CGO_ENABLED=0 $(GO) test -c -o "$$binary" $$package; \
+	echo "$(1): $$(echo "$$tests" | wc -l) tests of $$package"; \
+	(cd "$$dir" && $(2) "$$binary" -test.timeout 10m -test.run "^($$(echo "$$tests" | paste -sd '|'))\$$" </dev/null); \
+done
 endef
 
 .PHONY: test-dependencies

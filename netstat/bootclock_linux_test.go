@@ -23,7 +23,7 @@ func TestLessTimeAfterBoot(t *testing.T) {
 
 func requireOneBootClock(t *testing.T, more time.Duration) {
 	t.Helper()
-	require.EqualValues(t, more, newBootClock("/proc"))
+	require.EqualValues(t, more, newProcessCache("/proc", nil).clock)
 	connects := openBPFConnects(t)
 	server := testnet.Start(t, testnet.Process{Name: "server", UID: 65534, GID: 65534})
 	listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 1)

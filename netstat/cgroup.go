@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // ErrNoCgroup2 says that the paths of cgroups cannot be known: no cgroup2 file system can be seen, or it is not Linux.
@@ -192,10 +194,10 @@ func parseMountinfo(content []byte) ([]cgroupMount, error) {
 	number := 0
 	for line := range bytes.Lines(content) {
 		number++
-		line = bytes.TrimSuffix(line, newline)
+		line = bytes.TrimSuffix(line, []byte("\n"))
 		before, after, ok := bytes.Cut(line, []byte(" - "))
 		var columns [columnCount][]byte
-		if n := splitFields(before, columns[:]); !ok || n < columnCount {
+		if n := procfs.SplitFields(before, columns[:]); !ok || n < columnCount {
 			return nil, fmt.Errorf("line %d: %.100q is not a mount", number, line)
 		}
 		if fsType, _, _ := bytes.Cut(after, []byte(" ")); string(fsType) != "cgroup2" {
@@ -248,10 +250,10 @@ func parseProcCgroup(content []byte) (string, error) {
 	number := 0
 	for line := range bytes.Lines(content) {
 		number++
-		line = bytes.TrimSuffix(line, newline)
-		hierarchy, rest, _ := bytes.Cut(line, colon)
-		controllers, path, ok := bytes.Cut(rest, colon)
-		id, err := parseDecimal(hierarchy, 32)
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		hierarchy, rest, _ := bytes.Cut(line, []byte(":"))
+		controllers, path, ok := bytes.Cut(rest, []byte(":"))
+		id, err := procfs.ParseDecimal(hierarchy, 32)
 		if !ok || err != nil || len(path) == 0 || path[0] != '/' {
 			return "", fmt.Errorf("line %d: %.100q is not a cgroup", number, line)
 		}

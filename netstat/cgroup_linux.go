@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // cgroupFS reads the directories of a cgroup2 file system. The id of a cgroup is the inode number of its directory, since
@@ -21,7 +23,7 @@ type cgroupFS struct {
 var _ cgroupTree = (*cgroupFS)(nil)
 
 func openCgroupTree(procRoot string) (cgroupTree, error) {
-	if !isProcfs(procRoot) {
+	if !procfs.IsMounted(procRoot) {
 		return nil, fmt.Errorf("%w: %s is not a proc file system but a copy of one", ErrNoCgroup2, procRoot)
 	}
 	t := &cgroupFS{mountinfo: filepath.Join(procRoot, "self", "mountinfo")}
@@ -138,7 +140,7 @@ func (t *cgroupFS) eachChild(root int, path string, child func(inode uint64, nam
 		return err
 	}
 	defer unix.Close(fd)
-	return eachEntry(fd, t.names[:], subdir(child))
+	return procfs.EachEntry(fd, t.names[:], subdir(child))
 }
 
 func openDir(at int, path string) (int, error) {
@@ -151,12 +153,12 @@ func openDir(at int, path string) (int, error) {
 }
 
 // subdir makes what goes through the directories of what goes through all entries.
-func subdir(child func(inode uint64, name string) bool) func(dirEntry) bool {
-	return func(e dirEntry) bool {
-		if !e.isDir {
+func subdir(child func(inode uint64, name string) bool) func(procfs.DirEntry) bool {
+	return func(e procfs.DirEntry) bool {
+		if !e.IsDir {
 			return true
 		}
-		name := string(e.name[:len(e.name)-1])
-		return name == "." || name == ".." || child(e.inode, name)
+		name := string(e.Name[:len(e.Name)-1])
+		return name == "." || name == ".." || child(e.Inode, name)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 func mustCgroups(tb testing.TB) *Cgroups {
@@ -336,7 +337,7 @@ func TestEachSubdir(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			entries, got := bytes.Join(test.entries, nil), ""
-			require.True(t, eachDirent(entries, subdir(func(inode uint64, name string) bool {
+			require.True(t, procfs.EachDirent(entries, subdir(func(inode uint64, name string) bool {
 				got += fmt.Sprintf("%d=%s ", inode, name)
 				return true
 			})))
@@ -344,7 +345,7 @@ func TestEachSubdir(t *testing.T) {
 		})
 	}
 	calls := 0
-	require.False(t, eachDirent(append(a, b...), subdir(func(uint64, string) bool { calls++; return false })))
+	require.False(t, procfs.EachDirent(append(a, b...), subdir(func(uint64, string) bool { calls++; return false })))
 	require.Equal(t, 1, calls)
 }
 
@@ -352,7 +353,7 @@ func TestEachSubdir(t *testing.T) {
 func FuzzEachSubdir(f *testing.F) {
 	f.Add(bytes.Join([][]byte{subdirent(1, unix.DT_DIR, ".."), subdirent(20, unix.DT_DIR, "a"), subdirent(3, unix.DT_REG, "b")}, nil))
 	f.Fuzz(func(t *testing.T, entries []byte) {
-		eachDirent(entries, subdir(func(inode uint64, name string) bool {
+		procfs.EachDirent(entries, subdir(func(inode uint64, name string) bool {
 			require.NotContains(t, []string{"", ".", ".."}, name)
 			require.NotContains(t, name, "\x00")
 			require.Contains(t, string(entries), string(binary.NativeEndian.AppendUint64(nil, inode)))

@@ -1052,7 +1052,7 @@ func TestClosedTellsOfLast(t *testing.T) {
 		c := newSubscription(t)
 		require.NoError(t, c.waiter.SetReadDeadline(time.Unix(1, 0)))
 		<-c.ended // nobody reads any more but close and take
-		c.queue.failed, c.queue.broken = nil, 0
+		c.queue.failed = errorSummary{}
 		client, server := w.open()
 		reset(t, client, server)
 		require.Eventually(t, func() bool {

@@ -1,7 +1,6 @@
 package netstat
 
 import (
-	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -140,8 +139,7 @@ type closedQueue struct {
 	chunks   []*closedChunk // the last is filled
 	unpaired []*closedChunk // the same, of sockets that never had a peer
 	lost     int
-	broken   int   // messages that could not be decoded
-	failed   error // the first that went wrong
+	failed   errorSummary // messages that could not be decoded
 	socket   Socket
 }
 
@@ -164,12 +162,7 @@ func (q *closedQueue) hear(b []byte) {
 }
 
 // fail counts a message that could not be decoded.
-func (q *closedQueue) fail(err error) {
-	q.broken++
-	if q.failed == nil {
-		q.failed = err
-	}
-}
+func (q *closedQueue) fail(err error) { q.failed.add(err) }
 
 // add adds the socket in a message, if it ever had a port.
 func (q *closedQueue) add(payload []byte) {
@@ -229,18 +222,15 @@ func (q *closedQueue) waiting() (n int) {
 }
 
 func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
-	lost, err = q.lost, q.failed
+	lost, err = q.lost, q.failed.err()
 	to = append(append(to, q.unpaired...), q.chunks...)
-	q.unpaired = nil // they are few
-	if q.broken > 1 {
-		err = fmt.Errorf("%w (and %d more)", err, q.broken-1)
-	}
+	q.unpaired = nil  // they are few
 	const roomy = 512 // chunks
 	clear(q.chunks)
 	if q.chunks = q.chunks[:0]; cap(q.chunks) > roomy {
 		q.chunks = nil
 	}
-	q.lost, q.broken, q.failed = 0, 0, nil
+	q.lost, q.failed = 0, errorSummary{}
 	return to, lost, err
 }
 

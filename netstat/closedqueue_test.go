@@ -136,7 +136,10 @@ func FuzzClosedQueue(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q := closedQueue{budget: newClosedBudget(4 * closedChunkLen)}
 		q.hear(b)
-		broken := q.broken
+		broken := q.failed.more
+		if q.failed.first != nil {
+			broken++
+		}
 		sockets, lost, err := takeClosed(t, &q)
 		require.Equal(t, broken > 0, err != nil)
 		require.LessOrEqual(t, (len(sockets)+lost+broken)*nlmsgHeaderLen, len(b)+nlmsgHeaderLen)

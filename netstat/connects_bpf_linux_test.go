@@ -48,7 +48,7 @@ func known(c connectLookup, cookie uint64) string {
 		return ""
 	}
 	p := connect.Initiator
-	process := owner(int(p.PID), string(p.Name()), newBootClock("/proc").ticks(p.StartBootTime))
+	process := owner(int(p.PID), string(p.Name()), newProcessCache("/proc", nil).clock.Ticks(p.StartBootTime))
 	return initiated(process, p.UID, connect.Port, connect.CgroupID)
 }
 
@@ -194,7 +194,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 		})
 		t.Run("thread of another user", func(t *testing.T) {
 			fd, done := openTCP(t, unix.AF_INET), make(chan error)
-			startThread(0, 0, func() {
+			testnet.StartThread(0, 0, func() {
 				name := append([]byte("thread"), 0)
 				assert.NoError(t, unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0))
 				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 0) // unix.Setresuid would be of all threads
@@ -271,7 +271,7 @@ func TestConnectsAgain(t *testing.T) {
 		cookie := cookieOf(t, fd)
 		var begun, end atomic.Bool
 		done := make(chan struct{})
-		startThread(0, 0, func() {
+		testnet.StartThread(0, 0, func() {
 			defer close(done)
 			for i := 0; !end.Load(); i++ { // each of the two ports has a user
 				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(i%2)*65534, ^uintptr(0))

@@ -2,7 +2,6 @@ package netstat
 
 import (
 	"errors"
-	"fmt"
 	"syscall"
 	"time"
 )
@@ -85,18 +84,3 @@ var fallbackTransports = func() (keys [len(transportNames)]string) {
 	}
 	return keys
 }()
-
-// requiredError says that a method that the configuration names does not work.
-func requiredError(option, name string, err error) error {
-	return fmt.Errorf("%s %q is required: %w", option, name, err)
-}
-
-// isScarce tells whether the error says that the host, or the process, has run out of something.
-func isScarce(err error) bool {
-	for _, scarce := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS} {
-		if errors.Is(err, scarce) {
-			return true
-		}
-	}
-	return false
-}

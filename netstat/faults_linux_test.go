@@ -106,31 +106,13 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// The end of the context ends the search for owners, also within one process.
+// The end of the context ends the search for owners.
 func TestOwnersContextEnds(t *testing.T) {
-	fds := t.TempDir()
-	root := filepath.Join(fds, "proc")
-	for pid, descriptors := range map[int]int{1: 2500, 2: 1, 3: 1} {
-		dir := filepath.Join(root, strconv.Itoa(pid), "fd")
-		require.NoError(t, os.MkdirAll(dir, 0o755))
-		for fd := range descriptors {
-			require.NoError(t, os.Symlink(fmt.Sprintf("socket:[%d]", 10000*pid+fd), filepath.Join(dir, strconv.Itoa(fd))))
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	walk := socketWalk{root: root}
-	defer walk.dir.close()
-	visited := 0
-	require.ErrorIs(t, walk.each(ctx, func(int, []uint64, error) { visited++; cancel() }), context.Canceled)
-	require.Equal(t, 1, visited)
-
-	require.NoError(t, walk.dir.open(root))
-	inodes, err := walk.appendSockets(ctx, nil, 1)
-	require.ErrorIs(t, err, context.Canceled)
-	require.Less(t, len(inodes), 2000)
-
+	root := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "1", "fd"), 0o755))
+	require.NoError(t, os.Symlink("socket:[1]", filepath.Join(root, "1", "fd", "3")))
 	s := newFakeScanner(t, ScannerConfig{ProcRoot: root}, &fakeDiag{})
-	ctx, cancel = context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	s.finder = endingFinder{s.finder, cancel}
 	var errs []error
 	for socket, err := range s.Sockets(ctx) {
@@ -564,17 +546,6 @@ func (f *lateFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats
 		table.clear()
 	}
 	return stats, err
-}
-
-// FuzzParseUnixPath: a path is what stands behind the columns, whatever it holds.
-func FuzzParseUnixPath(f *testing.F) {
-	f.Add([]byte("000000001bc91a57: 00000002 00000000 00010000 0001 01 30001 /run/a b\x00\xff"))
-	f.Fuzz(func(t *testing.T, row []byte) {
-		path := parseUnixPath(row)
-		require.True(t, strings.HasSuffix(string(row), path))
-		again := "0: 2 0 0 1 1 30001 " + path
-		require.Equal(t, path, parseUnixPath([]byte(again)))
-	})
 }
 
 // FuzzOwnerTable compares the table with a map.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // namespaces finds the network namespaces that are to be read, and keeps them from scan to scan. A scan first finds those that there
@@ -22,7 +24,7 @@ type namespaces struct {
 	byInode   map[uint64]*Namespace // those that are known, and self
 	byTable   map[uint64]*Namespace
 	scan      uint64
-	dir       procDir
+	dir       procfs.Dir
 	pids      []int
 	withDiag  bool // they are to be read by netlink
 	openDiag  func() (diagConn, error)
@@ -47,7 +49,7 @@ func (all *namespaces) identifySelf() {
 	}
 	for _, root := range []string{all.root, "/proc"} {
 		dir := filepath.Join(root, of)
-		if !isProcfs(all.root) || all.self.Inode != 0 {
+		if !procfs.IsMounted(all.root) || all.self.Inode != 0 {
 			break
 		}
 		all.self.Inode, all.self.table, all.self.procDir = netNSOf(dir), netTable(dir), root
@@ -62,7 +64,7 @@ func (all *namespaces) close() {
 	if all.self != nil {
 		all.self.close()
 	}
-	all.dir.close()
+	all.dir.Close()
 }
 
 // find finds the namespaces that there are now, and forgets those that have ended. What is not there or may not be read is reported
@@ -76,7 +78,7 @@ func (all *namespaces) find() error {
 	}
 	all.scan++
 	all.processesUnknown, all.namesUnknown = false, false
-	var failed firstError
+	var failed errorSummary
 	for _, wanted := range all.wanted {
 		if err := all.findWanted(wanted); isAbsent(err) {
 			all.fallbacks.say("namespace "+wanted, fmt.Errorf("network namespace %q is not read: %w", wanted, err))
@@ -90,7 +92,7 @@ func (all *namespaces) find() error {
 	if all.forgetEnded() && all.namesUnknown && slices.Contains(all.wanted, NamespaceAll) {
 		_ = all.addNames() // there may be a descriptor for it now; what is wrong has been reported
 	}
-	return failed.get()
+	return failed.err()
 }
 
 // forgetEnded forgets the namespaces that were not found, and tells whether there are any.
@@ -131,31 +133,6 @@ func (all *namespaces) addWantedProcess(pid int) error {
 		return fmt.Errorf("there is no process %d: %w", pid, err)
 	}
 	return err
-}
-
-// isAbsent tells whether an error says that something is not there or may not be read, rather than that the host has run out
-// of something.
-func isAbsent(err error) bool { return vanished(err) || errors.Is(err, fs.ErrPermission) }
-
-// firstError is an error that stands for all that come after it: they mostly say the same.
-type firstError struct {
-	err  error
-	more int
-}
-
-func (f *firstError) add(err error) {
-	if f.err != nil {
-		f.more++
-		return
-	}
-	f.err = err
-}
-
-func (f *firstError) get() error {
-	if f.more == 0 {
-		return f.err
-	}
-	return fmt.Errorf("%w (and %d more)", f.err, f.more)
 }
 
 // see marks a namespace as found in this scan. What may have changed since the one before is looked for anew.
@@ -204,7 +181,7 @@ func (all *namespaces) forget(n *Namespace) {
 
 // addProcess adds the namespace of a process. The first process that is found stands for it.
 func (all *namespaces) addProcess(pid int) error {
-	if err := all.dir.open(all.root); err != nil {
+	if err := all.dir.Open(all.root); err != nil {
 		all.processesUnknown = true
 		return err
 	}
@@ -228,7 +205,7 @@ func (all *namespaces) addProcess(pid int) error {
 // ofProcess returns the namespace of a process, which is new if it was not known, and its number. A process whose ns/net may
 // not be read tells the namespace by its tables: their directory belongs to the namespace, not to the process.
 func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error) {
-	inode, err = all.dir.inode(pid, "ns/net")
+	inode, err = all.dir.Inode(pid, "ns/net")
 	if errors.Is(err, fs.ErrPermission) {
 		inode = 0
 	} else if err != nil {
@@ -237,7 +214,7 @@ func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error
 	if n := all.byInode[inode]; inode != 0 && n != nil && n.table != 0 {
 		return n, inode, nil
 	}
-	table, err := all.dir.inode(pid, "net/dev")
+	table, err := all.dir.Inode(pid, "net/dev")
 	if errors.Is(err, fs.ErrPermission) { // the proc file system is mounted with hidepid
 		return nil, 0, fmt.Errorf("looking into process %d takes CAP_SYS_PTRACE: %w", pid, err)
 	}
@@ -245,7 +222,7 @@ func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error
 		return nil, 0, err
 	}
 	if inode != 0 {
-		again, err := all.dir.inode(pid, "ns/net")
+		again, err := all.dir.Inode(pid, "ns/net")
 		if err != nil {
 			return nil, 0, fs.ErrNotExist // one that has just ended is refused too
 		}
@@ -267,51 +244,40 @@ func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error
 // addAll adds those of all processes, and those that have a name.
 func (all *namespaces) addAll() error {
 	all.see(all.self)
-	var failed firstError
+	var failed errorSummary
 	for _, err := range []error{all.addProcesses(), all.addNames()} {
 		if err != nil {
 			failed.add(err)
 		}
 	}
-	return failed.get()
+	return failed.err()
 }
 
 func (all *namespaces) addProcesses() error {
-	err := all.dir.open(all.root)
+	err := all.dir.Open(all.root)
 	if err == nil {
-		all.pids, err = all.dir.appendPIDs(all.pids[:0])
+		all.pids, err = all.dir.AppendPIDs(all.pids[:0])
 	}
 	if err != nil {
 		all.processesUnknown = true
 		return err
 	}
-	var failed firstError
+	var failed errorSummary
 	for _, pid := range all.pids {
-		failed.addHard(all.addProcess(pid), all.sayDenied)
+		failed.addUnlessAbsent(all.addProcess(pid), all.sayDenied)
 	}
-	return failed.get()
+	return failed.err()
 }
 
 func (all *namespaces) addNames() error {
 	names, err := all.names()
 	all.namesUnknown = err != nil && !isAbsent(err)
-	var failed firstError
-	failed.addHard(err, all.sayDenied)
+	var failed errorSummary
+	failed.addUnlessAbsent(err, all.sayDenied)
 	for _, name := range names {
-		failed.addHard(all.addName(name), all.sayDenied)
+		failed.addUnlessAbsent(all.addName(name), all.sayDenied)
 	}
-	return failed.get()
-}
-
-// addHard adds an error that says that the host has run out of something. What may not be read is left to denied.
-func (f *firstError) addHard(err error, denied func(error)) {
-	switch {
-	case err == nil, vanished(err):
-	case errors.Is(err, fs.ErrPermission):
-		denied(err)
-	default:
-		f.add(err)
-	}
+	return failed.err()
 }
 
 func (all *namespaces) sayDenied(err error) {
@@ -363,11 +329,11 @@ func (all *namespaces) labelNames() error {
 // findProcessIn finds a process through which the namespace can be read.
 func (all *namespaces) findProcessIn(n *Namespace) bool {
 	n.PID, n.procDir = 0, ""
-	if all.dir.open(all.root) != nil {
+	if all.dir.Open(all.root) != nil {
 		return false
 	}
 	var err error
-	if all.pids, err = all.dir.appendPIDs(all.pids[:0]); err != nil {
+	if all.pids, err = all.dir.AppendPIDs(all.pids[:0]); err != nil {
 		return false
 	}
 	for _, pid := range all.pids {

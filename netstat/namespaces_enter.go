@@ -20,7 +20,7 @@ func (all *namespaces) enterFound() error {
 		}
 	}
 	all.shareRoom(len(toEnter))
-	var failed firstError
+	var failed errorSummary
 	for _, n := range toEnter {
 		switch err := all.enterNew(n); {
 		case err == nil:
@@ -36,7 +36,7 @@ func (all *namespaces) enterFound() error {
 	}
 	all.shareRoom(0)
 	all.noteRefused()
-	return failed.get()
+	return failed.err()
 }
 
 // noteRefused reports what was refused in the namespaces, and holds open those that have no netlink socket.

@@ -706,8 +706,8 @@ func TestNamespaceOfRestlessProcess(t *testing.T) {
 		pid := <-tid
 		met := map[uint64]bool{}
 		var all namespaces
-		require.NoError(t, all.dir.open("/proc"))
-		defer all.dir.close()
+		require.NoError(t, all.dir.Open("/proc"))
+		defer all.dir.Close()
 		for i := 0; i < 20_000 || len(met) < 2; i++ {
 			start := time.Now()
 			n, inode, err := all.ofProcess(pid)
@@ -964,19 +964,16 @@ func TestNamespacesWithoutProc(t *testing.T) {
 			s, w := newNamespaceScanner(t, source, "all")
 			requireScan(t, s, own, hut)
 			before := namespaceOf(t, s, hut)
-			root := s.namespaces.dir.root
-			closed, err := os.Open("/proc")
-			require.NoError(t, err)
-			require.NoError(t, closed.Close())
-			s.namespaces.dir.root = closed
+			s.namespaces.dir.Close()
+			require.NoError(t, s.namespaces.dir.Open("/proc/version")) // no directory
 			for range 2 {
 				sockets, errs := scan(s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
 				require.Len(t, errs, 1)
-				require.EqualError(t, errs[0], `network namespace "all": seek /proc: file already closed`)
+				require.EqualError(t, errs[0], `network namespace "all": not a directory`)
 				requireRead(t, s, own, hut)
 				requireSockets(t, sockets, own, hut)
 			}
-			s.namespaces.dir.root = root
+			s.namespaces.dir.Close()
 			requireScan(t, s, own, hut)
 			require.Same(t, before, namespaceOf(t, s, hut))
 			require.Empty(t, w.take())

@@ -15,6 +15,4 @@ func namespaceFile(string) (uint64, error) { return 0, errNoNamespaces }
 
 func inNamespace(string, uint64, func() error) (uint64, error) { return 0, errNoNamespaces }
 
-func (*procDir) inode(int, string) (uint64, error) { return 0, errNoNamespaces }
-
 var errNoNamespaces = fmt.Errorf("network namespaces: %w", errors.ErrUnsupported)

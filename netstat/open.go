@@ -7,13 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // warnOfHidden says so if the proc file system hides processes from the reader: see hidepid in proc(5). Otherwise the stat of
 // process 1, which is always there, is open to all.
 func (s *Scanner) warnOfHidden() {
 	root := s.config.ProcRoot
-	if s.config.OwnerMethod == OwnersOff && s.namespaces.static() || !isProcfs(root) {
+	if s.config.OwnerMethod == OwnersOff && s.namespaces.static() || !procfs.IsMounted(root) {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
@@ -40,7 +42,7 @@ func (s *Scanner) openNamespaces() error {
 	}
 	s.namespaces.identifySelf()
 	s.procNetNS = netNSOf(filepath.Join(self.procDir, "self"))
-	if _, err := os.Lstat(filepath.Join(self.procDir, "net")); errors.Is(err, fs.ErrNotExist) && isProcfs(self.procDir) {
+	if _, err := os.Lstat(filepath.Join(self.procDir, "net")); errors.Is(err, fs.ErrNotExist) && procfs.IsMounted(self.procDir) {
 		self.procDir = filepath.Join(self.procDir, "self") // it is mounted with subset=pid
 	}
 	s.stats.Source = self.Source

@@ -35,7 +35,7 @@ func (w *bpfOwners) refresh(ctx context.Context, table *ownerTable) (ownerStats,
 	w.processes.begin()
 	defer w.processes.end()
 	err = w.owners.Each(ctx, records, func(p *bpf.Process, inodes []uint64) {
-		process := w.processes.see(int(p.PID), w.processes.clock.ticks(p.StartBootTime), p.Name())
+		process := w.processes.see(int(p.PID), w.processes.clock.Ticks(p.StartBootTime), p.Name())
 		process.setUID(p.UID, w.processes.now)
 		table.add(process, inodes)
 	})

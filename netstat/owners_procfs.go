@@ -1,28 +1,28 @@
 package netstat
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"syscall"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // fdWalk finds the processes behind the sockets by reading every link in /proc/<pid>/fd, and in the directories of threads that have
 // other descriptors.
 type fdWalk struct {
 	processes *processCache
-	sockets   socketWalk
+	sockets   *procfs.SocketWalk
 }
 
 var _ ownerFinder = (*fdWalk)(nil)
 
 func newFDWalk(processes *processCache) *fdWalk {
-	return &fdWalk{processes: processes, sockets: socketWalk{root: processes.root}}
+	return &fdWalk{processes: processes, sockets: procfs.NewSocketWalk(processes.root)}
 }
 
-func (w *fdWalk) close() { w.sockets.dir.close() }
+func (w *fdWalk) close() { w.sockets.Close() }
 
 func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	table.clear()
@@ -32,12 +32,12 @@ func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, er
 		stats  ownerStats
 		failed error
 	)
-	err := w.sockets.each(ctx, func(pid int, inodes []uint64, err error) {
+	err := w.sockets.Each(ctx, func(pid int, inodes []uint64, err error) {
 		switch {
 		case err == nil, vanished(err):
 		case errors.Is(err, fs.ErrPermission):
 			// Kernel threads have no descriptors that could be missed.
-			if !w.processes.isKernelThread(&w.sockets.dir, pid) {
+			if !w.processes.isKernelThread(w.sockets.Dir(), pid) {
 				stats.denied++
 			}
 		case failed == nil:
@@ -46,7 +46,7 @@ func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, er
 		if len(inodes) == 0 {
 			return
 		}
-		process := w.processes.get(&w.sockets.dir, pid)
+		process := w.processes.get(w.sockets.Dir(), pid)
 		if process == nil {
 			return
 		}
@@ -55,69 +55,3 @@ func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, er
 	stats.processes = w.processes.count
 	return stats, errors.Join(err, failed)
 }
-
-// socketWalk goes through the processes and the sockets that they have descriptors of.
-type socketWalk struct {
-	root   string
-	dir    procDir
-	pids   []int
-	inodes []uint64
-
-	before, now []walked // in the order of pids
-	at          int      // in before
-	tables      sharedTables
-	isOrdered   bool // tables.compare is known
-	stat        [512]byte
-}
-
-// each calls visit with every process, in the order of their pids, and the inodes of its sockets: all of them, or those
-// that were found before the error. It stops with ctx.
-func (w *socketWalk) each(ctx context.Context, visit func(pid int, inodes []uint64, err error)) error {
-	if err := w.dir.open(w.root); err != nil {
-		return fmt.Errorf("opening the proc file system: %w", err)
-	}
-	var err error
-	if w.pids, err = w.dir.appendPIDs(w.pids[:0]); err != nil {
-		return fmt.Errorf("listing the processes in %s: %w", w.root, err)
-	}
-	if !w.isOrdered {
-		w.tables.compare, w.isOrdered = tableOrder(w.root)
-	}
-	w.now, w.at = w.now[:0], 0
-	for _, pid := range w.pids {
-		w.inodes, err = w.appendSockets(ctx, w.inodes[:0], pid)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		visit(pid, w.inodes, err)
-	}
-	w.before, w.now = w.now, w.before
-	return nil
-}
-
-// vanished tells whether a process or a descriptor has gone while it was looked at.
-func vanished(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
-}
-
-// parseSocketLink returns the inode in the target of a descriptor's link: socket:[inode], written by sockfs_dname
-// (net/socket.c), or [0000]:inode, as kernels before 2.6 wrote it. It is false for descriptors of other kinds.
-func parseSocketLink(target []byte) (inode uint64, isSocket bool) {
-	digits, ok := bytes.CutPrefix(target, socketPrefix)
-	if ok {
-		digits, ok = bytes.CutSuffix(digits, socketSuffix)
-	} else {
-		digits, ok = bytes.CutPrefix(target, oldSocketPrefix)
-	}
-	if !ok {
-		return 0, false
-	}
-	inode, err := parseDecimal(digits, 64)
-	return inode, err == nil
-}
-
-var (
-	socketPrefix    = []byte("socket:[")
-	socketSuffix    = []byte("]")
-	oldSocketPrefix = []byte("[0000]:")
-)

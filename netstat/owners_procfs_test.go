@@ -5,48 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
-
-func TestParseSocketLink(t *testing.T) {
-	for _, test := range []struct {
-		target   string
-		inode    uint64
-		isSocket bool
-	}{
-		{"socket:[12345]", 12345, true},
-		{"socket:[0]", 0, true},
-		{"socket:[18446744073709551615]", 1<<64 - 1, true},
-		{"[0000]:12345", 12345, true},
-		{"[0000]:18446744073709551615", 1<<64 - 1, true},
-
-		{"", 0, false},
-		{"/dev/null", 0, false},
-		{"pipe:[12345]", 0, false},
-		{"anon_inode:[eventpoll]", 0, false},
-		{"/tmp/socket:[12345]", 0, false},
-		{"socket:[]", 0, false},
-		{"socket:[", 0, false},
-		{"socket:[12345", 0, false},
-		{"socket:12345]", 0, false},
-		{"socket:[12345] ", 0, false},
-		{"socket:[-1]", 0, false},
-		{"socket:[0x1]", 0, false},
-		{"socket:[18446744073709551616]", 0, false},
-		{"[0000]:", 0, false},
-		{"[0000]:[12345]", 0, false},
-		{"[0001]:12345", 0, false},
-	} {
-		inode, isSocket := parseSocketLink([]byte(test.target))
-		require.Equal(t, test.isSocket, isSocket, "%q", test.target)
-		require.Equal(t, test.inode, inode, "%q", test.target)
-	}
-}
 
 func TestFDWalk(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
@@ -99,13 +64,27 @@ func TestFDWalkMissing(t *testing.T) {
 	require.ErrorContains(t, err, "opening the proc file system: ")
 }
 
-func TestSocketWalk(t *testing.T) {
-	walk := socketWalk{root: proctree.Materialize(t, brokenTree)}
-	defer walk.dir.close()
-	found := map[int][]uint64{}
-	require.NoError(t, walk.each(t.Context(), func(pid int, inodes []uint64, _ error) { found[pid] = append([]uint64{}, inodes...) }))
-	slices.Sort(found[1001])
-	require.Equal(t, map[int][]uint64{1001: {0, 1<<64 - 1}, 1002: {}, 1003: {1}}, found)
+// The threads of a process are one owner, whichever table a socket is in.
+func TestFDWalkThreads(t *testing.T) {
+	root := t.TempDir()
+	process := filepath.Join(root, "70")
+	for dir, inodes := range map[string][]int{"fd": {1}, "task/70/fd": {1}, "task/71/fd": {1, 2}} {
+		require.NoError(t, os.MkdirAll(filepath.Join(process, dir), 0o755))
+		for fd, inode := range inodes {
+			require.NoError(t, os.Symlink(fmt.Sprintf("socket:[%d]", inode), filepath.Join(process, dir, strconv.Itoa(fd))))
+		}
+	}
+	table := ownerTable{}
+	finder := newFDWalk(newProcessCache(root, nil))
+	defer finder.close()
+	require.NoError(t, os.WriteFile(filepath.Join(process, "stat"), []byte("70 (name) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0\n"), 0o600))
+	_, err := finder.refresh(t.Context(), &table)
+	require.NoError(t, err)
+	for _, inode := range []uint64{1, 2} {
+		owners := table.appendOwners(nil, inode)
+		require.Len(t, owners, 1, "the threads of a process are one owner")
+		require.Equal(t, 70, owners[0].PID)
+	}
 }
 
 func TestFDWalkDoesNotAllocate(t *testing.T) {
@@ -118,19 +97,4 @@ func TestFDWalkDoesNotAllocate(t *testing.T) {
 		}
 	})
 	require.Zero(t, allocs)
-}
-
-func FuzzParseSocketLink(f *testing.F) {
-	f.Fuzz(func(t *testing.T, target []byte) {
-		inode, isSocket := parseSocketLink(target)
-		if !isSocket {
-			require.Zero(t, inode, "of %q", target)
-			return
-		}
-		for _, again := range []string{fmt.Sprintf("socket:[%d]", inode), fmt.Sprintf("[0000]:%d", inode)} {
-			got, isSocket := parseSocketLink([]byte(again))
-			require.True(t, isSocket)
-			require.Equal(t, inode, got)
-		}
-	})
 }

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // Process is a process that holds sockets. It is the same Process in every scan for as long as the process lives and does
@@ -107,7 +107,7 @@ func (p *Process) readUID() (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parseStatusUID(status)
+	return procfs.ParseStatusUID(status)
 }
 
 // A user id is read again after a time between these. It is not the same for all processes, or all of them would be read in one
@@ -165,8 +165,8 @@ func (p *Process) check() error {
 	if err != nil {
 		return err
 	}
-	stat, err := parseStat(content)
-	if err == nil && stat.startTime != p.StartTime {
+	stat, err := procfs.ParseStat(content)
+	if err == nil && stat.StartTime != p.StartTime {
 		err = fmt.Errorf("process %d is another one now: %w", p.PID, fs.ErrNotExist)
 	}
 	return err
@@ -174,171 +174,4 @@ func (p *Process) check() error {
 
 func (p *Process) path(name string) string {
 	return filepath.Join(p.root, strconv.Itoa(p.PID), name)
-}
-
-// processCache keeps the processes from scan to scan.
-type processCache struct {
-	root      string
-	warn      func(what string, err error)
-	clock     bootClock
-	processes map[int]*Process
-	past      map[processID]*Process // those that hold no socket, and began connections that were closed
-	keepsPast bool                   // also those that may have: that is not known until the connections are handed out
-	scan      uint64
-	now       time.Time // when the scan began
-	count     int       // processes that were asked for in this scan
-	buf       [4 << 10]byte
-}
-
-// processID identifies a process.
-type processID struct {
-	pid       int
-	startTime uint64 // clock ticks after boot
-}
-
-func newProcessCache(root string, warn func(what string, err error)) *processCache {
-	return &processCache{
-		root: root, warn: warn, clock: newBootClock(root), processes: map[int]*Process{}, past: map[processID]*Process{},
-	}
-}
-
-// begin opens a scan: every process that is not asked for until end is forgotten.
-func (c *processCache) begin() {
-	c.scan++
-	c.now = time.Now()
-	c.count = 0
-}
-
-func (c *processCache) end() {
-	for pid, p := range c.processes {
-		if p.seen == c.scan {
-			continue
-		}
-		delete(c.processes, pid)
-		if c.keepsPast {
-			c.past[processID{pid, p.StartTime}] = p
-		}
-	}
-	const keep = 2 // looks: there may be two for what is handed out at once, see lateSockets
-	for id, p := range c.past {
-		if p.seen+keep < c.scan {
-			delete(c.past, id)
-		}
-	}
-}
-
-// get returns the process with the pid, or nil if it has gone.
-func (c *processCache) get(dir *procDir, pid int) *Process {
-	stat, err := c.stat(dir, pid)
-	if err != nil {
-		return nil
-	}
-	return c.see(pid, stat.startTime, stat.name)
-}
-
-// see returns the process with the pid. The kernel gives a pid to another process sooner or later, and a process can become
-// another program: both are told by the start time and the name.
-func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
-	p := c.processes[pid]
-	if p == nil || p.StartTime != startTime || p.Name != string(name) {
-		id := processID{pid, startTime}
-		if p = c.past[id]; p == nil || p.Name != string(name) {
-			p = &Process{PID: pid, StartTime: startTime, Name: string(name), root: c.root, warn: c.warn}
-		}
-		delete(c.past, id)
-		c.processes[pid] = p
-	}
-	if p.seen != c.scan {
-		p.seen = c.scan
-		c.count++
-	}
-	return p
-}
-
-// ofConnect returns the process that initiated a connection, which may have gone since. Its name is what it had then, if it holds no
-// socket now.
-func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
-	initiator := &connect.Initiator
-	id := processID{int(initiator.PID), c.clock.ticks(initiator.StartBootTime)}
-	p := c.processes[id.pid]
-	if p == nil || p.StartTime != id.startTime {
-		if p = c.past[id]; p == nil {
-			p = &Process{
-				PID: id.pid, StartTime: id.startTime, Name: string(initiator.Name()), root: c.root, warn: c.warn,
-			}
-			c.past[id] = p
-		}
-		p.seen = c.scan
-	}
-	// The user of then is what is known if the process has gone. While it lives it can have become another one, so that what
-	// was seen of it counts for more, and what it is now is read when it is asked for.
-	if !p.uid.known || !c.now.Before(p.uid.until) {
-		p.uid = userID{id: initiator.UID, known: true}
-	}
-	return p
-}
-
-func (c *processCache) isKernelThread(dir *procDir, pid int) bool {
-	const kernelThread = 0x00200000 // PF_KTHREAD (include/linux/sched.h)
-	stat, err := c.stat(dir, pid)
-	return err == nil && stat.flags&kernelThread != 0
-}
-
-func (c *processCache) stat(dir *procDir, pid int) (procStat, error) {
-	content, err := dir.readFile(pid, "stat", c.buf[:])
-	if err != nil {
-		return procStat{}, err
-	}
-	return parseStat(content)
-}
-
-// procStat is what is wanted of /proc/<pid>/stat.
-type procStat struct {
-	name      []byte
-	flags     uint64 // PF_*
-	startTime uint64 // clock ticks after boot
-}
-
-var errShortStat = errors.New("stat has too few columns")
-
-// parseStat decodes /proc/<pid>/stat, written by do_task_stat (fs/proc/array.c): pid (name) state ppid …. The name can
-// hold blanks and parentheses: it ends at the last one.
-func parseStat(content []byte) (procStat, error) {
-	const flags, startTime = 6, 19 // columns after the name
-	open, end := bytes.IndexByte(content, '('), bytes.LastIndexByte(content, ')')
-	if open < 0 || end < open {
-		return procStat{}, errShortStat
-	}
-	var columns [startTime + 1][]byte
-	if splitFields(content[end+1:], columns[:]) < len(columns) {
-		return procStat{}, errShortStat
-	}
-	stat := procStat{name: content[open+1 : end]}
-	var err error
-	if stat.flags, err = parseDecimal(columns[flags], 64); err != nil {
-		return procStat{}, err
-	}
-	if stat.startTime, err = parseDecimal(columns[startTime], 64); err != nil {
-		return procStat{}, err
-	}
-	return stat, nil
-}
-
-var errNoUID = errors.New("status has no Uid")
-
-// parseStatusUID returns the effective user id in /proc/<pid>/status: Uid: real effective saved filesystem.
-func parseStatusUID(status []byte) (uint32, error) {
-	for line := range bytes.Lines(status) {
-		ids, ok := bytes.CutPrefix(line, []byte("Uid:"))
-		if !ok {
-			continue
-		}
-		columns := bytes.Fields(ids)
-		if len(columns) < 2 {
-			return 0, errNoUID
-		}
-		uid, err := parseDecimal(columns[1], 32)
-		return uint32(uid), err
-	}
-	return 0, errNoUID
 }

@@ -1,12 +1,10 @@
 package netstat
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 const (
@@ -22,81 +21,12 @@ const (
 	brokenTree = "testdata/proc/broken"
 )
 
-func openProcDir(t *testing.T, root string) *procDir {
+func openProcDir(t *testing.T, root string) *procfs.Dir {
 	t.Helper()
-	dir := new(procDir)
-	require.NoError(t, dir.open(root))
-	t.Cleanup(dir.close)
+	dir := new(procfs.Dir)
+	require.NoError(t, dir.Open(root))
+	t.Cleanup(dir.Close)
 	return dir
-}
-
-func TestParseStat(t *testing.T) {
-	const after = ") S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 153230 19050496 3739"
-	for name, test := range map[string]struct {
-		content, want    string
-		flags, startTime uint64
-	}{
-		"plain":             {"7 (nginx" + after, "nginx", 4194560, 153230},
-		"empty name":        {"7 (" + after, "", 4194560, 153230},
-		"blanks":            {"7 (a b  c " + after, "a b  c ", 4194560, 153230},
-		"parentheses":       {"7 (a) S (b) 1" + after, "a) S (b) 1", 4194560, 153230},
-		"newline, no UTF-8": {"7 (caf\xe9\n\x1b" + after + "\n", "caf\xe9\n\x1b", 4194560, 153230},
-		"kernel thread":     {"2 (kworker/0:0H-events_highpri) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 0 -20 1 0 24 0 0", "kworker/0:0H-events_highpri", 69238880, 24},
-		"no more columns":   {"7 (a) S 1 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 18446744073709551615", "a", 0, 1<<64 - 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			stat, err := parseStat([]byte(test.content))
-			require.NoError(t, err)
-			require.Equal(t, test.want, string(stat.name))
-			require.Equal(t, test.flags, stat.flags)
-			require.Equal(t, test.startTime, stat.startTime)
-		})
-	}
-}
-
-func TestParseStatErrors(t *testing.T) {
-	for name, test := range map[string]struct {
-		content string
-		want    error
-	}{
-		"empty":              {"", errShortStat},
-		"no name":            {"7 nginx S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 153230", errShortStat},
-		"name without end":   {"7 (nginx S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 153230", errShortStat},
-		"parentheses turned": {"7 )nginx( S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 153230", errShortStat},
-		"cut":                {"7 (nginx) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0", errShortStat},
-		"wide flags":         {"7 (nginx) S 1 7 7 0 -1 18446744073709551616 1 2 3 4 5 6 7 8 20 0 1 0 153230", errRange},
-		"no number":          {"7 (nginx) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 -153230", errNoNumber},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := parseStat([]byte(test.content))
-			require.ErrorIs(t, err, test.want)
-		})
-	}
-}
-
-func TestParseStatusUID(t *testing.T) {
-	for name, test := range map[string]struct {
-		content string
-		want    uint32
-		err     error
-	}{
-		"effective id":  {"Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n", 2, nil},
-		"biggest":       {"Uid:\t0\t4294967295\t0\t0\n", 1<<32 - 1, nil},
-		"no line end":   {"Uid:\t0\t7", 7, nil},
-		"name":          {"Name:\tUid:\t9\nUid:\t0\t7\n", 7, nil}, // the kernel escapes newlines in names
-		"empty":         {"", 0, errNoUID},
-		"none":          {"Name:\tx\nGid:\t5\t6\t7\t8\n", 0, errNoUID},
-		"one":           {"Uid:\t1\n", 0, errNoUID},
-		"too big":       {"Uid:\t0\t4294967296\t0\t0\n", 0, errRange},
-		"negative":      {"Uid:\t0\t-2\t0\t0\n", 0, errNoNumber},
-		"first is used": {"Uid:\t1\nUid:\t0\t7\n", 0, errNoUID},
-	} {
-		t.Run(name, func(t *testing.T) {
-			uid, err := parseStatusUID([]byte(test.content))
-			require.ErrorIs(t, err, test.err)
-			require.Equal(t, test.want, uid)
-		})
-	}
 }
 
 func TestProcess(t *testing.T) {
@@ -353,6 +283,14 @@ func TestProcessCache(t *testing.T) {
 	require.Empty(t, cache.processes)
 }
 
+func TestProcessCacheBootClock(t *testing.T) {
+	root := t.TempDir()
+	require.Zero(t, newProcessCache(root, nil).clock, "a kernel without time namespaces")
+	require.NoError(t, os.Mkdir(filepath.Join(root, "self"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "self", "timens_offsets"), []byte("monotonic 3 0\nboottime 5 0\n"), 0o600))
+	require.Equal(t, procfs.BootClock(5e9), newProcessCache(root, nil).clock)
+}
+
 func TestProcessCacheDoesNotAllocate(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
 	dir, cache := openProcDir(t, root), newProcessCache(root, nil)
@@ -364,33 +302,4 @@ func TestProcessCacheDoesNotAllocate(t *testing.T) {
 		cache.end()
 	})
 	require.Zero(t, allocs)
-}
-
-func FuzzParseStat(f *testing.F) {
-	f.Fuzz(func(t *testing.T, content []byte) {
-		stat, err := parseStat(content)
-		if err != nil {
-			require.Equal(t, procStat{}, stat, "an error or a value")
-			return
-		}
-		require.True(t, bytes.Contains(content, fmt.Appendf(nil, "(%s)", stat.name)))
-		again, err := parseStat(fmt.Appendf(nil, "7 (%s) S 1 7 7 0 -1 %d 1 2 3 4 5 6 7 8 20 0 1 0 %d", stat.name, stat.flags, stat.startTime))
-		require.NoError(t, err)
-		require.Equal(t, stat, again)
-	})
-}
-
-func FuzzParseStatusUID(f *testing.F) {
-	f.Fuzz(func(t *testing.T, status []byte) {
-		uid, err := parseStatusUID(status)
-		if err != nil {
-			require.Zero(t, uid, "an error or a value")
-			return
-		}
-		// The same as the plainest way to find it.
-		at := strings.Index("\n"+string(status), "\nUid:")
-		require.GreaterOrEqual(t, at, 0)
-		line, _, _ := strings.Cut(string(status)[at:], "\n")
-		require.Equal(t, uint64(uid), mustParse(t, strings.Fields(line[len("Uid:"):])[1]))
-	})
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // ProcRoot is the proc file system that [Protocol.Connections] reads: a mount point, or a copy of one at any path,
@@ -51,9 +53,9 @@ func (p *Protocol) Connections() ([]*Connection, error) {
 	}
 	var owners ownerTable
 	owners.clear()
-	walk := socketWalk{root: root}
-	defer walk.dir.close()
-	walkErr := walk.each(context.Background(), func(pid int, inodes []uint64, _ error) {
+	walk := procfs.NewSocketWalk(root)
+	defer walk.Close()
+	walkErr := walk.Each(context.Background(), func(pid int, inodes []uint64, _ error) {
 		if len(inodes) > 0 {
 			owners.add(&Process{PID: pid, root: root}, inodes)
 		}
@@ -75,24 +77,24 @@ func (p *Protocol) readTable(path string) ([]*Connection, error) {
 	defer file.Close()
 
 	var (
-		rows        rowReader
+		rows        procfs.RowReader
 		connections []*Connection
-		broken      brokenRows
+		broken      errorSummary
 		users       = map[uint32]string{}
 	)
-	err = rows.each(file, func(line int, text []byte, err error) bool {
+	err = rows.Each(file, func(line int, text []byte, err error) bool {
 		c := &Connection{Cmdline: []string{}, Protocol: p}
 		if err == nil {
 			err = c.parse(text, users)
 		}
 		if err != nil {
-			broken.add(path, line, err)
+			broken.add(fmt.Errorf("%s:%d: %w", path, line, err))
 			return true
 		}
 		connections = append(connections, c)
 		return true
 	})
-	if errors.Is(err, errNoContent) {
+	if errors.Is(err, procfs.ErrNoContent) {
 		return nil, fmt.Errorf("reading the %s table: %s has no content", p.Name, path) // as v1 said it
 	}
 	if err != nil {
@@ -102,42 +104,20 @@ func (p *Protocol) readTable(path string) ([]*Connection, error) {
 }
 
 // parse fills c from a row; users holds the user ids that were seen before as text.
-func (c *Connection) parse(row []byte, users map[uint32]string) error {
-	var s Socket
-	// Any transport but TCP would do: Connection has one field for both meanings of a queue.
-	if err := parseInetRow(row, TransportRaw, hostOrder, &s); err != nil {
+func (c *Connection) parse(text []byte, users map[uint32]string) error {
+	var row procfs.InetRow
+	// RelPath can be that of any table: a drops column that is none of TCP's is a number too.
+	if err := row.ParseWithDrops(text, hostOrder); err != nil {
 		return err
 	}
-	userID, known := users[s.UID]
+	userID, known := users[row.UID]
 	if !known {
-		userID = strconv.FormatUint(uint64(s.UID), 10)
-		users[s.UID] = userID
+		userID = strconv.FormatUint(uint64(row.UID), 10)
+		users[row.UID] = userID
 	}
-	c.UserID, c.Inode, c.State = userID, s.Inode, s.State
-	c.IP, c.RemoteIP = net.IP(s.Local.Addr().AsSlice()), net.IP(s.Remote.Addr().AsSlice())
-	c.Port, c.RemotePort = int(s.Local.Port()), int(s.Remote.Port())
-	c.TransmitQueue, c.ReceiveQueue = uint64(s.SendQueue), uint64(s.RecvQueue)
+	c.UserID, c.Inode, c.State = userID, row.Inode, TCPState(row.State)
+	c.IP, c.RemoteIP = net.IP(row.Local.Addr().AsSlice()), net.IP(row.Remote.Addr().AsSlice())
+	c.Port, c.RemotePort = int(row.Local.Port()), int(row.Remote.Port())
+	c.TransmitQueue, c.ReceiveQueue = uint64(row.TxQueue), uint64(row.RxQueue)
 	return nil
-}
-
-// brokenRows collects the errors of a table's rows: the first, and how many more, since a file that is no table at all
-// would have one a line.
-type brokenRows struct {
-	first error
-	more  int
-}
-
-func (b *brokenRows) add(path string, line int, err error) {
-	if b.first != nil {
-		b.more++
-		return
-	}
-	b.first = fmt.Errorf("%s:%d: %w", path, line, err)
-}
-
-func (b *brokenRows) err() error {
-	if b.more == 0 {
-		return b.first
-	}
-	return fmt.Errorf("%w (broken rows besides: %d)", b.first, b.more)
 }

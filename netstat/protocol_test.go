@@ -362,7 +362,7 @@ func TestConnectionsBrokenRow(t *testing.T) {
 
 			writeTable(t, header+strings.Repeat(test.row+"\n", 3)+tcpRow(2, 1002))
 			connections, err = netstat.TCP.Connections()
-			require.ErrorContains(t, err, "net/tcp:2: "+test.want+" (broken rows besides: 2)")
+			require.ErrorContains(t, err, "net/tcp:2: "+test.want+" (and 2 more)")
 			require.Len(t, connections, 1)
 		})
 	}
@@ -377,7 +377,7 @@ func TestConnectionsBrokenTree(t *testing.T) {
 		err      string
 	}{
 		{netstat.TCP, []string{"1 1003", "18446744073709551615 1001"},
-			`net/tcp:3: row "   1: 0100007F:0050 00000000:0000 0A" has 4 columns, at least 10 expected (broken rows besides: 19)`},
+			`net/tcp:3: row "   1: 0100007F:0050 00000000:0000 0A" has 4 columns, at least 10 expected (and 19 more)`},
 		{netstat.TCP6, nil, "net/tcp6 has no content"},
 		{netstat.UDP, nil, `net/udp:2: row "`},
 		{netstat.UDP6, []string{"3 0"}, `net/udp6:3: row "  40: 000000000000000000000000000" has 2 columns, at least 10 expected`},

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"os"
 	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // Source is where the sockets are read from.
@@ -80,7 +82,7 @@ type Scanner struct {
 	openDiag   func() (diagConn, error)
 	// bytecode is config.Connections for the kernel; nil if it is to be done here.
 	bytecode []byte
-	rows     rowReader
+	rows     procfs.RowReader
 	pings    []uint64 // inodes of the ping sockets of a scan, which are few
 
 	procNetNS uint64 // the network namespace that /proc/net tells of
@@ -151,7 +153,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	s := &Scanner{config: config, live: isProcfs(config.ProcRoot), fallbacks: newFallbacks(config.Warn)}
+	s := &Scanner{config: config, live: procfs.IsMounted(config.ProcRoot), fallbacks: newFallbacks(config.Warn)}
 	s.openDiag = diagOpener(s.prefetchOwners)
 	s.noDiag[TransportICMP] = true // sock_diag does not have them
 	s.bytecode = config.TCPFilter.bytecode()
@@ -194,7 +196,7 @@ func (c *ScannerConfig) check() error {
 	if c.Source >= SourceMixed {
 		return fmt.Errorf("%s is no source", c.Source)
 	}
-	if c.Source == SourceNetlink && !isProcfs(c.ProcRoot) {
+	if c.Source == SourceNetlink && !procfs.IsMounted(c.ProcRoot) {
 		return requiredError("source", SourceNetlink.String(),
 			fmt.Errorf("sock_diag reads the running kernel, but %s is not its proc file system", c.ProcRoot))
 	}

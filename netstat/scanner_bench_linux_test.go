@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // crowd makes TCP sockets in steps: with each call there are so many of them in the namespace, which two processes a step
@@ -214,17 +215,17 @@ func BenchmarkRows(b *testing.B) {
 		{
 			"tcp", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
 			"%4d: 0100007F:1F90 0200007F:C350 01 00000000:00000000 02:000A7D8C 00000000  1000        0 %d 2 0000000000000000 20 4 30 10 -1\n",
-			func(text []byte, s *Socket) error { return parseInetRow(text, TransportTCP, hostOrder, s) },
+			func(text []byte, s *Socket) error { return s.parseRow(text, TransportTCP) },
 		},
 		{
 			"tcp6", "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n",
 			"%4d: 0000000000000000FFFF00000100007F:1F90 0000000000000000FFFF00000200007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 %d 1 0000000000000000 20 4 0 10 -1\n",
-			func(text []byte, s *Socket) error { return parseInetRow(text, TransportTCP, hostOrder, s) },
+			func(text []byte, s *Socket) error { return s.parseRow(text, TransportTCP) },
 		},
 		{
 			"unix", "Num       RefCount Protocol Flags    Type St Inode Path\n",
 			"%016x: 00000003 00000000 00000000 0001 03 %d /run/systemd/journal/stdout\n",
-			parseUnixRow,
+			func(text []byte, s *Socket) error { return s.parseRow(text, TransportUnix) },
 		},
 	} {
 		for _, rows := range []int{1, 1000, 100_000} {
@@ -234,7 +235,7 @@ func BenchmarkRows(b *testing.B) {
 					text = fmt.Appendf(text, table.row, i, 100_000+i)
 				}
 				var (
-					reader rowReader
+					reader procfs.RowReader
 					socket Socket
 					from   bytes.Reader
 					seen   int
@@ -249,7 +250,7 @@ func BenchmarkRows(b *testing.B) {
 				read := func() {
 					seen = 0
 					from.Reset(text)
-					if err := reader.each(&from, row); err != nil || seen != rows {
+					if err := reader.Each(&from, row); err != nil || seen != rows {
 						b.Fatalf("%d rows, error %v", seen, err)
 					}
 				}

@@ -677,7 +677,7 @@ func TestScannerBrokenRows(t *testing.T) {
 	s := newScanner(t, ScannerConfig{ProcRoot: root})
 	inodes, errs := scan(s, inode)
 	require.Equal(t, []string{
-		table + `:2: row "0: broken" has 2 columns, at least 10 expected (broken rows besides: 1)`,
+		table + `:2: row "0: broken" has 2 columns, at least 10 expected (and 1 more)`,
 	}, messages(errs))
 	require.Contains(t, inodes, uint64(20020))
 	require.NotContains(t, inodes, uint64(20021))

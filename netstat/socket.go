@@ -199,6 +199,18 @@ func (s *Socket) reset(transport Transport, family Family) {
 	}
 }
 
+// setQueues sets the queues from the two numbers that the kernel has for every socket. Those of a listening TCP socket count
+// connections: the first those that wait to be accepted; only sock_diag has the second, the limit (tcp_diag_get_info,
+// net/ipv4/tcp_diag.c).
+func (s *Socket) setQueues(recv, send uint32) {
+	if s.Transport == TransportTCP && s.State == TCPListen {
+		s.AcceptQueue = recv
+		s.fields |= FieldAcceptQueue
+		return
+	}
+	s.RecvQueue, s.SendQueue = recv, send
+}
+
 // currentSocket knows the owners of the socket that a scan hands out now. Each socket has a number; a copy with an older number has no
 // owners.
 type currentSocket struct {

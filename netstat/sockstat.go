@@ -1,12 +1,13 @@
 package netstat
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // Sockstat is what the kernel counts of its sockets: all of it costs no more than reading two short files. A field is nil
@@ -61,53 +62,19 @@ func (s *Sockstat) read(path string) error {
 	return nil
 }
 
-// parse decodes /proc/net/sockstat, written by sockstat_seq_show (net/ipv4/proc.c), or sockstat6, written by
-// sockstat6_seq_show (net/ipv6/proc.c):
-//
-//	TCP: inuse 7 orphan 4 tw 2 alloc 15 mem 3
-//
-// On an error it returns the line, and s is not to be used.
+// parse sets the counts of a file. On an error it returns the line, and s is not to be used.
 func (s *Sockstat) parse(content []byte, pageSize uint64) (line int, err error) {
-	for row := range bytes.Lines(content) {
-		line++
-		name, counts, ok := bytes.Cut(bytes.TrimSuffix(row, newline), colon)
-		if !ok {
-			return line, fmt.Errorf("%.100q has no colon", name)
+	return procfs.ParseSockstat(content, func(name, key string, value uint64) error {
+		field, unit := s.field(name, key, pageSize)
+		if field == nil {
+			return nil // of another kernel
 		}
-		columns := bytes.Fields(counts)
-		for len(columns) > 0 {
-			if len(columns) == 1 {
-				return line, fmt.Errorf("%.100q has no value", columns[0])
-			}
-			key, text := columns[0], columns[1]
-			columns = columns[2:]
-			value, err := parseCount(text)
-			if err != nil {
-				return line, fmt.Errorf("%.100s %.100q: %w", key, text, err)
-			}
-			field, unit := s.field(string(name), string(key), pageSize)
-			if field == nil {
-				continue // of another kernel
-			}
-			if value > ^uint64(0)/unit {
-				return line, fmt.Errorf("%.100s %.100q: %w", key, text, errRange)
-			}
-			*field = new(value * unit)
+		if value > ^uint64(0)/unit {
+			return procfs.ErrRange
 		}
-	}
-	if line == 0 {
-		return 1, errNoContent
-	}
-	return 0, nil
-}
-
-// parseCount reads a number that the kernel adds up from all CPUs while they count, so that it can be below 0 for a moment.
-func parseCount(text []byte) (uint64, error) {
-	if negative, ok := bytes.CutPrefix(text, []byte("-")); ok {
-		_, err := parseDecimal(negative, 63)
-		return 0, err
-	}
-	return parseDecimal(text, 64)
+		*field = new(value * unit)
+		return nil
+	})
 }
 
 // field returns where a count belongs, and what it is to be multiplied with; nil if it belongs nowhere.

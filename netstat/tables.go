@@ -2,10 +2,13 @@ package netstat
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
@@ -138,27 +141,25 @@ func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, table st
 	defer file.Close()
 	path := file.Name()
 
-	var broken brokenRows
+	var broken errorSummary
 	stopped := false
 	const checkEvery = 1024 // rows
-	err = s.rows.each(file, func(line int, text []byte, err error) bool {
+	err = s.rows.Each(file, func(line int, text []byte, err error) bool {
 		if line%checkEvery == 0 && ctx.Err() != nil {
 			return false
 		}
-		if err == nil && transport == TransportUnix {
-			err = parseUnixRow(text, &s.socket)
-			if s.config.UnixPaths {
-				s.socket.Path = parseUnixPath(text)
-			}
-		} else if err == nil {
-			err = parseInetRow(text, transport, hostOrder, &s.socket)
+		if err == nil {
+			err = s.socket.parseRow(text, transport)
 		}
-		if errors.Is(err, errNotUnixRow) {
+		if errors.Is(err, procfs.ErrNotUnixRow) {
 			return true
 		}
 		if err != nil {
-			broken.add(path, line, err)
+			broken.add(fmt.Errorf("%s:%d: %w", path, line, err))
 			return true
+		}
+		if transport == TransportUnix && s.config.UnixPaths {
+			s.socket.Path = procfs.ParseUnixPath(text)
 		}
 		if transport == TransportICMP && s.sawPing(s.socket.Inode) {
 			return true
@@ -178,6 +179,63 @@ func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, table st
 		return errStopped
 	}
 	return nil
+}
+
+// hostOrder is the byte order in which /proc/net writes the words of an address: binary.LittleEndian or binary.BigEndian.
+var hostOrder = func() binary.ByteOrder {
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		return binary.BigEndian
+	}
+	return binary.LittleEndian
+}()
+
+// parseRow sets the socket from a row of a table of the transport, without its path. After an error s is not valid.
+func (s *Socket) parseRow(text []byte, transport Transport) (err error) {
+	switch transport {
+	case TransportUnix:
+		var row procfs.UnixRow
+		if err = row.Parse(text); err == nil {
+			s.setUnixRow(&row)
+		}
+	case TransportTCP:
+		var row procfs.InetRow
+		if err = row.Parse(text, hostOrder); err == nil {
+			s.setInetRow(transport, &row)
+		}
+	default:
+		var row procfs.InetRow
+		if err = row.ParseWithDrops(text, hostOrder); err == nil {
+			s.setInetRow(transport, &row)
+		}
+	}
+	return err
+}
+
+func (s *Socket) setInetRow(transport Transport, row *procfs.InetRow) {
+	family := FamilyIPv6
+	if row.Local.Addr().Is4() {
+		family = FamilyIPv4
+	}
+	s.reset(transport, family)
+	s.Local, s.Remote, s.State, s.UID, s.Inode = row.Local, row.Remote, TCPState(row.State), row.UID, row.Inode
+	s.setQueues(row.RxQueue, row.TxQueue)
+	if row.HasDrops {
+		s.Drops = row.Drops
+		s.fields |= FieldDrops
+	}
+}
+
+func (s *Socket) setUnixRow(row *procfs.UnixRow) {
+	s.reset(TransportUnix, FamilyUnix)
+	s.Inode = row.Inode
+	switch {
+	case row.Flags&procfs.SOAcceptCon != 0:
+		s.State = TCPListen
+	case row.State == procfs.SSConnecting || row.State == procfs.SSConnected:
+		s.State = TCPEstablished
+	default:
+		s.State = TCPClose
+	}
 }
 
 // sawPing tells whether the ping socket was handed out before. The kernel shows a ping socket in the tables of both

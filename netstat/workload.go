@@ -1,6 +1,10 @@
 package netstat
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
+)
 
 // Workload is what a cgroup stands for. What it does not stand for is empty.
 type Workload struct {
@@ -157,6 +161,6 @@ func isHexGroups(text string, groups ...int) bool {
 }
 
 func isNumber(text string) bool {
-	_, err := parseDecimal([]byte(text), 64)
+	_, err := procfs.ParseDecimal([]byte(text), 64)
 	return err == nil
 }

@@ -150,25 +150,25 @@ func TestOwnersMillionDescriptors(t *testing.T) {
 			require.NoError(t, err)
 			defer unix.Close(fd)
 		}
-		begun, end := make(chan uint64), make(chan struct{})
-		var ended []<-chan struct{}
+		begun, end, ended := make(chan uint64), make(chan struct{}), make(chan struct{})
 		defer func() {
 			close(end)
-			for _, thread := range ended {
-				<-thread
+			for range threads {
+				<-ended
 			}
 		}()
 		var want uint64
 		for i := range threads {
-			ended = append(ended, testnet.Thread(func() {
+			testnet.StartThread(0, 0, func() {
+				defer func() { ended <- struct{}{} }()
 				assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
 				if i == threads/2 {
-					begun <- openSocket(t)
+					begun <- testnet.BindUDP(t)
 				} else {
 					begun <- 0
 				}
 				<-end
-			}))
+			})
 			want += <-begun
 		}
 
@@ -189,15 +189,4 @@ func TestOwnersMillionDescriptors(t *testing.T) {
 		}))
 		require.Equal(t, []uint64{want}, found)
 	})
-}
-
-// openSocket opens a socket, which nobody closes, and returns its inode; 0 if that fails. Any goroutine may call it.
-func openSocket(t *testing.T) uint64 {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	var stat unix.Stat_t
-	if err == nil {
-		err = unix.Fstat(fd, &stat)
-	}
-	assert.NoError(t, err)
-	return stat.Ino
 }

@@ -1,4 +1,4 @@
-package netstat
+package procfs
 
 import (
 	"errors"
@@ -23,9 +23,9 @@ func descriptors(t *testing.T, dir string, targets ...string) {
 }
 
 // walkOnce returns what a walk says of the process.
-func walkOnce(t *testing.T, walk *socketWalk, pid int) (inodes []uint64, err error) {
+func walkOnce(t *testing.T, walk *SocketWalk, pid int) (inodes []uint64, err error) {
 	t.Helper()
-	require.NoError(t, walk.each(t.Context(), func(of int, found []uint64, failed error) {
+	require.NoError(t, walk.Each(t.Context(), func(of int, found []uint64, failed error) {
 		if of == pid {
 			inodes, err = append([]uint64(nil), found...), failed
 		}
@@ -37,7 +37,7 @@ func TestThreadsAreDue(t *testing.T) {
 	const period, walks = 60, 600
 	due := func(pid int) (numbers []uint32) {
 		for n := uint32(1); n <= walks; n++ {
-			if w := (walked{pid: int32(pid), walks: n}); w.isDue() {
+			if w := (fdState{pid: int32(pid), walks: n}); w.isDue() {
 				numbers = append(numbers, n)
 			}
 		}
@@ -56,15 +56,15 @@ func TestThreadsAreDue(t *testing.T) {
 		}
 	}
 	require.Equal(t, 10, perWalk[599], "the processes take turns")
-	apart := walked{walks: 3, apart: true}
-	require.True(t, apart.isDue())
+	unshared := fdState{walks: 3, unshared: true}
+	require.True(t, unshared.isDue())
 }
 
 // Threads with the same number have the same table.
-func TestSharedTables(t *testing.T) {
+func TestFDTables(t *testing.T) {
 	errGone := errors.New("gone")
 	table := map[int]int{7: 50, 8: 50, 9: 10, 10: 90, 11: 10, 12: 50, 13: 90, 14: 70}
-	tables := sharedTables{compare: func(tid, other int) (int, error) {
+	tables := fdTables{compare: func(tid, other int) (int, error) {
 		if tid == 666 || other == 666 {
 			return 0, errGone
 		}
@@ -80,17 +80,17 @@ func TestSharedTables(t *testing.T) {
 		return isNew
 	}
 	for range 2 { // nothing is left over
-		tables.begin(7, true)
+		tables.reset(7, true)
 		require.Equal(t, []int{9, 10, 14}, find(8, 9, 666, 10, 11, 12, 13, 14, 7))
 		require.Equal(t, []int{9, 7, 14, 10}, tables.seen)
 	}
-	tables.begin(7, false)
+	tables.reset(7, false)
 	require.Equal(t, []int{8, 9}, find(8, 9, 11, 12))
 
 	tables.compare = nil
-	tables.begin(7, true)
+	tables.reset(7, true)
 	require.Empty(t, find(8, 9))
-	tables.begin(7, false)
+	tables.reset(7, false)
 	require.Equal(t, []int{8}, find(8, 9, 10), "one stands for all others")
 }
 
@@ -103,23 +103,12 @@ func TestThreadsInCopy(t *testing.T) {
 	descriptors(t, filepath.Join(process, "task", "71", "fd"), "socket:[1]", "socket:[2]")
 	descriptors(t, filepath.Join(process, "task", "72", "fd"))
 	descriptors(t, filepath.Join(process, "task", "no number", "fd"), "socket:[3]")
-	walk := &socketWalk{root: root}
-	defer walk.dir.close()
+	walk := NewSocketWalk(root)
+	defer walk.Close()
 	for range 5 {
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
 		require.Equal(t, []uint64{1, 1, 2}, inodes)
-	}
-	table := ownerTable{}
-	finder := newFDWalk(newProcessCache(root, nil))
-	defer finder.close()
-	require.NoError(t, os.WriteFile(filepath.Join(process, "stat"), []byte("70 (name) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0\n"), 0o600))
-	_, err := finder.refresh(t.Context(), &table)
-	require.NoError(t, err)
-	for _, inode := range []uint64{1, 2} {
-		owners := table.appendOwners(nil, inode)
-		require.Len(t, owners, 1, "the threads of a process are one owner")
-		require.Equal(t, 70, owners[0].PID)
 	}
 }
 
@@ -128,8 +117,8 @@ func TestMainThreadEndsInCopy(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
 	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
-	walk := &socketWalk{root: root}
-	defer walk.dir.close()
+	walk := NewSocketWalk(root)
+	defer walk.Close()
 	for range 4 { // and the fifth walk is none that looks for threads anyway
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
@@ -152,8 +141,8 @@ func TestThreadWithoutTableInCopy(t *testing.T) {
 	descriptors(t, filepath.Join(threads, "71", "fd"))
 	descriptors(t, filepath.Join(threads, "72", "fd"), "socket:[1]")
 	descriptors(t, filepath.Join(threads, "73", "fd"), "socket:[1]")
-	walk := &socketWalk{root: root, isOrdered: true}
-	defer walk.dir.close()
+	walk := &SocketWalk{root: root, isOrdered: true}
+	defer walk.Close()
 	for range 5 {
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
@@ -171,9 +160,9 @@ func TestTablesAreReadOnce(t *testing.T) {
 	for tid := 70; tid < 70+threads; tid++ {
 		descriptors(t, filepath.Join(process, "task", strconv.Itoa(tid), "fd"), fmt.Sprintf("socket:[%d]", 100+tableOf(tid)))
 	}
-	walk := &socketWalk{root: root, isOrdered: true}
+	walk := &SocketWalk{root: root, isOrdered: true}
 	walk.tables.compare = func(tid, other int) (int, error) { return tableOf(tid) - tableOf(other), nil }
-	defer walk.dir.close()
+	defer walk.Close()
 	for range 5 {
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
@@ -185,8 +174,8 @@ func TestTablesAreReadOnce(t *testing.T) {
 // What a walk says of one process does not come to be said of another, whichever come and go.
 func TestWalkRecalls(t *testing.T) {
 	root := t.TempDir()
-	walk := &socketWalk{root: root}
-	defer walk.dir.close()
+	walk := NewSocketWalk(root)
+	defer walk.Close()
 	walks := map[int]uint32{}
 	for round := range 40 {
 		for pid := 1; pid <= 6; pid++ {
@@ -199,9 +188,9 @@ func TestWalkRecalls(t *testing.T) {
 			descriptors(t, filepath.Join(dir, "fd"), "socket:[1]")
 			walks[pid]++
 		}
-		require.NoError(t, walk.each(t.Context(), func(int, []uint64, error) {}))
+		require.NoError(t, walk.Each(t.Context(), func(int, []uint64, error) {}))
 		got := map[int]uint32{}
-		for _, w := range walk.before {
+		for _, w := range walk.previous {
 			got[int(w.pid)] = w.walks
 		}
 		require.Equal(t, walks, got, "round %d", round)
@@ -218,9 +207,9 @@ func TestThreadsThatShareAreNotRead(t *testing.T) {
 		require.NoError(t, os.MkdirAll(filepath.Join(process, "task", strconv.Itoa(tid)), 0o755))
 	}
 	compared := 0
-	walk := &socketWalk{root: root, isOrdered: true}
+	walk := &SocketWalk{root: root, isOrdered: true}
 	walk.tables.compare = func(int, int) (int, error) { compared++; return 0, nil }
-	defer walk.dir.close()
+	defer walk.Close()
 	for range walks {
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
@@ -229,7 +218,7 @@ func TestThreadsThatShareAreNotRead(t *testing.T) {
 	require.LessOrEqual(t, compared, threads*(walks/60+10))
 	require.GreaterOrEqual(t, compared, threads*walks/60)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
-		if err := walk.each(t.Context(), func(int, []uint64, error) {}); err != nil {
+		if err := walk.Each(t.Context(), func(int, []uint64, error) {}); err != nil {
 			t.Fatal(err)
 		}
 	}))
@@ -242,8 +231,8 @@ func TestThreadsThatFail(t *testing.T) {
 	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
 	file := filepath.Join(process, "task")
 	require.NoError(t, os.WriteFile(file, nil, 0o600)) // not a directory
-	walk := &socketWalk{root: root}
-	defer walk.dir.close()
+	walk := NewSocketWalk(root)
+	defer walk.Close()
 	for range 3 {
 		inodes, err := walkOnce(t, walk, 70)
 		require.ErrorContains(t, err, "not a directory")
@@ -262,17 +251,4 @@ func TestThreadsThatFail(t *testing.T) {
 	require.ErrorContains(t, err, "not a directory")
 	require.NotErrorIs(t, err, fs.ErrNotExist)
 	require.Equal(t, []uint64{1}, inodes)
-}
-
-func TestIsZombie(t *testing.T) {
-	for stat, want := range map[string]bool{
-		"7 (name) Z 1 7":   true,
-		"7 (name) S 1 7":   false,
-		"7 (a) Z b) S 1 7": false,
-		"7 (a) S b) Z 1 7": true,
-		"7 (name)":         false,
-		"":                 false,
-	} {
-		require.Equal(t, want, isZombie([]byte(stat)), "%q", stat)
-	}
 }

@@ -1,0 +1,65 @@
+package netstat
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+)
+
+// errorSummary is the first of several errors and the number of the others, which mostly say the same.
+type errorSummary struct {
+	first error
+	more  int
+}
+
+func (s *errorSummary) add(err error) {
+	if s.first != nil {
+		s.more++
+		return
+	}
+	s.first = err
+}
+
+// addUnlessAbsent adds an error, but none that isAbsent: it passes those that say that something may not be read to denied.
+func (s *errorSummary) addUnlessAbsent(err error, denied func(error)) {
+	switch {
+	case err == nil, vanished(err):
+	case errors.Is(err, fs.ErrPermission):
+		denied(err)
+	default:
+		s.add(err)
+	}
+}
+
+// err returns nil if no error was added.
+func (s *errorSummary) err() error {
+	if s.more == 0 {
+		return s.first
+	}
+	return fmt.Errorf("%w (and %d more)", s.first, s.more)
+}
+
+// vanished reports whether the error says that a process, a thread or a descriptor has gone. Files of a process that has ended
+// return ESRCH from read(2).
+func vanished(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+}
+
+// isAbsent reports whether the error says that something is not there or may not be read, rather than that a resource is exhausted.
+func isAbsent(err error) bool { return vanished(err) || errors.Is(err, fs.ErrPermission) }
+
+// isScarce reports whether the error says that a resource of the host or of the process is exhausted.
+func isScarce(err error) bool {
+	for _, scarce := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS} {
+		if errors.Is(err, scarce) {
+			return true
+		}
+	}
+	return false
+}
+
+// requiredError is the error of a method that the configuration requires and that does not work.
+func requiredError(option, name string, err error) error {
+	return fmt.Errorf("%s %q is required: %w", option, name, err)
+}

@@ -1,0 +1,43 @@
+package procfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// fdTableOrder returns how to compare the descriptor tables of two threads of the proc file system: see fdTables.compare. It is not
+// known while this process is out of a resource.
+func fdTableOrder(root string) (compare func(tid, other int) (int, error), known bool) {
+	if !IsMounted(root) {
+		return compareTIDs, true
+	}
+	status, err := os.ReadFile(filepath.Join(root, "self", "status"))
+	if err != nil {
+		return nil, errors.Is(err, fs.ErrNotExist) // another PID namespace, in which this process is not
+	}
+	if !showsOwnPIDs(status) {
+		return nil, true
+	}
+	return compareFDTables, true
+}
+
+// compareFDTables compares the descriptor tables of two threads in the kernel's order, by kcmp(2): Linux 5.12, or one that was
+// built with CONFIG_CHECKPOINT_RESTORE.
+func compareFDTables(tid, other int) (order int, err error) {
+	const kcmpFiles = 2 // KCMP_FILES, include/uapi/linux/kcmp.h
+	result, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(tid), uintptr(other), kcmpFiles, 0, 0, 0)
+	switch {
+	case errno != 0:
+		return 0, errno
+	case result == 0:
+		return 0, nil
+	case result == 1:
+		return -1, nil
+	default:
+		return 1, nil
+	}
+}

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package netstat
-
-func isProcfs(string) bool { return false }
