@@ -27,8 +27,8 @@
 //
 //	connections, err := netstat.TCP.Connections()
 //
-// [Cgroups] has the path of the cgroup that a socket was made in, by [Socket].CgroupID, and [WorkloadOf] tells which systemd
-// unit, container or pod that is. [ReadSockstat] reads what the kernel counts of its sockets by itself. A [Filter] chooses
+// Package [github.com/procnetstat/procnetstat/netstat/cgroup] has the path of the cgroup that a socket was made in, by
+// [Socket].CgroupID, and the systemd unit, container or pod that it is for. [ReadSockstat] reads what the kernel counts of its sockets by itself. A [Filter] chooses
 // sockets by their addresses; TCP connections are filtered in the kernel: see ScannerConfig.Connections.
 //
 // # Kernels

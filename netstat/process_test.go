@@ -303,3 +303,21 @@ func TestProcessCacheDoesNotAllocate(t *testing.T) {
 	})
 	require.Zero(t, allocs)
 }
+
+func TestProcessCgroup(t *testing.T) {
+	root := proctree.Materialize(t, smallTree)
+	for pid, want := range map[int]string{
+		1:    "/init.scope",
+		2:    "/",
+		1002: "/system.slice/nginx.service",
+		3:    "", // there is no such process
+	} {
+		p := &Process{PID: pid, root: root}
+		require.Equal(t, want, p.Cgroup(), "process %d", pid)
+		require.NoError(t, os.RemoveAll(filepath.Join(root, strconv.Itoa(pid))))
+		require.Equal(t, want, p.Cgroup(), "process %d has gone: what was read is kept", pid)
+	}
+	for _, pid := range []int{1001, 1002} {
+		require.Empty(t, (&Process{PID: pid, root: brokenTree}).Cgroup())
+	}
+}
