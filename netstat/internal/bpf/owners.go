@@ -26,8 +26,7 @@ const (
 
 // decodeProcess decodes the struct process that b begins with.
 func decodeProcess(b []byte) Process {
-	var p ownersProcess
-	copy((*[processLen]byte)(unsafe.Pointer(&p))[:], b[:processLen])
+	p := (*ownersProcess)(unsafe.Pointer((*[processLen]byte)(b))) // which checks the length
 	return Process{StartBootTime: p.StartBoottime, PID: p.Tgid, UID: p.Euid, Comm: p.Comm}
 }
 
