@@ -12,14 +12,14 @@ import (
 	"github.com/influxdata/toml"
 )
 
-// tally is an accumulator that keeps nothing but what shows that a plugin did its work.
+// tally is an accumulator that discards metrics. It keeps only the counts that prove that a plugin did its work.
 type tally struct {
-	established int // TCP connections, by the host's totals or one by one
-	closed      int // since the plugin started
-	points      int // of procnetstat_connection
-	owners      string
-	numbers     int // that were emitted and took an object each
-	errs        []error
+	established      int // TCP connections, from the host totals or counted one by one
+	closed           int // TCP connections closed since the plugin started
+	connectionPoints int // points of procnetstat_connection
+	owners           string
+	boxedNumbers     int // emitted numbers that took a heap object each
+	errs             []error
 }
 
 var _ telegraf.Accumulator = (*tally)(nil)
@@ -27,12 +27,12 @@ var _ telegraf.Accumulator = (*tally)(nil)
 func (t *tally) count(measurement string, fields map[string]any, tags map[string]string) {
 	switch measurement {
 	case "procnetstat", "netstat":
-		t.established += integer(fields["tcp_established"])
-		t.closed += integer(fields["tcp_closed"])
+		t.established += intValue(fields["tcp_established"])
+		t.closed += intValue(fields["tcp_closed"])
 	case "procnetstat_gather":
 		t.owners = tags["owners"]
 	case "procnetstat_connection":
-		t.points++
+		t.connectionPoints++
 		return
 	case "socketstat":
 		if fields["state"] == "ESTAB" {
@@ -41,13 +41,13 @@ func (t *tally) count(measurement string, fields map[string]any, tags map[string
 		return
 	}
 	for _, value := range fields {
-		if n := integer(value); n < 0 || n > 255 { // those between are there for all
-			t.numbers++
+		if n := intValue(value); n < 0 || n > 255 { // Go has preallocated interface values for 0 to 255
+			t.boxedNumbers++
 		}
 	}
 }
 
-func integer(value any) int {
+func intValue(value any) int {
 	switch v := value.(type) {
 	case int:
 		return v
@@ -57,44 +57,44 @@ func integer(value any) int {
 	return 0
 }
 
-// AddFields is for metrics of no type.
+// AddFields adds an untyped metric.
 func (t *tally) AddFields(measurement string, fields map[string]any, tags map[string]string, _ ...time.Time) {
 	t.count(measurement, fields, tags)
 }
 
-// AddGauge is for gauges.
+// AddGauge adds a gauge.
 func (t *tally) AddGauge(measurement string, fields map[string]any, tags map[string]string, _ ...time.Time) {
 	t.count(measurement, fields, tags)
 }
 
-// AddCounter is for counters.
+// AddCounter adds a counter.
 func (t *tally) AddCounter(measurement string, fields map[string]any, tags map[string]string, _ ...time.Time) {
 	t.count(measurement, fields, tags)
 }
 
-// AddSummary is for summaries.
+// AddSummary does nothing: no measured plugin emits summaries.
 func (t *tally) AddSummary(string, map[string]any, map[string]string, ...time.Time) {}
 
-// AddHistogram is for histograms.
+// AddHistogram does nothing: no measured plugin emits histograms.
 func (t *tally) AddHistogram(string, map[string]any, map[string]string, ...time.Time) {}
 
-// AddMetric is what inputs.procstat uses.
+// AddMetric adds a complete metric. Only inputs.procstat calls it.
 func (t *tally) AddMetric(m telegraf.Metric) {
 	if state, _ := m.GetField("state"); m.Name() == "procstat_socket" && state == "established" {
 		t.established++
 	}
 }
 
-// SetPrecision is of no use here.
+// SetPrecision does nothing: metrics are discarded.
 func (t *tally) SetPrecision(time.Duration) {}
 
-// WithTracking is of no use here.
+// WithTracking returns nil: no measured plugin tracks delivery.
 func (t *tally) WithTracking(int) telegraf.TrackingAccumulator { return nil }
 
-// AddError makes the gather a failure.
+// AddError fails the gather.
 func (t *tally) AddError(err error) { t.errs = append(t.errs, err) }
 
-// startPlugin starts an input plugin with options as they stand in telegraf.conf, and gathers from it.
+// startPlugin starts an input plugin with options in the syntax of telegraf.conf. It returns a function that gathers once.
 func startPlugin(name, options string) (func() (*tally, error), error) {
 	plugin := inputs.Inputs[name]()
 	if err := toml.Unmarshal([]byte(options), plugin); err != nil {
@@ -112,8 +112,8 @@ func startPlugin(name, options string) (func() (*tally, error), error) {
 		}
 	}
 	return func() (*tally, error) {
-		t := &tally{}
-		err := plugin.Gather(t)
-		return t, errors.Join(append(t.errs, err)...)
+		acc := &tally{}
+		err := plugin.Gather(acc)
+		return acc, errors.Join(append(acc.errs, err)...)
 	}, nil
 }

@@ -22,31 +22,31 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// runAsEnv has the test binary be the program.
-const runAsEnv = "BENCH_TEST_MAIN"
+// runProgramEnv makes the test binary run as bench.
+const runProgramEnv = "BENCH_TEST_MAIN"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(runAsEnv) != "" {
+	if os.Getenv(runProgramEnv) != "" {
 		os.Exit(start(os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }
 
-// program is the program with a command line. It prints to the returned buffer.
-func program(t *testing.T, args ...string) (cmd *exec.Cmd, stdout *bytes.Buffer) {
+// programCommand returns a command that runs bench with these arguments, and the buffer of its standard output.
+func programCommand(t *testing.T, args ...string) (cmd *exec.Cmd, stdout *bytes.Buffer) {
 	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd = exec.CommandContext(t.Context(), exe, args...)
-	cmd.Env = append(os.Environ(), runAsEnv+"=1", "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=10")
+	cmd.Env = append(os.Environ(), runProgramEnv+"=1", "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=10")
 	cmd.WaitDelay = 5 * time.Second
 	stdout = &bytes.Buffer{}
 	cmd.Stdout = stdout
 	return cmd, stdout
 }
 
-// execdProgram returns the path of the execd program, built anew unless the environment names the directory that it is in.
-func execdProgram(t *testing.T) string {
+// execdPath returns the path of the procnetstat program. It builds the program unless E2E_BIN is set.
+func execdPath(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv("E2E_BIN"); dir != "" {
 		return filepath.Join(dir, "procnetstat")
@@ -59,19 +59,19 @@ func execdProgram(t *testing.T) string {
 	return file
 }
 
-// TestRun measures all that there is, and wants each row to have seen the sockets and to have plausible figures.
-func TestRun(t *testing.T) {
+// TestAllSubjects measures every row once. Each must see the sockets and have plausible figures.
+func TestAllSubjects(t *testing.T) {
 	testnet.Require(t, "ss")
 	const sockets, processes = 2000, 4
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
-	cmd, stdout := program(t, fmt.Sprintf("-sockets=%d", sockets), fmt.Sprintf("-processes=%d", processes), "-runs=1",
-		"-execd="+execdProgram(t), "-json="+file("json"), "-text="+file("text"), "-chart="+file("svg"))
+	cmd, stdout := programCommand(t, fmt.Sprintf("-sockets=%d", sockets), fmt.Sprintf("-processes=%d", processes), "-runs=1",
+		"-execd="+execdPath(t), "-json="+file("json"), "-text="+file("text"), "-chart="+file("svg"))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	begin := time.Now()
 	err := cmd.Run()
-	took := time.Since(begin)
+	elapsed := time.Since(begin)
 	require.NoError(t, err, "%s", &stderr)
 
 	encoded, err := os.ReadFile(file("json"))
@@ -79,33 +79,33 @@ func TestRun(t *testing.T) {
 	var r report
 	require.NoError(t, json.Unmarshal(encoded, &r))
 	require.Len(t, r.Rows, len(subjects))
-	texts := textsOf(t, file("svg"))
-	for i, of := range r.Rows {
-		t.Run(of.Name, func(t *testing.T) {
-			require.Equal(t, subjects[i].name, of.Name)
-			if of.Unavailable != "" {
-				testnet.SkipOrFail(t, of.Unavailable)
+	texts := svgTexts(t, file("svg"))
+	for i, row := range r.Rows {
+		t.Run(row.Name, func(t *testing.T) {
+			require.Equal(t, subjects[i].name, row.Name)
+			if row.Unavailable != "" {
+				testnet.SkipOrFail(t, row.Unavailable)
 			}
-			require.Empty(t, of.Failed)
-			require.Len(t, of.Runs, 1)
-			requirePlausible(t, of.Runs[0], took)
+			require.Empty(t, row.Failed)
+			require.Len(t, row.Runs, 1)
+			requirePlausibleCosts(t, row.Runs[0], elapsed)
 			want := sockets
-			if of.Name == rowProcstat {
+			if row.Name == rowProcstat {
 				want = sockets * procstatProcesses / processes
 			}
-			require.GreaterOrEqual(t, of.Runs[0].Sockets, want)
-			require.Less(t, of.Runs[0].Sockets, want+2000, "what else there is on this host")
-			require.Contains(t, stdout.String(), "  "+of.Name+" ")
-			require.Contains(t, texts, of.Name)
+			require.GreaterOrEqual(t, row.Runs[0].Sockets, want)
+			require.Less(t, row.Runs[0].Sockets, want+2000, "with the other sockets of this host")
+			require.Contains(t, stdout.String(), "  "+row.Name+" ")
+			require.Contains(t, texts, row.Name)
 		})
 	}
-	for _, of := range r.Steady {
-		require.Len(t, of.Few, steadyGathers)
-		require.Len(t, of.Many, steadyGathers)
-		require.InEpsilon(t, median(of.Few), median(of.Many), 0.1, of.Name)
+	for _, row := range r.Steady {
+		require.Len(t, row.Few, steadyGathers)
+		require.Len(t, row.Many, steadyGathers)
+		require.InEpsilon(t, median(row.Few), median(row.Many), 0.1, row.Name)
 	}
 	for _, v := range r.Targets {
-		require.Contains(t, []result{notJudged, notMeasured}, v.Result)
+		require.Contains(t, []result{notEvaluated, notMeasured}, v.Result)
 		require.Contains(t, stdout.String(), v.What)
 	}
 	text, err := os.ReadFile(file("text"))
@@ -113,35 +113,35 @@ func TestRun(t *testing.T) {
 	require.Equal(t, stdout.String(), string(text))
 }
 
-func requirePlausible(t *testing.T, of sample, atMost time.Duration) {
+func requirePlausibleCosts(t *testing.T, s sample, maximum time.Duration) {
 	t.Helper()
-	require.Positive(t, of.Wall)
-	require.Less(t, of.Wall, atMost)
-	require.Positive(t, of.CPU)
-	require.Less(t, of.CPU, atMost)
-	require.Greater(t, of.PeakRSS, int64(1e6))
-	require.Less(t, of.PeakRSS, int64(1e9))
-	if of.Heap != nil {
-		require.GreaterOrEqual(t, of.Heap.Bytes, of.Heap.Objects)
-		require.GreaterOrEqual(t, of.Heap.Objects, of.Heap.Numbers)
+	require.Positive(t, s.Wall)
+	require.Less(t, s.Wall, maximum)
+	require.Positive(t, s.CPU)
+	require.Less(t, s.CPU, maximum)
+	require.Greater(t, s.PeakRSS, int64(1e6))
+	require.Less(t, s.PeakRSS, int64(1e9))
+	if s.Heap != nil {
+		require.GreaterOrEqual(t, s.Heap.Bytes, s.Heap.Objects)
+		require.GreaterOrEqual(t, s.Heap.Objects, s.Heap.BoxedNumbers)
 	}
 }
 
-// TestEnd: however the program ends, nothing that it started is left.
-func TestEnd(t *testing.T) {
-	execd := execdProgram(t)
+// TestNoProcessRemains checks that all child processes exit with the program, even when it is killed.
+func TestNoProcessRemains(t *testing.T) {
+	execd := execdPath(t)
 	for _, tt := range []struct {
 		signal syscall.Signal
 		code   int
-		says   string
+		stderr string
 	}{
 		{syscall.SIGINT, exitFailed, "bench: interrupted\n"},
 		{syscall.SIGTERM, exitFailed, "bench: interrupted\n"},
 		{syscall.SIGKILL, -1, ""},
 	} {
 		t.Run(tt.signal.String(), func(t *testing.T) {
-			cmd, _ := program(t, "-sockets=400", "-processes=4", "-runs=1000000", "-only=^bare fd walk$|^inputs.socketstat$|^execd program$",
-				"-execd="+execd)
+			cmd, _ := programCommand(t, "-sockets=400", "-processes=4", "-runs=1000000",
+				"-only=^bare fd walk$|^inputs.socketstat$|^execd program$", "-execd="+execd)
 			pipe, err := cmd.StderrPipe()
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())
@@ -151,20 +151,20 @@ func TestEnd(t *testing.T) {
 				require.NoError(t, err)
 			}
 
-			started := descendants(t, cmd.Process.Pid)
+			started := findDescendants(t, cmd.Process.Pid)
 			for _, name := range []string{"server", "client"} {
 				require.Len(t, slices.DeleteFunc(slices.Clone(started), func(p process) bool { return p.name != name }), 2, name)
 			}
-			require.Greater(t, len(started), 4+3, "the load, the subjects and the execd program: %v", started)
+			require.Greater(t, len(started), 4+3, "load, subjects and the execd program: %v", started)
 			require.NoError(t, cmd.Process.Signal(tt.signal))
-			said, err := io.ReadAll(stderr)
+			output, err := io.ReadAll(stderr)
 			require.NoError(t, err)
 			exit := (*exec.ExitError)(nil)
 			require.ErrorAs(t, cmd.Wait(), &exit)
 			require.Equal(t, tt.code, exit.ExitCode())
-			require.Contains(t, string(said), tt.says)
+			require.Contains(t, string(output), tt.stderr)
 			require.Eventually(t, func() bool {
-				return !slices.ContainsFunc(started, process.runs)
+				return !slices.ContainsFunc(started, process.isAlive)
 			}, 10*time.Second, 10*time.Millisecond, "%v", started)
 		})
 	}
@@ -176,7 +176,7 @@ type process struct {
 	started     string
 }
 
-// readProcess reads /proc/<pid>/stat. It returns false if there is no such process.
+// readProcess parses /proc/<pid>/stat. It returns false if there is no such process.
 func readProcess(pid int) (process, bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -188,14 +188,14 @@ func readProcess(pid int) (process, bool) {
 	return process{pid, parent, string(text[begin+1 : end]), fields[0], fields[19]}, err == nil
 }
 
-// runs tells whether the process is still there. One that nobody waits for is not.
-func (p process) runs() bool {
+// isAlive reports whether the process still runs. A zombie does not.
+func (p process) isAlive() bool {
 	now, ok := readProcess(p.pid)
 	return ok && now.started == p.started && now.state != "Z"
 }
 
-// descendants returns the processes that a process has started, and those that they have.
-func descendants(t *testing.T, pid int) (found []process) {
+// findDescendants returns the child processes of a process, their children, and so on.
+func findDescendants(t *testing.T, pid int) (found []process) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	require.NoError(t, err)
@@ -219,18 +219,18 @@ func descendants(t *testing.T, pid int) (found []process) {
 	return found
 }
 
-func TestFailures(t *testing.T) {
+func TestStartErrors(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		want string
 	}{
-		{[]string{"-sockets=3"}, "bench: -sockets 3: an even number"},
+		{[]string{"-sockets=3"}, "bench: -sockets 3: must be an even number"},
 		{[]string{"-json=/no/such/file"}, "bench: stat /no/such: no such file or directory"},
 		{[]string{"-chart=/proc/version/chart.svg"}, "bench: /proc/version/chart.svg is not in a directory"},
-		{[]string{"-sockets=4", "-processes=2", "-only=nothing"}, "bench: -only: no row has such a name"},
+		{[]string{"-sockets=4", "-processes=2", "-only=nothing"}, "bench: -only matches no row"},
 		{[]string{"-sockets=4", "-processes=2", "-only=execd", "-execd=/no/such/program"}, "bench: execd program: -execd: fork/exec"},
 	} {
-		cmd, _ := program(t, tt.args...)
+		cmd, _ := programCommand(t, tt.args...)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		exit := (*exec.ExitError)(nil)

@@ -13,29 +13,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestChart: it is SVG, and has all that was measured, with its number.
+// TestChart checks that the chart is SVG and has the name and the number of each measured row.
 func TestChart(t *testing.T) {
-	r := madeUp(judgedFrom, good())
+	r := newTestReport(minTargetSockets, passingCPU())
 	r.row(rowV1).Name = `<a> & "b"`
-	r.row(rowHost).Failed = "it broke"
+	r.row(rowHost).Failed = "failure"
 	file := filepath.Join(t.TempDir(), "chart.svg")
 	require.NoError(t, writeChart(r, file))
-	texts := textsOf(t, file)
+	texts := svgTexts(t, file)
 	for _, row := range r.Rows {
 		if row.Failed != "" {
 			require.NotContains(t, texts, row.Name)
 			continue
 		}
 		require.Contains(t, texts, row.Name)
-		require.Contains(t, texts, duration(row.Runs[0].CPU))
+		require.Contains(t, texts, formatDuration(row.Runs[0].CPU))
 	}
 	for _, want := range []string{"floors", "procnetstat", "peers", "10 ms", "100 ms", "1 s", "10 s"} {
 		require.Contains(t, texts, want)
 	}
 }
 
-// textsOf returns what is written in an SVG file.
-func textsOf(t *testing.T, file string) (texts []string) {
+// svgTexts returns the contents of the text elements of an SVG file.
+func svgTexts(t *testing.T, file string) (texts []string) {
 	t.Helper()
 	svg, err := os.Open(file)
 	require.NoError(t, err)
@@ -64,14 +64,16 @@ func textsOf(t *testing.T, file string) (texts []string) {
 	}
 }
 
-func TestChartOfNothing(t *testing.T) {
+func TestChartWithoutRows(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "chart.svg")
-	require.EqualError(t, writeChart(madeUp(judgedFrom, nil), file), "drawing "+file+": nothing was measured")
+	require.EqualError(t, writeChart(newTestReport(minTargetSockets, nil), file), "drawing "+file+": nothing was measured")
 	require.NoFileExists(t, file)
 }
 
 func TestPowersOfTen(t *testing.T) {
-	for seconds, want := range map[float64]string{1e-6: "1 µs", 1e-4: "100 µs", 1e-3: "1 ms", 0.1: "100 ms", 1: "1 s", 100: "100 s"} {
+	for seconds, want := range map[float64]string{
+		1e-6: "1 µs", 1e-4: "100 µs", 1e-3: "1 ms", 0.1: "100 ms", 1: "1 s", 100: "100 s",
+	} {
 		require.Equal(t, want, powerOfTen(seconds), time.Duration(seconds*1e9))
 	}
 }

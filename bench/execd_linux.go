@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// execd is the execd program, which gathers at each line of its standard input.
+// execd is bin/procnetstat, which gathers at each line of its standard input.
 type execd struct {
 	process *os.Process
 	in      io.Writer
@@ -26,7 +26,7 @@ func startExecd(t task) (gather, error) {
 	if t.Execd == "" {
 		return nil, unavailable(errors.New("no -execd given"))
 	}
-	cmd := exec.Command(t.Execd, "-poll_interval_disabled") //nolint:noctx // it ends when its standard input does
+	cmd := exec.Command(t.Execd, "-poll_interval_disabled") //nolint:noctx // it exits at the end of its standard input
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -47,29 +47,29 @@ func startExecd(t task) (gather, error) {
 }
 
 func (e *execd) gather() (s sample, err error) {
-	before, err := cpuTimeOf(e.process.Pid)
+	before, err := processCPUTime(e.process.Pid)
 	if err != nil {
 		return s, err
 	}
 	begin := time.Now()
 	if _, err := io.WriteString(e.in, "\n"); err != nil {
-		return s, fmt.Errorf("asking the program for a gather: %w", err)
+		return s, fmt.Errorf("requesting a gather: %w", err)
 	}
-	if err := e.read(&s); err != nil {
-		return s, fmt.Errorf("reading what the program prints: %w", err)
+	if err := e.readGather(&s); err != nil {
+		return s, fmt.Errorf("reading metrics: %w", err)
 	}
 	s.Wall = time.Since(begin)
-	after, err := cpuTimeOf(e.process.Pid)
+	after, err := processCPUTime(e.process.Pid)
 	if err != nil {
 		return s, err
 	}
 	s.CPU = after - before
-	s.PeakRSS, err = peakRSSOf(strconv.Itoa(e.process.Pid))
+	s.PeakRSS, err = readPeakRSS(strconv.Itoa(e.process.Pid))
 	return s, err
 }
 
-// read reads up to the last metric of a gather, and takes from the metrics what they tell of it.
-func (e *execd) read(s *sample) error {
+// readGather reads metrics up to the last one of a gather. It sets the number of sockets and the owner lookup in s.
+func (e *execd) readGather(s *sample) error {
 	for {
 		line, err := e.out.ReadString('\n')
 		if err != nil {
@@ -78,13 +78,13 @@ func (e *execd) read(s *sample) error {
 		series, fields, _ := strings.Cut(line, " ")
 		switch measurement, tags, _ := strings.Cut(series, ","); measurement {
 		case "procnetstat":
-			if value := valueOf("tcp_established", fields); value != "" { // or these are the counters
+			if value := lookUpValue("tcp_established", fields); value != "" { // the counters are another metric of the same name
 				if s.Sockets, err = strconv.Atoi(strings.TrimSuffix(value, "i")); err != nil {
 					return err
 				}
 			}
-		case "procnetstat_gather": // whose counters are the last metric
-			s.Owners = valueOf("owners", tags)
+		case "procnetstat_gather": // its counters are the last metric of a gather
+			s.Owners = lookUpValue("owners", tags)
 			if strings.Contains(line, "closed_events_lost=") {
 				return nil
 			}
@@ -92,8 +92,8 @@ func (e *execd) read(s *sample) error {
 	}
 }
 
-// valueOf returns the value of a tag or of a field that is a number.
-func valueOf(key, list string) string {
+// lookUpValue returns the value of a key in a list of tags, or of numeric fields.
+func lookUpValue(key, list string) string {
 	for pair := range strings.SplitSeq(list, ",") {
 		if value, found := strings.CutPrefix(pair, key+"="); found {
 			value, _, _ = strings.Cut(value, " ")
@@ -103,9 +103,9 @@ func valueOf(key, list string) string {
 	return ""
 }
 
-// cpuTimeOf returns what a process has used so far, by its CPU-time clock: that of CPUCLOCK_SCHED, which
-// MAKE_PROCESS_CPUCLOCK of include/linux/posix-timers_types.h makes. The times in /proc/<pid>/stat are in steps of 10 ms.
-func cpuTimeOf(pid int) (time.Duration, error) {
+// processCPUTime returns the CPU time that a process has used. It reads the CPUCLOCK_SCHED clock of the process, whose id
+// MAKE_PROCESS_CPUCLOCK computes (include/linux/posix-timers_types.h): /proc/<pid>/stat has a resolution of only 10 ms.
+func processCPUTime(pid int) (time.Duration, error) {
 	const sched = 2
 	var used unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|sched), &used); err != nil {

@@ -12,31 +12,31 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// sizeofOwner is the size of what the iterator writes for a socket: u64 inode, u32 process id, u32 zero.
+// sizeofOwner is the size of the record that the iterator writes for each socket: u64 inode, u32 process id, u32 zero.
 const sizeofOwner = 16
 
-// startBPF has the kernel go through the files of all processes.
-func startBPF(task) (gather, error) {
+// startBPFIterator measures a BPF iterator over the open files of all processes.
+func startBPFIterator(task) (gather, error) {
 	iterator, err := openIterator()
 	if err != nil {
 		return nil, err
 	}
 	buffer := make([]byte, bufferSize)
-	return inProcess(func() (sockets int, err error) {
-		n, err := readAll(iterator, buffer)
+	return measureInProcess(func() (sockets int, err error) {
+		n, err := runIterator(iterator, buffer)
 		return n / sizeofOwner, err
 	}), nil
 }
 
-// readAll has the iterator run once, and returns how many bytes it wrote.
-func readAll(iterator *link.Iter, buffer []byte) (bytes int, err error) {
-	in, err := iterator.Open()
+// runIterator runs the iterator once. It returns the number of bytes that the iterator wrote.
+func runIterator(iterator *link.Iter, buffer []byte) (bytes int, err error) {
+	r, err := iterator.Open()
 	if err != nil {
 		return 0, fmt.Errorf("running the BPF iterator: %w", err)
 	}
-	defer in.Close()
+	defer r.Close()
 	for {
-		n, err := in.Read(buffer)
+		n, err := r.Read(buffer)
 		bytes += n
 		if errors.Is(err, io.EOF) {
 			return bytes, nil
@@ -47,12 +47,12 @@ func readAll(iterator *link.Iter, buffer []byte) (bytes int, err error) {
 	}
 }
 
-// openIterator loads the program.
+// openIterator loads the iterator. It returns an unavailable error when the kernel or the privileges rule BPF out.
 func openIterator() (*link.Iter, error) {
 	iterator, err := loadIterator()
 	for _, cause := range []error{fs.ErrPermission, fs.ErrNotExist, ebpf.ErrNotSupported, btf.ErrNotFound} {
 		if errors.Is(err, cause) {
-			return nil, unavailable(fmt.Errorf("no BPF iterator here: %w", err))
+			return nil, unavailable(fmt.Errorf("BPF iterator: %w", err))
 		}
 	}
 	return iterator, err
@@ -85,7 +85,7 @@ func loadIterator() (*link.Iter, error) {
 	return iterator, nil
 }
 
-// iteratorProgram is, with the offsets of this kernel,
+// iteratorProgram returns the instructions of this program, with the field offsets of the running kernel:
 //
 //	int each(struct bpf_iter__task_file *ctx)
 //	{
@@ -103,22 +103,22 @@ func iteratorProgram(kernel *btf.Spec) (asm.Instructions, error) {
 	const ctx, task, file = asm.R6, asm.R7, asm.R8
 	program := asm.Instructions{
 		asm.Mov.Reg(ctx, asm.R1),
-		asm.LoadMem(task, ctx, o.of("bpf_iter__task_file", "task"), asm.DWord),
+		asm.LoadMem(task, ctx, o.member("bpf_iter__task_file", "task"), asm.DWord),
 		asm.JEq.Imm(task, 0, "exit"),
-		asm.LoadMem(file, ctx, o.of("bpf_iter__task_file", "file"), asm.DWord),
+		asm.LoadMem(file, ctx, o.member("bpf_iter__task_file", "file"), asm.DWord),
 		asm.JEq.Imm(file, 0, "exit"),
 		asm.Mov.Reg(asm.R1, file),
 		asm.FnSockFromFile.Call(),
 		asm.JEq.Imm(asm.R0, 0, "exit"),
 
-		asm.LoadMem(asm.R1, file, o.of("file", "f_inode"), asm.DWord),
-		asm.LoadMem(asm.R1, asm.R1, o.of("inode", "i_ino"), asm.DWord),
+		asm.LoadMem(asm.R1, file, o.member("file", "f_inode"), asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, o.member("inode", "i_ino"), asm.DWord),
 		asm.StoreMem(asm.RFP, -16, asm.R1, asm.DWord),
-		asm.LoadMem(asm.R1, task, o.of("task_struct", "tgid"), asm.Word),
+		asm.LoadMem(asm.R1, task, o.member("task_struct", "tgid"), asm.Word),
 		asm.StoreMem(asm.RFP, -8, asm.R1, asm.DWord),
 
-		asm.LoadMem(asm.R1, ctx, o.of("bpf_iter__task_file", "meta"), asm.DWord),
-		asm.LoadMem(asm.R1, asm.R1, o.of("bpf_iter_meta", "seq"), asm.DWord),
+		asm.LoadMem(asm.R1, ctx, o.member("bpf_iter__task_file", "meta"), asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, o.member("bpf_iter_meta", "seq"), asm.DWord),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, -sizeofOwner),
 		asm.Mov.Imm(asm.R3, sizeofOwner),
@@ -130,29 +130,29 @@ func iteratorProgram(kernel *btf.Spec) (asm.Instructions, error) {
 	return program, o.err
 }
 
-// offsets looks up where fields are, and keeps the first error.
+// offsets looks up the offsets of fields, and keeps the first error.
 type offsets struct {
 	kernel *btf.Spec
 	err    error
 }
 
-func (o *offsets) of(name, field string) int16 {
+func (o *offsets) member(name, field string) int16 {
 	var in *btf.Struct
 	err := o.kernel.TypeByName(name, &in)
 	if err == nil {
-		if at, found := find(in.Members, field); found {
+		if at, found := findMember(in.Members, field); found {
 			return int16(at)
 		}
-		err = fmt.Errorf("it has no %s: %w", field, btf.ErrNotFound)
+		err = fmt.Errorf("no field %s: %w", field, btf.ErrNotFound)
 	}
 	if o.err == nil {
-		o.err = fmt.Errorf("looking up struct %s of this kernel: %w", name, err)
+		o.err = fmt.Errorf("looking up struct %s in the kernel's BTF: %w", name, err)
 	}
 	return 0
 }
 
-// find also looks into structs and unions without a name, the fields of which are those of the one around them.
-func find(members []btf.Member, field string) (offset uint32, found bool) {
+// findMember returns the offset of a field. It searches anonymous structs and unions too.
+func findMember(members []btf.Member, field string) (offset uint32, found bool) {
 	for _, m := range members {
 		if m.Name == field {
 			return m.Offset.Bytes(), true
@@ -167,8 +167,8 @@ func find(members []btf.Member, field string) (offset uint32, found bool) {
 		case *btf.Union:
 			inner = t.Members
 		}
-		if at, found := find(inner, field); found {
-			return m.Offset.Bytes() + at, true
+		if offset, found := findMember(inner, field); found {
+			return m.Offset.Bytes() + offset, true
 		}
 	}
 	return 0, false

@@ -11,41 +11,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// walk reads all links in /proc/<pid>/fd.
-type walk struct {
-	processes, files []byte // what getdents fills
+// fdWalk reads all links in /proc/<pid>/fd, without allocations.
+type fdWalk struct {
+	processes, files []byte // buffers of getdents
 	path             []byte
 	link             [128]byte
 	sockets          int
 }
 
-func startWalk(task) (gather, error) {
-	w := &walk{processes: make([]byte, bufferSize), files: make([]byte, bufferSize)}
-	return inProcess(w.all), nil
+func startFDWalk(task) (gather, error) {
+	w := &fdWalk{processes: make([]byte, bufferSize), files: make([]byte, bufferSize)}
+	return measureInProcess(w.run), nil
 }
 
-func (w *walk) all() (sockets int, err error) {
+func (w *fdWalk) run() (sockets int, err error) {
 	root, err := unix.Open("/proc", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("opening /proc: %w", err)
 	}
 	defer unix.Close(root)
 	w.sockets = 0
-	err = eachEntry(root, w.processes, func(name []byte) {
+	err = forEachEntry(root, w.processes, func(name []byte) {
 		if name[0] < '0' || name[0] > '9' {
 			return
 		}
 		w.path = append(append(w.path[:0], name[:len(name)-1]...), "/fd\x00"...)
-		if files, errno := openDirAt(root, w.path); errno == 0 { // or it has ended, or may not be looked into
-			_ = eachEntry(files, w.files, func(name []byte) { w.read(files, name) })
+		if files, errno := openDirAt(root, w.path); errno == 0 { // else the process has exited, or the permission is missing
+			_ = forEachEntry(files, w.files, func(name []byte) { w.readLink(files, name) })
 			unix.Close(files)
 		}
 	})
 	return w.sockets, err
 }
 
-// read reads the link with the name, which ends with a zero.
-func (w *walk) read(dir int, name []byte) {
+// readLink reads the link with this name, which ends with a NUL byte.
+func (w *fdWalk) readLink(dir int, name []byte) {
 	if name[0] == '.' {
 		return
 	}
@@ -62,9 +62,9 @@ func openDirAt(dir int, name []byte) (fd int, errno unix.Errno) {
 	return int(r), errno
 }
 
-// eachEntry calls do with each name in a directory, with the zero at its end.
-func eachEntry(dir int, buffer []byte, do func(name []byte)) error {
-	const nameAt = 19 // in struct linux_dirent64 of fs/readdir.c
+// forEachEntry calls do with each name in a directory. The name ends with a NUL byte.
+func forEachEntry(dir int, buffer []byte, do func(name []byte)) error {
+	const nameOffset = 19 // d_name of struct linux_dirent64, include/linux/dirent.h
 	for {
 		n, err := unix.Getdents(dir, buffer)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -73,25 +73,25 @@ func eachEntry(dir int, buffer []byte, do func(name []byte)) error {
 		if n <= 0 {
 			return nil
 		}
-		for entries := buffer[:n]; len(entries) > nameAt; {
+		for entries := buffer[:n]; len(entries) > nameOffset; {
 			size := binary.NativeEndian.Uint16(entries[16:])
-			name := entries[nameAt:size]
+			name := entries[nameOffset:size]
 			do(name[:bytes.IndexByte(name, 0)+1])
 			entries = entries[size:]
 		}
 	}
 }
 
-// startRead reads the tables of TCP in /proc/net.
-func startRead(task) (gather, error) {
+// startProcNetRead measures reading the TCP tables in /proc/net.
+func startProcNetRead(task) (gather, error) {
 	buffer := make([]byte, bufferSize)
-	return inProcess(func() (rows int, err error) {
+	return measureInProcess(func() (rows int, err error) {
 		for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 			n, err := countLines(file, buffer)
 			if err != nil {
 				return 0, err
 			}
-			rows += n - 1 // the first has the names of the columns
+			rows += n - 1 // without the header
 		}
 		return rows, nil
 	}), nil

@@ -9,30 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The floors are the system calls that no program can do without, and nothing made of the answers. They make no garbage.
+// The floors are the system calls that every program needs. They do not decode the replies, and allocate nothing.
 var floors = []subject{
-	dumpFloor(floorDump, 0, byFamily),
-	dumpFloor(floorInfoDump, askInfo, byFamily),
-	dumpFloor("bare dump of both families at once", 0, atOnce),
-	dumpFloor("bare dump of both families at once with INFO", askInfo, atOnce),
-	{name: floorWalk, group: groupFloors, note: ofAllProcesses, start: startWalk},
-	{name: floorRead, group: groupFloors, start: startRead},
-	{name: floorBPF, group: groupFloors, note: ofAllProcesses, start: startBPF},
+	dumpFloor(floorDump, 0, perFamilyRequests),
+	dumpFloor(floorInfoDump, infoExtension, perFamilyRequests),
+	dumpFloor("bare dump of both families at once", 0, combinedRequest),
+	dumpFloor("bare dump of both families at once with INFO", infoExtension, combinedRequest),
+	{name: floorWalk, group: groupFloors, note: noteAllProcesses, start: startFDWalk},
+	{name: floorRead, group: groupFloors, start: startProcNetRead},
+	{name: floorBPF, group: groupFloors, note: noteAllProcesses, start: startBPFIterator},
 }
 
-const ofAllProcesses = "sockets of any kind, of all processes"
+const noteAllProcesses = "sockets of any kind, of all processes"
 
-// bufferSize is how much is read at once, at most.
+// bufferSize is the size of the buffer of each read.
 const bufferSize = 64 << 10
 
 const (
 	sizeofNlMsghdr = 16
-	askInfo        = 1 << (2 - 1) // INET_DIAG_INFO of include/uapi/linux/inet_diag.h
-	// allStates leaves out TCP_BOUND_INACTIVE, for which the kernel would go through all ports.
+	infoExtension  = 1 << (2 - 1) // INET_DIAG_INFO of include/uapi/linux/inet_diag.h
+	// allStates excludes TCP_BOUND_INACTIVE, for which the kernel walks the table of all bound ports.
 	allStates = 1<<(unix.BPF_TCP_NEW_SYN_RECV+1) - 1
 )
 
-// dump asks sock_diag for all TCP sockets.
+// dump requests all TCP sockets from sock_diag.
 type dump struct {
 	socket   int
 	requests [][]byte
@@ -49,13 +49,13 @@ func dumpFloor(name string, extensions byte, requests func(extensions byte) [][]
 			return nil, fmt.Errorf("connecting a sock_diag socket: %w", err)
 		}
 		d := &dump{socket, requests(extensions), make([]byte, bufferSize)}
-		return inProcess(d.all), nil
+		return measureInProcess(d.run), nil
 	}}
 }
 
-// byFamily is what sock_diag is usually asked: for the sockets of one family, and then for those of the other. The body is
-// struct inet_diag_req_v2.
-func byFamily(extensions byte) (requests [][]byte) {
+// perFamilyRequests returns a request for each address family, as most programs send them. The body is struct
+// inet_diag_req_v2.
+func perFamilyRequests(extensions byte) (requests [][]byte) {
 	const sockDiagByFamily = 20
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		body := make([]byte, 56)
@@ -66,9 +66,9 @@ func byFamily(extensions byte) (requests [][]byte) {
 	return requests
 }
 
-// atOnce asks for both families in the older way, with struct inet_diag_req, by which the kernel goes through its table of
-// connections once and not twice.
-func atOnce(extensions byte) [][]byte {
+// combinedRequest returns the older request for both families, with struct inet_diag_req. The kernel then walks its table of
+// connections once, not twice.
+func combinedRequest(extensions byte) [][]byte {
 	const tcpDiagGetSock = 18
 	body := make([]byte, 60)
 	body[3] = extensions
@@ -84,10 +84,10 @@ func dumpRequest(kind uint16, body []byte) []byte {
 	return request
 }
 
-func (d *dump) all() (sockets int, err error) {
+func (d *dump) run() (sockets int, err error) {
 	for _, request := range d.requests {
 		if _, err := unix.Write(d.socket, request); err != nil {
-			return 0, fmt.Errorf("asking sock_diag: %w", err)
+			return 0, fmt.Errorf("sending a sock_diag request: %w", err)
 		}
 		for done := false; !done; {
 			n, err := unix.Read(d.socket, d.buffer)
@@ -104,7 +104,7 @@ func (d *dump) all() (sockets int, err error) {
 	return sockets, nil
 }
 
-// countMessages goes from message to message, as one has to in order to see the end.
+// countMessages walks the messages of a read, which is necessary to find NLMSG_DONE.
 func countMessages(b []byte) (sockets int, done bool, err error) {
 	for len(b) >= sizeofNlMsghdr {
 		size := int(binary.NativeEndian.Uint32(b))
@@ -115,7 +115,7 @@ func countMessages(b []byte) (sockets int, done bool, err error) {
 		case unix.NLMSG_DONE:
 			done = true
 		case unix.NLMSG_ERROR:
-			return 0, false, errors.New("sock_diag refused to answer")
+			return 0, false, errors.New("sock_diag replied with an error")
 		default:
 			sockets++
 		}

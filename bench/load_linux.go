@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// load is the connections that are there to be found, by IPv4 on the loopback interface.
+// load is the connections to be found. They are IPv4 connections over loopback.
 type load struct {
 	pairs []pair
 	batch int
 }
 
-// pair is two processes, and the connections from one to the other.
+// pair is a server process, a client process, and the connections between them.
 type pair struct {
 	server, client *child
 	port           int
 	connections    int
 }
 
-// pids are the processes that are named in the order of the pairs: server, client, server, …
+// pids returns the process ids in the order of the pairs: server, client, server, …
 func (l *load) pids() []int {
 	var pids []int
 	for _, p := range l.pairs {
@@ -33,33 +33,33 @@ func (l *load) pids() []int {
 	return pids
 }
 
-// startLoad starts the processes, with a listener in each server and no connections.
+// startLoad starts the processes. Each server listens; there are no connections yet.
 func startLoad(ctx context.Context, processes int) (*load, error) {
-	l := &load{batch: connectBatch()}
+	l := &load{batch: acceptBatch()}
 	for range processes / 2 {
 		var p pair
-		for _, of := range []struct {
+		for _, member := range []struct {
 			process **child
 			name    string
 		}{{&p.server, "server"}, {&p.client, "client"}} {
-			started, err := startChild(ctx, roleLoad, of.name, loadNameEnv+"="+of.name)
+			started, err := startChild(ctx, roleLoad, member.name, loadNameEnv+"="+member.name)
 			if err != nil {
-				l.end()
+				l.kill()
 				return nil, err
 			}
-			*of.process = started
+			*member.process = started
 		}
 		l.pairs = append(l.pairs, p)
 	}
-	return l, l.each(func(p *pair, _ int) (err error) {
-		p.port, err = loadDo(p.server, loadRequest{Do: doListen, N: l.batch})
+	return l, l.forEachPair(func(p *pair, _ int) (err error) {
+		p.port, err = callLoad(p.server, loadRequest{Do: doListen, N: l.batch})
 		return err
 	})
 }
 
-// connectBatch is how many connections a listener has waiting at once: the kernel lets no more than somaxconn.
-func connectBatch() int {
-	const most = 1024
+// acceptBatch returns how many connections may wait in an accept queue: the kernel caps the backlog at somaxconn.
+func acceptBatch() int {
+	const maxBatch = 1024
 	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
 	if err != nil {
 		return 100
@@ -68,21 +68,21 @@ func connectBatch() int {
 	if err != nil || limit < 1 {
 		return 100
 	}
-	return min(most, limit)
+	return min(maxBatch, limit)
 }
 
-// grow makes connections until there are so many sockets.
-func (l *load) grow(ctx context.Context, sockets int) error {
-	return l.each(func(p *pair, i int) error {
-		for want := share(sockets/2, len(l.pairs), i); p.connections < want; {
+// growTo opens connections until there are this many sockets.
+func (l *load) growTo(ctx context.Context, sockets int) error {
+	return l.forEachPair(func(p *pair, i int) error {
+		for want := connectionsOfPair(sockets/2, len(l.pairs), i); p.connections < want; {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			n := min(want-p.connections, l.batch)
-			if _, err := loadDo(p.client, loadRequest{Do: doConnect, Port: p.port, N: n}); err != nil {
+			if _, err := callLoad(p.client, loadRequest{Do: doConnect, Port: p.port, N: n}); err != nil {
 				return err
 			}
-			if _, err := loadDo(p.server, loadRequest{Do: doAccept, N: n}); err != nil {
+			if _, err := callLoad(p.server, loadRequest{Do: doAccept, N: n}); err != nil {
 				return err
 			}
 			p.connections += n
@@ -91,8 +91,8 @@ func (l *load) grow(ctx context.Context, sockets int) error {
 	})
 }
 
-// each does something with all pairs at the same time.
-func (l *load) each(do func(p *pair, i int) error) error {
+// forEachPair calls do for all pairs concurrently.
+func (l *load) forEachPair(do func(p *pair, i int) error) error {
 	errs := make([]error, len(l.pairs))
 	var wg sync.WaitGroup
 	for i := range l.pairs {
@@ -102,18 +102,18 @@ func (l *load) each(do func(p *pair, i int) error) error {
 	return errors.Join(errs...)
 }
 
-func loadDo(process *child, request loadRequest) (port int, err error) {
+func callLoad(process *child, request loadRequest) (port int, err error) {
 	var reply loadReply
-	err = process.ask(request, &reply, 2*time.Minute)
+	err = process.call(request, &reply, 2*time.Minute)
 	if err == nil && reply.Error != "" {
-		err = fmt.Errorf("making connections: a %s: %s", process.name, reply.Error)
+		err = fmt.Errorf("making connections: %s: %s", process.name, reply.Error)
 	}
 	return reply.Port, err
 }
 
-func (l *load) end() {
+func (l *load) kill() {
 	for _, p := range l.pairs {
-		p.server.end()
-		p.client.end()
+		p.server.kill()
+		p.client.kill()
 	}
 }

@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadNameEnv is the name that a process of the load takes.
+// loadNameEnv is the environment variable with the name of a load process.
 const loadNameEnv = "BENCH_LOAD"
 
-// loadRequest is what a process of the load is asked to do.
+// loadRequest is a request to a load process.
 type loadRequest struct {
 	Do   string
-	Port int // to connect to
-	N    int // the backlog to listen with, or how many connections
-	// Isolated says that the process is in a network namespace of its own, which nobody has set up.
+	Port int // of the listener to connect to
+	N    int // the backlog of doListen, else the number of connections
+	// Isolated is true if the process is in a new network namespace, which it has to configure.
 	Isolated bool
 }
 
@@ -25,7 +25,7 @@ const (
 	doListen  = "listen"
 	doConnect = "connect"
 	doAccept  = "accept"
-	doVisit   = "visit"
+	doChurn   = "visit"
 )
 
 type loadReply struct {
@@ -35,11 +35,11 @@ type loadReply struct {
 
 var loopback = [4]byte{127, 0, 0, 1}
 
-// serveLoad is a process of the load. It keeps its sockets as bare descriptors until it ends.
+// serveLoad is the main function of a load process. It holds its sockets as bare descriptors until it exits.
 func serveLoad(in io.Reader, out io.Writer) error {
 	name := os.Getenv(loadNameEnv)
-	if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil { //nolint:gosec // the name is one of ours
-		return fmt.Errorf("taking the name %q: %w", name, err)
+	if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil { //nolint:gosec // the parent chooses the name
+		return fmt.Errorf("setting the process name %q: %w", name, err)
 	}
 	listener, port := -1, 0
 	return serve(in, out, func(r loadRequest) (reply loadReply) {
@@ -47,18 +47,18 @@ func serveLoad(in io.Reader, out io.Writer) error {
 		switch r.Do {
 		case doListen:
 			if r.Isolated {
-				err = setUpNamespace()
+				err = configureNamespace()
 			}
 			if err == nil {
 				listener, port, err = listen(r.N)
 			}
 			reply.Port = port
 		case doConnect:
-			err = repeat(r.N, func() error { return kept(connect(r.Port)) })
+			err = repeat(r.N, func() error { return leaveOpen(connect(r.Port)) })
 		case doAccept:
-			err = repeat(r.N, func() error { return kept(accept(listener)) })
-		case doVisit:
-			err = visit(listener, port, r.N)
+			err = repeat(r.N, func() error { return leaveOpen(accept(listener)) })
+		case doChurn:
+			err = openAndClose(listener, port, r.N)
 		default:
 			err = fmt.Errorf("unknown request %q", r.Do)
 		}
@@ -95,15 +95,15 @@ func listen(backlog int) (fd, port int, err error) {
 	if err != nil {
 		return -1, 0, fmt.Errorf("getsockname: %w", err)
 	}
-	at, ok := name.(*unix.SockaddrInet4)
+	address, ok := name.(*unix.SockaddrInet4)
 	if !ok {
-		return -1, 0, fmt.Errorf("getsockname: a %T", name)
+		return -1, 0, fmt.Errorf("getsockname: unexpected %T", name)
 	}
-	return fd, at.Port, nil
+	return fd, address.Port, nil
 }
 
-// kept is for a socket that stays open until the process ends.
-func kept(_ int, err error) error { return err }
+// leaveOpen drops the descriptor: the socket stays open until the process exits.
+func leaveOpen(_ int, err error) error { return err }
 
 func connect(port int) (fd int, err error) {
 	if fd, err = openSocket(); err != nil {
@@ -120,16 +120,16 @@ func accept(listener int) (fd int, err error) {
 	switch {
 	case err == nil:
 		return fd, nil
-	case errors.Is(err, unix.EINTR): // by a signal of the runtime
+	case errors.Is(err, unix.EINTR): // the Go runtime sends signals to preempt goroutines
 		return accept(listener)
 	case errors.Is(err, unix.EAGAIN):
-		return -1, errors.New("accepting: no connection has come in for 30 seconds")
+		return -1, errors.New("accepting: no connection within 30 seconds")
 	}
 	return -1, fmt.Errorf("accepting: %w", err)
 }
 
-// openSocket opens a TCP socket that is gone at once when it is closed, with no TIME_WAIT. Those that a listener accepts
-// have that from it.
+// openSocket opens a TCP socket that leaves no TIME_WAIT entry when it is closed. Accepted sockets inherit this from their
+// listener.
 func openSocket() (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func thisMachine() machine {
-	m := machine{CPU: valueIn("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU()}
+func readMachine() machine {
+	m := machine{CPU: readField("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU()}
 	if m.CPU == "" {
 		m.CPU = runtime.GOARCH
 	}
-	kB, _ := strconv.ParseInt(strings.TrimSuffix(valueIn("/proc/meminfo", "MemTotal"), " kB"), 10, 64)
+	kB, _ := strconv.ParseInt(strings.TrimSuffix(readField("/proc/meminfo", "MemTotal"), " kB"), 10, 64)
 	m.Memory = kB << 10
 	var name unix.Utsname
 	if err := unix.Uname(&name); err == nil {
@@ -27,8 +27,8 @@ func thisMachine() machine {
 	return m
 }
 
-// valueIn returns what stands behind a name and a colon in a file; nothing if it is not there.
-func valueIn(file, name string) string {
+// readField returns the value of the first "name: value" line of a file, or "".
+func readField(file, name string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return ""
@@ -41,7 +41,7 @@ func valueIn(file, name string) string {
 	return ""
 }
 
-// peerModules are the modules that the peers are from, and what the floors are written with.
+// peerModules are the modules of the peers and of the floors.
 var peerModules = []string{
 	"github.com/influxdata/telegraf",
 	"github.com/shirou/gopsutil/v4",

@@ -22,7 +22,7 @@ const (
 	exitFailed = 2
 )
 
-// roleEnv tells a process that this program started of itself what it is there for.
+// roleEnv is the environment variable with the role of a child process.
 const roleEnv = "BENCH_ROLE"
 
 const (
@@ -45,7 +45,7 @@ func start(args []string) int {
 	case roleSubject:
 		err = serveSubject(os.Stdin, os.Stdout)
 	default:
-		err = fmt.Errorf("%s=%q: no such role", roleEnv, role)
+		err = fmt.Errorf("%s=%q: unknown role", roleEnv, role)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -54,11 +54,12 @@ func start(args []string) int {
 	return exitOK
 }
 
-// run measures, and returns the exit code.
+// run is the main function without a role: it measures, and returns the exit code.
 func run(args []string) (int, error) {
-	// The processes that are started from here end with this thread, which must not be one that ends before.
+	// The children exit with the thread that started them (PR_SET_PDEATHSIG, see prctl(2)). This goroutine therefore stays on
+	// the main thread, which lives as long as the program.
 	runtime.LockOSThread()
-	opts, err := parseFlags(args, openFiles())
+	opts, err := parseFlags(args, openFileLimit())
 	if errors.Is(err, flag.ErrHelp) {
 		_, err = io.WriteString(os.Stdout, usage())
 		return exitOK, err
@@ -85,8 +86,8 @@ func run(args []string) (int, error) {
 	return rep.exitCode(), write(rep, opts)
 }
 
-// openFiles is how many files a process may have open. Go raises the limit that is in force to the one that it may have.
-func openFiles() int {
+// openFileLimit returns how many files a process may open. That is the hard limit: the Go runtime raises the soft limit to it.
+func openFileLimit() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0
@@ -94,13 +95,13 @@ func openFiles() int {
 	return int(min(limit.Max, maxFiles))
 }
 
-// checkFiles looks whether the files can be written before it has taken long to fill them.
+// checkFiles checks the directories of the output files before the measurement, which takes long.
 func (o *options) checkFiles() error {
 	for _, file := range []string{o.json, o.chart, o.text} {
 		if file == "" {
 			continue
 		}
-		if info, err := os.Stat(filepath.Dir(file)); err != nil { //nolint:gosec // that of whoever runs it
+		if info, err := os.Stat(filepath.Dir(file)); err != nil { //nolint:gosec // the user chooses the file
 			return err
 		} else if !info.IsDir() {
 			return fmt.Errorf("%s is not in a directory", file)
@@ -119,18 +120,18 @@ func (r *report) exitCode() int {
 	return exitOK
 }
 
-// write writes the report everywhere that the options say.
+// write writes the report to standard output and to the files of the options.
 func write(r *report, opts *options) error {
 	text := r.text()
 	_, err := io.WriteString(os.Stdout, text)
 	errs := []error{err}
 	if opts.text != "" {
-		errs = append(errs, os.WriteFile(opts.text, []byte(text), 0o644)) //nolint:gosec // for everybody to read
+		errs = append(errs, os.WriteFile(opts.text, []byte(text), 0o644)) //nolint:gosec // world-readable on purpose
 	}
 	if opts.json != "" {
 		encoded, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
-			err = os.WriteFile(opts.json, append(encoded, '\n'), 0o644) //nolint:gosec // for everybody to read
+			err = os.WriteFile(opts.json, append(encoded, '\n'), 0o644) //nolint:gosec // world-readable on purpose
 		}
 		errs = append(errs, err)
 	}

@@ -8,6 +8,6 @@ import (
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "bench: this runs on Linux only")
+	fmt.Fprintln(os.Stderr, "bench: Linux is required")
 	os.Exit(2)
 }

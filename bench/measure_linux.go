@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// gatherLimit is for a gather, or else the subject has failed.
+	// gatherLimit is the timeout of a gather.
 	gatherLimit = 15 * time.Minute
-	// steadyWarmUp is how many gathers it takes until nothing is new.
+	// steadyWarmUp is the number of gathers until buffers and caches have their final size.
 	steadyWarmUp = 2
-	// steadyGathers is how many count then.
+	// steadyGathers is the number of gathers after that which count.
 	steadyGathers = 5
 )
 
-// steadyRows are the rows whose allocations are measured with few sockets too.
+// steadyRows are the rows whose allocations are measured with few and with many sockets.
 var steadyRows = []string{rowDefaultsBPF, rowDefaultsProcfs}
 
 // bench is a measurement.
@@ -29,31 +29,31 @@ type bench struct {
 	subjects []*running
 }
 
-// running is a subject that is being measured.
+// running is a subject with its process and its results.
 type running struct {
 	subject
 	row     *row
 	process *child
 }
 
-// measure makes the load and measures all that the options want.
+// measure creates the load and measures the rows that the options select.
 func measure(ctx context.Context, opts *options) (*report, error) {
 	b := &bench{opts: opts, report: &report{
 		Date:         time.Now().UTC().Truncate(time.Second),
-		Machine:      thisMachine(),
+		Machine:      readMachine(),
 		Versions:     versions(ctx),
 		Parameters:   *opts,
 		OwnNamespace: os.Getenv(namespaceEnv) == ownNamespace,
 	}}
-	defer b.end()
+	defer b.kill()
 	for _, step := range []func(context.Context) error{
-		b.startAll, b.steadyWithFew, b.growToAll, b.rounds, b.steadyWithMany,
+		b.startProcesses, b.measureAllocationsOfFew, b.growLoad, b.measureRounds, b.measureAllocationsOfMany,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
 	}
-	b.judge()
+	b.evaluateTargets()
 	return b.report, nil
 }
 
@@ -61,22 +61,21 @@ func progressf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
 }
 
-func (b *bench) end() {
+func (b *bench) kill() {
 	for _, s := range b.subjects {
-		s.process.end()
+		s.process.kill()
 	}
 	if b.load != nil {
-		b.load.end()
+		b.load.kill()
 	}
 }
 
-// startAll starts the processes of the load, and those of the subjects.
-func (b *bench) startAll(ctx context.Context) (err error) {
+func (b *bench) startProcesses(ctx context.Context) (err error) {
 	if b.load, err = startLoad(ctx, b.opts.Processes); err != nil {
 		return err
 	}
 	for _, s := range subjects {
-		if !b.opts.wants(s.name, s.group) {
+		if !b.opts.selects(s.name, s.group) {
 			continue
 		}
 		encoded, err := json.Marshal(task{s.name, b.opts.Sockets, b.load.pids(), b.opts.execd})
@@ -87,26 +86,26 @@ func (b *bench) startAll(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		of := &row{Name: s.name, Group: s.group, Floors: s.floors, Note: s.note}
-		b.Rows = append(b.Rows, of)
-		b.subjects = append(b.subjects, &running{s, of, process})
+		r := &row{Name: s.name, Group: s.group, Floors: s.floors, Note: s.note}
+		b.Rows = append(b.Rows, r)
+		b.subjects = append(b.subjects, &running{s, r, process})
 	}
 	if len(b.subjects) == 0 {
-		return errors.New("-only: no row has such a name")
+		return errors.New("-only matches no row")
 	}
 	return nil
 }
 
-// steadyWithFew measures what gathers allocate while there are few sockets. If there will not be more, it is not measured.
-func (b *bench) steadyWithFew(ctx context.Context) error {
+// measureAllocationsOfFew measures allocations with few sockets. It does nothing if the load has no more than those.
+func (b *bench) measureAllocationsOfFew(ctx context.Context) error {
 	if b.opts.Sockets <= fewSockets {
 		return nil
 	}
-	if err := b.load.grow(ctx, fewSockets); err != nil {
+	if err := b.load.growTo(ctx, fewSockets); err != nil {
 		return err
 	}
 	for _, name := range steadyRows {
-		if s := b.running(name); s != nil {
+		if s := b.findRunning(name); s != nil {
 			progressf("%s, with %d sockets", name, fewSockets)
 			b.Steady = append(b.Steady, &steady{Name: name, Few: b.allocations(ctx, s, fewSockets)})
 		}
@@ -114,41 +113,41 @@ func (b *bench) steadyWithFew(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) steadyWithMany(ctx context.Context) error {
-	for _, of := range b.Steady {
-		progressf("%s, with %d sockets", of.Name, b.opts.Sockets)
-		of.Many = b.allocations(ctx, b.running(of.Name), b.opts.Sockets)
+func (b *bench) measureAllocationsOfMany(ctx context.Context) error {
+	for _, s := range b.Steady {
+		progressf("%s, with %d sockets", s.Name, b.opts.Sockets)
+		s.Many = b.allocations(ctx, b.findRunning(s.Name), b.opts.Sockets)
 	}
 	return ctx.Err()
 }
 
-// allocations returns how many objects each gather allocates, when it has become steady; nothing if one failed.
+// allocations returns how many objects each gather allocates after the warm-up, or nil if a gather fails.
 func (b *bench) allocations(ctx context.Context, s *running, sockets int) (objects []int64) {
 	for i := range steadyWarmUp + steadyGathers {
-		of, ok := b.gather(ctx, s, sockets)
+		result, ok := b.gather(ctx, s, sockets)
 		if !ok {
 			return nil
 		}
 		if i >= steadyWarmUp {
-			objects = append(objects, of.Heap.Objects-of.Heap.Numbers)
+			objects = append(objects, result.Heap.Objects-result.Heap.BoxedNumbers)
 		}
 	}
 	return objects
 }
 
-func (b *bench) growToAll(ctx context.Context) error {
+func (b *bench) growLoad(ctx context.Context) error {
 	progressf("making %d sockets in %d processes", b.opts.Sockets, b.opts.Processes)
-	return b.load.grow(ctx, b.opts.Sockets)
+	return b.load.growTo(ctx, b.opts.Sockets)
 }
 
-// rounds has the subjects gather in turns, so that what disturbs the machine for a while disturbs all of them.
-func (b *bench) rounds(ctx context.Context) error {
+// measureRounds lets the subjects gather in turns, so that a disturbance of the machine affects all of them.
+func (b *bench) measureRounds(ctx context.Context) error {
 	for round := range b.opts.Runs + 1 {
 		progressf("round %d of %d", round, b.opts.Runs)
 		for _, s := range b.subjects {
-			of, ok := b.gather(ctx, s, b.opts.Sockets)
-			if ok && round > 0 { // the first warms up
-				s.row.Runs = append(s.row.Runs, of)
+			result, ok := b.gather(ctx, s, b.opts.Sockets)
+			if ok && round > 0 { // round 0 is the warm-up
+				s.row.Runs = append(s.row.Runs, result)
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -158,13 +157,13 @@ func (b *bench) rounds(ctx context.Context) error {
 	return nil
 }
 
-// gather has a subject gather once, unless it has failed before.
-func (b *bench) gather(ctx context.Context, s *running, sockets int) (of sample, ok bool) {
+// gather lets a subject gather once, unless it has failed before.
+func (b *bench) gather(ctx context.Context, s *running, sockets int) (result sample, ok bool) {
 	if s.row.Failed != "" || s.row.Unavailable != "" || ctx.Err() != nil {
-		return of, false
+		return result, false
 	}
 	var reply subjectReply
-	err := s.process.ask(struct{}{}, &reply, gatherLimit)
+	err := s.process.call(struct{}{}, &reply, gatherLimit)
 	if err == nil && reply.Failed == "" && reply.Unavailable == "" {
 		err = b.check(s, reply.Sample, sockets)
 	}
@@ -178,8 +177,8 @@ func (b *bench) gather(ctx context.Context, s *running, sockets int) (of sample,
 	return reply.Sample, reply.Failed == "" && reply.Unavailable == ""
 }
 
-// check checks that the subject saw what there is.
-func (b *bench) check(s *running, of sample, sockets int) error {
+// check checks the number of sockets that the subject saw.
+func (b *bench) check(s *running, result sample, sockets int) error {
 	if s.name == rowProcstat {
 		sockets = 0
 		for _, p := range b.load.pairs[:procstatProcesses/2] {
@@ -187,15 +186,15 @@ func (b *bench) check(s *running, of sample, sockets int) error {
 		}
 	}
 	switch {
-	case of.Sockets < sockets:
-		return fmt.Errorf("it saw %d sockets of %d", of.Sockets, sockets)
-	case of.Sockets > sockets && s.exact && b.OwnNamespace:
-		return fmt.Errorf("it saw %d sockets, and there are %d", of.Sockets, sockets)
+	case result.Sockets < sockets:
+		return fmt.Errorf("saw %d of %d sockets", result.Sockets, sockets)
+	case result.Sockets > sockets && s.exact && b.OwnNamespace:
+		return fmt.Errorf("saw %d sockets, but there are only %d", result.Sockets, sockets)
 	}
 	return nil
 }
 
-func (b *bench) running(name string) *running {
+func (b *bench) findRunning(name string) *running {
 	for _, s := range b.subjects {
 		if s.name == name {
 			return s

@@ -10,7 +10,7 @@ const (
 	groupPeers  group = "peers"
 )
 
-// The rows that others are measured by, or that have a target.
+// Names of the rows that are denominators of ratios or have a target.
 const (
 	floorDump     = "bare sock_diag dump"
 	floorInfoDump = "bare sock_diag dump with INFO"
@@ -28,11 +28,11 @@ const (
 	rowProcstat = "inputs.procstat, sockets of 2 processes"
 )
 
-// procstatProcesses is the number of processes that inputs.procstat is asked for.
+// procstatProcesses is the number of processes that inputs.procstat monitors.
 const procstatProcesses = 2
 
-// shortFloors are what floors are called where there is little room.
-var shortFloors = map[string]string{
+// floorAbbreviations are short names of the floors, for ratios.
+var floorAbbreviations = map[string]string{
 	floorDump:     "dump",
 	floorInfoDump: "INFO dump",
 	floorWalk:     "fd walk",
@@ -40,11 +40,11 @@ var shortFloors = map[string]string{
 	floorBPF:      "BPF",
 }
 
-// joinFloors returns what several floors are called together.
+// joinFloors returns the sum of floors as text, such as "(INFO dump + fd walk)".
 func joinFloors(floors ...string) string {
 	short := make([]string, len(floors))
 	for i, floor := range floors {
-		short[i] = shortFloors[floor]
+		short[i] = floorAbbreviations[floor]
 	}
 	joined := strings.Join(short, " + ")
 	if len(floors) > 1 {

@@ -10,48 +10,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaceEnv says which network namespace the program is in, once it has seen to that.
-const namespaceEnv = "BENCH_NETNS"
-
+// enterNamespace sets namespaceEnv to ownNamespace before it executes the program again.
 const (
-	ownNamespace     = "own"
-	presentNamespace = "present"
+	namespaceEnv = "BENCH_NETNS"
+	ownNamespace = "own"
 )
 
-// enterNamespace has the program run in a network namespace of its own, if it may make one. It starts itself again for
-// that, in the same process: a thread that changes its namespace leaves /proc/net as it was for the others.
+// enterNamespace moves the program to a new network namespace, if it has the privilege. It executes itself again for that:
+// unshare(2) moves only the calling thread, and /proc/net follows the main thread.
 func enterNamespace() error {
 	if os.Getenv(namespaceEnv) == ownNamespace {
-		return setUpNamespace()
+		return configureNamespace()
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := unix.Unshare(unix.CLONE_NEWNET)
 	if errors.Is(err, unix.EPERM) {
-		fmt.Fprintln(os.Stderr, "bench: measuring in the present network namespace, as a new one wants CAP_SYS_ADMIN")
+		fmt.Fprintln(os.Stderr, "bench: measuring in the current network namespace: a new one requires CAP_SYS_ADMIN")
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("making a network namespace: %w", err)
+		return fmt.Errorf("creating a network namespace: %w", err)
 	}
 	err = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), namespaceEnv+"="+ownNamespace)) //nolint:gosec // itself
-	return fmt.Errorf("starting again in a network namespace: %w", err)
+	return fmt.Errorf("executing bench again in a network namespace: %w", err)
 }
 
-func setUpNamespace() error {
-	if err := setUp("lo"); err != nil {
+func configureNamespace() error {
+	if err := setInterfaceUp("lo"); err != nil {
 		return err
 	}
-	// When half of the ports are in use, the kernel takes long to find another.
+	// connect(2) becomes slow when more than half of the local ports are in use.
 	const file = "/proc/sys/net/ipv4/ip_local_port_range"
-	if err := os.WriteFile(file, []byte("10000 65535"), 0o644); err != nil { //nolint:gosec // the file is there
-		return fmt.Errorf("widening the range of ports: %w", err)
+	if err := os.WriteFile(file, []byte("10000 65535"), 0o644); err != nil { //nolint:gosec // the file exists
+		return fmt.Errorf("widening the range of local ports: %w", err)
 	}
 	return nil
 }
 
-// setUp sets a network interface up. lo gets its addresses by that.
-func setUp(name string) error {
+// setInterfaceUp sets a network interface up. The kernel then assigns the loopback addresses to lo.
+func setInterfaceUp(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("setting %s up: %w", name, err)

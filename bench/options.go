@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// fewSockets is the load that allocations are compared with.
+	// fewSockets is the small load of the allocation measurement.
 	fewSockets = 1200
-	// maxProcesses leaves each pair a connection in that.
+	// maxProcesses leaves each pair a connection when there are fewSockets sockets.
 	maxProcesses = fewSockets
-	// maxFiles bounds the files of a process, as there are not many more ports for the connections between a pair.
+	// maxFiles bounds the open files of a process: the connections of a pair share one range of local ports.
 	maxFiles = 20000
-	// spareFiles are those that are no connections.
-	spareFiles = 20
+	// reservedFiles are the open files of a process that are no connections.
+	reservedFiles = 20
 )
 
-// options are the command line.
+// options are the flags of the command line.
 type options struct {
 	Sockets   int  `json:"sockets"`
 	Processes int  `json:"processes"`
@@ -28,10 +28,10 @@ type options struct {
 	Peers     bool `json:"peers"`
 
 	execd, json, chart, text string
-	only                     *regexp.Regexp // nil: all
+	only                     *regexp.Regexp // nil selects all rows
 }
 
-// parseFlags reads the command line, of which a load is asked where a process may have so many files open.
+// parseFlags parses the command line. A process may have openFiles files open, which bounds the load.
 func parseFlags(args []string, openFiles int) (*options, error) {
 	opts := &options{}
 	flags := newFlags(opts)
@@ -41,21 +41,21 @@ func parseFlags(args []string, openFiles int) (*options, error) {
 	if flags.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	return opts, opts.check(min(openFiles, maxFiles) - spareFiles)
+	return opts, opts.check(min(openFiles, maxFiles) - reservedFiles)
 }
 
 func newFlags(opts *options) *flag.FlagSet {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the caller prints the error
-	flags.IntVar(&opts.Sockets, "sockets", usualSockets, "`number` of TCP sockets to make: two for each connection")
-	flags.IntVar(&opts.Processes, "processes", 50, "`number` of processes that hold them: half servers, half clients")
-	flags.IntVar(&opts.Runs, "runs", 5, "`number` of gathers of each subject that count; one goes before them")
-	flags.BoolVar(&opts.Peers, "peers", true, "measure what there is beside procnetstat too, which is slow")
-	flags.StringVar(&opts.execd, "execd", "", "the execd `program`, as built; it has no row without this")
-	flags.StringVar(&opts.json, "json", "", "write everything, with each single gather, to this `file`")
-	flags.StringVar(&opts.chart, "chart", "", "draw the CPU time of all rows to this SVG `file`")
-	flags.StringVar(&opts.text, "text", "", "write what goes to standard output to this `file` too")
-	flags.Func("only", "measure only the rows with a name that this `regexp` matches", func(s string) (err error) {
+	flags.SetOutput(io.Discard) // the caller prints errors and usage
+	flags.IntVar(&opts.Sockets, "sockets", defaultSockets, "`number` of TCP sockets to open: two per connection")
+	flags.IntVar(&opts.Processes, "processes", 50, "`number` of processes that hold the sockets: half servers, half clients")
+	flags.IntVar(&opts.Runs, "runs", 5, "`number` of measured gathers per subject, after one warm-up gather")
+	flags.BoolVar(&opts.Peers, "peers", true, "measure other programs and libraries too, which is slow")
+	flags.StringVar(&opts.execd, "execd", "", "the built procnetstat `program`; without it, its row is not measured")
+	flags.StringVar(&opts.json, "json", "", "write all results, gather by gather, to this `file`")
+	flags.StringVar(&opts.chart, "chart", "", "draw a chart of the CPU times to this SVG `file`")
+	flags.StringVar(&opts.text, "text", "", "write the report to this `file` too")
+	flags.Func("only", "measure only the rows whose name matches this `regexp`", func(s string) (err error) {
 		opts.only, err = regexp.Compile(s)
 		return err
 	})
@@ -65,49 +65,49 @@ func newFlags(opts *options) *flag.FlagSet {
 func usage() string {
 	var b strings.Builder
 	b.WriteString("Usage: bench [flags]\n\n" +
-		"Measures what it costs to read the socket tables of a host with many connections.\n\nFlags:\n")
+		"Measures the cost of reading the socket tables of a host with many connections.\n\nFlags:\n")
 	flags := newFlags(&options{})
 	flags.SetOutput(&b)
 	flags.PrintDefaults()
 	return b.String()
 }
 
-// check checks the numbers, for processes that can hold up to so many connections.
-func (o *options) check(most int) error {
+// check validates the numbers. A process can hold at most maxPerProcess connections.
+func (o *options) check(maxPerProcess int) error {
 	switch {
-	case most < 1:
-		return errors.New("a process may not open enough files to hold a connection; raise ulimit -n")
+	case maxPerProcess < 1:
+		return errors.New("the limit of open files is too low to hold a connection; raise ulimit -n")
 	case o.Processes < 2 || o.Processes > maxProcesses || o.Processes%2 != 0:
-		return fmt.Errorf("-processes %d: an even number from 2 to %d is needed, as half are servers and half clients",
+		return fmt.Errorf("-processes %d: must be an even number from 2 to %d (half servers, half clients)",
 			o.Processes, maxProcesses)
 	case o.Sockets < o.Processes || o.Sockets%2 != 0:
-		return fmt.Errorf("-sockets %d: an even number from %d on is needed, as a connection has two, and each of the %d "+
-			"processes holds one at least", o.Sockets, o.Processes, o.Processes)
+		return fmt.Errorf("-sockets %d: must be an even number (two per connection), and at least %d (one per process)",
+			o.Sockets, o.Processes)
 	case o.Runs < 1:
-		return fmt.Errorf("-runs %d: at least 1 is needed", o.Runs)
+		return fmt.Errorf("-runs %d: must be at least 1", o.Runs)
 	}
-	each, enough := share(o.Sockets/2, o.Processes/2, 0), 2*((o.Sockets/2+most-1)/most)
+	perProcess, minProcesses := connectionsOfPair(o.Sockets/2, o.Processes/2, 0), 2*((o.Sockets/2+maxPerProcess-1)/maxPerProcess)
 	switch {
-	case each <= most:
+	case perProcess <= maxPerProcess:
 		return nil
-	case enough > maxProcesses:
-		return fmt.Errorf("-sockets %d: the %d processes that there can be hold %d at most", o.Sockets, maxProcesses, maxProcesses*most)
+	case minProcesses > maxProcesses:
+		return fmt.Errorf("-sockets %d: at most %d (%d processes) are possible", o.Sockets, maxProcesses*maxPerProcess, maxProcesses)
 	default:
-		return fmt.Errorf("-sockets %d -processes %d: that is %d sockets a process, which can hold %d at most; "+
-			"it takes -processes %d or more", o.Sockets, o.Processes, each, most, enough)
+		return fmt.Errorf("-sockets %d -processes %d: %d sockets per process exceed the limit of %d; "+
+			"use -processes %d or more", o.Sockets, o.Processes, perProcess, maxPerProcess, minProcesses)
 	}
 }
 
-// share returns how many of all connections are those of the pair.
-func share(all, pairs, pair int) int {
-	n := all / pairs
-	if pair < all%pairs {
-		n++
+// connectionsOfPair returns how many of all connections belong to a pair.
+func connectionsOfPair(total, pairs, pair int) int {
+	connections := total / pairs
+	if pair < total%pairs {
+		connections++
 	}
-	return n
+	return connections
 }
 
-// wants tells whether a row is to be measured.
-func (o *options) wants(name string, of group) bool {
-	return (o.Peers || of != groupPeers) && (o.only == nil || o.only.MatchString(name))
+// selects reports whether a row is to be measured.
+func (o *options) selects(name string, g group) bool {
+	return (o.Peers || g != groupPeers) && (o.only == nil || o.only.MatchString(name))
 }

@@ -15,12 +15,12 @@ func TestFlags(t *testing.T) {
 	opts, err = parseFlags([]string{"-sockets=1000000", "-processes=60", "-runs=1", "-peers=false", "-only=dump"}, 1<<20)
 	require.NoError(t, err)
 	require.Equal(t, options{Sockets: 1000000, Processes: 60, Runs: 1, only: opts.only}, *opts)
-	require.True(t, opts.wants(floorDump, groupFloors))
-	require.False(t, opts.wants(floorWalk, groupFloors))
-	require.False(t, opts.wants("a dump", groupPeers))
+	require.True(t, opts.selects(floorDump, groupFloors))
+	require.False(t, opts.selects(floorWalk, groupFloors))
+	require.False(t, opts.selects("a dump", groupPeers))
 }
 
-func TestWrongFlags(t *testing.T) {
+func TestInvalidFlags(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		want string
@@ -29,27 +29,25 @@ func TestWrongFlags(t *testing.T) {
 		{[]string{"-only=("}, "invalid value \"(\" for flag -only: error parsing regexp: missing closing ): `(`"},
 		{[]string{"-nonsense"}, "flag provided but not defined: -nonsense"},
 		{[]string{"nonsense"}, `unexpected argument "nonsense"`},
-		{[]string{"-processes=0"}, "-processes 0: an even number from 2 to 1200 is needed, as half are servers and half clients"},
-		{[]string{"-processes=3"}, "-processes 3: an even number from 2 to 1200 is needed, as half are servers and half clients"},
-		{[]string{"-processes=1202"}, "-processes 1202: an even number from 2 to 1200 is needed, as half are servers and half clients"},
-		{[]string{"-sockets=121"}, "-sockets 121: an even number from 50 on is needed, as a connection has two, and each of the 50 " +
-			"processes holds one at least"},
-		{[]string{"-sockets=8", "-processes=10"}, "-sockets 8: an even number from 10 on is needed, as a connection has two, and each " +
-			"of the 10 processes holds one at least"},
-		{[]string{"-sockets=-2"}, "-sockets -2: an even number from 50 on is needed, as a connection has two, and each of the 50 " +
-			"processes holds one at least"},
-		{[]string{"-sockets=1000000"}, "-sockets 1000000 -processes 50: that is 20000 sockets a process, which can hold 19980 at most; " +
-			"it takes -processes 52 or more"},
-		{[]string{"-sockets=23976002"}, "-sockets 23976002: the 1200 processes that there can be hold 23976000 at most"},
-		{[]string{"-runs=0"}, "-runs 0: at least 1 is needed"},
+		{[]string{"-processes=0"}, "-processes 0: must be an even number from 2 to 1200 (half servers, half clients)"},
+		{[]string{"-processes=3"}, "-processes 3: must be an even number from 2 to 1200 (half servers, half clients)"},
+		{[]string{"-processes=1202"}, "-processes 1202: must be an even number from 2 to 1200 (half servers, half clients)"},
+		{[]string{"-sockets=121"}, "-sockets 121: must be an even number (two per connection), and at least 50 (one per process)"},
+		{[]string{"-sockets=8", "-processes=10"},
+			"-sockets 8: must be an even number (two per connection), and at least 10 (one per process)"},
+		{[]string{"-sockets=-2"}, "-sockets -2: must be an even number (two per connection), and at least 50 (one per process)"},
+		{[]string{"-sockets=1000000"}, "-sockets 1000000 -processes 50: 20000 sockets per process exceed the limit of 19980; " +
+			"use -processes 52 or more"},
+		{[]string{"-sockets=23976002"}, "-sockets 23976002: at most 23976000 (1200 processes) are possible"},
+		{[]string{"-runs=0"}, "-runs 0: must be at least 1"},
 	} {
 		_, err := parseFlags(tt.args, 1<<20)
 		require.EqualError(t, err, tt.want)
 	}
 	_, err := parseFlags(nil, 1024)
-	require.ErrorContains(t, err, "which can hold 1004 at most; it takes -processes 120 or more")
-	_, err = parseFlags(nil, spareFiles)
-	require.EqualError(t, err, "a process may not open enough files to hold a connection; raise ulimit -n")
+	require.ErrorContains(t, err, "exceed the limit of 1004; use -processes 120 or more")
+	_, err = parseFlags(nil, reservedFiles)
+	require.EqualError(t, err, "the limit of open files is too low to hold a connection; raise ulimit -n")
 }
 
 func TestHelp(t *testing.T) {
@@ -58,15 +56,15 @@ func TestHelp(t *testing.T) {
 	require.Contains(t, usage(), "-sockets number")
 }
 
-// TestShare: the pairs have as many connections as were asked for, and none has two more than another.
-func TestShare(t *testing.T) {
-	for _, all := range []int{25, 26, 49, 60000} {
+// TestConnectionsOfPair checks that the pairs together have all connections, evenly distributed.
+func TestConnectionsOfPair(t *testing.T) {
+	for _, total := range []int{25, 26, 49, 60000} {
 		sum := 0
 		for pair := range 25 {
-			n := share(all, 25, pair)
-			require.Contains(t, []int{all / 25, all/25 + 1}, n)
+			n := connectionsOfPair(total, 25, pair)
+			require.Contains(t, []int{total / 25, total/25 + 1}, n)
 			sum += n
 		}
-		require.Equal(t, all, sum)
+		require.Equal(t, total, sum)
 	}
 }

@@ -4,17 +4,17 @@ import (
 	"fmt"
 
 	"github.com/procnetstat/procnetstat/netstat"
-	_ "github.com/procnetstat/procnetstat/plugins/inputs/procnetstat" // startPlugin finds it by its name
+	_ "github.com/procnetstat/procnetstat/plugins/inputs/procnetstat" // for startPlugin
 )
 
-// Ways to find owners.
+// Values of the option owners.
 const (
 	ownersBPF    = "bpf"
 	ownersProcfs = "procfs"
 	ownersNone   = "none"
 )
 
-// Options of the plugin.
+// Configurations of the plugin.
 const (
 	hostOnly = `
 measurements = ["host"]
@@ -44,59 +44,59 @@ max_series = 10000000
 )
 
 var ours = []subject{
-	ownPlugin(rowHost, hostOnly, ownersNone, floorDump),
-	ownPlugin("host only, TCP details", hostDetails, ownersNone, floorInfoDump),
-	ownPlugin(rowDefaultsBPF, defaults, ownersBPF, floorInfoDump),
-	ownPlugin(rowDefaultsProcfs, defaults, ownersProcfs, floorInfoDump, floorWalk),
-	ownPlugin("defaults, no owners", defaults, ownersNone, floorInfoDump),
-	ownPlugin("everything on, BPF owners", everything, ownersBPF, floorInfoDump),
-	ownPlugin("everything on, procfs owners", everything, ownersProcfs, floorInfoDump, floorWalk),
-	ownPlugin("everything on, no owners", everythingWithoutOwners, ownersNone, floorInfoDump),
-	ownPlugin("everything on + connection, BPF owners", everythingAndConnections, ownersBPF, floorInfoDump),
+	pluginSubject(rowHost, hostOnly, ownersNone, floorDump),
+	pluginSubject("host only, TCP details", hostDetails, ownersNone, floorInfoDump),
+	pluginSubject(rowDefaultsBPF, defaults, ownersBPF, floorInfoDump),
+	pluginSubject(rowDefaultsProcfs, defaults, ownersProcfs, floorInfoDump, floorWalk),
+	pluginSubject("defaults, no owners", defaults, ownersNone, floorInfoDump),
+	pluginSubject("everything on, BPF owners", everything, ownersBPF, floorInfoDump),
+	pluginSubject("everything on, procfs owners", everything, ownersProcfs, floorInfoDump, floorWalk),
+	pluginSubject("everything on, no owners", everythingWithoutOwners, ownersNone, floorInfoDump),
+	pluginSubject("everything on + connection, BPF owners", everythingAndConnections, ownersBPF, floorInfoDump),
 	{
 		name: "defaults, 20,000 short connections", group: groupOurs, floors: []string{floorInfoDump}, exact: true,
-		note:  "BPF owners; CPU is that of the gather, and of hearing of 40,000 closed sockets in the 2 seconds before it",
-		start: startClosed,
+		note:  "BPF owners; CPU includes receiving 40,000 close events in the 2 seconds before the gather",
+		start: startShortConnections,
 	},
 	{
 		name: rowV1, group: groupOurs, floors: []string{floorRead, floorWalk}, exact: true,
-		start: func(task) (gather, error) { return inProcess(connectionsOfV1), nil },
+		start: func(task) (gather, error) { return measureInProcess(v1Connections), nil },
 	},
 	{
 		name: rowExecd, group: groupOurs, floors: []string{floorInfoDump}, exact: true,
-		note: `defaults, run as by execd with signal = "STDIN"`, start: startExecd,
+		note: `defaults, run like inputs.execd with signal = "STDIN"`, start: startExecd,
 	},
 }
 
-func ownPlugin(name, options, owners string, floors ...string) subject {
+func pluginSubject(name, options, owners string, floors ...string) subject {
 	return subject{
 		name: name, group: groupOurs, floors: floors, exact: true,
 		start: func(task) (gather, error) {
-			once, err := startPlugin("procnetstat", fmt.Sprintf("owners = %q\n%s", owners, options))
+			gatherOnce, err := startPlugin("procnetstat", fmt.Sprintf("owners = %q\n%s", owners, options))
 			if err != nil {
 				return nil, err
 			}
-			return ownGather(once, owners, options), nil
+			return pluginGather(gatherOnce, owners, options), nil
 		},
 	}
 }
 
-func ownGather(once func() (*tally, error), owners, options string) gather {
-	var seen *tally
-	measured := inProcess(func() (established int, err error) {
-		if seen, err = once(); err == nil {
-			err = seen.check(owners, options)
+func pluginGather(gatherOnce func() (*tally, error), owners, options string) gather {
+	var acc *tally
+	measure := measureInProcess(func() (established int, err error) {
+		if acc, err = gatherOnce(); err == nil {
+			err = acc.check(owners, options)
 		}
-		return seen.established, err
+		return acc.established, err
 	})
 	return func() (sample, error) {
-		s, err := measured()
-		s.Owners, s.Heap.Numbers = seen.owners, int64(seen.numbers)
+		s, err := measure()
+		s.Owners, s.Heap.BoxedNumbers = acc.owners, int64(acc.boxedNumbers)
 		return s, err
 	}
 }
 
-// check checks that the gather did what its row says.
+// check checks that the gather used the owner lookup and the measurements of its row.
 func (t *tally) check(owners, options string) error {
 	if t.owners != "" && t.owners != owners {
 		if owners == ownersBPF {
@@ -106,15 +106,15 @@ func (t *tally) check(owners, options string) error {
 				return err
 			}
 		}
-		return fmt.Errorf("it found owners by %q, and not by %q", t.owners, owners)
+		return fmt.Errorf("owner lookup was %q, want %q", t.owners, owners)
 	}
-	if options == everythingAndConnections && t.points < t.established {
-		return fmt.Errorf("it emitted %d points for %d connections", t.points, t.established)
+	if options == everythingAndConnections && t.connectionPoints < t.established {
+		return fmt.Errorf("emitted %d points for %d connections", t.connectionPoints, t.established)
 	}
 	return nil
 }
 
-func connectionsOfV1() (established int, err error) {
+func v1Connections() (established int, err error) {
 	connections, err := netstat.TCP.Connections()
 	for _, c := range connections {
 		if c.State == netstat.TCPEstablished {

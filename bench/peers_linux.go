@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	_ "github.com/influxdata/telegraf/plugins/inputs/netstat"    // startPlugin finds it by its name
-	_ "github.com/influxdata/telegraf/plugins/inputs/procstat"   // the same
-	_ "github.com/influxdata/telegraf/plugins/inputs/socketstat" // the same
+	_ "github.com/influxdata/telegraf/plugins/inputs/netstat"    // for startPlugin
+	_ "github.com/influxdata/telegraf/plugins/inputs/procstat"   // for startPlugin
+	_ "github.com/influxdata/telegraf/plugins/inputs/socketstat" // for startPlugin
 	"github.com/prometheus/procfs"
 	gopsutil "github.com/shirou/gopsutil/v4/net"
 	"github.com/vishvananda/netlink"
@@ -23,30 +23,30 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// The peers are what people use otherwise.
+// The peers are other programs and libraries that read sockets.
 var peers = []subject{
 	{
 		name: rowNetstat, group: groupPeers, floors: []string{floorRead, floorWalk}, exact: true,
-		start: func(task) (gather, error) { return peerPlugin("netstat", "") },
+		start: func(task) (gather, error) { return startPeerPlugin("netstat", "") },
 	},
 	{
 		name: "inputs.socketstat", group: groupPeers, floors: []string{floorInfoDump}, exact: true,
-		note: "without the memory of ss", start: startSocketstat,
+		note: "peak RSS excludes ss", start: startSocketstat,
 	},
 	{
 		name: rowProcstat, group: groupPeers, floors: []string{floorInfoDump}, start: startProcstat,
 	},
 	{
 		name: `gopsutil net.Connections("all")`, group: groupPeers, floors: []string{floorRead, floorWalk}, exact: true,
-		start: func(task) (gather, error) { return inProcess(connectionsOfGopsutil), nil },
+		start: func(task) (gather, error) { return measureInProcess(gopsutilConnections), nil },
 	},
 	{
 		name: "prometheus/procfs NetTCP, NetTCP6", group: groupPeers, floors: []string{floorRead}, exact: true,
-		start: func(task) (gather, error) { return inProcess(connectionsOfProcfs), nil },
+		start: func(task) (gather, error) { return measureInProcess(procfsConnections), nil },
 	},
 	{
 		name: "vishvananda/netlink SocketDiagTCPInfo", group: groupPeers, floors: []string{floorInfoDump}, exact: true,
-		start: func(task) (gather, error) { return inProcess(connectionsOfNetlink), nil },
+		start: func(task) (gather, error) { return measureInProcess(netlinkConnections), nil },
 	},
 	{
 		name: "ss -tan", group: groupPeers, floors: []string{floorDump}, exact: true,
@@ -58,28 +58,28 @@ var peers = []subject{
 	},
 }
 
-func peerPlugin(name, options string) (gather, error) {
-	once, err := startPlugin(name, options)
+func startPeerPlugin(name, options string) (gather, error) {
+	gatherOnce, err := startPlugin(name, options)
 	if err != nil {
 		return nil, err
 	}
-	return inProcess(func() (int, error) {
-		seen, err := once()
-		return seen.established, err
+	return measureInProcess(func() (int, error) {
+		acc, err := gatherOnce()
+		return acc.established, err
 	}), nil
 }
 
-// startSocketstat gives ss more time than it has by default, which is a second.
+// startSocketstat raises the timeout of ss, which is a second by default.
 func startSocketstat(task) (gather, error) {
-	if err := needSS(); err != nil {
+	if err := requireSS(); err != nil {
 		return nil, err
 	}
-	return peerPlugin("socketstat", `
+	return startPeerPlugin("socketstat", `
 		protocols = ["tcp"]
 		timeout = "10m"`)
 }
 
-// startProcstat asks for the first processes of the load.
+// startProcstat monitors the first processes of the load.
 func startProcstat(t task) (gather, error) {
 	var files []string
 	for _, pid := range t.PIDs[:procstatProcesses] {
@@ -89,24 +89,24 @@ func startProcstat(t task) (gather, error) {
 		}
 		files = append(files, strconv.Quote(file))
 	}
-	return peerPlugin("procstat", fmt.Sprintf(`
+	return startPeerPlugin("procstat", fmt.Sprintf(`
 		properties = ["sockets"]
 		[[filter]]
 		  name = "load"
 		  pid_files = [%s]`, strings.Join(files, ", ")))
 }
 
-// pidFile makes a file that ends with this process, and returns its path.
+// pidFile creates a pid file that exists until this process exits, and returns its path.
 func pidFile(pid int) (string, error) {
 	fd, err := unix.MemfdCreate("pid", unix.MFD_CLOEXEC)
 	if err != nil {
-		return "", fmt.Errorf("making a file for process id %d: %w", pid, err)
+		return "", fmt.Errorf("creating a pid file of %d: %w", pid, err)
 	}
 	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
 	return path, os.WriteFile(path, []byte(strconv.Itoa(pid)), 0)
 }
 
-func connectionsOfGopsutil() (established int, err error) {
+func gopsutilConnections() (established int, err error) {
 	connections, err := gopsutil.Connections("all")
 	for _, c := range connections {
 		if c.Type == unix.SOCK_STREAM && c.Status == "ESTABLISHED" {
@@ -116,7 +116,7 @@ func connectionsOfGopsutil() (established int, err error) {
 	return established, err
 }
 
-func connectionsOfProcfs() (established int, err error) {
+func procfsConnections() (established int, err error) {
 	proc, err := procfs.NewDefaultFS()
 	if err != nil {
 		return 0, err
@@ -135,7 +135,7 @@ func connectionsOfProcfs() (established int, err error) {
 	return established, nil
 }
 
-func connectionsOfNetlink() (established int, err error) {
+func netlinkConnections() (established int, err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := netlink.SocketDiagTCPInfo(family)
 		if err != nil {
@@ -150,7 +150,7 @@ func connectionsOfNetlink() (established int, err error) {
 	return established, nil
 }
 
-func needSS() error {
+func requireSS() error {
 	_, err := exec.LookPath("ss")
 	if errors.Is(err, exec.ErrNotFound) {
 		return unavailable(err)
@@ -158,14 +158,14 @@ func needSS() error {
 	return err
 }
 
-// startSS runs ss for each gather, and looks at nothing of what it prints but the first column.
+// startSS runs ss for each gather. It reads only the first column of the output.
 func startSS(flags string) (gather, error) {
-	if err := needSS(); err != nil {
+	if err := requireSS(); err != nil {
 		return nil, err
 	}
 	return func() (s sample, err error) {
 		begin := time.Now()
-		cmd := exec.Command("ss", flags) //nolint:noctx // it ends when nobody reads what it prints
+		cmd := exec.Command("ss", flags) //nolint:noctx // a closed pipe ends it
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			return s, err
@@ -184,8 +184,8 @@ func startSS(flags string) (gather, error) {
 	}, nil
 }
 
-// readSS counts the established connections, and looks at the memory of ss as it prints them. The kernel's own figure for
-// a process that has ended, ru_maxrss, is no less than that of the one that started it, which here is larger.
+// readSS counts the established connections, and reads the peak RSS of ss meanwhile. ru_maxrss of the exited process is of no
+// use: a child inherits the value of its parent, which is larger here (setmax_mm_hiwater_rss, fs/exec.c).
 func readSS(out io.Reader, pid string) (established int, rss int64, err error) {
 	lines := bufio.NewScanner(out)
 	for rows := 0; lines.Scan(); rows++ {
@@ -193,7 +193,7 @@ func readSS(out io.Reader, pid string) (established int, rss int64, err error) {
 			established++
 		}
 		if rows%1000 == 0 {
-			if now, err := peakRSSOf(pid); err == nil {
+			if now, err := readPeakRSS(pid); err == nil {
 				rss = now
 			}
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// madeUp returns a report with rows of one gather, which took so many milliseconds of CPU time.
-func madeUp(sockets int, cpu map[string]float64) *report {
+// newTestReport returns a report whose rows have one gather each. cpu has its CPU time in milliseconds.
+func newTestReport(sockets int, cpu map[string]float64) *report {
 	r := &report{
 		Date:       time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Machine:    machine{CPU: "a CPU", Cores: 2, Memory: 8e9, Kernel: "6.1.0"},
@@ -28,17 +28,17 @@ func madeUp(sockets int, cpu map[string]float64) *report {
 		if !measured {
 			continue
 		}
-		of := &row{Name: name, Group: groups[name], Runs: []sample{{CPU: time.Duration(ms * 1e6), PeakRSS: 50e6, Sockets: sockets}}}
-		if of.Group == "" {
-			of.Group = groupOurs
+		row := &row{Name: name, Group: groups[name], Runs: []sample{{CPU: time.Duration(ms * 1e6), PeakRSS: 50e6, Sockets: sockets}}}
+		if row.Group == "" {
+			row.Group = groupOurs
 		}
-		r.Rows = append(r.Rows, of)
+		r.Rows = append(r.Rows, row)
 	}
 	return r
 }
 
-// good is a measurement by which all targets of CPU time are met, narrowly.
-func good() map[string]float64 {
+// passingCPU returns CPU times that just meet all targets.
+func passingCPU() map[string]float64 {
 	return map[string]float64{
 		floorDump: 100, floorInfoDump: 120, floorWalk: 500, floorRead: 300,
 		rowHost: 115, rowDefaultsBPF: 180, rowDefaultsProcfs: 775, rowV1: 1000, rowExecd: 190,
@@ -60,20 +60,20 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-func TestMedianIsOfEachColumn(t *testing.T) {
-	of := row{Runs: []sample{
+func TestMedianPerColumn(t *testing.T) {
+	r := row{Runs: []sample{
 		{Wall: 1, CPU: 30, Heap: &heap{Objects: 2, Bytes: 10}, PeakRSS: 5, Sockets: 100},
 		{Wall: 2, CPU: 10, Heap: &heap{Objects: 3, Bytes: 30}, PeakRSS: 6, Sockets: 100},
 		{Wall: 9, CPU: 20, Heap: &heap{Objects: 1, Bytes: 20}, PeakRSS: 7, Sockets: 100},
 	}}
-	require.Equal(t, sample{Wall: 2, CPU: 20, Heap: &heap{Objects: 2, Bytes: 20}, PeakRSS: 6, Sockets: 100}, of.median())
+	require.Equal(t, sample{Wall: 2, CPU: 20, Heap: &heap{Objects: 2, Bytes: 20}, PeakRSS: 6, Sockets: 100}, r.median())
 }
 
 func TestTargets(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		change  func(*report)
-		want    map[string]result // where it is not met
+		want    map[string]result // of the targets that are not met
 		missed  bool
 		figures map[string]float64
 	}{
@@ -108,7 +108,7 @@ func TestTargets(t *testing.T) {
 				"inputs.netstat ÷ defaults, BPF owners":                   missed,
 				"defaults, BPF owners ÷ inputs.procstat for each process": missed,
 			},
-			missed: false, // others have become cheaper
+			missed: false, // peers are not part of the exit code
 		},
 		{
 			name: "memory", change: func(r *report) {
@@ -122,7 +122,7 @@ func TestTargets(t *testing.T) {
 		},
 		{
 			name: "not measured", change: func(r *report) {
-				r.row(rowHost).Failed = "it broke"
+				r.row(rowHost).Failed = "failure"
 				r.row(floorWalk).Unavailable = "not here"
 				r.row(rowExecd).Runs = nil
 				r.Steady[1].Many = nil
@@ -139,13 +139,13 @@ func TestTargets(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := madeUp(judgedFrom, good())
+			r := newTestReport(minTargetSockets, passingCPU())
 			r.Steady = []*steady{
 				{Name: rowDefaultsBPF, Few: []int64{1000, 1, 2000}, Many: []int64{1, 1020, 3000}},
 				{Name: rowDefaultsProcfs, Few: []int64{1000}, Many: []int64{900}},
 			}
 			tt.change(r)
-			r.judge()
+			r.evaluateTargets()
 			require.Len(t, r.Targets, len(targets))
 			for _, v := range r.Targets {
 				want := met
@@ -167,42 +167,42 @@ func TestTargets(t *testing.T) {
 }
 
 func TestRelations(t *testing.T) {
-	for of, want := range map[relation][3]bool{
+	for r, want := range map[relation][3]bool{
 		atMost:  {true, true, false},
 		atLeast: {false, true, true},
 		below:   {true, false, false},
 	} {
 		for i, figure := range []float64{1, 2, 3} {
-			require.Equal(t, want[i], of.holds(figure, 2), "%v %s 2", figure, of)
+			require.Equal(t, want[i], r.holds(figure, 2), "%v %s 2", figure, r)
 		}
 	}
 }
 
-func TestTargetsThatAreNotJudged(t *testing.T) {
-	cpu := good()
+func TestTargetsNotEvaluated(t *testing.T) {
+	cpu := passingCPU()
 	cpu[rowHost] *= 10
-	r := madeUp(judgedFrom-2, cpu)
-	r.judge()
+	r := newTestReport(minTargetSockets-2, cpu)
+	r.evaluateTargets()
 	require.False(t, r.missed())
-	require.Equal(t, notJudged, r.Targets[0].Result)
+	require.Equal(t, notEvaluated, r.Targets[0].Result)
 	require.InDelta(t, 11.5, *r.Targets[0].Figure, 1e-9)
 
-	r = madeUp(usualSockets+2, good())
+	r = newTestReport(defaultSockets+2, passingCPU())
 	r.row(rowExecd).Runs[0].PeakRSS *= 2
-	r.judge()
+	r.evaluateTargets()
 	require.False(t, r.missed())
 	require.Equal(t, met, r.Targets[0].Result)
-	require.Equal(t, notJudged, r.Targets[len(r.Targets)-1].Result)
+	require.Equal(t, notEvaluated, r.Targets[len(r.Targets)-1].Result)
 }
 
 func TestJSON(t *testing.T) {
-	r := madeUp(judgedFrom, good())
+	r := newTestReport(minTargetSockets, passingCPU())
 	r.OwnNamespace = true
 	r.Steady = []*steady{{Name: rowDefaultsBPF, Few: []int64{3}, Many: []int64{4}}}
-	r.row(rowHost).Runs[0].Heap = &heap{Objects: 1, Bytes: 2, Numbers: 1}
+	r.row(rowHost).Runs[0].Heap = &heap{Objects: 1, Bytes: 2, BoxedNumbers: 1}
 	r.row(rowExecd).Runs[0].Owners = "bpf"
-	r.row(rowV1).Failed = "it broke"
-	r.judge()
+	r.row(rowV1).Failed = "failure"
+	r.evaluateTargets()
 	encoded, err := json.Marshal(r)
 	require.NoError(t, err)
 	decoded := &report{}

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// report is all that was measured.
+// report is the result of all measurements.
 type report struct {
 	Date       time.Time `json:"date"`
 	Machine    machine   `json:"machine"`
 	Versions   []version `json:"versions"`
 	Parameters options   `json:"parameters"`
-	// OwnNamespace tells that no sockets but those of the load were there.
-	OwnNamespace bool      `json:"own_network_namespace"`
-	Rows         []*row    `json:"rows"`
-	Steady       []*steady `json:"steady_allocations"`
-	Targets      []verdict `json:"targets"`
+	// OwnNamespace is true if the network namespace had no other sockets than the load.
+	OwnNamespace bool           `json:"own_network_namespace"`
+	Rows         []*row         `json:"rows"`
+	Steady       []*steady      `json:"steady_allocations"`
+	Targets      []targetResult `json:"targets"`
 }
 
 type machine struct {
@@ -30,42 +30,42 @@ type version struct {
 	Version string `json:"version"`
 }
 
-// row is a subject, and all that it did.
+// row is a subject and its measurements.
 type row struct {
 	Name  string `json:"name"`
 	Group group  `json:"group"`
-	// Floors are the rows that together make up what no program can save.
+	// Floors are the floors that do the same work together.
 	Floors []string `json:"floors,omitempty"`
-	// Runs are the gathers that count.
+	// Runs are the gathers after the warm-up.
 	Runs []sample `json:"runs"`
-	// Failed says why there are no figures, though there should be; Unavailable why there are none as things are here.
+	// Failed is an error. Unavailable is a missing privilege, kernel feature or program. Neither has figures.
 	Failed      string `json:"failed,omitempty"`
 	Unavailable string `json:"unavailable,omitempty"`
 	Note        string `json:"note,omitempty"`
 }
 
-// sample is what one gather cost.
+// sample is the cost of one gather.
 type sample struct {
 	Wall time.Duration `json:"wall_ns"`
 	CPU  time.Duration `json:"cpu_ns"` // user and system
-	// Heap is nil for a program that is not looked into.
+	// Heap is nil for another program.
 	Heap    *heap `json:"heap,omitempty"`
 	PeakRSS int64 `json:"peak_rss_bytes"` // since the subject started
-	Sockets int   `json:"sockets"`        // that the subject saw
-	// Owners is how procnetstat found the owners of sockets, if it told.
+	Sockets int   `json:"sockets"`        // seen by the subject
+	// Owners is the owner lookup that procnetstat used, if it reports one.
 	Owners string `json:"owners,omitempty"`
 }
 
-// heap is what a gather allocated.
+// heap has the allocations of a gather.
 type heap struct {
 	Objects int64 `json:"objects"`
 	Bytes   int64 `json:"bytes"`
-	// Numbers are those objects that hold a number to emit. Go makes one for each from 256 on.
-	Numbers int64 `json:"numbers,omitempty"`
+	// BoxedNumbers are the objects that hold an emitted number: Go allocates one for each number above 255.
+	BoxedNumbers int64 `json:"boxed_numbers,omitempty"`
 }
 
-// steady is what the gathers of one subject allocate when nothing comes up that it did not know, in objects. Those that hold
-// a number are left out, as there are more of them when the numbers are larger.
+// steady has the objects that gathers of a subject allocate after the warm-up. It excludes BoxedNumbers, which grow with the
+// values of the metrics.
 type steady struct {
 	Name string  `json:"name"`
 	Few  []int64 `json:"few"`  // with fewSockets
@@ -80,19 +80,19 @@ func (r *report) row(name string) *row {
 	return r.Rows[i]
 }
 
-// cpu returns the CPU time of the rows together, if all of them were measured.
+// cpu returns the sum of the CPU times of rows, if all of them were measured.
 func (r *report) cpu(names ...string) (sum time.Duration, ok bool) {
 	for _, name := range names {
-		of := r.row(name)
-		if of == nil || !of.measured() {
+		row := r.row(name)
+		if row == nil || !row.measured() {
 			return 0, false
 		}
-		sum += of.median().CPU
+		sum += row.median().CPU
 	}
 	return sum, len(names) > 0
 }
 
-// failed tells whether a row has no figures that should have some.
+// failed reports whether a row failed.
 func (r *report) failed() bool {
 	return slices.ContainsFunc(r.Rows, func(r *row) bool { return r.Failed != "" })
 }
@@ -101,7 +101,7 @@ func (r *row) measured() bool {
 	return r.Failed == "" && r.Unavailable == "" && len(r.Runs) > 0
 }
 
-// median returns the median of each column by itself.
+// median returns the median of each column separately.
 func (r *row) median() sample {
 	m := sample{
 		Wall:    medianOf(r.Runs, func(s sample) time.Duration { return s.Wall }),
@@ -119,15 +119,15 @@ func (r *row) median() sample {
 	return m
 }
 
-func medianOf[N ~int | ~int64](samples []sample, of func(sample) N) N {
+func medianOf[N ~int | ~int64](samples []sample, column func(sample) N) N {
 	values := make([]N, len(samples))
 	for i, s := range samples {
-		values[i] = of(s)
+		values[i] = column(s)
 	}
 	return median(values)
 }
 
-// median returns the value in the middle, or the mean of the two that are there.
+// median returns the middle value, or the mean of the two middle values.
 func median[N ~int | ~int64](values []N) N {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,46 +15,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// subject is what a row measures.
+// subject is a program or library that a row measures.
 type subject struct {
 	name   string
 	group  group
 	floors []string
-	// exact tells that it counts the established TCP connections of the network namespace and nothing else.
+	// exact is true if the subject counts only the established TCP connections of the network namespace.
 	exact bool
 	note  string
 	start func(task) (gather, error)
 }
 
-// gather gathers once, and tells what that cost.
+var subjects = slices.Concat(floors, ours, peers)
+
+func findSubject(name string) *subject {
+	i := slices.IndexFunc(subjects, func(s subject) bool { return s.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &subjects[i]
+}
+
+// gather gathers once, and returns the cost.
 type gather func() (sample, error)
 
-// task is what a subject is told.
+// task has the parameters of a subject process.
 type task struct {
 	Subject string
-	Sockets int   // of the load, when it is complete
+	Sockets int   // of the complete load
 	PIDs    []int // of the load: server, client, server, …
 	Execd   string
 }
 
-// taskEnv has the task of a subject process.
+// taskEnv is the environment variable with the task of a subject process.
 const taskEnv = "BENCH_TASK"
 
-// subjectReply answers each request for a gather.
+// subjectReply is the reply to a request for a gather.
 type subjectReply struct {
 	Sample      sample
 	Failed      string
 	Unavailable string
 }
 
-// unavailableError is one that is no failure: what is to be measured is not to be had here.
+// unavailableError is a missing privilege, kernel feature or program. The row is skipped, and the run does not fail.
 type unavailableError struct{ error }
 
 func unavailable(err error) error { return unavailableError{err} }
 
 func (e unavailableError) Unwrap() error { return e.error }
 
-// serveSubject is the process of a subject. After a failure there is no other gather.
+// serveSubject is the main function of a subject process. After an error it replies with that error only.
 func serveSubject(in io.Reader, out io.Writer) error {
 	var t task
 	if err := json.Unmarshal([]byte(os.Getenv(taskEnv)), &t); err != nil {
@@ -61,12 +72,12 @@ func serveSubject(in io.Reader, out io.Writer) error {
 	}
 	s := findSubject(t.Subject)
 	if s == nil {
-		return fmt.Errorf("no subject %q", t.Subject)
+		return fmt.Errorf("unknown subject %q", t.Subject)
 	}
-	do, err := s.start(t)
+	gatherOnce, err := s.start(t)
 	return serve(in, out, func(struct{}) (reply subjectReply) {
 		if err == nil {
-			reply.Sample, err = do()
+			reply.Sample, err = gatherOnce()
 		}
 		switch {
 		case errors.As(err, &unavailableError{}):
@@ -78,38 +89,37 @@ func serveSubject(in io.Reader, out io.Writer) error {
 	})
 }
 
-// inProcess is a gather by this very process. Programs that it runs and waits for count as its CPU time, and not as its
-// memory. Garbage is collected when Go does so, as in real life; what is left of a collection when the gather ends is
-// not counted.
-func inProcess(do func() (sockets int, err error)) gather {
+// measureInProcess measures a gather of this process. The CPU time includes exited child processes; the memory does not. The
+// garbage collector runs as usual; what it does after the gather is not counted.
+func measureInProcess(run func() (sockets int, err error)) gather {
 	return func() (s sample, err error) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		cpu, begin := cpuTime(), time.Now()
-		s.Sockets, err = do()
-		s.Wall, s.CPU = time.Since(begin), cpuTime()-cpu
+		cpu, begin := ownCPUTime(), time.Now()
+		s.Sockets, err = run()
+		s.Wall, s.CPU = time.Since(begin), ownCPUTime()-cpu
 		runtime.ReadMemStats(&after)
 		s.Heap = &heap{Objects: int64(after.Mallocs - before.Mallocs), Bytes: int64(after.TotalAlloc - before.TotalAlloc)}
 		if err == nil {
-			s.PeakRSS, err = peakRSSOf("self")
+			s.PeakRSS, err = readPeakRSS("self")
 		}
 		return s, err
 	}
 }
 
-// cpuTime is what this process has used so far, with those of its children that have ended.
-func cpuTime() time.Duration {
+// ownCPUTime returns the CPU time of this process and of its exited children.
+func ownCPUTime() time.Duration {
 	var sum int64
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
 		var usage unix.Rusage
-		_ = unix.Getrusage(who, &usage) // it fails for another who only
+		_ = unix.Getrusage(who, &usage) // fails only if who is invalid
 		sum += usage.Utime.Nano() + usage.Stime.Nano()
 	}
 	return time.Duration(sum)
 }
 
-// peakRSSOf returns VmHWM of a process, in bytes.
-func peakRSSOf(pid string) (int64, error) {
+// readPeakRSS reads the peak resident set size (VmHWM) of a process, in bytes.
+func readPeakRSS(pid string) (int64, error) {
 	file := "/proc/" + pid + "/status"
 	text, err := os.ReadFile(file)
 	if err != nil {

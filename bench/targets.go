@@ -1,32 +1,32 @@
 package main
 
-// judgedFrom is the number of sockets from which on targets are judged: with fewer, what every gather costs is most of it.
-const judgedFrom = 100000
+// minTargetSockets is the number of sockets below which targets are not evaluated: the fixed cost of a gather dominates.
+const minTargetSockets = 100000
 
-// steadySpare is the part by which allocations may differ, as those of Go's runtime itself vary.
-const steadySpare = 0.02
+// allocationTolerance is the allowed growth of allocations: those of the Go runtime itself vary.
+const allocationTolerance = 0.02
 
-// usualSockets is what limits that grow with the sockets are meant for.
-const usualSockets = 120000
+// defaultSockets is the default load, for which limits that grow with the number of sockets are set.
+const defaultSockets = 120000
 
 // maxExecdRSS is in bytes.
 const maxExecdRSS = 60e6
 
-// target is what procnetstat holds itself to.
+// target is a limit of the cost of procnetstat.
 type target struct {
 	what string
-	// figure returns what was measured; false if it was not.
+	// figure returns the measured figure, and false if there is none.
 	figure   func(*report) (float64, bool)
 	relation relation
 	limit    float64
 	unit     string
-	// upTo is the number of sockets that the limit is meant for, if not for any.
-	upTo int
-	// ofPeers says that it depends on what others cost too, so that to miss it is no failure of the run.
-	ofPeers bool
+	// maxSockets is the largest load that the limit applies to; 0 is any.
+	maxSockets int
+	// dependsOnPeers is true if the figure depends on the cost of peers too. A miss then does not fail the run.
+	dependsOnPeers bool
 }
 
-// relation is how a figure has to be to its limit.
+// relation is the required relation of a figure to its limit.
 type relation string
 
 const (
@@ -35,24 +35,24 @@ const (
 	below   relation = "<"
 )
 
-// verdict is what came of a target.
-type verdict struct {
-	What     string   `json:"what"`
-	Figure   *float64 `json:"figure,omitempty"`
-	Relation relation `json:"relation"`
-	Limit    float64  `json:"limit"`
-	Unit     string   `json:"unit"`
-	Result   result   `json:"result"`
-	OfPeers  bool     `json:"of_peers,omitempty"`
+// targetResult is an evaluated target.
+type targetResult struct {
+	What           string   `json:"what"`
+	Figure         *float64 `json:"figure,omitempty"`
+	Relation       relation `json:"relation"`
+	Limit          float64  `json:"limit"`
+	Unit           string   `json:"unit"`
+	Result         result   `json:"result"`
+	DependsOnPeers bool     `json:"depends_on_peers,omitempty"`
 }
 
 type result string
 
 const (
-	met         result = "met"
-	missed      result = "MISSED"
-	notMeasured result = "not measured"
-	notJudged   result = "not judged"
+	met          result = "met"
+	missed       result = "MISSED"
+	notMeasured  result = "not measured"
+	notEvaluated result = "not evaluated"
 )
 
 var targets = []target{
@@ -74,42 +74,42 @@ var targets = []target{
 	},
 	{
 		what: "inputs.netstat ÷ defaults, BPF owners", figure: ratio(rowNetstat, 1, rowDefaultsBPF),
-		relation: atLeast, limit: 35, ofPeers: true,
+		relation: atLeast, limit: 35, dependsOnPeers: true,
 	},
 	{
 		what:   "defaults, BPF owners ÷ inputs.procstat for each process",
-		figure: ratio(rowDefaultsBPF, procstatProcesses, rowProcstat), relation: below, limit: 0.1, ofPeers: true,
+		figure: ratio(rowDefaultsBPF, procstatProcesses, rowProcstat), relation: below, limit: 0.1, dependsOnPeers: true,
 	},
 	{
 		what: "allocations of defaults, BPF owners", figure: steadyGrowth(rowDefaultsBPF),
-		relation: atMost, limit: 1 + steadySpare, unit: timesFew,
+		relation: atMost, limit: 1 + allocationTolerance, unit: unitFewSockets,
 	},
 	{
 		what: "allocations of defaults, procfs owners", figure: steadyGrowth(rowDefaultsProcfs),
-		relation: atMost, limit: 1 + steadySpare, unit: timesFew,
+		relation: atMost, limit: 1 + allocationTolerance, unit: unitFewSockets,
 	},
 	{
 		what: "peak RSS of the execd program", figure: peakRSS(rowExecd),
-		relation: atMost, limit: maxExecdRSS / 1e6, unit: "MB", upTo: usualSockets,
+		relation: atMost, limit: maxExecdRSS / 1e6, unit: "MB", maxSockets: defaultSockets,
 	},
 }
 
-var timesFew = "× those with " + count(fewSockets) + " sockets"
+var unitFewSockets = "× with " + formatCount(fewSockets) + " sockets"
 
-// ratio is the CPU time of a row to that of others together. If each gather of these does the same several times over,
-// times is how often.
-func ratio(row string, times float64, to ...string) func(*report) (float64, bool) {
+// ratio returns the CPU time of a row divided by the sum of the CPU times of others. repetitions is how many times the others
+// do the same work in a gather.
+func ratio(row string, repetitions float64, denominators ...string) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
 		cpu, ok := r.cpu(row)
-		base, okBase := r.cpu(to...)
+		base, okBase := r.cpu(denominators...)
 		if !ok || !okBase || base == 0 {
 			return 0, false
 		}
-		return cpu.Seconds() / (base.Seconds() / times), true
+		return cpu.Seconds() / (base.Seconds() / repetitions), true
 	}
 }
 
-// steadyGrowth is how many times as many objects are allocated with all sockets as with few.
+// steadyGrowth returns the allocations with all sockets divided by those with few.
 func steadyGrowth(name string) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
 		for _, s := range r.Steady {
@@ -122,35 +122,36 @@ func steadyGrowth(name string) func(*report) (float64, bool) {
 	}
 }
 
-// peakRSS is in MB.
+// peakRSS returns the peak RSS of a row in MB.
 func peakRSS(name string) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
-		of := r.row(name)
-		if of == nil || !of.measured() {
+		row := r.row(name)
+		if row == nil || !row.measured() {
 			return 0, false
 		}
-		return float64(of.median().PeakRSS) / 1e6, true
+		return float64(row.median().PeakRSS) / 1e6, true
 	}
 }
 
-// judge judges all targets.
-func (r *report) judge() {
+func (r *report) evaluateTargets() {
 	r.Targets = nil
 	for _, t := range targets {
-		r.Targets = append(r.Targets, t.judge(r))
+		r.Targets = append(r.Targets, t.evaluate(r))
 	}
 }
 
-func (t target) judge(r *report) verdict {
-	v := verdict{What: t.what, Relation: t.relation, Limit: t.limit, Unit: t.unit, OfPeers: t.ofPeers, Result: notMeasured}
+func (t target) evaluate(r *report) targetResult {
+	v := targetResult{
+		What: t.what, Relation: t.relation, Limit: t.limit, Unit: t.unit, DependsOnPeers: t.dependsOnPeers, Result: notMeasured,
+	}
 	figure, ok := t.figure(r)
 	if !ok {
 		return v
 	}
 	v.Figure = &figure
 	switch {
-	case r.Parameters.Sockets < judgedFrom, t.upTo > 0 && r.Parameters.Sockets > t.upTo:
-		v.Result = notJudged
+	case r.Parameters.Sockets < minTargetSockets, t.maxSockets > 0 && r.Parameters.Sockets > t.maxSockets:
+		v.Result = notEvaluated
 	case t.relation.holds(figure, t.limit):
 		v.Result = met
 	default:
@@ -170,10 +171,10 @@ func (r relation) holds(figure, limit float64) bool {
 	}
 }
 
-// missed tells whether procnetstat costs more than it should.
+// missed reports whether a target is missed that depends on procnetstat alone.
 func (r *report) missed() bool {
 	for _, v := range r.Targets {
-		if v.Result == missed && !v.OfPeers {
+		if v.Result == missed && !v.DependsOnPeers {
 			return true
 		}
 	}

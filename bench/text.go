@@ -8,29 +8,28 @@ import (
 	"time"
 )
 
-// none stands where there is no figure.
-const none = "–"
+// noValue is printed in place of a missing figure.
+const noValue = "–"
 
-// text is the report as it is printed.
+// text returns the report as text.
 func (r *report) text() string {
-	return strings.Join([]string{r.head(), r.table(), r.targetTable()}, "\n")
+	return strings.Join([]string{r.header(), r.table(), r.targetTable()}, "\n")
 }
 
-func (r *report) head() string {
-	namespace := "in the present network namespace"
+func (r *report) header() string {
+	namespace := "in the current network namespace"
 	if r.OwnNamespace {
-		namespace = "in a network namespace of their own"
+		namespace = "in a separate network namespace"
 	}
 	p := r.Parameters
 	return align("ll", [][]string{
 		{"date", r.Date.Format(time.RFC3339)},
-		{"machine", fmt.Sprintf("%s, %d cores, %s of memory", r.Machine.CPU, r.Machine.Cores, size(r.Machine.Memory))},
+		{"machine", fmt.Sprintf("%s, %d cores, %s of memory", r.Machine.CPU, r.Machine.Cores, formatBytes(r.Machine.Memory))},
 		{"kernel", "Linux " + r.Machine.Kernel},
 		{"versions", r.versionList()},
-		{"load", fmt.Sprintf("%s established TCP sockets, which are %s connections over loopback, in %d processes, %s",
-			count(int64(p.Sockets)), count(int64(p.Sockets/2)), p.Processes, namespace)},
-		{"figures", fmt.Sprintf("of one gather: the median of %d, in turns, after one that does not count; CPU is user + system",
-			p.Runs)},
+		{"load", fmt.Sprintf("%s established TCP sockets (%s connections over loopback) in %d processes, %s",
+			formatCount(int64(p.Sockets)), formatCount(int64(p.Sockets/2)), p.Processes, namespace)},
+		{"figures", fmt.Sprintf("medians of %d gathers, taken in turns after a warm-up; CPU is user + system", p.Runs)},
 	})
 }
 
@@ -44,7 +43,7 @@ func (r *report) versionList() string {
 
 var majorVersion = regexp.MustCompile(`/v\d+$`)
 
-// shortModule returns the name that a module goes by.
+// shortModule returns the common name of a module.
 func shortModule(module string) string {
 	short := strings.TrimPrefix(majorVersion.ReplaceAllString(module, ""), "github.com/")
 	switch path.Dir(short) {
@@ -56,17 +55,16 @@ func shortModule(module string) string {
 
 var columns = []string{"wall", "CPU", "allocations", "allocated", "peak RSS", "CPU ÷ floor", "sockets seen", ""}
 
-// table has a line for each row.
 func (r *report) table() string {
 	lines := [][]string{append([]string{""}, columns...)}
-	for _, of := range []group{groupFloors, groupOurs, groupPeers} {
-		begun := false
+	for _, g := range []group{groupFloors, groupOurs, groupPeers} {
+		inGroup := false
 		for _, row := range r.Rows {
-			if row.Group != of {
+			if row.Group != g {
 				continue
 			}
-			if !begun {
-				lines, begun = append(lines, nil, []string{string(of)}), true
+			if !inGroup {
+				lines, inGroup = append(lines, nil, []string{string(g)}), true
 			}
 			lines = append(lines, r.line(row))
 		}
@@ -78,21 +76,21 @@ func (r *report) line(row *row) []string {
 	line := []string{"  " + row.Name}
 	if !row.measured() {
 		for range columns[1:] {
-			line = append(line, none)
+			line = append(line, noValue)
 		}
-		return append(line, row.why())
+		return append(line, row.reason())
 	}
 	m := row.median()
-	objects, allocated := none, none
+	objects, allocated := noValue, noValue
 	if m.Heap != nil {
-		objects, allocated = count(m.Heap.Objects), size(m.Heap.Bytes)
+		objects, allocated = formatCount(m.Heap.Objects), formatBytes(m.Heap.Bytes)
 	}
-	return append(line, duration(m.Wall), duration(m.CPU), objects, allocated, size(m.PeakRSS), r.toFloor(row),
-		count(int64(m.Sockets)), r.note(row))
+	return append(line, formatDuration(m.Wall), formatDuration(m.CPU), objects, allocated, formatBytes(m.PeakRSS), r.floorRatio(row),
+		formatCount(int64(m.Sockets)), r.note(row))
 }
 
-// why says why a row has no figures.
-func (r *row) why() string {
+// reason returns why a row has no figures.
+func (r *row) reason() string {
 	switch {
 	case r.Failed != "":
 		return "FAILED: " + r.Failed
@@ -104,35 +102,36 @@ func (r *row) why() string {
 
 func (r *report) note(row *row) string {
 	if row.Name == rowProcstat {
-		return duration(row.median().CPU/procstatProcesses) + " of CPU for each process asked for"
+		return formatDuration(row.median().CPU/procstatProcesses) + " of CPU per monitored process"
 	}
 	if row.Name == rowExecd {
-		return fmt.Sprintf("%s; it found owners by %s", row.Note, row.median().Owners)
+		return fmt.Sprintf("%s; owner lookup: %s", row.Note, row.median().Owners)
 	}
 	return row.Note
 }
 
-// toFloor is the CPU time of the row, measured by that of its floors.
-func (r *report) toFloor(row *row) string {
+// floorRatio returns the CPU time of the row divided by that of its floors.
+func (r *report) floorRatio(row *row) string {
 	floor, ok := r.cpu(row.Floors...)
 	if !ok || floor == 0 {
-		return none
+		return noValue
 	}
-	return digits(row.median().CPU.Seconds()/floor.Seconds()) + " × " + joinFloors(row.Floors...)
+	return formatDigits(row.median().CPU.Seconds()/floor.Seconds()) + " × " + joinFloors(row.Floors...)
 }
 
 func (r *report) targetTable() string {
-	lines := [][]string{{"targets", "measured", "wanted", ""}}
+	lines := [][]string{{"targets", "measured", "limit", ""}}
 	for _, v := range r.Targets {
-		figure := none
+		figure := noValue
 		if v.Figure != nil {
-			figure = digits(*v.Figure)
+			figure = formatDigits(*v.Figure)
 		}
-		wanted := strings.TrimSpace(fmt.Sprintf("%s %g %s", v.Relation, v.Limit, v.Unit))
-		lines = append(lines, []string{"  " + v.What, figure, wanted, string(v.Result)})
+		limit := strings.TrimSpace(fmt.Sprintf("%s %g %s", v.Relation, v.Limit, v.Unit))
+		lines = append(lines, []string{"  " + v.What, figure, limit, string(v.Result)})
 	}
-	return align("lrll", lines) + "\n" +
-		"Targets are judged from " + count(judgedFrom) + " sockets on: with fewer, what any gather costs is most of it. That of\n" +
-		"memory is for up to " + count(usualSockets) + ". Allocations are those of a gather when nothing new comes up, but for the objects\n" +
-		"that hold a number to emit, and may differ by 2 %, as those of Go's runtime do.\n"
+	return align("lrll", lines) + fmt.Sprintf(`
+Targets are evaluated from %s sockets on: below that, the fixed cost of a gather dominates.
+The limit of peak RSS applies up to %s sockets. Allocations are counted after the warm-up,
+without the objects that hold an emitted number. They may vary by 2 %%, as those of the Go runtime do.
+`, formatCount(minTargetSockets), formatCount(defaultSockets))
 }

@@ -10,23 +10,23 @@ import (
 
 func TestFormats(t *testing.T) {
 	for want, got := range map[string]string{
-		"0":         digits(0),
-		"0.0123":    digits(0.01234),
-		"1.23":      digits(1.234),
-		"12.3":      digits(12.34),
-		"123":       digits(123.4),
-		"12345":     digits(12345),
-		"0.520 ms":  duration(520 * time.Microsecond),
-		"57.3 ms":   duration(57300 * time.Microsecond),
-		"1.50 s":    duration(1500 * time.Millisecond),
-		"0 B":       size(0),
-		"999 B":     size(999),
-		"1.50 kB":   size(1500),
-		"60.0 MB":   size(60e6),
-		"1.20 GB":   size(12e8),
-		"7":         count(7),
-		"1,000":     count(1000),
-		"1,234,056": count(1234056),
+		"0":         formatDigits(0),
+		"0.0123":    formatDigits(0.01234),
+		"1.23":      formatDigits(1.234),
+		"12.3":      formatDigits(12.34),
+		"123":       formatDigits(123.4),
+		"12345":     formatDigits(12345),
+		"0.520 ms":  formatDuration(520 * time.Microsecond),
+		"57.3 ms":   formatDuration(57300 * time.Microsecond),
+		"1.50 s":    formatDuration(1500 * time.Millisecond),
+		"0 B":       formatBytes(0),
+		"999 B":     formatBytes(999),
+		"1.50 kB":   formatBytes(1500),
+		"60.0 MB":   formatBytes(60e6),
+		"1.20 GB":   formatBytes(12e8),
+		"7":         formatCount(7),
+		"1,000":     formatCount(1000),
+		"1,234,056": formatCount(1234056),
 	} {
 		require.Equal(t, want, got)
 	}
@@ -40,13 +40,13 @@ func TestAlign(t *testing.T) {
 		"\n", align("lrl", [][]string{{"a heading that is long"}, {"ä", "1 µs", "x"}, {"bb", "10 ms", ""}, nil}))
 }
 
-// TestTable: all rows in their groups, with what they are measured by, and why there are no figures.
+// TestTable checks the groups, the ratios, the notes, and the reasons of rows without figures.
 func TestTable(t *testing.T) {
-	r := madeUp(judgedFrom, good())
+	r := newTestReport(minTargetSockets, passingCPU())
 	r.row(rowHost).Floors = []string{floorDump}
 	r.row(rowHost).Runs[0].Heap = &heap{Objects: 1234, Bytes: 5678}
 	r.row(rowDefaultsProcfs).Floors = []string{floorInfoDump, floorWalk}
-	r.row(rowDefaultsBPF).Failed = "it broke"
+	r.row(rowDefaultsBPF).Failed = "failure"
 	r.row(rowExecd).Unavailable = "no -execd given"
 	r.row(floorRead).Runs = nil
 	r.row(rowV1).Floors = []string{floorRead, floorWalk}
@@ -67,28 +67,28 @@ func TestTable(t *testing.T) {
 		"",
 		"procnetstat",
 		"host only 0 ms 115 ms 1,234 5.68 kB 50.0 MB 1.15 × dump 100,000",
-		"defaults, BPF owners – – – – – – – FAILED: it broke",
+		"defaults, BPF owners – – – – – – – FAILED: failure",
 		"defaults, procfs owners 0 ms 775 ms – – 50.0 MB 1.25 × (INFO dump + fd walk) 100,000",
 		"TCP.Connections() (v1 API) 0 ms 1.00 s – – 50.0 MB – 100,000",
 		"execd program – – – – – – – not measured: no -execd given",
 		"",
 		"peers",
 		"inputs.netstat 0 ms 6.30 s – – 50.0 MB – 100,000 a note",
-		"inputs.procstat, sockets of 2 processes 0 ms 3.60 s – – 50.0 MB – 100,000 1.80 s of CPU for each process asked for",
+		"inputs.procstat, sockets of 2 processes 0 ms 3.60 s – – 50.0 MB – 100,000 1.80 s of CPU per monitored process",
 	}, lines)
 }
 
 func TestHead(t *testing.T) {
-	r := madeUp(judgedFrom, nil)
-	head := r.head()
+	r := newTestReport(minTargetSockets, nil)
+	head := r.header()
 	for _, want := range []string{
 		"2026-01-02T03:04:05Z", "a CPU, 2 cores, 8.00 GB of memory", "Linux 6.1.0", "go 1.26, telegraf v1.37.2",
-		"100,000 established TCP sockets", "in 4 processes, in the present network namespace",
+		"100,000 established TCP sockets", "in 4 processes, in the current network namespace",
 	} {
 		require.Contains(t, head, want)
 	}
 	r.OwnNamespace = true
-	require.Contains(t, r.head(), "in 4 processes, in a network namespace of their own")
+	require.Contains(t, r.header(), "in 4 processes, in a separate network namespace")
 }
 
 func TestShortModule(t *testing.T) {

@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	tag    = "procnetstat"
-	height = 8
-	full   = 24 // the columns of a page
+	tag         = "procnetstat"
+	panelHeight = 8
+	pageColumns = 24 // the columns of a page
 )
 
-// build makes a dashboard of Grafana, of the schema that every version since 8 imports.
+// build builds a Grafana dashboard in the schema that every version since Grafana 8 imports.
 //
-//nolint:staticcheck // the SDK would have the schema that Grafana 12 brings
-func build(b board, in language) (dashboard.Dashboard, error) {
-	source := common.DataSourceRef{Type: cog.ToPtr(in.dataSource()), Uid: cog.ToPtr("${datasource}")}
-	d := dashboard.NewDashboardBuilder(b.title+" ("+in.version()+")").
-		Uid("procnetstat-"+b.name+"-"+in.name()).
+//nolint:staticcheck // the SDK deprecates this schema in favour of that of Grafana 12
+func build(b board, lang language) (dashboard.Dashboard, error) {
+	source := common.DataSourceRef{Type: cog.ToPtr(lang.dataSource()), Uid: cog.ToPtr("${datasource}")}
+	d := dashboard.NewDashboardBuilder(b.title+" ("+lang.title()+")").
+		Uid("procnetstat-"+b.name+"-"+lang.name()).
 		Description(b.description).
-		Tags([]string{tag, in.name()}).
+		Tags([]string{tag, lang.name()}).
 		Time("now-1h", "now").
 		Refresh("30s").
 		Tooltip(dashboard.DashboardCursorSyncCrosshair).
 		Link(dashboard.NewDashboardLinkBuilder("procnetstat").Type(dashboard.DashboardLinkTypeDashboards).
-			Tags([]string{tag, in.name()}).IncludeVars(true).KeepTime(true)).
-		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Label("data source").Type(in.dataSource()))
+			Tags([]string{tag, lang.name()}).IncludeVars(true).KeepTime(true)).
+		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Label("data source").Type(lang.dataSource()))
 	for _, v := range b.variables {
 		d.WithVariable(dashboard.NewQueryVariableBuilder(v.tag).
-			Query(dashboard.StringOrMap{String: cog.ToPtr(in.values(v.of, v.tag))}).
+			Query(dashboard.StringOrMap{String: cog.ToPtr(lang.tagValues(v.from, v.tag))}).
 			Datasource(source).
 			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).
 			Sort(dashboard.VariableSortAlphabeticalAsc).
@@ -42,50 +42,50 @@ func build(b board, in language) (dashboard.Dashboard, error) {
 	for _, p := range b.panels {
 		switch p.kind {
 		case graph:
-			d.WithPanel(buildGraph(p, in, source))
+			d.WithPanel(buildGraph(p, lang, source))
 		case table:
-			d.WithPanel(buildTable(p, in, source))
-		case links:
-			d.WithPanel(buildMap(p, in, source))
+			d.WithPanel(buildTable(p, lang, source))
+		case nodeGraph:
+			d.WithPanel(buildNodeGraph(p, lang, source))
 		}
 	}
 	return d.Build()
 }
 
-// target is a query that is built already.
+// target makes a complete query a builder, as the SDK requires.
 type target struct{ variants.Dataquery }
 
 func (t target) Build() (variants.Dataquery, error) { return t.Dataquery, nil }
 
-func targets(p panel, in language) (all []cog.Builder[variants.Dataquery]) {
+func targets(p panel, lang language) (builders []cog.Builder[variants.Dataquery]) {
 	for i, c := range p.values {
-		all = append(all, target{in.query(query{
-			of: p.of, value: c.value, by: p.by, label: c.label, inTable: p.kind != graph, ref: string(rune('A' + i)),
+		builders = append(builders, target{lang.query(query{
+			from: p.from, value: c.value, groupBy: p.groupBy, label: c.label, inTable: p.kind != graph, ref: string(rune('A' + i)),
 		})})
 	}
-	return all
+	return builders
 }
 
-func buildGraph(p panel, in language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
+func buildGraph(p panel, lang language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
 	return timeseries.NewPanelBuilder().
 		Title(p.title).Description(p.description).Datasource(source).
-		Height(height).Span(full / 2).
+		Height(panelHeight).Span(pageColumns / 2).
 		Unit(p.unit).Min(0).FillOpacity(10).
 		ShowPoints(common.VisibilityModeNever).
 		SpanNulls(common.BoolOrFloat64{Float64: cog.ToPtr(60_000.0)}). // milliseconds
 		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeTable).
 			Placement(common.LegendPlacementBottom).Calcs([]string{"lastNotNull", "max"}).SortBy("Last *").SortDesc(true)).
 		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending)).
-		Targets(targets(p, in))
+		Targets(targets(p, lang))
 }
 
-func buildTable(p panel, in language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
+func buildTable(p panel, lang language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
 	t := gtable.NewPanelBuilder().
 		Title(p.title).Description(p.description).Datasource(source).
-		Height(height + 2).Span(full).
+		Height(panelHeight + 2).Span(pageColumns).
 		Filterable(true).
-		Targets(targets(p, in)).
-		Transformations(asOneTable(p, in)).
+		Targets(targets(p, lang)).
+		Transformations(mergeIntoTable(p, lang)).
 		SortBy([]cog.Builder[common.TableSortByFieldState]{
 			common.NewTableSortByFieldStateBuilder().DisplayName(p.values[0].label).Desc(true),
 		})
@@ -95,10 +95,10 @@ func buildTable(p panel, in language, source common.DataSourceRef) cog.Builder[d
 	return t
 }
 
-// asOneTable puts the answers, a value each, into one table, without the time.
-func asOneTable(p panel, in language) []dashboard.DataTransformerConfig {
+// mergeIntoTable returns the transformations that merge the results, one value each, into one table without the time.
+func mergeIntoTable(p panel, lang language) []dashboard.DataTransformerConfig {
 	names := map[string]string{}
-	if in.name() == (promQL{}).name() { // which calls values by their query
+	if lang.name() == (promQL{}).name() { // Grafana names PromQL values after the query's refId
 		for i, c := range p.values {
 			names["Value #"+string(rune('A'+i))] = c.label
 		}
@@ -115,19 +115,19 @@ func asOneTable(p panel, in language) []dashboard.DataTransformerConfig {
 	}
 }
 
-// buildMap names the columns as a node graph wants those of its edges; Grafana makes the nodes of these.
-func buildMap(p panel, in language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
+// buildNodeGraph renames the columns to those that a node graph requires of an edge. Grafana derives the nodes from the edges.
+func buildNodeGraph(p panel, lang language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
 	return nodegraph.NewPanelBuilder().
 		Title(p.title).Description(p.description).Datasource(source).
-		Height(2 * height).Span(full).
-		Targets(targets(p, in)).
-		Transformations(append(asOneTable(p, in),
+		Height(2 * panelHeight).Span(pageColumns).
+		Targets(targets(p, lang)).
+		Transformations(append(mergeIntoTable(p, lang),
 			dashboard.DataTransformerConfig{Id: "calculateField", Options: map[string]any{"mode": "index", "alias": "id"}},
 			dashboard.DataTransformerConfig{Id: "convertFieldType", Options: map[string]any{
 				"conversions": []map[string]any{{"targetField": "id", "destinationType": "string"}},
 			}},
 			dashboard.DataTransformerConfig{Id: "organize", Options: map[string]any{"renameByName": map[string]string{
-				p.by[0]: "source", p.by[1]: "target", p.values[0].label: "mainstat",
+				p.groupBy[0]: "source", p.groupBy[1]: "target", p.values[0].label: "mainstat",
 			}}},
 		))
 }

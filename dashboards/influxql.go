@@ -10,74 +10,73 @@ import (
 type influxQL struct{}
 
 func (influxQL) name() string       { return "influxql" }
-func (influxQL) version() string    { return "InfluxQL" }
+func (influxQL) title() string      { return "InfluxQL" }
 func (influxQL) dataSource() string { return "influxdb" }
 
-func (influxQL) values(of measurement, tag string) string {
-	return fmt.Sprintf(`SHOW TAG VALUES FROM %q WITH KEY = %q`, of.name, tag)
+func (influxQL) tagValues(from measurement, tag string) string {
+	return fmt.Sprintf(`SHOW TAG VALUES FROM %q WITH KEY = %q`, from.name, tag)
 }
 
-// query makes one value of each series in a subquery, and sums these up.
+// query reduces each series to one value in a subquery, and combines these values.
 func (influxQL) query(q query) variants.Dataquery {
 	conditions := []string{"$timeFilter"}
-	for _, tag := range q.of.tags {
+	for _, tag := range q.from.tags {
 		conditions = append(conditions, fmt.Sprintf(`%q =~ /^${%s:regex}$/`, tag, tag))
 	}
-	each, all := influxValue(q.value, "v")
-	if q.value.per != nil {
-		eachPer, allPer := influxValue(*q.value.per, "d")
-		each, all = each+", "+eachPer, all+" / "+allPer
+	inner, outer := influxQLValue(q.value, "v")
+	if q.value.divisor != nil {
+		innerDivisor, outerDivisor := influxQLValue(*q.value.divisor, "d")
+		inner, outer = inner+", "+innerDivisor, outer+" / "+outerDivisor
 	}
-	eachBy, by := "*", quoted(q.by)
-	if !q.inTable || q.value.how == asTotal {
-		eachBy = "time($__interval), *"
+	innerBy, outerBy := "*", quoteAll(q.groupBy)
+	if !q.inTable || q.value.aggregation == aggregateIncrease {
+		innerBy = "time($__interval), *"
 	}
 	if !q.inTable {
-		by = append([]string{"time($__interval)"}, by...)
+		outerBy = append([]string{"time($__interval)"}, outerBy...)
 	}
 	text := fmt.Sprintf("SELECT %s AS %q FROM (SELECT %s FROM %q WHERE %s GROUP BY %s) WHERE $timeFilter",
-		all, q.label, each, q.of.name, strings.Join(conditions, " AND "), eachBy)
-	if len(by) > 0 {
-		text += " GROUP BY " + strings.Join(by, ", ")
+		outer, q.label, inner, q.from.name, strings.Join(conditions, " AND "), innerBy)
+	if len(outerBy) > 0 {
+		text += " GROUP BY " + strings.Join(outerBy, ", ")
 	}
 	target := influxTarget{RefID: q.ref, Query: text, RawQuery: true, ResultFormat: "table"}
 	if !q.inTable {
 		target.Query += " fill(none)"
 		target.ResultFormat, target.Alias = "time_series", q.label
-		for _, tag := range q.by {
+		for _, tag := range q.groupBy {
 			target.Alias += " $tag_" + tag
 		}
 	}
 	return target
 }
 
-// influxValue returns what to select of each series, and then of all of them.
-func influxValue(v value, name string) (each, all string) {
-	function, all := "last(%q)", "sum"
-	switch v.how {
-	case asHighest:
-		function, all = "max(%q)", "max"
-	case asRate:
+// influxQLValue returns the expressions of the inner query, for each series, and of the outer query, for all of them.
+func influxQLValue(v value, name string) (inner, outer string) {
+	function, outer := "last(%q)", "sum"
+	switch v.aggregation {
+	case aggregateMaximum:
+		function, outer = "max(%q)", "max"
+	case aggregateRate:
 		function = "non_negative_derivative(last(%q), 1s)"
-	case asTotal:
+	case aggregateIncrease:
 		function = "non_negative_difference(last(%q))"
 	}
 	parts := make([]string, len(v.fields))
 	for i, field := range v.fields {
 		parts[i] = fmt.Sprintf(function, field)
 	}
-	return strings.Join(parts, " + ") + " AS " + name, all + "(" + name + ")"
+	return strings.Join(parts, " + ") + " AS " + name, outer + "(" + name + ")"
 }
 
-func quoted(names []string) (all []string) {
+func quoteAll(names []string) (quoted []string) {
 	for _, name := range names {
-		all = append(all, fmt.Sprintf("%q", name))
+		quoted = append(quoted, fmt.Sprintf("%q", name))
 	}
-	return all
+	return quoted
 }
 
-// influxTarget is a query of Grafana's InfluxDB data source, which the SDK does not have: in InfluxQL, and in Flux with no more than the
-// first two fields.
+// influxTarget is a query of Grafana's InfluxDB data source, which the SDK lacks. Flux uses only the first two fields.
 type influxTarget struct {
 	RefID        string `json:"refId"`
 	Query        string `json:"query"`

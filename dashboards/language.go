@@ -2,23 +2,24 @@ package main
 
 import "github.com/grafana/grafana-foundation-sdk/go/cog/variants"
 
-// language is that of a data source's queries.
+// language is the query language of a data source.
 type language interface {
+	// name returns the directory of the dashboards, which is also their tag.
 	name() string
-	// dataSource is the type of Grafana's data source.
+	// title returns the name of the language in the title of a dashboard.
+	title() string
+	// dataSource returns Grafana's name of the data source type.
 	dataSource() string
-	// version is what Grafana shows of the language in the title of a dashboard.
-	version() string
-	// query asks for a value over time, or for one value in a table.
+	// query returns the query of a value, over time or for a table.
 	query(q query) variants.Dataquery
-	// values asks for the values of a tag.
-	values(of measurement, tag string) string
+	// tagValues returns the query of the values of a tag.
+	tagValues(from measurement, tag string) string
 }
 
-// measurement is a measurement of the plugin, and the variables of the dashboard that choose its series.
+// measurement is a measurement of the plugin, and the dashboard variables that select its series.
 type measurement struct {
 	name string
-	tags []string // each has a variable of its name
+	tags []string // each has a variable of the same name
 }
 
 var (
@@ -30,37 +31,41 @@ var (
 	gather   = measurement{"procnetstat_gather", []string{"host"}}
 )
 
-// query asks for a value of each group of series that have the tags in common.
+// query requests a value of each group of series that share the tags of groupBy.
 type query struct {
-	of      measurement
+	from    measurement
 	value   value
-	by      []string
+	groupBy []string
 	label   string // of the value
 	inTable bool
 	ref     string
 }
 
-// value is what is made of fields.
+// value is an expression of fields.
 type value struct {
-	fields []string // the sum of them
-	how    how
-	per    *value // the value is divided by this one; it is 0 where that is 0
+	fields      []string // are added
+	aggregation aggregation
+	divisor     *value // nil, or divides the value; the quotient is 0 where it is 0
 }
 
-type how int
+type aggregation int
 
 const (
-	asGauge   how = iota // summed up over the series of a group
-	asHighest            // the highest of them
-	asRate               // of a counter: per second, summed up
-	asTotal              // of a counter: within the time range, summed up
+	aggregateSum      aggregation = iota // sum of the series of a group
+	aggregateMaximum                     // maximum of the series
+	aggregateRate                        // of counters: sum of the rates per second
+	aggregateIncrease                    // of counters: sum of the increases in the time range
 )
 
 func gauge(fields ...string) value { return value{fields: fields} }
-func highest(field string) value   { return value{fields: []string{field}, how: asHighest} }
-func rate(field string) value      { return value{fields: []string{field}, how: asRate} }
-func total(field string) value     { return value{fields: []string{field}, how: asTotal} }
+func maximum(field string) value {
+	return value{fields: []string{field}, aggregation: aggregateMaximum}
+}
+func rate(field string) value { return value{fields: []string{field}, aggregation: aggregateRate} }
+func increase(field string) value {
+	return value{fields: []string{field}, aggregation: aggregateIncrease}
+}
 func (v value) dividedBy(d value) value {
-	v.per = &d
+	v.divisor = &d
 	return v
 }

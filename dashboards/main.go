@@ -1,5 +1,5 @@
-// Command dashboards writes Grafana dashboards for the measurements of procnetstat, each in three languages: InfluxQL, Flux and PromQL.
-// A panel is described once, in content.go, so that the three show the same.
+// Command dashboards writes Grafana dashboards for the measurements of procnetstat in InfluxQL, Flux and PromQL. content.go
+// describes each panel once, so that the three languages show the same.
 //
 //	go run . <directory>
 package main
@@ -23,21 +23,21 @@ func main() {
 }
 
 func write(dir string) error {
-	for _, in := range []language{influxQL{}, flux{}, promQL{}} {
-		if err := os.MkdirAll(filepath.Join(dir, in.name()), 0o755); err != nil { //nolint:gosec // for Grafana to read
+	for _, lang := range []language{influxQL{}, flux{}, promQL{}} {
+		if err := os.MkdirAll(filepath.Join(dir, lang.name()), 0o755); err != nil { //nolint:gosec // Grafana runs as another user
 			return err
 		}
 		for _, board := range boards {
-			built, err := build(board, in)
+			built, err := build(board, lang)
 			if err != nil {
-				return fmt.Errorf("%s in %s: %w", board.name, in.name(), err)
+				return fmt.Errorf("%s in %s: %w", board.name, lang.name(), err)
 			}
 			text, err := json.MarshalIndent(built, "", "  ")
 			if err != nil {
 				return err
 			}
-			file := filepath.Join(dir, in.name(), board.name+".json")
-			if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil { //nolint:gosec // for Grafana to read
+			file := filepath.Join(dir, lang.name(), board.name+".json")
+			if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil { //nolint:gosec // Grafana runs as another user
 				return err
 			}
 		}

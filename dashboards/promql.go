@@ -12,25 +12,25 @@ import (
 type promQL struct{}
 
 func (promQL) name() string       { return "promql" }
-func (promQL) version() string    { return "PromQL" }
+func (promQL) title() string      { return "PromQL" }
 func (promQL) dataSource() string { return "prometheus" }
 
-func (promQL) values(of measurement, tag string) string {
+func (promQL) tagValues(from measurement, tag string) string {
 	field := "tcp_established"
-	if of.name == gather.name {
+	if from.name == gather.name {
 		field = "sockets"
 	}
-	return fmt.Sprintf("label_values(%s_%s, %s)", of.name, field, tag)
+	return fmt.Sprintf("label_values(%s_%s, %s)", from.name, field, tag)
 }
 
 func (promQL) query(q query) variants.Dataquery {
-	text := promValue(q, q.value)
-	if per := q.value.per; per != nil {
-		const nearNothing = "0.001" // for a value of 0 where there was nothing
-		text = fmt.Sprintf("%s / clamp_min(%s, %s)", text, promValue(q, *per), nearNothing)
+	text := promQLValue(q, q.value)
+	if divisor := q.value.divisor; divisor != nil {
+		const epsilon = "0.001" // avoids a division by zero, so that the quotient is 0
+		text = fmt.Sprintf("%s / clamp_min(%s, %s)", text, promQLValue(q, *divisor), epsilon)
 	}
 	legend := []string{q.label}
-	for _, tag := range q.by {
+	for _, tag := range q.groupBy {
 		legend = append(legend, "{{"+tag+"}}")
 	}
 	target := prometheus.Dataquery{RefId: cog.ToPtr(q.ref), Expr: text}
@@ -42,27 +42,27 @@ func (promQL) query(q query) variants.Dataquery {
 	return target
 }
 
-func promValue(q query, v value) string {
+func promQLValue(q query, v value) string {
 	var conditions []string
-	for _, tag := range q.of.tags {
+	for _, tag := range q.from.tags {
 		conditions = append(conditions, fmt.Sprintf(`%s=~"$%s"`, tag, tag))
 	}
-	by := ""
-	if len(q.by) > 0 {
-		by = " by (" + strings.Join(q.by, ", ") + ")"
+	grouping := ""
+	if len(q.groupBy) > 0 {
+		grouping = " by (" + strings.Join(q.groupBy, ", ") + ")"
 	}
 	parts := make([]string, len(v.fields))
 	for i, field := range v.fields {
-		series := fmt.Sprintf("%s_%s{%s}", q.of.name, field, strings.Join(conditions, ","))
-		switch v.how {
-		case asGauge:
-			parts[i] = fmt.Sprintf("sum%s (%s)", by, series)
-		case asHighest:
-			parts[i] = fmt.Sprintf("max%s (%s)", by, series)
-		case asRate:
-			parts[i] = fmt.Sprintf("sum%s (rate(%s[$__rate_interval]))", by, series)
-		case asTotal:
-			parts[i] = fmt.Sprintf("sum%s (increase(%s[$__range]))", by, series)
+		series := fmt.Sprintf("%s_%s{%s}", q.from.name, field, strings.Join(conditions, ","))
+		switch v.aggregation {
+		case aggregateSum:
+			parts[i] = fmt.Sprintf("sum%s (%s)", grouping, series)
+		case aggregateMaximum:
+			parts[i] = fmt.Sprintf("max%s (%s)", grouping, series)
+		case aggregateRate:
+			parts[i] = fmt.Sprintf("sum%s (rate(%s[$__rate_interval]))", grouping, series)
+		case aggregateIncrease:
+			parts[i] = fmt.Sprintf("sum%s (increase(%s[$__range]))", grouping, series)
 		}
 	}
 	return strings.Join(parts, " + ")

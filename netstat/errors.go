@@ -46,7 +46,8 @@ func vanished(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
 }
 
-// isAbsent reports whether the error says that something is not there or may not be read, rather than that a resource is exhausted.
+// isAbsent reports whether the error says that something is not there or may not be read, rather than that a resource is
+// exhausted.
 func isAbsent(err error) bool { return vanished(err) || errors.Is(err, fs.ErrPermission) }
 
 // isScarce reports whether the error says that a resource of the host or of the process is exhausted.

@@ -330,7 +330,7 @@ func TestInodeNumbersWrap(t *testing.T) {
 // A process can have the kernel show any of its memory as its command line.
 func TestCmdlineWithoutEnd(t *testing.T) {
 	testnet.Isolate(t, func() {
-		const length = 2 * mostCmdline
+		const length = 2 * maxCmdline
 		memory, err := unix.Mmap(-1, 0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 		require.NoError(t, err)
 		for i := range memory {
@@ -344,7 +344,7 @@ func TestCmdlineWithoutEnd(t *testing.T) {
 		}
 		cmdline := (&Process{PID: os.Getpid(), root: "/proc"}).Cmdline()
 		require.Len(t, cmdline, 1)
-		require.Len(t, cmdline[0], mostCmdline)
+		require.Len(t, cmdline[0], maxCmdline)
 	})
 }
 

@@ -18,8 +18,8 @@ import (
 )
 
 // Process is a process that holds sockets. It is the same Process in every scan for as long as the process lives and does
-// not change its name. What its methods tell is read when they are first called, and kept, but for UID, which is refreshed; what
-// cannot be read because the host has run out of something is asked for again. It is not for concurrent use, with a scan either.
+// not change its name. Its methods read /proc at the first call and keep the result, but UID reads it again; what cannot be read
+// because a resource is exhausted is read at the next call. It is not for concurrent use, with a scan either.
 type Process struct {
 	PID int
 	// StartTime is when the process started, in clock ticks (USER_HZ, a hundredth of a second) after boot. A process
@@ -30,8 +30,8 @@ type Process struct {
 	Name string
 
 	root    string
-	warn    func(what string, err error) // says what may not be read, the first time; can be nil
-	seen    uint64                       // the scan that it was seen in last
+	warn    func(what string, err error) // reports once what may not be read; can be nil
+	seen    uint64                       // the last scan that saw it
 	exe     *string
 	cmdline []string
 	uid     userID
@@ -45,7 +45,7 @@ type userID struct {
 	until time.Time // it is read again from then on
 }
 
-// Exe returns the path of the executable; empty if it may not be read, or if the process has gone. The kernel appends
+// Exe returns the path of the executable; empty if it may not be read, or if the process has ended. The kernel appends
 // " (deleted)" to the path of a file that is no longer there.
 func (p *Process) Exe() string {
 	if p.exe == nil {
@@ -67,14 +67,15 @@ func (p *Process) Exe() string {
 	return *p.exe
 }
 
-// mostCmdline bounds a command line in bytes. No process is started with a longer one (bprm_stack_limits, fs/exec.c), but it can
+// maxCmdline bounds a command line in bytes. No process is started with a longer one (bprm_stack_limits, fs/exec.c), but it can
 // have the kernel show all of its memory as its command line (PR_SET_MM, prctl(2)).
-const mostCmdline = 6 << 20
+const maxCmdline = 6 << 20
 
-// Cmdline returns the command line, which the process can change: at most 6 MiB of it; an empty slice if it has none or has gone.
+// Cmdline returns the command line, which the process can change: at most 6 MiB of it; an empty slice if it has none, or if it has
+// ended.
 func (p *Process) Cmdline() []string {
 	if p.cmdline == nil {
-		content, err := p.readFile("cmdline", mostCmdline)
+		content, err := p.readFile("cmdline", maxCmdline)
 		if err != nil && !isAbsent(err) {
 			return []string{}
 		}
@@ -86,8 +87,9 @@ func (p *Process) Cmdline() []string {
 	return p.cmdline
 }
 
-// UID returns the effective user id of the main thread; false if the process has gone before it was known. A process can change it:
-// what is returned is at most 40 seconds old, and after a scan with OwnersBPF what that saw. Of a process that has gone it is the last.
+// UID returns the effective user id of the main thread; false if the process ended before it was read. A process can change it:
+// the result is at most 40 seconds old, and after a scan with OwnersBPF that of the scan. Of a process that has ended it is the
+// last one.
 func (p *Process) UID() (id uint32, known bool) {
 	now := time.Now()
 	if p.uid.known && now.Before(p.uid.until) {
@@ -97,37 +99,36 @@ func (p *Process) UID() (id uint32, known bool) {
 	switch {
 	case err == nil:
 		p.setUID(id, now)
-	case p.uid.known && isAbsent(err): // it has gone, or is hidden
+	case p.uid.known && isAbsent(err): // it has ended, or is hidden
 		p.setUID(p.uid.id, now)
 	}
 	return p.uid.id, p.uid.known
 }
 
 func (p *Process) readUID() (uint32, error) {
-	status, err := p.readFile("status", mostStatus)
+	status, err := p.readFile("status", maxStatus)
 	if err != nil {
 		return 0, err
 	}
 	return procfs.ParseStatusUID(status)
 }
 
-// A user id is read again after a time between these. It is not the same for all processes, or all of them would be read in one
-// scan.
+// A user id is read again after a random time between these, so that one scan does not read those of all processes.
 const (
-	leastUIDAge = 20 * time.Second
-	mostUIDAge  = 40 * time.Second
+	minUIDAge = 20 * time.Second
+	maxUIDAge = 40 * time.Second
 )
 
 func (p *Process) setUID(id uint32, now time.Time) {
-	age := leastUIDAge + rand.N(mostUIDAge-leastUIDAge) //nolint:gosec // it only spreads the reads
+	age := minUIDAge + rand.N(maxUIDAge-minUIDAge) //nolint:gosec // it only spreads the reads
 	p.uid = userID{id, true, now.Add(age)}
 }
 
 // Cgroup returns the path of the cgroup that the process is in, as the reader's cgroup namespace shows it; empty if it may
-// not be read, or if the process has gone. It is that of cgroup v2, unless a cgroup of v1 says more: see cgroups(7).
+// not be read, or if the process has ended. It is that of cgroup v2, unless a cgroup of v1 says more: see cgroups(7).
 func (p *Process) Cgroup() string {
 	if p.cgroup == nil {
-		content, err := p.readFile("cgroup", mostStatus)
+		content, err := p.readFile("cgroup", maxStatus)
 		if err != nil && !isAbsent(err) {
 			return ""
 		}
@@ -137,17 +138,17 @@ func (p *Process) Cgroup() string {
 	return *p.cgroup
 }
 
-// mostStatus bounds what the kernel itself writes, in bytes.
-const mostStatus = 1 << 20
+// maxStatus bounds files that the kernel itself fills, in bytes.
+const maxStatus = 1 << 20
 
-// readFile reads at most so many bytes of a file of the process; nothing, if there is an error.
-func (p *Process) readFile(name string, most int64) ([]byte, error) {
+// readFile reads at most limit bytes of a file of the process. With an error it returns nothing.
+func (p *Process) readFile(name string, limit int64) ([]byte, error) {
 	file, err := os.Open(p.path(name))
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, most))
+	content, err := io.ReadAll(io.LimitReader(file, limit))
 	if err == nil {
 		err = p.check()
 	}
@@ -157,7 +158,7 @@ func (p *Process) readFile(name string, most int64) ([]byte, error) {
 	return content, nil
 }
 
-// check tells by fs.ErrNotExist that the process has gone, and that what was read may be of another one with its pid.
+// check returns fs.ErrNotExist if the process has ended: what was read may be of another one with its pid.
 func (p *Process) check() error {
 	if p.StartTime == 0 {
 		return nil // it is not known

@@ -132,18 +132,18 @@ func TestUIDIsReadAgain(t *testing.T) {
 		}
 		require.Equal(t, count, have(1))
 		setUsers(2)
-		time.Sleep(leastUIDAge - 1)
+		time.Sleep(minUIDAge - 1)
 		require.Zero(t, have(2), "read too soon")
 		for uid := uint32(2); uid < 6; uid++ { // each in a while of its own
 			setUsers(uid)
 			before := 0
 			for range 4 {
-				time.Sleep((mostUIDAge - leastUIDAge) / 4)
+				time.Sleep((maxUIDAge - minUIDAge) / 4)
 				now := have(uid)
 				require.Less(t, now-before, count/2, "all are read at a time")
 				before = now
 			}
-			time.Sleep(mostUIDAge)
+			time.Sleep(maxUIDAge)
 			require.Equal(t, count, have(uid))
 		}
 	})
@@ -170,19 +170,19 @@ func TestUIDIsKept(t *testing.T) {
 		is(1, true)
 		require.NoError(t, os.Remove(status))
 		require.NoError(t, os.Mkdir(status, 0o755))
-		time.Sleep(mostUIDAge)
+		time.Sleep(maxUIDAge)
 		is(1, true)
 		require.NoError(t, os.Remove(status))
 		writeStatus(t, root, 7, 2)
 		is(2, true)
 
 		require.NoError(t, os.Remove(status)) // hidden: it is looked for again after a while
-		time.Sleep(mostUIDAge)
+		time.Sleep(maxUIDAge)
 		is(2, true)
 		writeStatus(t, root, 7, 3)
-		time.Sleep(leastUIDAge - 1)
+		time.Sleep(minUIDAge - 1)
 		is(2, true)
-		time.Sleep(mostUIDAge)
+		time.Sleep(maxUIDAge)
 		is(3, true)
 	})
 }
@@ -231,7 +231,7 @@ func TestUIDOfConnect(t *testing.T) {
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "2")))
 		require.Equal(t, uint32(44), of(2, 0), "what was seen last")
 
-		time.Sleep(mostUIDAge) // it cannot be seen, and lives: connections tell
+		time.Sleep(maxUIDAge) // it cannot be seen, and lives: connections tell
 		require.Equal(t, uint32(55), of(2, 55))
 
 		cache.begin()

@@ -15,11 +15,11 @@ type processCache struct {
 	warn      func(what string, err error)
 	clock     procfs.BootClock
 	processes map[int]*Process
-	past      map[processID]*Process // those that hold no socket, and began connections that were closed
-	keepsPast bool                   // also those that may have: that is not known until the connections are handed out
+	past      map[processID]*Process // they hold no socket now, and opened connections that have been closed
+	keepsPast bool                   // past also holds processes that may have: it is known when the connections are handed out
 	scan      uint64
 	now       time.Time // when the scan began
-	count     int       // processes that were asked for in this scan
+	count     int       // processes of this scan
 	buf       [4 << 10]byte
 }
 
@@ -36,7 +36,7 @@ func newProcessCache(root string, warn func(what string, err error)) *processCac
 	}
 }
 
-// begin opens a scan: every process that is not asked for until end is forgotten.
+// begin begins a scan. Its end forgets every process that was not asked for.
 func (c *processCache) begin() {
 	c.scan++
 	c.now = time.Now()
@@ -53,7 +53,7 @@ func (c *processCache) end() {
 			c.past[processID{pid, p.StartTime}] = p
 		}
 	}
-	const keep = 2 // looks: there may be two for what is handed out at once, see lateSockets
+	const keep = 2 // owner lookups: a scan can have two, see lateSockets
 	for id, p := range c.past {
 		if p.seen+keep < c.scan {
 			delete(c.past, id)
@@ -61,7 +61,7 @@ func (c *processCache) end() {
 	}
 }
 
-// get returns the process with the pid, or nil if it has gone.
+// get returns the process with the pid, or nil if it has ended.
 func (c *processCache) get(dir *procfs.Dir, pid int) *Process {
 	stat, err := c.stat(dir, pid)
 	if err != nil {
@@ -70,8 +70,8 @@ func (c *processCache) get(dir *procfs.Dir, pid int) *Process {
 	return c.see(pid, stat.StartTime, stat.Comm)
 }
 
-// see returns the process with the pid. The kernel gives a pid to another process sooner or later, and a process can become
-// another program: both are told by the start time and the name.
+// see returns the process with the pid. The kernel reuses pids, and a process can execute another program: another start time or
+// name makes another Process.
 func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	p := c.processes[pid]
 	if p == nil || p.StartTime != startTime || p.Name != string(name) {
@@ -89,8 +89,8 @@ func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	return p
 }
 
-// ofConnect returns the process that initiated a connection, which may have gone since. Its name is what it had then, if it holds no
-// socket now.
+// ofConnect returns the process that initiated a connection, which may have ended since. If it holds no socket now, its name is that
+// of the record.
 func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
 	initiator := &connect.Initiator
 	id := processID{int(initiator.PID), c.clock.Ticks(initiator.StartBootTime)}
@@ -104,8 +104,8 @@ func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
 		}
 		p.seen = c.scan
 	}
-	// The user of then is what is known if the process has gone. While it lives it can have become another one, so that what
-	// was seen of it counts for more, and what it is now is read when it is asked for.
+	// If the process has ended, the user id of the record is all that is known. While it lives the user id can change: UID prefers
+	// what a scan saw, and reads it again.
 	if !p.uid.known || !c.now.Before(p.uid.until) {
 		p.uid = userID{id: initiator.UID, known: true}
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // Sockstat is what the kernel counts of its sockets: all of it costs no more than reading two short files. A field is nil
-// if the kernel does not tell.
+// if the kernel does not report it.
 //
 // The kernel counts some of it for the network namespace, and some for the host, whichever namespace asks.
 type Sockstat struct {

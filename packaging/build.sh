@@ -1,9 +1,8 @@
 #!/bin/sh
-# Builds what a release consists of into a directory: "packages" are the .deb and .rpm of the program for inputs.execd, "release" is
-# these, tarballs, and checksums of all. The same commit gives the same bytes, whoever builds it, where and when.
+# Builds the files of a release: "packages" builds the .deb and .rpm of the program for inputs.execd, "release" also tarballs and
+# checksums. Builds are reproducible: the same commit gives the same bytes.
 #
-# The Makefile calls it with these variables: GO, NFPM, LDFLAGS, DIST, ARCHES. PACKAGE_VERSION takes the place of the version that git
-# knows.
+# The Makefile sets GO, NFPM, LDFLAGS, DIST and ARCHES. PACKAGE_VERSION overrides the version from git.
 set -eu
 umask 022
 export TZ=UTC LC_ALL=C CGO_ENABLED=0
@@ -14,13 +13,14 @@ case "${1-}" in packages | release) ;; *)
 	;;
 esac
 if ! commit_time=$(git log -1 --format=%ct); then
-	echo "$0: the version and the times of a release are those of the commit: this wants a clone with git" >&2
+	echo "$0: no git commit; the version and the timestamps of a release come from it" >&2
 	exit 1
 fi
 export SOURCE_DATE_EPOCH="$commit_time"
 
 if [ -z "${PACKAGE_VERSION-}" ]; then
-	# v1.2.3 is 1.2.3, v1.2.3-rc.1 comes before that, and four commits later is 1.2.3+4.g0123abc. Before the first tag it is 0.
+	# v1.2.3 becomes 1.2.3; v1.2.3-rc.1 becomes 1.2.3~rc.1, which sorts before 1.2.3; four commits after v1.2.3 it is
+	# 1.2.3+4.g0123abc. Before the first tag it begins with 0.
 	described=$(git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null) ||
 		described=v0~git$(git log -1 --date=format:%Y%m%d --format=%cd.%h --abbrev=7)
 	PACKAGE_VERSION=$(echo "$described" | sed -E 's/^v//; s/-dirty$/+dirty/; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-/~/g')
@@ -35,12 +35,12 @@ build() { # <arch> <command>
 	GOOS=linux GOARCH=$1 $GO build -trimpath -buildvcs=false -ldflags "$LDFLAGS" -o "$stage/$1/$2" "./cmd/$2"
 }
 
-# notices prints the licences of all that is in a program.
+# notices prints the licences of a program and of all modules in it.
 notices() { # <arch> <command>
 	echo "This program is under the licence of procnetstat:"
 	echo
 	cat LICENSE
-	printf '\n\nIt has parts that are under the licences below: the Go standard library'
+	printf '\n\nIt contains parts under the licences below: the Go standard library'
 	GOOS=linux GOARCH=$1 $GO list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' "./cmd/$2" |
 		sort -u >"$stage/modules"
 	while read -r path version _; do printf ',\n%s %s' "$path" "$version"; done <"$stage/modules"
@@ -61,7 +61,7 @@ notices() { # <arch> <command>
 	done <"$stage/modules"
 }
 
-# archive makes a tarball of a directory in the stage.
+# archive creates a tarball of a directory in $stage.
 archive() { # <directory>
 	tar --create --sort=name --format=gnu --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime="@$SOURCE_DATE_EPOCH" \
 		--directory "$stage" "$1" | gzip -9n >"$DIST/$1.tar.gz"

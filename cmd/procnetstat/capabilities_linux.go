@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// raiseCapabilities makes the capabilities that this program may have those that it has. It may have more than it has where those of
-// its file are only permitted, "setcap …+p": the kernel runs such a program also where it cannot have them all, as in most containers,
-// and refuses one that is to have them from the start (bprm_caps_from_vfs_caps, security/commoncap.c).
+// raiseCapabilities makes all permitted capabilities effective. The package sets the file capabilities as permitted only ("+p"):
+// with effective ones ("+ep") the kernel refuses to execute the program where the bounding set lacks one of them, as in most
+// containers (bprm_caps_from_vfs_caps, security/commoncap.c).
 func raiseCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return fmt.Errorf("reading the capabilities: %w", err)
+		return fmt.Errorf("capget: %w", err)
 	}
 	raised := sets
 	for i := range raised {
@@ -26,14 +26,14 @@ func raiseCapabilities() error {
 	if slices.Equal(raised[:], sets[:]) {
 		return nil
 	}
-	// Capabilities are those of a thread, and Go moves between threads.
+	// Each thread has capabilities of its own, and goroutines move between threads.
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&raised)), 0)
 	switch errno {
 	case 0:
 		return nil
 	case syscall.ENOTSUP:
-		return errors.New("this program is not built with CGO_ENABLED=0: it cannot raise the capabilities that it is only permitted")
+		return errors.New("not built with CGO_ENABLED=0")
 	default:
-		return fmt.Errorf("raising the capabilities that are permitted: %w", errno)
+		return fmt.Errorf("capset: %w", errno)
 	}
 }

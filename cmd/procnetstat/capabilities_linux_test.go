@@ -16,8 +16,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestFileCapabilities: who has no privilege sees the processes of all users by a program that has the capabilities itself.
-// Where the program cannot get them, it sees less and says so, or the kernel does not run it.
+// TestFileCapabilities checks that file capabilities let an unprivileged user see the processes of all users. Where the program
+// cannot get them, it logs a warning and sees less, or the kernel refuses to execute it.
 func TestFileCapabilities(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.Require(t, "setcap", "setpriv")
@@ -30,31 +30,31 @@ func TestFileCapabilities(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		byRoot := "procnetstat_process,process_name=" + strings.TrimSpace(string(name)) + ",user=root "
-		const byNobodyKnown = "procnetstat_process,process_name=unattributed,user=unattributed "
+		ownedByRoot := "procnetstat_process,process_name=" + strings.TrimSpace(string(name)) + ",user=root "
+		const unattributed = "procnetstat_process,process_name=unattributed,user=unattributed "
 		fallback := []string{"CAP_BPF and CAP_PERFMON", "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"}
 
 		for _, test := range []struct {
 			name         string
 			capabilities string   // of the program
-			setpriv      []string // what else is done before it starts
-			owner        string   // of the listener: what its metric begins with
-			gather       string   // what the metric of the gather begins with
+			setpriv      []string // further arguments of setpriv
+			owner        string   // prefix of the metric of the listener's process
+			gather       string   // prefix of procnetstat_gather
 			messages     []string
-			fails        string // to start
+			fails        string // error of the start
 		}{
 			{
 				"with", "cap_bpf,cap_perfmon+ep", nil,
-				byRoot, "procnetstat_gather,owners=bpf,source=netlink ", nil, "",
+				ownedByRoot, "procnetstat_gather,owners=bpf,source=netlink ", nil, "",
 			},
 			{
 				"without", "", nil,
-				byNobodyKnown, "procnetstat_gather,owners=procfs,source=netlink ", fallback, "",
+				unattributed, "procnetstat_gather,owners=procfs,source=netlink ", fallback, "",
 			},
 			{
-				// By a second setpriv: the first still has root's capabilities, which this does not take.
+				// Use a second setpriv: no_new_privs does not drop root's capabilities, which the first one still has.
 				"with, and no_new_privs", "cap_bpf,cap_perfmon+ep", []string{"setpriv", "--no-new-privs"},
-				byNobodyKnown, "procnetstat_gather,owners=procfs,source=netlink ", fallback, "",
+				unattributed, "procnetstat_gather,owners=procfs,source=netlink ", fallback, "",
 			},
 			{
 				"with, beyond the bounding set", "cap_bpf,cap_perfmon+ep", []string{"--bounding-set=-bpf"},
@@ -62,7 +62,7 @@ func TestFileCapabilities(t *testing.T) {
 			},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				program := copyForAll(t)
+				program := copyTestBinary(t)
 				if test.capabilities != "" {
 					setCapabilities(t, program, test.capabilities)
 				}
@@ -83,10 +83,10 @@ func TestFileCapabilities(t *testing.T) {
 					p.prompt()
 					owner, gather := p.expectMetrics(test.owner)
 					if !strings.Contains(owner, "tcp_listen=1i") {
-						t.Errorf("the listener is not in %q", owner)
+						t.Errorf("no listener in %q", owner)
 					}
 					isKnown := strings.Contains(gather, "unattributed=0i")
-					if !strings.HasPrefix(gather, test.gather) || isKnown != (test.owner == byRoot) {
+					if !strings.HasPrefix(gather, test.gather) || isKnown != (test.owner == ownedByRoot) {
 						t.Errorf("got %q, want %q", gather, test.gather)
 					}
 				}
@@ -97,12 +97,12 @@ func TestFileCapabilities(t *testing.T) {
 	})
 }
 
-// TestRequiredWays: a way that the configuration names is required. The program ends with code 1, and one line that says what is
-// missing; without, it says so and goes on.
-func TestRequiredWays(t *testing.T) {
+// TestRequiredOptions checks that a required source or owner lookup that is unavailable fails the start, with exit code 1 and one
+// line of error. With "auto" the program logs a warning and continues.
+func TestRequiredOptions(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.Require(t, "setpriv")
-		program := copyForAll(t)
+		program := copyTestBinary(t)
 		const fallback = "W! BPF owner lookup unavailable (the BPF program takes CAP_BPF and CAP_PERFMON: unsupported operation: " +
 			"operation not permitted); falling back to /proc, which costs more\n"
 		for _, test := range []struct {
@@ -111,12 +111,13 @@ func TestRequiredWays(t *testing.T) {
 			stderr        string // the first lines
 			lines         int
 		}{
-			{"owners", `owners = "bpf"`, 1, `E! running input failed: failed to start input: owners "bpf" is required: the BPF program takes ` +
-				"CAP_BPF and CAP_PERFMON: unsupported operation: operation not permitted\n", 1},
-			{"owners of no importance", "owners = \"bpf\"\nmeasurements = [\"host\"]", 0, "", 0},
-			{"source", "owners = \"procfs\"\nsource = \"netlink\"\nprotocols = [\"icmp\"]", 1, `E! running input failed: failed to start input: ` +
-				`source "netlink" is required: sock_diag does not have the sockets of icmp` + "\n", 1},
-			{"auto", "", 0, fallback, 2}, // and that processes of others are not known
+			{"owners", `owners = "bpf"`, 1, `E! running input failed: failed to start input: owners "bpf" is required: ` +
+				"the BPF program takes CAP_BPF and CAP_PERFMON: unsupported operation: operation not permitted\n", 1},
+			{"owners not needed", "owners = \"bpf\"\nmeasurements = [\"host\"]", 0, "", 0},
+			{"source", "owners = \"procfs\"\nsource = \"netlink\"\nprotocols = [\"icmp\"]", 1,
+				`E! running input failed: failed to start input: source "netlink" is required: ` +
+					"sock_diag does not have the sockets of icmp\n", 1},
+			{"auto", "", 0, fallback, 2}, // the second line: processes of other users are unknown
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				config := filepath.Join(filepath.Dir(program), "procnetstat.conf")
@@ -137,8 +138,8 @@ func TestRequiredWays(t *testing.T) {
 	})
 }
 
-// copyForAll makes a copy of the test binary that every user may start.
-func copyForAll(t *testing.T) string {
+// copyTestBinary returns a copy of the test binary that every user may execute.
+func copyTestBinary(t *testing.T) string {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -161,20 +162,19 @@ func copyForAll(t *testing.T) string {
 
 func setCapabilities(t *testing.T, program, capabilities string) {
 	t.Helper()
-	var on unix.Statfs_t
-	if err := unix.Statfs(program, &on); err != nil {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(program, &fs); err != nil {
 		t.Fatal(err)
 	}
-	if on.Flags&unix.ST_NOSUID != 0 {
-		testnet.SkipOrFail(t, program+" is on a file system that is mounted nosuid, where capabilities of files do not count")
+	if fs.Flags&unix.ST_NOSUID != 0 {
+		testnet.SkipOrFail(t, program+" is on a file system mounted nosuid, which disables file capabilities")
 	}
 	if out, err := exec.CommandContext(t.Context(), "setcap", capabilities, program).CombinedOutput(); err != nil {
 		testnet.SkipOrFail(t, "setcap "+capabilities+": "+string(out))
 	}
 }
 
-// expectMetrics reads the metrics of a gather, and returns the first that begins with prefix, and the last, which is that of
-// the gather itself.
+// expectMetrics reads the metrics of a gather. It returns the first with this prefix, and that of the gather itself.
 func (p *running) expectMetrics(prefix string) (found, gather string) {
 	p.t.Helper()
 	for {
@@ -187,13 +187,13 @@ func (p *running) expectMetrics(prefix string) (found, gather string) {
 			found = line
 		case strings.HasPrefix(line, "procnetstat_gather,") && gather == "":
 			gather = line
-		case strings.HasPrefix(line, "procnetstat_gather,"): // its counters, which are the last
+		case strings.HasPrefix(line, "procnetstat_gather,"): // its counters are the last metric
 			return found, gather
 		}
 	}
 }
 
-// expectMessages waits for the end of the program, which must have printed a warning with each of these texts, and no more.
+// expectMessages waits for the exit of the program. Its messages must be warnings that contain these texts, one each.
 func (p *running) expectMessages(texts []string) {
 	p.t.Helper()
 	var got []string

@@ -22,15 +22,15 @@ func newInput() telegraf.Input {
 	return inputs.Inputs[pluginName]()
 }
 
-// loadInput makes the plugin and sets the options that the file gives. Without a file all have their defaults.
+// loadInput creates the plugin and sets the options of the file. Without a file, all options have their defaults.
 //
-// The shim has a loader of its own. It is not used, because it ignores unknown keys and all tables but the first, and
-// takes every $ for a variable.
+// It does not use the loader of the shim, which ignores unknown keys and all tables but the first, and expands every $ as a
+// variable.
 func loadInput(file string) (telegraf.Input, error) {
 	if file == "" {
 		return newInput(), nil
 	}
-	text, err := os.ReadFile(file) //nolint:gosec // which file is for the one to say who starts the program
+	text, err := os.ReadFile(file) //nolint:gosec // the user chooses the file
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func loadInput(file string) (telegraf.Input, error) {
 	return input, nil
 }
 
-// parseConfig makes the plugin that the text describes: the table that would stand in telegraf.conf, and nothing else.
+// parseConfig creates the plugin from its table of telegraf.conf. The text may contain nothing else.
 func parseConfig(text []byte, lookupEnv lookupEnv) (telegraf.Input, error) {
 	file, err := parseTOML(text)
 	if err != nil {
@@ -63,41 +63,41 @@ func parseConfig(text []byte, lookupEnv lookupEnv) (telegraf.Input, error) {
 	return input, nil
 }
 
-// pluginTable returns the one table that the file consists of.
+// pluginTable returns the [[inputs.procnetstat]] table of a file that contains nothing else.
 func pluginTable(file *ast.Table) (*ast.Table, error) {
-	all, err := onlyField(file, "", "inputs")
+	inputsField, err := onlyField(file, "", "inputs")
 	if err != nil {
 		return nil, err
 	}
-	inputsTable, ok := all.value.(*ast.Table)
+	inputsTable, ok := inputsField.value.(*ast.Table)
 	if !ok {
-		return nil, fmt.Errorf(`line %d: "inputs" must be a table`, all.line)
+		return nil, fmt.Errorf(`line %d: "inputs" must be a table`, inputsField.line)
 	}
-	own, err := onlyField(inputsTable, "inputs.", pluginName)
+	pluginField, err := onlyField(inputsTable, "inputs.", pluginName)
 	if err != nil {
 		return nil, err
 	}
-	switch v := own.value.(type) {
-	case *ast.Table: // [inputs.procnetstat], which Telegraf takes too
+	switch v := pluginField.value.(type) {
+	case *ast.Table: // [inputs.procnetstat], which Telegraf accepts too
 		return v, nil
 	case []*ast.Table:
 		if len(v) > 1 {
 			return nil, fmt.Errorf("line %d: a second [[inputs.procnetstat]] table; "+
-				"run the program a second time for it, with a file of its own", v[1].Line)
+				"run another procnetstat with a separate file for it", v[1].Line)
 		}
 		return v[0], nil
 	default:
-		return nil, fmt.Errorf(`line %d: "inputs.procnetstat" must be a table`, own.line)
+		return nil, fmt.Errorf(`line %d: "inputs.procnetstat" must be a table`, pluginField.line)
 	}
 }
 
-// onlyField returns the field called name of a table that must have no other. The path of the table is for messages.
+// onlyField returns the field name of a table that must have no other. path is the table's name, for error messages.
 func onlyField(t *ast.Table, path, name string) (*field, error) {
 	var found *field
 	for _, f := range fieldsOf(t) {
 		if f.key != name {
-			return nil, fmt.Errorf("line %d: %q does not belong here; "+
-				"the file holds one [[inputs.procnetstat]] table and nothing else", f.line, path+f.key)
+			return nil, fmt.Errorf("line %d: %q is not allowed; "+
+				"the file must contain one [[inputs.procnetstat]] table and nothing else", f.line, path+f.key)
 		}
 		found = f
 	}
@@ -107,13 +107,13 @@ func onlyField(t *ast.Table, path, name string) (*field, error) {
 	return found, nil
 }
 
-// setOption sets the one option of the plugin that f names.
+// setOption sets one option of the plugin.
 func setOption(input telegraf.Input, f *field) error {
 	decoder := toml.Config{
 		NormFieldName: toml.DefaultConfig.NormFieldName,
 		MissingField:  func(_ reflect.Type, key string) error { return &unknownKeyError{key} },
 	}
-	// One by one, as the decoder's errors name the struct's fields, and not the keys.
+	// Decode a table of one key: the decoder's errors name the struct field, not the key.
 	err := decoder.UnmarshalTable(&ast.Table{Fields: map[string]any{f.key: f.value}}, input)
 	if err == nil {
 		return nil
@@ -132,15 +132,15 @@ type unknownKeyError struct {
 }
 
 func (e *unknownKeyError) Error() string {
-	if slices.Contains(generalOptions, e.key) {
-		return fmt.Sprintf("%q is an option of Telegraf and not of this program; set it in the [[inputs.execd]] table", e.key)
+	if slices.Contains(telegrafOptions, e.key) {
+		return fmt.Sprintf("%q is a Telegraf option; set it in the [[inputs.execd]] table", e.key)
 	}
-	return fmt.Sprintf("unknown option %q; procnetstat -sample-config shows those there are", e.key)
+	return fmt.Sprintf("unknown option %q; procnetstat -sample-config lists the options", e.key)
 }
 
-// generalOptions are those that Telegraf itself handles for every input. In a plugin's table it takes them without a
-// word, so they are easily left there when the table moves to a file of its own.
-var generalOptions = []string{
+// telegrafOptions are the options that Telegraf itself handles for every input. Users tend to leave them in the plugin's
+// table when they move it to a separate file.
+var telegrafOptions = []string{
 	"alias", "always_include_global_tags", "always_include_local_tags", "collection_jitter", "collection_offset",
 	"drop", "fielddrop", "fieldexclude", "fieldinclude", "fieldpass", "interval", "labels", "log_level", "metricpass",
 	"name_override", "name_prefix", "name_suffix", "namedrop", "namedrop_separator", "namepass", "namepass_separator",
@@ -155,7 +155,7 @@ type field struct {
 	line  int
 }
 
-// fieldsOf returns the fields in the order of the file, so that of several mistakes the first is told.
+// fieldsOf returns the fields in the order of the file, so that the first of several mistakes is reported.
 func fieldsOf(t *ast.Table) []*field {
 	fields := make([]*field, 0, len(t.Fields))
 	for key, value := range t.Fields {
@@ -179,7 +179,7 @@ func lineOf(value any) int {
 	return 0
 }
 
-// source shows the field as the file has it, as far as that is short enough for a message.
+// source returns the field as written in the file, truncated for error messages.
 func (f *field) source() string {
 	const maxLength = 60
 	kv, ok := f.value.(*ast.KeyValue)

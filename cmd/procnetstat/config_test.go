@@ -15,24 +15,24 @@ import (
 	"github.com/influxdata/toml"
 )
 
-// TestWrongConfig runs the program, for the exit code and for the one line that it prints.
-func TestWrongConfig(t *testing.T) {
+// TestInvalidConfig checks the exit code and the line of error of the program.
+func TestInvalidConfig(t *testing.T) {
 	const table = "[[inputs.procnetstat]]\n"
-	const unknown = "; procnetstat -sample-config shows those there are"
-	const ofTelegraf = " is an option of Telegraf and not of this program; set it in the [[inputs.execd]] table"
-	const notHere = " does not belong here; the file holds one [[inputs.procnetstat]] table and nothing else"
+	const unknown = "; procnetstat -sample-config lists the options"
+	const telegrafOption = " is a Telegraf option; set it in the [[inputs.execd]] table"
+	const notAllowed = " is not allowed; the file must contain one [[inputs.procnetstat]] table and nothing else"
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty", "", "no [[inputs.procnetstat]] table"},
 		{"only comments", "# nothing\n", "no [[inputs.procnetstat]] table"},
 		{"inputs without a plugin", "[inputs]\n", "no [[inputs.procnetstat]] table"},
-		{"options without a table", "metrics = 1\n", `line 1: "metrics"` + notHere},
-		{"agent", table + "metrics = 1\n\n[agent]\n", `line 4: "agent"` + notHere},
-		{"outputs", "[[outputs.file]]\n" + table, `line 1: "outputs"` + notHere},
-		{"global tags", table + "[global_tags]\na = 'b'\n", `line 2: "global_tags"` + notHere},
-		{"other plugin", "[[inputs.cpu]]\n", `line 1: "inputs.cpu"` + notHere},
-		{"other plugin after ours", table + "[[inputs.cpu]]\n", `line 2: "inputs.cpu"` + notHere},
+		{"options without a table", "metrics = 1\n", `line 1: "metrics"` + notAllowed},
+		{"agent", table + "metrics = 1\n\n[agent]\n", `line 4: "agent"` + notAllowed},
+		{"outputs", "[[outputs.file]]\n" + table, `line 1: "outputs"` + notAllowed},
+		{"global tags", table + "[global_tags]\na = 'b'\n", `line 2: "global_tags"` + notAllowed},
+		{"other plugin", "[[inputs.cpu]]\n", `line 1: "inputs.cpu"` + notAllowed},
+		{"other plugin after ours", table + "[[inputs.cpu]]\n", `line 2: "inputs.cpu"` + notAllowed},
 		{"second table", table + "metrics = 1\n" + table, "line 3: a second [[inputs.procnetstat]] table; " +
-			"run the program a second time for it, with a file of its own"},
+			"run another procnetstat with a separate file for it"},
 		{"table of another kind", table + "[inputs.procnetstat]\n",
 			"line 2: table `inputs.procnetstat' is in conflict with array table in line 1"},
 		{"inputs is a value", "inputs = 1\n", `line 1: "inputs" must be a table`},
@@ -48,11 +48,11 @@ func TestWrongConfig(t *testing.T) {
 			`line 3: unknown option "metrix"` + unknown},
 		{"the log is no option", table + "log = 'x'\n",
 			"line 2: log = 'x': field corresponding to `log' in main.testInput cannot be set through TOML"},
-		{"interval", table + "interval = '1s'\n", `line 2: "interval"` + ofTelegraf},
-		{"name_override", table + "name_override = 'netstat'\n", `line 2: "name_override"` + ofTelegraf},
-		{"alias", table + "alias = 'a'\n", `line 2: "alias"` + ofTelegraf},
-		{"tags", table + "[inputs.procnetstat.tags]\na = 'b'\n", `line 2: "tags"` + ofTelegraf},
-		{"tagpass", table + "[inputs.procnetstat.tagpass]\na = ['b']\n", `line 2: "tagpass"` + ofTelegraf},
+		{"interval", table + "interval = '1s'\n", `line 2: "interval"` + telegrafOption},
+		{"name_override", table + "name_override = 'netstat'\n", `line 2: "name_override"` + telegrafOption},
+		{"alias", table + "alias = 'a'\n", `line 2: "alias"` + telegrafOption},
+		{"tags", table + "[inputs.procnetstat.tags]\na = 'b'\n", `line 2: "tags"` + telegrafOption},
+		{"tagpass", table + "[inputs.procnetstat.tagpass]\na = ['b']\n", `line 2: "tagpass"` + telegrafOption},
 
 		{"string for integer", table + "metrics = '500'\n",
 			"line 2: metrics = '500': cannot unmarshal TOML string into int"},
@@ -83,7 +83,7 @@ func TestWrongConfig(t *testing.T) {
 		{"not UTF-8", table + "pattern = '\xff'\n", "not valid UTF-8"},
 		{"UTF-16", "\xff\xfe[\x00", "not valid UTF-8"},
 		{"unset variable", table + "names = ['a', '${PROCNETSTAT_TEST_UNSET}']\n", "line 2: names: environment variable " +
-			`"PROCNETSTAT_TEST_UNSET" is not set; ${PROCNETSTAT_TEST_UNSET:-} would allow that`},
+			`"PROCNETSTAT_TEST_UNSET" is not set; use ${PROCNETSTAT_TEST_UNSET:-} for an empty default`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -96,15 +96,15 @@ func TestWrongConfig(t *testing.T) {
 	}
 }
 
-// TestMistypedOptionOfThePlugin is the case that the loader of the shim would let pass.
-func TestMistypedOptionOfThePlugin(t *testing.T) {
+// TestMistypedPluginOption checks a mistake that the loader of the shim accepts.
+func TestMistypedPluginOption(t *testing.T) {
 	t.Parallel()
 	file := writeFile(t, "[[inputs.procnetstat]]\nmesurements=[\"host\"]\n")
 	cmd := command(t, "", "-config", file, "-once")
 	cmd.Env = append(cmd.Env, runAsEnv+"=real")
 	got := runToEnd(t, cmd)
 	want := result{1, "", "E! " + file + `: line 2: unknown option "mesurements"; ` +
-		"procnetstat -sample-config shows those there are\n"}
+		"procnetstat -sample-config lists the options\n"}
 	if got != want {
 		t.Errorf("got %v\nwant %v", got, want)
 	}
@@ -124,11 +124,11 @@ func TestUnreadableConfig(t *testing.T) {
 	}
 }
 
-// TestGeneralOptions: the plugin's options must not be among those that are refused as Telegraf's.
-func TestGeneralOptions(t *testing.T) {
-	for _, key := range generalOptions {
+// TestTelegrafOptions checks that each of Telegraf's options is rejected, with a message that says where it belongs.
+func TestTelegrafOptions(t *testing.T) {
+	for _, key := range telegrafOptions {
 		_, err := parseConfig([]byte("[[inputs.procnetstat]]\n"+key+" = 1\n"), noEnv)
-		want := `line 2: "` + key + `" is an option of Telegraf and not of this program; set it in the [[inputs.execd]] table`
+		want := `line 2: "` + key + `" is a Telegraf option; set it in the [[inputs.execd]] table`
 		if err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
@@ -219,7 +219,7 @@ names = ['\', '#', '''\''', '#'] # '
 	}
 }
 
-func TestVariablesComeFromTheEnvironment(t *testing.T) {
+func TestEnvironmentVariables(t *testing.T) {
 	t.Setenv("PROCNETSTAT_TEST_SET", "from outside")
 	got, err := loadInput(writeFile(t, "[[inputs.procnetstat]]\npattern = '${PROCNETSTAT_TEST_SET}'\n"))
 	if err != nil {
@@ -254,7 +254,7 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-// FuzzStripComments: what the parser takes with its comments means the same without them.
+// FuzzStripComments checks that text which the parser accepts means the same without its comments.
 func FuzzStripComments(f *testing.F) {
 	f.Add([]byte("a = '#' # b\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -266,7 +266,7 @@ func FuzzStripComments(f *testing.F) {
 		if err := toml.Unmarshal(stripped, &without); err != nil {
 			t.Fatalf("%q became %q: %v", text, stripped, err)
 		}
-		if !reflect.DeepEqual(with, without) && fmt.Sprint(with) != fmt.Sprint(without) { // which takes NaN for NaN
+		if !reflect.DeepEqual(with, without) && fmt.Sprint(with) != fmt.Sprint(without) { // Sprint: NaN equals NaN
 			t.Fatalf("%q became %q: %v, not %v", text, stripped, without, with)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 	"github.com/influxdata/telegraf/testutil"
 )
 
-// TestExecd runs the program as Telegraf does, with each setting of signal.
+// TestExecd runs the program in inputs.execd, with each value of the option signal.
 func TestExecd(t *testing.T) {
 	for _, tt := range []struct{ signal, arg string }{
 		{"none", "-poll_interval=1ms"},
@@ -26,13 +26,13 @@ func TestExecd(t *testing.T) {
 	} {
 		t.Run(tt.signal, func(t *testing.T) {
 			t.Parallel()
-			log := &watchedLogger{CaptureLogger: testutil.CaptureLogger{Name: tt.signal}, debug: make(chan struct{}, 1)}
+			log := &notifyingLogger{CaptureLogger: testutil.CaptureLogger{Name: tt.signal}, debug: make(chan struct{}, 1)}
 			plugin := newExecd(t, log, tt.signal, "start_emits = true\nlogs = true", tt.arg)
 			var acc testutil.Accumulator
 			if err := plugin.Start(&acc); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(plugin.Stop) // also when the test fails
+			t.Cleanup(plugin.Stop) // if the test fails
 			waitForMetrics(t, &acc, 1)
 			for number := 1; number <= 3; number++ {
 				if err := plugin.Gather(&acc); err != nil {
@@ -41,20 +41,20 @@ func TestExecd(t *testing.T) {
 				waitForMetrics(t, &acc, 1+number)
 			}
 			log.waitForDebug(t)
-			if err := acc.FirstError(); err != nil { // Stop may add one: it closes pipes that are still read
+			if err := acc.FirstError(); err != nil { // before Stop, which may add one: it closes pipes that are still read
 				t.Error(err)
 			}
 			plugin.Stop()
 
 			if n := acc.NMetrics(); tt.signal != "none" && n != 4 {
-				t.Errorf("got %d metrics, want one at the start and one of each gather", n)
+				t.Errorf("got %d metrics, want one of the start and one of each gather", n)
 			}
 			for _, m := range acc.GetTelegrafMetrics() {
 				if m.Name() != "m" && m.Name() != "started" {
 					t.Errorf("got %v", m)
 				}
 			}
-			expectLevels(t, log)
+			expectLogLevels(t, log)
 		})
 	}
 }
@@ -92,13 +92,13 @@ func waitForMetrics(t *testing.T, acc *testutil.Accumulator, n int) {
 	}
 }
 
-// watchedLogger tells of debug messages, the last that the test input logs in a gather.
-type watchedLogger struct {
+// notifyingLogger notifies of debug messages, which are the last that the test input logs in a gather.
+type notifyingLogger struct {
 	testutil.CaptureLogger
 	debug chan struct{}
 }
 
-func (l *watchedLogger) Debug(args ...any) {
+func (l *notifyingLogger) Debug(args ...any) {
 	l.CaptureLogger.Debug(args...)
 	select {
 	case l.debug <- struct{}{}:
@@ -106,7 +106,7 @@ func (l *watchedLogger) Debug(args ...any) {
 	}
 }
 
-func (l *watchedLogger) waitForDebug(t *testing.T) {
+func (l *notifyingLogger) waitForDebug(t *testing.T) {
 	t.Helper()
 	select {
 	case <-l.debug:
@@ -115,8 +115,8 @@ func (l *watchedLogger) waitForDebug(t *testing.T) {
 	}
 }
 
-// expectLevels checks that what the test input logs has arrived at its level, and that nothing else is an error.
-func expectLevels(t *testing.T, log *watchedLogger) {
+// expectLogLevels checks that each message of the test input is logged at its level, and that there are no other errors.
+func expectLogLevels(t *testing.T, log *notifyingLogger) {
 	t.Helper()
 	for _, message := range log.Errors() {
 		if want := "E! [" + log.Name + "] an error; of two lines"; message != want {

@@ -7,15 +7,15 @@ import (
 	"github.com/influxdata/telegraf/models"
 )
 
-// guardedInput is the plugin as the shim sees it. It tells how the run went, which the shim keeps to itself: the shim
-// prints an error of Gather in a form that execd does not know, and returns nil when it gave up writing.
+// guardedInput wraps the plugin for the shim. It logs and records errors, because the shim prints an error of Gather in a
+// form that execd cannot parse, and returns nil after a failed write.
 type guardedInput struct {
 	telegraf.Input
-	log       telegraf.Logger
-	gathering func() // called when a gather begins
+	log      telegraf.Logger
+	onGather func() // called before each gather
 
 	failed  atomic.Bool // a Gather returned an error
-	stopped atomic.Bool // the gathering ended because that was asked for, and so all metrics were written
+	stopped atomic.Bool // the shim stopped normally, so all metrics were written
 }
 
 var _ telegraf.ServiceInput = (*guardedInput)(nil)
@@ -36,15 +36,15 @@ func (g *guardedInput) Start(acc telegraf.Accumulator) error {
 }
 
 func (g *guardedInput) Gather(acc telegraf.Accumulator) error {
-	g.gathering()
+	g.onGather()
 	if err := g.Input.Gather(acc); err != nil {
 		g.failed.Store(true)
-		g.log.Errorf("failed to gather metrics: %v", err)
+		g.log.Errorf("Failed to gather metrics: %v", err)
 	}
 	return nil
 }
 
-// Stop is called by the shim after the last Gather, and before it writes the last metrics and returns.
+// Stop is called after the last Gather, unless a write failed. The shim writes the last metrics after it.
 func (g *guardedInput) Stop() {
 	if p, ok := g.Input.(telegraf.ServiceInput); ok {
 		p.Stop()

@@ -10,14 +10,14 @@ import (
 	"github.com/influxdata/telegraf/logger"
 )
 
-// maxMessage is the number of bytes of a message that are printed. At a line of 64 KiB execd stops reading standard
-// error for good, and we would hang as soon as the pipe is full.
+// maxMessage is the maximum length of a message in bytes. At a line of 64 KiB, execd stops reading standard error, and this
+// program would block once the pipe is full.
 const maxMessage = 16 << 10
 
-// setUpLogging makes all that is logged through Telegraf's logger or the standard one go to w, in the form that execd
-// reads. All levels are passed on; which are wanted is for log_level in the [[inputs.execd]] table to say.
+// setUpLogging writes everything that is logged through Telegraf's logger or the standard one to w, in the form that execd
+// parses. It passes on all levels: log_level of the [[inputs.execd]] table selects from them.
 //
-// None of the logger's own formats will do: they begin with the time. So they are sent to nowhere.
+// The output of the logger itself is discarded: all its formats begin with the time.
 func setUpLogging(w io.Writer) error {
 	logger.RedirectLogging(io.Discard)
 	_, err := logger.AddCallback(
@@ -33,12 +33,12 @@ func logError(w io.Writer, err error) {
 
 var lineBreaks = strings.NewReplacer("\r\n", "; ", "\n", "; ", "\r", "; ")
 
-// printMessage prints one line: execd takes a further one for a message of its own, of unknown level.
+// printMessage prints one line. execd would log a second line as a separate message of unknown level.
 func printMessage(w io.Writer, level telegraf.LogLevel, message string) {
 	message = lineBreaks.Replace(strings.TrimSpace(message))
 	if len(message) > maxMessage {
 		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
 	}
-	// There is nowhere left to say that this failed.
+	// There is nowhere to report an error of standard error.
 	_, _ = fmt.Fprintf(w, "%s %s\n", level.Indicator(), message)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestPrintMessage(t *testing.T) {
-	long := strings.Repeat("é", maxMessage) // twice the bytes that are printed
+	long := strings.Repeat("é", maxMessage) // twice the maximum, in bytes
 	for _, tt := range []struct {
 		level         telegraf.LogLevel
 		message, want string

@@ -1,12 +1,12 @@
-// Command procnetstat runs the procnetstat input plugin outside of Telegraf: it is the program that Telegraf's
-// inputs.execd starts. Metrics go to standard output as InfluxDB line protocol, messages to standard error as
-// "E! …", "W! …", "I! …" or "D! …", which execd logs at that level.
+// Command procnetstat runs the procnetstat input plugin outside of Telegraf, as the program of Telegraf's inputs.execd.
+// Metrics go to standard output as InfluxDB line protocol. Messages go to standard error as "E! …", "W! …", "I! …" or
+// "D! …", which execd logs at that level.
 //
-// It gathers every -poll_interval, at every line of standard input, and at SIGHUP, SIGUSR1 and SIGUSR2, which are all
-// the ways in which execd asks. Requests that come in while a gather runs are answered together by the next one. At the
-// end of standard input, at SIGINT and at SIGTERM it finishes the gather that runs, and exits with code 0.
+// It gathers every -poll_interval, for every line of standard input, and for SIGHUP, SIGUSR1 and SIGUSR2, which are the
+// prompts that execd can send. Prompts that arrive during a gather are answered by one further gather. At the end of
+// standard input, on SIGINT and on SIGTERM it finishes the current gather and exits with code 0.
 //
-// Exit code 1 is a wrong configuration, a start that failed, or output that could not be written; 2 is a wrong command
+// Exit code 1 means an invalid configuration, a failed start, or output that cannot be written; 2 means an invalid command
 // line.
 package main
 
@@ -48,14 +48,14 @@ func run(args []string) int {
 	opts, err := parseFlags(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		return show(usage())
+		return printText(usage())
 	case err != nil:
 		logError(os.Stderr, fmt.Errorf("%w (procnetstat -help lists the flags)", err))
 		return exitUsage
 	case opts.showVersion:
-		return show("procnetstat " + buildVersion() + "\n")
+		return printText("procnetstat " + buildVersion() + "\n")
 	case opts.showSampleConfig:
-		return show(newInput().SampleConfig())
+		return printText(newInput().SampleConfig())
 	}
 
 	if err := serve(opts); err != nil {
@@ -65,13 +65,13 @@ func run(args []string) int {
 	return exitOK
 }
 
-// serve gathers until it is told to end.
+// serve gathers until standard input ends or a signal stops it.
 func serve(opts *options) error {
-	// Before anything slow: a signal that nobody has asked for kills the process.
+	// First, before anything slow: until then SIGHUP, SIGUSR1 and SIGUSR2 kill the process.
 	signals := watchSignals(opts.once)
 
 	if err := raiseCapabilities(); err != nil {
-		printMessage(os.Stderr, telegraf.Warn, err.Error())
+		printMessage(os.Stderr, telegraf.Warn, "Cannot raise the permitted capabilities: "+err.Error())
 	}
 	input, err := loadInput(opts.configFile)
 	if err != nil {
@@ -81,18 +81,18 @@ func serve(opts *options) error {
 	stdin := os.Stdin
 	prompts, err := newPrompts()
 	if err != nil {
-		return fmt.Errorf("making a pipe for prompts: %w", err)
+		return fmt.Errorf("creating a pipe for prompts: %w", err)
 	}
-	os.Stdin = prompts.reader // shim.New takes what it finds there
+	os.Stdin = prompts.reader // for shim.New, which reads os.Stdin
 
 	s := shim.New()
-	guarded := &guardedInput{Input: input, log: s.Log(), gathering: prompts.answered}
+	guarded := &guardedInput{Input: input, log: s.Log(), onGather: prompts.gatherStarted}
 	if err := s.AddInput(guarded); err != nil {
 		return err
 	}
 
 	if opts.once {
-		prompts.ask()
+		prompts.prompt()
 		go prompts.forward(nil, signals)
 	} else {
 		go prompts.forward(lines(stdin), signals)
@@ -102,11 +102,11 @@ func serve(opts *options) error {
 		return err
 	}
 	if !guarded.stopped.Load() {
-		// The shim itself only warns of this, and would have us exit with code 0.
+		// The shim logs only a warning, and returns nil.
 		return errors.New("stopped because a metric could not be written")
 	}
 	if opts.once && guarded.failed.Load() {
-		return errors.New("not everything was gathered")
+		return errors.New("gather failed")
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ type options struct {
 	showVersion      bool
 }
 
-// shimInterval is the interval in the form that the shim takes.
+// shimInterval returns the poll interval for the shim.
 func (o *options) shimInterval() time.Duration {
 	if o.once || o.pollingDisabled {
 		return shim.PollIntervalDisabled
@@ -142,27 +142,27 @@ func parseFlags(args []string) (*options, error) {
 
 func newFlags(opts *options) *flag.FlagSet {
 	flags := flag.NewFlagSet("procnetstat", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // it would print several lines, and not in the form that execd reads
+	flags.SetOutput(io.Discard) // its messages have several lines, and execd cannot parse them
 
 	flags.Func("config", "read the [[inputs.procnetstat]] table from this `file`; without it, all options have their defaults",
 		func(s string) error {
 			if s == "" {
-				return errors.New("a file name is needed")
+				return errors.New("must be a file name")
 			}
 			opts.configFile = s
 			return nil
 		})
 	opts.pollInterval = pollInterval(10 * time.Second)
-	flags.Var(&opts.pollInterval, "poll_interval", "gather each time this `duration` has passed")
-	flags.BoolVar(&opts.pollingDisabled, "poll_interval_disabled", false, "gather only when a line of standard input or a "+
-		"signal asks for it; wanted with signal = \"STDIN\", \"SIGHUP\", \"SIGUSR1\" or \"SIGUSR2\" in the [[inputs.execd]] table")
-	flags.BoolVar(&opts.once, "once", false, "gather once, print that, and exit")
+	flags.Var(&opts.pollInterval, "poll_interval", "gather at intervals of this `duration`")
+	flags.BoolVar(&opts.pollingDisabled, "poll_interval_disabled", false, "gather only for a line of standard input or a "+
+		"signal; use with signal = \"STDIN\", \"SIGHUP\", \"SIGUSR1\" or \"SIGUSR2\" in the [[inputs.execd]] table")
+	flags.BoolVar(&opts.once, "once", false, "gather once, print the metrics, and exit")
 	flags.BoolVar(&opts.showSampleConfig, "sample-config", false, "print a configuration with all options, and exit")
 	flags.BoolVar(&opts.showVersion, "version", false, "print the version, and exit")
 	return flags
 }
 
-// pollInterval is a flag. A plain duration flag would take 0, which the shim understands as never.
+// pollInterval is a flag of a positive duration. The shim would treat 0 as polling disabled.
 type pollInterval time.Duration
 
 func (p *pollInterval) String() string {
@@ -172,8 +172,8 @@ func (p *pollInterval) String() string {
 func (p *pollInterval) Set(s string) error {
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
-		return errors.New("a positive duration with its unit is needed, such as 10s or 500ms; " +
-			"-poll_interval_disabled turns polling off")
+		return errors.New("must be a positive duration with a unit, such as 10s or 500ms; " +
+			"-poll_interval_disabled disables polling")
 	}
 	*p = pollInterval(d)
 	return nil
@@ -182,8 +182,8 @@ func (p *pollInterval) Set(s string) error {
 func usage() string {
 	var b strings.Builder
 	b.WriteString("Usage: procnetstat [flags]\n\n" +
-		"Gathers what processes, listeners and peers the sockets of this host belong to, and prints it as\n" +
-		"InfluxDB line protocol. Made to be run by Telegraf's inputs.execd.\n\n" +
+		"Attributes the sockets of this host to processes, listeners, services, containers and peers, and prints\n" +
+		"metrics as InfluxDB line protocol. Run by Telegraf's inputs.execd.\n\n" +
 		"Flags:\n")
 	flags := newFlags(&options{})
 	flags.SetOutput(&b)
@@ -201,7 +201,7 @@ func buildVersion() string {
 	return "unknown"
 }
 
-func show(text string) int {
+func printText(text string) int {
 	if _, err := io.WriteString(os.Stdout, text); err != nil {
 		logError(os.Stderr, err)
 		return exitFailed

@@ -10,8 +10,8 @@ import (
 
 func TestCommandLine(t *testing.T) {
 	const hint = " (procnetstat -help lists the flags)\n"
-	const interval = " for flag -poll_interval: a positive duration with its unit is needed, such as 10s or 500ms; " +
-		"-poll_interval_disabled turns polling off" + hint
+	const interval = " for flag -poll_interval: must be a positive duration with a unit, such as 10s or 500ms; " +
+		"-poll_interval_disabled disables polling" + hint
 	for _, tt := range []struct {
 		args string
 		want result
@@ -21,7 +21,7 @@ func TestCommandLine(t *testing.T) {
 		{"extra", result{2, "", `E! unexpected argument "extra"` + hint}},
 		{"-once extra", result{2, "", `E! unexpected argument "extra"` + hint}},
 		{"-config", result{2, "", "E! flag needs an argument: -config" + hint}},
-		{"-config=", result{2, "", `E! invalid value "" for flag -config: a file name is needed` + hint}},
+		{"-config=", result{2, "", `E! invalid value "" for flag -config: must be a file name` + hint}},
 		{"-poll_interval 0", result{2, "", `E! invalid value "0"` + interval}},
 		{"-poll_interval 0s", result{2, "", `E! invalid value "0s"` + interval}},
 		{"-poll_interval -10s", result{2, "", `E! invalid value "-10s"` + interval}},
@@ -54,24 +54,24 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The manual page has the flags that there are, and no others.
+// TestManual checks that the manual page documents exactly the flags of the program.
 func TestManual(t *testing.T) {
 	manual, err := os.ReadFile("../../packaging/procnetstat.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := func(of, pattern string) (found []string) {
-		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(of, -1) {
+	flags := func(text, pattern string) (found []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
 			found = append(found, m[1])
 		}
 		slices.Sort(found)
 		return found
 	}
-	explained := flags(strings.ReplaceAll(string(manual), `\-`, "-"), `(?m)^\.TP\n\.BI? -(\w[\w-]*)`)
-	known := append(flags(usage(), `(?m)^  -([\w-]+)`), "help")
-	slices.Sort(known)
-	if !slices.Equal(explained, known) {
-		t.Errorf("the manual explains %q, and there are %q", explained, known)
+	documented := flags(strings.ReplaceAll(string(manual), `\-`, "-"), `(?m)^\.TP\n\.BI? -(\w[\w-]*)`)
+	defined := append(flags(usage(), `(?m)^  -([\w-]+)`), "help")
+	slices.Sort(defined)
+	if !slices.Equal(documented, defined) {
+		t.Errorf("the manual documents %q, the program has %q", documented, defined)
 	}
 }
 
@@ -84,11 +84,11 @@ func TestVersion(t *testing.T) {
 	defer func(saved string) { version = saved }(version)
 	version = "v1.2.3"
 	if got := buildVersion(); got != version {
-		t.Errorf("got %q, want what the linker has set, %q", got, version)
+		t.Errorf("got %q, want %q, as set by the linker", got, version)
 	}
 }
 
-func TestSampleConfigIsAConfiguration(t *testing.T) {
+func TestSampleConfigIsValid(t *testing.T) {
 	cmd := command(t, "", "-sample-config")
 	cmd.Env = append(cmd.Env, runAsEnv+"=real")
 	got := runToEnd(t, cmd)
@@ -115,7 +115,7 @@ func TestOnce(t *testing.T) {
 		{"partial failure", "metrics = 2\nadd_error = 'no permission'", 2, 0,
 			"I! started\nE! Error in plugin: no permission\nI! stopped\n"},
 		{"failure", "metrics = 2\ngather_error = 'no netlink'", 2, 1,
-			"I! started\nE! failed to gather metrics: no netlink\nI! stopped\nE! not everything was gathered\n"},
+			"I! started\nE! Failed to gather metrics: no netlink\nI! stopped\nE! gather failed\n"},
 		{"failure of Start", "start_error = 'no memory'", 0, 1,
 			"E! running input failed: failed to start input: no memory\n"},
 		{"failure of Init", "init_error = 'metrics: 5 is too many'", 0, 1,
@@ -133,18 +133,18 @@ func TestOnce(t *testing.T) {
 				t.Errorf("got %q, want no metrics", got.stdout)
 			}
 			if tt.lines > 0 {
-				expectWhole(t, got.stdout, 1, tt.lines)
+				expectCompleteGathers(t, got.stdout, 1, tt.lines)
 			}
 		})
 	}
 }
 
-// TestOnceLeavesStandardInput: at a terminal nobody would end it.
-func TestOnceLeavesStandardInput(t *testing.T) {
+// TestOnceIgnoresStandardInput checks that -once exits while standard input is open, as at a terminal.
+func TestOnceIgnoresStandardInput(t *testing.T) {
 	t.Parallel()
 	p := start(t, command(t, "metrics = 1", "-once"))
 	p.expectGather(1)
-	p.expectEnd()
+	p.expectExit()
 }
 
 func TestPollInterval(t *testing.T) {
@@ -154,8 +154,8 @@ func TestPollInterval(t *testing.T) {
 		p.expectGather(number)
 	}
 	p.stdin.Close()
-	readAll(t, p) // it polls on until it has seen the end
-	p.expectEnd()
+	readAll(t, p) // it may poll again before it reads the end of standard input
+	p.expectExit()
 }
 
 func TestLinesOfAnyLength(t *testing.T) {
@@ -170,11 +170,11 @@ func TestLinesOfAnyLength(t *testing.T) {
 		}
 		p.expectGather(number + 1)
 	}
-	p.expectEnd()
+	p.expectExit()
 }
 
-// TestLastPromptIsAnswered has the second prompt and the end of standard input come while the first gather runs, which
-// it does as long as nobody reads its output.
+// TestLastPromptIsAnswered sends the second prompt and the end of standard input during the first gather, which blocks until
+// its output is read.
 func TestLastPromptIsAnswered(t *testing.T) {
 	t.Parallel()
 	p := start(t, command(t, "metrics = 5_000", "-poll_interval_disabled"))
@@ -185,21 +185,21 @@ func TestLastPromptIsAnswered(t *testing.T) {
 	p.prompt()
 	p.stdin.Close()
 	text := readAll(t, p)
-	expectWhole(t, text, 2, 5_000)
-	p.expectEnd()
+	expectCompleteGathers(t, text, 2, 5_000)
+	p.expectExit()
 }
 
-// TestErrorsOfGatherDoNotEndIt: the next gather may do better.
-func TestErrorsOfGatherDoNotEndIt(t *testing.T) {
+// TestContinuesAfterGatherError checks that an error of a gather does not end the program: the next gather may succeed.
+func TestContinuesAfterGatherError(t *testing.T) {
 	t.Parallel()
 	p := start(t, command(t, "gather_error = 'no netlink'", "-poll_interval_disabled"))
 	for number := 1; number <= 2; number++ {
 		p.prompt()
 		p.expectGather(number)
-		p.expectMessage("E! failed to gather metrics: no netlink")
+		p.expectMessage("E! Failed to gather metrics: no netlink")
 	}
 	p.stdin.Close()
-	p.expectEnd()
+	p.expectExit()
 }
 
 func readAll(t *testing.T, p *running) string {

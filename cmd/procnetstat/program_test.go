@@ -21,7 +21,7 @@ import (
 	"github.com/influxdata/telegraf/plugins/parsers/influx"
 )
 
-// runAsEnv makes the test binary run as the program: with "test" on the input below, with "real" on the plugin.
+// runAsEnv makes the test binary run as the program: "test" runs testInput, "real" runs the plugin.
 const runAsEnv = "PROCNETSTAT_TEST_RUN_AS"
 
 var newRealInput = inputs.Inputs[pluginName]
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// testInput does what its options say.
+// testInput is an input that its options control.
 type testInput struct {
 	Metrics int             `toml:"metrics"`
 	Names   []string        `toml:"names"`
@@ -75,7 +75,7 @@ func (in *testInput) Init() error {
 			return err
 		}
 	}
-	return asError(in.InitError)
+	return errorOrNil(in.InitError)
 }
 
 func (in *testInput) Start(acc telegraf.Accumulator) error {
@@ -94,7 +94,7 @@ func (in *testInput) Gather(acc telegraf.Accumulator) error {
 	for i := range in.Metrics {
 		acc.AddFields("m", map[string]any{"gather": in.gathers, "i": i}, map[string]string{"tag": "with space"})
 	}
-	acc.AddError(asError(in.AddError))
+	acc.AddError(errorOrNil(in.AddError))
 	if in.Logs {
 		in.Log.Error("an error\nof two lines")
 		in.Log.Warnf("%s warning", "a")
@@ -102,27 +102,27 @@ func (in *testInput) Gather(acc telegraf.Accumulator) error {
 		in.Log.Debug("a detail")
 		log.Print("W! from elsewhere")
 	}
-	return asError(in.GatherError)
+	return errorOrNil(in.GatherError)
 }
 
 func (in *testInput) Stop() {
 	in.Log.Info("stopped")
 }
 
-func asError(text string) error {
+func errorOrNil(text string) error {
 	if text == "" {
 		return nil
 	}
 	return errors.New(text)
 }
 
-// timeLimit ends what hangs. Nothing else depends on it.
+// timeLimit kills a program that hangs. Successful tests do not depend on it.
 const timeLimit = 15 * time.Second
 
-// noSleep is for the race detector, which otherwise waits a second at each exit for late races.
+// noSleep keeps the race detector from waiting a second at each exit.
 const noSleep = "GORACE=atexit_sleep_ms=0"
 
-// command is the program, not yet started. With options it gets a configuration file of them.
+// command returns a command that runs the program. If there are options, it writes a configuration file with them.
 func command(t *testing.T, options string, args ...string) *exec.Cmd {
 	t.Helper()
 	if options != "" {
@@ -167,7 +167,7 @@ func runToEnd(t *testing.T, cmd *exec.Cmd) result {
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// running is the program with its three streams.
+// running is a started program with its standard streams.
 type running struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -177,7 +177,7 @@ type running struct {
 	stderr *bufio.Reader
 }
 
-// start starts the command and waits until its input is started.
+// start starts the command and waits for the start of its input.
 func start(t *testing.T, cmd *exec.Cmd) *running {
 	t.Helper()
 	p := launch(t, cmd)
@@ -223,7 +223,7 @@ func (p *running) prompt() {
 	}
 }
 
-// expectGather reads the next line, which must be the only metric of the gather of this number.
+// expectGather reads the next line, which must be the only metric of the gather with this number.
 func (p *running) expectGather(number int) {
 	p.t.Helper()
 	line, err := p.output.ReadString('\n')
@@ -235,31 +235,31 @@ func (p *running) expectGather(number int) {
 	}
 }
 
-// expectEnd waits for the end of the program, which must print nothing more, stop its input and exit with code 0.
-func (p *running) expectEnd() {
+// expectExit waits for the exit of the program. It must print no more metrics, stop its input and exit with code 0.
+func (p *running) expectExit() {
 	p.t.Helper()
 	rest, err := io.ReadAll(p.output)
 	if err != nil || len(rest) > 0 {
-		p.t.Errorf("got %q (%v) before the end of the output", rest, err)
+		p.t.Errorf("standard output: got %q (%v), want nothing more", rest, err)
 	}
 	p.expectMessage("I! stopped")
 	rest, err = io.ReadAll(p.stderr)
 	if err != nil || len(rest) > 0 {
-		p.t.Errorf("got %q (%v) before the end of standard error", rest, err)
+		p.t.Errorf("standard error: got %q (%v), want nothing more", rest, err)
 	}
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Error(err)
 	}
 }
 
-// position is where a metric of the test input comes from.
+// position identifies a metric of the test input.
 type position struct{ gather, i int }
 
-// parseLines parses what the program printed, all of which must be whole lines.
+// parseLines parses the output of the program. All lines must be complete.
 func parseLines(t *testing.T, text string) []position {
 	t.Helper()
 	if !strings.HasSuffix(text, "\n") {
-		t.Fatalf("the last line is not whole: %q", text[strings.LastIndexByte(text, '\n')+1:])
+		t.Fatalf("incomplete last line: %q", text[strings.LastIndexByte(text, '\n')+1:])
 	}
 	parser := &influx.Parser{}
 	if err := parser.Init(); err != nil {
@@ -281,16 +281,16 @@ func parseLines(t *testing.T, text string) []position {
 	return positions
 }
 
-// expectWhole checks that the text is this many gathers of n metrics each, all whole and in order.
-func expectWhole(t *testing.T, text string, gathers, n int) {
+// expectCompleteGathers checks that the text is this many gathers of n metrics each, complete and in order.
+func expectCompleteGathers(t *testing.T, text string, gathers, n int) {
 	t.Helper()
 	got := parseLines(t, text)
 	if len(got) != gathers*n {
 		t.Fatalf("got %d lines, want %d gathers of %d", len(got), gathers, n)
 	}
-	for k, at := range got {
-		if want := (position{k/n + 1, k % n}); at != want {
-			t.Fatalf("line %d is %+v, want %+v", k+1, at, want)
+	for i, p := range got {
+		if want := (position{i/n + 1, i % n}); p != want {
+			t.Fatalf("line %d is %+v, want %+v", i+1, p, want)
 		}
 	}
 }

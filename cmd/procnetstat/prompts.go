@@ -11,13 +11,13 @@ import (
 	"syscall"
 )
 
-// prompts is a pipe that stands in for standard input: the shim gathers for every line that it reads there, and ends
-// when it ends. So signals, which the shim does not know as prompts, need no second way to a gather.
+// prompts is a pipe that replaces standard input: the shim gathers for every line that it reads there, and stops at its end.
+// Signals write to it too, because the shim does not handle them as prompts.
 type prompts struct {
 	reader, writer *os.File
 
-	waiting atomic.Bool   // no gather has begun since the last prompt
-	begun   chan struct{} // a gather that was waited for has begun
+	pending atomic.Bool   // no gather has started since the last prompt
+	started chan struct{} // a gather for a pending prompt has started
 }
 
 func newPrompts() (*prompts, error) {
@@ -25,84 +25,84 @@ func newPrompts() (*prompts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &prompts{reader: r, writer: w, begun: make(chan struct{}, 1)}, nil
+	return &prompts{reader: r, writer: w, started: make(chan struct{}, 1)}, nil
 }
 
-// forward prompts for every line and every signal until the lines end or a signal says so. It ends the shim, but not
-// before the last prompt is answered: the shim drops a prompt that is followed at once by the end of its input.
+// forward prompts for every line and every signal, until the lines end or a signal stops it. Then it stops the shim, but not
+// before the gather of the last prompt has started: the shim drops a prompt that is followed immediately by the end of input.
 func (p *prompts) forward(lines <-chan struct{}, signals *signals) {
 	defer p.writer.Close()
-	for lines != nil || p.waiting.Load() {
+	for lines != nil || p.pending.Load() {
 		select {
 		case _, more := <-lines:
 			if !more {
 				lines = nil
 				continue
 			}
-			p.ask()
+			p.prompt()
 		case <-signals.gather:
-			p.ask()
-		case <-p.begun:
-		case <-signals.end:
+			p.prompt()
+		case <-p.started:
+		case <-signals.stop:
 			return
 		}
 	}
 }
 
-func (p *prompts) ask() {
-	p.waiting.Store(true)
+func (p *prompts) prompt() {
+	p.pending.Store(true)
 	if _, err := p.writer.WriteString("\n"); err != nil {
-		log.Printf("E! asking for a gather: %v", err)
+		log.Printf("E! Cannot prompt for a gather: %v", err)
 	}
 }
 
-// answered is to be called when a gather begins.
-func (p *prompts) answered() {
-	if p.waiting.Swap(false) {
+// gatherStarted must be called before each gather.
+func (p *prompts) gatherStarted() {
+	if p.pending.Swap(false) {
 		select {
-		case p.begun <- struct{}{}:
-		default: // forward has not come to look since the last time
+		case p.started <- struct{}{}:
+		default: // forward has not received the previous one yet
 		}
 	}
 }
 
-// lines yields once for every line of r, of any length, and is closed at its end.
+// lines returns a channel that receives a value for every line of r, of any length, and is closed at the end of r.
 func lines(r io.Reader) <-chan struct{} {
-	found := make(chan struct{})
+	out := make(chan struct{})
 	go func() {
-		defer close(found)
+		defer close(out)
 		buffered := bufio.NewReader(r)
-		pending := false // a line has begun
+		lineStarted := false
 		for {
 			part, err := buffered.ReadSlice('\n')
-			pending = pending || len(part) > 0
+			lineStarted = lineStarted || len(part) > 0
 			if errors.Is(err, bufio.ErrBufferFull) {
 				continue
 			}
-			if pending {
-				found <- struct{}{}
-				pending = false
+			if lineStarted {
+				out <- struct{}{}
+				lineStarted = false
 			}
 			if err != nil {
 				if !errors.Is(err, io.EOF) {
-					log.Printf("W! standard input ended: %v", err)
+					log.Printf("W! Cannot read standard input: %v", err)
 				}
 				return
 			}
 		}
 	}()
-	return found
+	return out
 }
 
-// signals are those that the process has got. Several of a kind before they are looked at count as one.
+// signals are the received signals. Each channel holds one: signals that arrive before it is read are merged.
 type signals struct {
-	gather, end chan os.Signal
+	gather, stop chan os.Signal
 }
 
 func watchSignals(once bool) *signals {
-	s := &signals{gather: make(chan os.Signal, 1), end: make(chan os.Signal, 1)}
-	signal.Notify(s.end, syscall.SIGINT, syscall.SIGTERM)
-	if !once && len(gatherSignals) > 0 { // Notify takes no signals for all signals
+	s := &signals{gather: make(chan os.Signal, 1), stop: make(chan os.Signal, 1)}
+	signal.Notify(s.stop, syscall.SIGINT, syscall.SIGTERM)
+	if !once && len(gatherSignals) > 0 { // without signals, Notify relays all signals
 		signal.Notify(s.gather, gatherSignals...)
 	}
 	return s

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestLines: a line counts once, whatever its length, also where it fills the buffer of the reader and then ends.
+// TestLines checks that a line counts once, whatever its length, even if it ends where the buffer of the reader is full.
 func TestLines(t *testing.T) {
-	const buffer = 4096 // of bufio.NewReader
+	const buffer = 4096 // the default of bufio.NewReader
 	for text, want := range map[string]int{
 		"":                                     0,
 		"\n":                                   1,
@@ -24,7 +24,7 @@ func TestLines(t *testing.T) {
 			got++
 		}
 		if got != want {
-			t.Errorf("%d bytes that begin with %.3q: got %d lines, want %d", len(text), text, got, want)
+			t.Errorf("%d bytes with prefix %.3q: got %d lines, want %d", len(text), text, got, want)
 		}
 	}
 }

@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// gatherSignals is empty: where these signals do not exist, inputs.execd asks through standard input only.
+// gatherSignals is empty: these signals do not exist here, and inputs.execd can only prompt through standard input.
 var gatherSignals []os.Signal

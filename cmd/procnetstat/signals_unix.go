@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// gatherSignals are those that inputs.execd can be set to send for a gather.
+// gatherSignals are the signals that inputs.execd can send as prompts.
 var gatherSignals = []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}

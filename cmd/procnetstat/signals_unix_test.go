@@ -22,10 +22,10 @@ func TestSignalsPrompt(t *testing.T) {
 				p.signal(sig)
 				p.expectGather(number)
 			}
-			p.prompt() // and standard input still does
+			p.prompt() // standard input still prompts
 			p.expectGather(4)
 			p.stdin.Close()
-			p.expectEnd()
+			p.expectExit()
 		})
 	}
 }
@@ -39,8 +39,8 @@ func TestSignalsDuringInit(t *testing.T) {
 		{"SIGHUP", syscall.SIGHUP, gathersOnce},
 		{"SIGUSR1", syscall.SIGUSR1, gathersOnce},
 		{"SIGUSR2", syscall.SIGUSR2, gathersOnce},
-		{"SIGINT", syscall.SIGINT, endsAtOnce},
-		{"SIGTERM", syscall.SIGTERM, endsAtOnce},
+		{"SIGINT", syscall.SIGINT, stopsImmediately},
+		{"SIGTERM", syscall.SIGTERM, stopsImmediately},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -61,8 +61,8 @@ func TestSignalsDuringInit(t *testing.T) {
 	}
 }
 
-// TestSIGHUPEndsOnce: with -once there is no gather to ask for, so SIGHUP ends the program as it does others: its terminal is gone.
-func TestSIGHUPEndsOnce(t *testing.T) {
+// TestSIGHUPKillsOnce checks that SIGHUP kills the program with -once: there it is not a prompt, but the end of the terminal.
+func TestSIGHUPKillsOnce(t *testing.T) {
 	t.Parallel()
 	cmd := command(t, "init_waits = true", "-once")
 	gate, opener, err := os.Pipe()
@@ -75,29 +75,29 @@ func TestSIGHUPEndsOnce(t *testing.T) {
 	gate.Close()
 	p.expectMessage("I! waiting")
 	p.signal(syscall.SIGHUP)
-	_ = cmd.Wait() // the state tells more
+	_ = cmd.Wait() // ProcessState is checked below
 	if got := cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); got != syscall.SIGHUP {
-		t.Errorf("got %v, want it to be ended by SIGHUP", cmd.ProcessState)
+		t.Errorf("got %v, want an exit by SIGHUP", cmd.ProcessState)
 	}
 }
 
 func gathersOnce(p *running) {
 	p.expectGather(1)
 	p.stdin.Close()
-	p.expectEnd()
+	p.expectExit()
 }
 
-func endsAtOnce(p *running) {
-	p.expectEnd()
+func stopsImmediately(p *running) {
+	p.expectExit()
 }
 
-// TestEndDuringOutput: what has begun is finished, and each line is whole. The gather is far larger than a pipe, and so
-// in the middle of its output when it is told to end.
-func TestEndDuringOutput(t *testing.T) {
+// TestStopDuringOutput checks that a stopped program finishes the current gather, with complete lines. The gather is far larger
+// than the pipe buffer, so that the program is still writing when it is stopped.
+func TestStopDuringOutput(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		arg  string
-		end  func(*running)
+		stop func(*running)
 	}{
 		{"SIGTERM", "-poll_interval_disabled", func(p *running) { p.signal(syscall.SIGTERM) }},
 		{"SIGINT", "-poll_interval_disabled", func(p *running) { p.signal(syscall.SIGINT) }},
@@ -115,14 +115,14 @@ func TestEndDuringOutput(t *testing.T) {
 			if _, err := p.output.Peek(1); err != nil {
 				t.Fatal(err)
 			}
-			tt.end(p)
-			expectWhole(t, readAll(t, p), 1, 5_000)
-			p.expectEnd()
+			tt.stop(p)
+			expectCompleteGathers(t, readAll(t, p), 1, 5_000)
+			p.expectExit()
 		})
 	}
 }
 
-// TestClosedOutput: when Telegraf has died, its end of the pipe is gone.
+// TestClosedOutput checks that the program is killed by SIGPIPE when Telegraf has exited.
 func TestClosedOutput(t *testing.T) {
 	for name, metrics := range map[string]string{"few metrics": "1", "many metrics": "5_000"} {
 		t.Run(name, func(t *testing.T) {
@@ -133,10 +133,10 @@ func TestClosedOutput(t *testing.T) {
 			if _, err := io.ReadAll(p.stderr); err != nil {
 				t.Fatal(err)
 			}
-			_ = p.cmd.Wait() // the state tells more
+			_ = p.cmd.Wait() // ProcessState is checked below
 			status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 			if status.Signal() != syscall.SIGPIPE {
-				t.Errorf("got %v, want it to be ended by SIGPIPE", p.cmd.ProcessState)
+				t.Errorf("got %v, want an exit by SIGPIPE", p.cmd.ProcessState)
 			}
 		})
 	}
@@ -145,7 +145,7 @@ func TestClosedOutput(t *testing.T) {
 func TestFullOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		testnet.SkipOrFail(t, "no device that is always full: "+err.Error())
+		testnet.SkipOrFail(t, "no /dev/full: "+err.Error())
 	}
 	defer full.Close()
 	for _, tt := range []struct {

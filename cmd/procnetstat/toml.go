@@ -11,18 +11,17 @@ import (
 	"github.com/influxdata/toml/ast"
 )
 
-// parseTOML takes whatever telegraf.conf may hold, which is more than the parser itself takes.
+// parseTOML parses what Telegraf accepts in telegraf.conf, which is more than the TOML parser accepts.
 func parseTOML(text []byte) (*ast.Table, error) {
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // some editors write a byte order mark
 	if !utf8.Valid(text) {
 		return nil, errors.New("not valid UTF-8")
 	}
-	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")) // which the parser counts as two lines
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")) // the parser counts CR LF as two lines
 	return toml.Parse(stripComments(text))
 }
 
-// stripComments removes what Telegraf removes before it parses: the parser does not take a comment wherever an array
-// may have one.
+// stripComments removes comments, as Telegraf does before it parses: the parser rejects some comments in arrays.
 func stripComments(text []byte) []byte {
 	stripped := make([]byte, 0, len(text))
 	for len(text) > 0 {
@@ -35,7 +34,7 @@ func stripComments(text []byte) []byte {
 	return stripped
 }
 
-// tokenLength is the length of the comment or string that the text begins with, else 1.
+// tokenLength returns the length of the comment or string at the start of the text, else 1.
 func tokenLength(text []byte) int {
 	if text[0] == '#' {
 		if end := bytes.IndexAny(text, "\r\n"); end >= 0 { // either ends a line for the parser
@@ -57,7 +56,7 @@ func stringLength(text []byte, quotes string) int {
 		case bytes.HasPrefix(text[i:], []byte(quotes)):
 			return i + len(quotes)
 		case (text[i] == '\n' || text[i] == '\r') && len(quotes) == 1:
-			return i // the string lacks its end, which is for the parser to tell
+			return i // unterminated: the parser reports it
 		case text[i] == '\\' && quotes[0] == '"':
 			i++
 		}
@@ -67,8 +66,8 @@ func stringLength(text []byte, quotes string) int {
 
 type lookupEnv func(name string) (value string, found bool)
 
-// expandEnv replaces environment variables in all strings of a node of the syntax tree. At this point, and not in the
-// text, because so a value needs no escaping, whatever it holds.
+// expandEnv replaces environment variables in all strings of a node of the syntax tree. It does so after parsing, so that
+// values need no escaping.
 func expandEnv(node any, lookup lookupEnv) error {
 	switch n := node.(type) {
 	case *ast.String:
@@ -99,12 +98,12 @@ func expandEnv(node any, lookup lookupEnv) error {
 	return nil
 }
 
-// envReference matches ${NAME}, ${NAME:-default}, and either after a $, which makes it plain text.
+// envReference matches ${NAME} and ${NAME:-default}, and either one escaped with a preceding $.
 var envReference = regexp.MustCompile(`\$?\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^${}]*))?\}`)
 
-// expandString expands as Telegraf does, with two differences. A $ that begins nothing of the above stays, as patterns
-// are full of them: Telegraf takes $NAME too, and $$ for $. And a variable that is not set is an error: Telegraf leaves
-// the reference there, for the plugin to take as it is.
+// expandString expands variables as Telegraf does, with two differences. Any other $ is literal, because regular expressions
+// contain it: Telegraf also expands $NAME, and replaces $$ by $. An unset variable is an error: Telegraf leaves the
+// reference in the value.
 func expandString(s string, lookup lookupEnv) (string, error) {
 	var missing error
 	expanded := envReference.ReplaceAllStringFunc(s, func(reference string) string {
@@ -118,7 +117,7 @@ func expandString(s string, lookup lookupEnv) (string, error) {
 		case hasDefault && value == "":
 			return defaultValue
 		case !found && missing == nil:
-			missing = fmt.Errorf("environment variable %q is not set; ${%s:-} would allow that", name, name)
+			missing = fmt.Errorf("environment variable %q is not set; use ${%s:-} for an empty default", name, name)
 		}
 		return value
 	})

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/awnumar/memguard"
+	"github.com/influxdata/telegraf/config"
 	"github.com/influxdata/telegraf/logger"
 	"github.com/urfave/cli/v2"
 )
@@ -33,6 +35,7 @@ func newApp(stdout io.Writer) *cli.App {
 	return &cli.App{
 		Name:         "telegraf",
 		Usage:        "collect, process and send metrics; with the procnetstat input built in",
+		Description:  "Commands and flags are Telegraf's own. Those of Telegraf that are not listed here are refused.",
 		Writer:       stdout,
 		Flags:        append(agentFlags(), filterFlags()...),
 		Action:       func(ctx *cli.Context) error { return runDefault(ctx, stdout) },
@@ -50,6 +53,8 @@ func agentFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "once", Usage: "gather once, send the metrics, and exit"},
 		&cli.BoolFlag{Name: "debug", Usage: "log at debug level"},
 		&cli.BoolFlag{Name: "quiet", Usage: "log only errors"},
+		&cli.BoolFlag{Name: "strict-env-handling", Usage: "replace environment variables in strings only, as without this flag"},
+		&cli.BoolFlag{Name: "non-strict-env-handling", Usage: "replace environment variables in the whole text of the configuration"},
 		&cli.StringFlag{Name: "pidfile", Usage: "`FILE` to write the process id to"},
 		&cli.BoolFlag{Name: "version", Usage: "print the version and exit"},
 	}
@@ -77,11 +82,15 @@ func filter(ctx *cli.Context, flag string) []string {
 
 func runDefault(ctx *cli.Context, stdout io.Writer) error {
 	if ctx.NArg() > 0 {
-		return fmt.Errorf("unknown command %q", ctx.Args().First())
+		return unsupportedCommand(ctx, ctx.Args().First())
 	}
 	if ctx.Bool("version") {
 		return printVersion(stdout)
 	}
+	if ctx.Bool("strict-env-handling") && ctx.Bool("non-strict-env-handling") {
+		return errors.New("--strict-env-handling and --non-strict-env-handling exclude each other")
+	}
+	config.NonStrictEnvVarHandling = ctx.Bool("non-strict-env-handling")
 	s := service{
 		configs:           ctx.StringSlice("config"),
 		configDirectories: ctx.StringSlice("config-directory"),
@@ -104,7 +113,7 @@ func configCommand(stdout io.Writer) *cli.Command {
 		Flags: filterFlags(),
 		Action: func(ctx *cli.Context) error {
 			if ctx.NArg() > 0 {
-				return fmt.Errorf("config: unexpected argument %q", ctx.Args().First())
+				return unsupportedCommand(ctx, "config "+ctx.Args().First())
 			}
 			return printSample(stdout, filter(ctx, "section-filter"), map[string][]string{
 				"inputs":      filter(ctx, "input-filter"),
@@ -137,6 +146,27 @@ func versionCommand(stdout io.Writer) *cli.Command {
 }
 
 // usageError leaves the message to run, without the page of help that the cli package would print to stdout.
-func usageError(_ *cli.Context, err error, _ bool) error {
-	return fmt.Errorf("%w; see --help", err)
+func usageError(ctx *cli.Context, err error, isSubcommand bool) error {
+	// The flag package has no error value for this.
+	flag, undefined := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !undefined {
+		return fmt.Errorf("%w; see --help", err)
+	}
+	var supported []string
+	for _, f := range ctx.Command.VisibleFlags() {
+		supported = append(supported, "--"+f.Names()[0])
+	}
+	command := ""
+	if isSubcommand {
+		command = ctx.Command.Name + ": "
+	}
+	return fmt.Errorf("%sflag --%s is not supported; supported: %s", command, flag, strings.Join(supported, ", "))
+}
+
+func unsupportedCommand(ctx *cli.Context, name string) error {
+	var supported []string
+	for _, c := range ctx.App.VisibleCommands() {
+		supported = append(supported, c.Name)
+	}
+	return fmt.Errorf("command %q is not supported; supported: %s", name, strings.Join(supported, ", "))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/influxdata/telegraf/plugins/outputs"
 	"github.com/influxdata/telegraf/plugins/parsers"
 	"github.com/influxdata/telegraf/plugins/processors"
+	"github.com/influxdata/telegraf/selfstat"
 )
 
 // service runs Telegraf's agent as the flags say.
@@ -80,6 +81,7 @@ func (s *service) load() (*config.Config, error) {
 	}
 	cfg := config.NewConfig()
 	cfg.Agent.Quiet = s.quiet
+	cfg.TestMode = s.test && !s.once // opens no buffer on disk, which a running Telegraf may use
 	cfg.InputFilters = s.inputs
 	cfg.OutputFilters = s.outputs
 	if err := cfg.LoadAll(paths...); err != nil {
@@ -106,10 +108,6 @@ func (s *service) configPaths() ([]string, error) {
 		paths = append(paths, files...)
 	}
 	for _, directory := range s.configDirectories {
-		// WalkDirectory passes over a directory that is not there.
-		if _, err := os.Stat(directory); err != nil {
-			return nil, fmt.Errorf("--config-directory: %w", err)
-		}
 		files, err := config.WalkDirectory(directory)
 		if err != nil {
 			return nil, fmt.Errorf("--config-directory: %w", err)
@@ -172,13 +170,33 @@ func (s *service) runAgent(ctx context.Context, cfg *config.Config) error {
 	a := agent.NewAgent(cfg)
 	switch {
 	case s.once:
-		return a.Once(ctx, s.wait)
+		return failedGathers(a.Once(ctx, s.wait))
 	case s.test:
-		return a.Test(ctx, s.wait)
+		return failedGathers(a.Test(ctx, s.wait))
 	}
 	// Without systemd there is nobody to tell, and that is no error.
 	daemon.SdNotify(false, daemon.SdNotifyReady) //nolint:errcheck // the service works without
 	return a.Run(ctx)
+}
+
+// failedGathers makes an error of those that inputs logged, if there is no other. The agent itself counts only what its RunningInput
+// returns, and its Once and Test call the inputs without that (Telegraf 1.39, agent/agent.go).
+func failedGathers(err error) error {
+	if err != nil {
+		return err
+	}
+	var failed int64
+	for _, m := range selfstat.Metrics() {
+		if m.Name() == "internal_gather" {
+			value, _ := m.GetField("errors")
+			logged, _ := value.(int64)
+			failed += logged
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("input plugins recorded %d errors", failed)
+	}
+	return nil
 }
 
 func (s *service) setUpLogging(settings *config.AgentConfig) error {

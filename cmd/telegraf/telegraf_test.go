@@ -73,16 +73,20 @@ func TestTestWaitWaitsForServiceInputs(t *testing.T) {
 	require.Contains(t, execute(t, "--config", conf, "--test-wait", "2").stdout, "> late,")
 }
 
-// A gather that fails is seen by whoever tests a configuration in a script.
-func TestTestFailsWithTheGather(t *testing.T) {
+// A gather that fails is seen by whoever tests a configuration in a script, whether the input returns the error or reports it.
+func TestFailedGatherFails(t *testing.T) {
 	t.Parallel()
-	conf := write(t, "telegraf.conf", `
-[[inputs.exec]]
-  commands = ["false"]
-`)
-	ran := execute(t, "--config", conf, "--test").fails()
-	require.Contains(t, ran.stderr, "E! [inputs.exec] Error in plugin")
-	require.Contains(t, ran.stderr, "E! input plugins recorded 1 errors")
+	for input, conf := range map[string]string{
+		"inputs.exec":  "[[inputs.exec]]\n  commands = ['false']\n",
+		"inputs.nstat": "[[inputs.nstat]]\n  proc_net_netstat = '/no/such/netstat'\n",
+	} {
+		conf = write(t, "telegraf.conf", conf+"[[outputs.discard]]\n")
+		for _, mode := range []string{"--test", "--once"} {
+			ran := execute(t, "--config", conf, mode).fails()
+			require.Contains(t, ran.stderr, "E! ["+input+"] Error in plugin: ")
+			require.Contains(t, ran.stderr, "E! input plugins recorded 1 errors")
+		}
+	}
 }
 
 func TestOnceSends(t *testing.T) {
@@ -155,16 +159,17 @@ func TestWrongCommandLine(t *testing.T) {
 		args []string
 		says string
 	}{
-		{[]string{"--no-such-flag"}, "-no-such-flag"},
-		{[]string{"config", "--no-such-flag"}, "-no-such-flag"},
+		{[]string{"--no-such-flag"}, "flag --no-such-flag is not supported; supported: --config, --config-directory, --test"},
+		{[]string{"config", "--no-such-flag"}, "config: flag --no-such-flag is not supported; supported: --input-filter,"},
+		{[]string{"plugins", "--deprecated"}, "plugins: flag --deprecated is not supported; supported: --help"},
+		{[]string{"--strict-env-handling", "--non-strict-env-handling"}, "exclude each other"},
 		{[]string{"--test-wait", "long"}, `invalid value "long" for flag -test-wait`},
-		{[]string{"confg"}, `unknown command "confg"`},
-		{[]string{"config", "check"}, `unexpected argument "check"`},
+		{[]string{"confg"}, `command "confg" is not supported; supported: config, plugins, version`},
 		{[]string{"config", "--input-filter", "mem:memm"}, `no plugin "memm" in inputs`},
 		{[]string{"config", "--section-filter", "output"}, `no section "output"`},
 		{[]string{"plugins", "input"}, `no kind of plugin is called "input"`},
 		{[]string{"--config", "/no/such/telegraf.conf"}, "/no/such/telegraf.conf"},
-		{[]string{"--config-directory", "/no/such/telegraf.d"}, "--config-directory: stat /no/such/telegraf.d: "},
+		{[]string{"--config-directory", "/no/such/telegraf.d"}, "--config-directory: open /no/such/telegraf.d: "},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			t.Parallel()
@@ -192,6 +197,31 @@ func TestConfigurationFromSeveralPlaces(t *testing.T) {
 		"--config-directory", filepath.Dir(inConfigDirectory),
 		"--config", remote.URL).succeeds()
 	require.Contains(t, ran.stdout, "> pulse,a=1,b=2,c=3,d=4 value=1")
+}
+
+// A setting that is not a string takes a variable with --non-strict-env-handling alone.
+func TestEnvironmentVariables(t *testing.T) {
+	t.Setenv("PULSE_HOST", "web1")
+	t.Setenv("PULSE_DEBUG", "true")
+	text := write(t, "text.conf", pulse+"[agent]\n  hostname = '${PULSE_HOST}'\n")
+	require.Contains(t, execute(t, "--test", "--config", text).succeeds().stdout, "> pulse,host=web1 ")
+
+	number := write(t, "number.conf", pulse+"[agent]\n  debug = ${PULSE_DEBUG}\n")
+	execute(t, "--test", "--config", number).fails()
+	execute(t, "--test", "--config", number, "--strict-env-handling").fails()
+	require.Contains(t, execute(t, "--test", "--config", number, "--non-strict-env-handling").succeeds().stderr, " D! ")
+}
+
+// A test must not open the buffer that a running Telegraf writes to.
+func TestTestOpensNoBufferOnDisk(t *testing.T) {
+	t.Parallel()
+	buffers := filepath.Join(t.TempDir(), "buffers")
+	conf := write(t, "telegraf.conf", pulse+"[[outputs.discard]]\n[agent]\n  buffer_strategy = 'disk_write_through'\n"+
+		"  buffer_directory = '"+buffers+"'\n")
+	execute(t, "--config", conf, "--test").succeeds()
+	require.NoDirExists(t, buffers)
+	execute(t, "--config", conf, "--once").succeeds()
+	require.DirExists(t, buffers)
 }
 
 func TestDirectoryWithoutConfiguration(t *testing.T) {
@@ -401,7 +431,7 @@ func TestStopWinsOverReload(t *testing.T) {
 }
 
 // A unit with Type=notify is started when this arrives.
-func TestSystemdIsTold(t *testing.T) {
+func TestNotifiesSystemd(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
 	listener, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	require.NoError(t, err)
@@ -465,8 +495,8 @@ func TestAgentSampleShowsDefaults(t *testing.T) {
 func TestPlugins(t *testing.T) {
 	listed := strings.Fields(execute(t, "plugins").succeeds().stdout)
 	for kind, names := range map[string]string{
-		"inputs":      "procnetstat cpu mem net netstat nstat procstat system kernel internal exec execd",
-		"outputs":     "file influxdb influxdb_v2 prometheus_client http kafka mqtt graphite socket_writer execd discard",
+		"inputs":      "procnetstat cpu disk diskio exec execd internal kernel mem net netstat nstat processes procstat swap system",
+		"outputs":     "file influxdb influxdb_v2 influxdb_v3 prometheus_client http kafka mqtt graphite socket_writer execd discard",
 		"processors":  "regex rename strings topk",
 		"aggregators": "basicstats minmax",
 		"parsers":     "influx json prometheus",

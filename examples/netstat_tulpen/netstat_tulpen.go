@@ -1,8 +1,8 @@
-// Command netstat_tulpen prints what netstat -tulpen of net-tools 2.10 prints: the TCP sockets that listen and the UDP
-// sockets that are not connected, with their users, inodes and processes.
+// Command netstat_tulpen prints the same as netstat -tulpen of net-tools 2.10: listening TCP sockets and unconnected UDP
+// sockets, with their users, inodes and processes.
 //
-// It differs in two things. A big user id is not shown as a negative number. And what is not printable ASCII in the name of
-// a program becomes a dot, as in later net-tools: a program chooses its name, and a terminal would obey it.
+// There are two differences. User ids above 2147483647 are not printed as negative numbers. Bytes of program names that are
+// not printable ASCII are replaced by dots, as in later net-tools, so that a name cannot contain terminal control sequences.
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// printSockets prints all that can be read; the error tells of what cannot.
+// printSockets prints all sockets that it can read. The error joins the errors of the tables that it cannot read.
 func printSockets(w io.Writer) error {
 	fmt.Fprintln(w, "Active Internet connections (only servers)")
 	fmt.Fprintln(w, "Proto Recv-Q Send-Q Local Address           Foreign Address         State       User       Inode      PID/Program name    ")
@@ -36,7 +36,7 @@ func printSockets(w io.Writer) error {
 	for _, protocol := range []*netstat.Protocol{netstat.TCP, netstat.TCP6, netstat.UDP, netstat.UDP6} {
 		connections, err := protocol.Connections()
 		if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(protocol.Name, "6") {
-			err = nil // a kernel without IPv6
+			err = nil // kernel without IPv6
 		}
 		failed = append(failed, err)
 		for _, c := range connections {
@@ -66,7 +66,7 @@ func printSocket(w io.Writer, c *netstat.Connection) {
 		address(c.IP, c.Port), address(c.RemoteIP, c.RemotePort), state, c.UserID, c.Inode, program(c))
 }
 
-// address cuts an IPv6 address that would not fit into the column.
+// address formats an address. It truncates IPv6 addresses to the width of the column.
 func address(ip net.IP, port int) string {
 	const width = 22 // without the colon
 	host, service := ip.String(), "*"
@@ -76,7 +76,7 @@ func address(ip net.IP, port int) string {
 	return host[:min(len(host), width-len(service))] + ":" + service
 }
 
-// program returns the pid and the beginning of the program's name: what stands first in the command line, without directory.
+// program returns the process id and the base name of the first command-line argument, truncated.
 func program(c *netstat.Connection) string {
 	if c.Pid == 0 {
 		return "-"

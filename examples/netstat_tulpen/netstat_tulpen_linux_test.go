@@ -54,14 +54,14 @@ func TestLikeNetstat(t *testing.T) {
 	})
 }
 
-// addAddress gives lo another address.
+// addAddress adds an address to lo.
 func addAddress(t *testing.T, address string) {
 	t.Helper()
 	out, err := exec.Command("ip", "address", "add", address+"/128", "dev", "lo", "nodad").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
 
-// startAs starts a process that listens, and says of itself that its program is argv0.
+// startAs starts a process that has a listening socket, with argv0 as its first command-line argument.
 func startAs(t *testing.T, argv0 string) {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -11,12 +11,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// procRootEnv makes the test binary the example, with another proc file system.
+// procRootEnv makes the test binary run as the example, with this proc root.
 const procRootEnv = "NETSTAT_TULPEN_PROC_ROOT"
 
 func TestMain(m *testing.M) {
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	testnet.Main(m)
 }
 
-// run runs the example as a process of its own.
+// run runs the example in a separate process.
 func run(t *testing.T, procRoot string) (stdout, stderr string, exitCode int) {
 	t.Helper()
 	self, err := os.Executable()
@@ -71,7 +71,7 @@ func TestBrokenTable(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(root, "net", "udp")))
 
 	stdout, stderr, exitCode := run(t, root)
-	require.Equal(t, 8, strings.Count(stdout, "\n"), "the headers, and all but udp:\n%s", stdout)
+	require.Equal(t, 8, strings.Count(stdout, "\n"), "want the header and all tables except udp:\n%s", stdout)
 	require.Equal(t, table+`:14: row "garbage" has 1 columns, at least 10 expected`+"\n"+
 		"opening the udp table: open "+filepath.Join(root, "net", "udp")+": no such file or directory\n", stderr)
 	require.Equal(t, 1, exitCode)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows the sockets of this host as graphs in the browser: it runs a Telegraf and a Prometheus until Ctrl-C, and leaves nothing.
+# Shows the sockets of this host as graphs in the browser. Runs Telegraf and Prometheus until Ctrl-C, then removes their data.
 set -eu
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
 	echo "usage: $0 <telegraf with the plugin> [<port of the page>]" >&2
@@ -17,11 +17,11 @@ pids=$!
 prometheus --log.level=warn --config.file="$here/prometheus.yml" --storage.tsdb.path="$data" --web.listen-address="$page" &
 pids="$pids $!"
 
-# Two graphs: the connections of processes, and those that they should have closed.
+# Two graphs by process: established connections, and connections in CLOSE_WAIT.
 graph() { echo "g$1.tab=0&g$1.range_input=5m&g$1.expr=topk(10,sum%20by(process_name)($2))"; }
 echo "http://$page/graph?$(graph 0 procnetstat_process_tcp_established)&$(graph 1 procnetstat_process_tcp_close_wait)"
 
-# What ends first ends the other.
-# shellcheck disable=SC2086 # two words
+# If one of them exits, stop the other.
+# shellcheck disable=SC2086 # pids are two words
 while kill -0 $pids 2>/dev/null; do sleep 1; done
 for pid in $pids; do wait "$pid"; done

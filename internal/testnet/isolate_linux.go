@@ -78,6 +78,7 @@ func IsolateTime(tb testing.TB, more time.Duration, f func()) {
 // another one in them.
 func isolate(tb testing.TB, further uintptr, f func(), in ...string) {
 	tb.Helper()
+	SkipIfShort(tb)
 	if file := os.Getenv(insideEnv); file != "" {
 		runInside(tb, file, further, f)
 		return

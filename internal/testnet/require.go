@@ -17,6 +17,15 @@ func SkipOrFail(tb testing.TB, reason string) {
 	tb.Skip(reason)
 }
 
+// SkipIfShort skips a test of the running kernel, of other programs or of a real server where go test has the flag -short.
+// What is left needs no privilege and no program, and takes seconds.
+func SkipIfShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("not with -short: it is no pure test")
+	}
+}
+
 // Require skips the test, or fails it in CI, unless all of the programs are in the PATH.
 func Require(tb testing.TB, programs ...string) {
 	tb.Helper()

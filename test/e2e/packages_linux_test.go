@@ -266,7 +266,7 @@ func vendorPackage(t *testing.T, program string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"DEBIAN/control": "Package: telegraf\nVersion: 1.37.2-1\nArchitecture: " + runtime.GOARCH +
+		"DEBIAN/control": "Package: telegraf\nVersion: 1.0-1\nArchitecture: " + runtime.GOARCH +
 			"\nMaintainer: nobody <nobody@localhost>\nDescription: Telegraf for a test\n",
 		"DEBIAN/preinst": "#!/bin/sh\nset -e\ngetent group telegraf >/dev/null || groupadd -r telegraf\n" +
 			"id telegraf >/dev/null 2>&1 || useradd -r -M telegraf -s /bin/false -d /etc/telegraf -g telegraf\n",

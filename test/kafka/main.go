@@ -1,5 +1,5 @@
-// Command kafka is a Kafka for tests: a broker at 127.0.0.1 that speaks the protocol and keeps all in memory. It is a module of its own, so
-// that what is built for users does not depend on it.
+// Command kafka is a Kafka broker for tests, which listens at 127.0.0.1 and keeps its topics in memory. It is a separate
+// module, so that the products do not depend on its dependencies.
 //
 //	kafka <port> <topic> <partitions>
 package main
@@ -22,8 +22,8 @@ func main() {
 }
 
 func run(args []string) error {
-	const wanted = 3
-	if len(args) != wanted {
+	const argCount = 3
+	if len(args) != argCount {
 		return fmt.Errorf("got %d arguments, want <port> <topic> <partitions>", len(args))
 	}
 	port, err := strconv.Atoi(args[0])
@@ -34,13 +34,13 @@ func run(args []string) error {
 	if err != nil {
 		return fmt.Errorf("partitions: %w", err)
 	}
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, os.Interrupt, syscall.SIGTERM)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	cluster, err := kfake.NewCluster(kfake.Ports(port), kfake.SeedTopics(int32(partitions), args[1]))
 	if err != nil {
 		return err
 	}
 	defer cluster.Close()
-	<-ended
+	<-stop
 	return nil
 }

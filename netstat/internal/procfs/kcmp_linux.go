@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fdTableOrder returns how to compare the descriptor tables of two threads of the proc file system: see fdTables.compare. It is not
-// known while this process is out of a resource.
+// fdTableOrder returns how to compare the descriptor tables of two threads of the proc file system: see fdTables.compare. It is
+// not known while a resource is exhausted.
 func fdTableOrder(root string) (compare func(tid, other int) (int, error), known bool) {
 	if !IsMounted(root) {
 		return compareTIDs, true

@@ -19,9 +19,9 @@ func ParseStatusUID(status []byte) (uint32, error) {
 	return uint32(uid), err
 }
 
-// showsOwnPIDs reports whether the proc file system of a /proc/self/status numbers processes as this process does, that is, whether
-// it is of the PID namespace that this process is in. NSpid lists the numbers of a process from the namespace of the proc file
-// system to its own (Linux 4.1).
+// showsOwnPIDs reports whether the proc file system of a /proc/self/status is that of the PID namespace that this process is in, so
+// that both have the same pids. NSpid lists the pids of a process from the namespace of the proc file system to its own
+// (Linux 4.1).
 func showsOwnPIDs(status []byte) bool { return len(statusLine(status, "NSpid:")) == 1 }
 
 // statusLine returns the columns of the first line that begins with the key.

@@ -52,8 +52,8 @@ func (r *UnixRow) Parse(row []byte) error {
 	return nil
 }
 
-// beginsUnixRow reports whether a line begins as a row does, with the pointer that is Num and a colon. The kernel can also write a
-// word for a pointer (%pK, lib/vsprintf.c); then only RefCount makes a line a row.
+// beginsUnixRow reports whether a line begins as a row does, with the pointer that is Num and a colon. The kernel can also write
+// a word for a pointer (%pK, lib/vsprintf.c); then only RefCount makes a line a row.
 func beginsUnixRow(columns [][]byte) bool {
 	if len(columns) == 0 {
 		return false

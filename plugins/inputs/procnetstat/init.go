@@ -1,0 +1,239 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// The names in the option measurements.
+const (
+	measureHost       = "host"
+	measureProcess    = "process"
+	measureListener   = "listener"
+	measureCgroup     = "cgroup"
+	measureRemote     = "remote"
+	measureConnection = "connection"
+	measureGather     = "gather"
+)
+
+var (
+	allMeasurements = []string{
+		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureConnection, measureGather,
+	}
+	defaultMeasurements = []string{
+		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureGather,
+	}
+)
+
+// allProtocols are the names in the option protocols.
+var allProtocols = func() (names []string) {
+	for transport := netstat.TransportTCP; transport <= netstat.TransportUnix; transport++ {
+		names = append(names, transport.String())
+	}
+	return names
+}()
+
+// Init fills in the defaults and checks the options.
+func (p *ProcNetStat) Init() error {
+	p.setDefaults()
+	if err := p.initScan(); err != nil {
+		return err
+	}
+	if err := checkList("measurements", p.Measurements, allMeasurements); err != nil {
+		return err
+	}
+	if err := checkList("process_tags", p.ProcessTags, allProcessTags); err != nil {
+		return err
+	}
+	if err := checkNames("connection_tags", p.ConnectionTags, allConnectionTags); err != nil {
+		return err
+	}
+	if p.MaxSeries < 1 {
+		return fmt.Errorf("max_series: %d given, 1 or more allowed", p.MaxSeries)
+	}
+	if p.RemotePrefixV4 < 0 || p.RemotePrefixV4 > 32 {
+		return fmt.Errorf("remote_prefix_v4: %d given, 0 to 32 allowed", p.RemotePrefixV4)
+	}
+	if p.RemotePrefixV6 < 0 || p.RemotePrefixV6 > 128 {
+		return fmt.Errorf("remote_prefix_v6: %d given, 0 to 128 allowed", p.RemotePrefixV6)
+	}
+	var err error
+	if p.filters, err = p.newFilters(); err != nil {
+		return err
+	}
+	if p.filters.owner.active && p.scan.OwnerMethod == netstat.OwnersOff {
+		return errors.New(`process_include, process_exclude, user_include, user_exclude: one given with owners = "none", ` +
+			"where no process is known; leave them out or choose another way to find owners")
+	}
+	if !slices.Contains(p.Measurements, measureHost) {
+		p.scan.TCPFilter = p.filters.socket.addresses // nobody looks at what it leaves out
+	}
+	if slices.Equal(p.Measurements, []string{measureHost}) {
+		p.scan.OwnerMethod = netstat.OwnersOff // nobody looks at them
+	}
+	for _, name := range p.Measurements {
+		if why := p.lacks(name); why != "" {
+			return fmt.Errorf("measurements: %q given, which %s", name, why)
+		}
+	}
+	return nil
+}
+
+func (p *ProcNetStat) setDefaults() {
+	if p.Protocols == nil {
+		p.Protocols = []string{netstat.TransportTCP.String(), netstat.TransportUDP.String()}
+	}
+	if p.Namespaces == nil {
+		p.Namespaces = []string{netstat.NamespaceSelf}
+	}
+	if p.Source == "" {
+		p.Source = netstat.SourceAuto.String()
+	}
+	if p.Owners == "" {
+		p.Owners = netstat.OwnersAuto.String()
+	}
+	if p.ClosedConnections == "" {
+		p.ClosedConnections = netstat.ClosedAuto.String()
+	}
+	if p.ProcessTags == nil {
+		p.ProcessTags = []string{tagProcessName, tagUser}
+	}
+	if p.ConnectionTags == nil {
+		p.ConnectionTags = slices.Clone(defaultConnectionTags)
+	}
+	if p.Measurements == nil {
+		p.Measurements = slices.DeleteFunc(slices.Clone(defaultMeasurements), func(name string) bool {
+			return p.lacks(name) != ""
+		})
+	}
+}
+
+// lacks says which other option keeps the measurement from having any content; empty if none does.
+func (p *ProcNetStat) lacks(measurement string) string {
+	switch {
+	case measurement == measureProcess && p.Owners == netstat.OwnersOff.String():
+		return `has no content with owners = "none"`
+	case measurement == measureListener && !slices.Contains(p.Protocols, netstat.TransportTCP.String()):
+		return `has no content without "tcp" in protocols`
+	}
+	return ""
+}
+
+func (p *ProcNetStat) initScan() error {
+	p.scan = netstat.ScannerConfig{
+		ProcRoot:   procRoot(),
+		Namespaces: p.Namespaces,
+		TCPInfo:    p.TCPDetails,
+		UnixPaths:  slices.Contains(p.Measurements, measureConnection),
+		Warn:       func(err error) { p.Log.Warn(err) },
+	}
+	if err := p.scan.Source.UnmarshalText([]byte(p.Source)); err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	if err := p.scan.OwnerMethod.UnmarshalText([]byte(p.Owners)); err != nil {
+		return fmt.Errorf("owners: %w", err)
+	}
+	if len(p.Namespaces) == 0 {
+		return errors.New("namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed")
+	}
+	for i, name := range p.Namespaces {
+		if err := netstat.ParseNamespace(name); err != nil {
+			return fmt.Errorf("namespaces: %w", err)
+		}
+		if slices.Contains(p.Namespaces[:i], name) {
+			return fmt.Errorf("namespaces: %q given twice", name)
+		}
+	}
+	if err := checkList("protocols", p.Protocols, allProtocols); err != nil {
+		return err
+	}
+	p.protocols = protocolSet{}
+	for _, name := range p.Protocols {
+		var transport netstat.Transport
+		if err := transport.UnmarshalText([]byte(name)); err != nil {
+			return fmt.Errorf("protocols: %w", err)
+		}
+		p.protocols[transport] = true
+		p.scan.Transports = append(p.scan.Transports, transport)
+	}
+	return p.initClosed()
+}
+
+// initClosed checks the option closed_connections. What is told of a connection that is over can be understood only by who knows
+// what was told before.
+func (p *ProcNetStat) initClosed() error {
+	if err := p.scan.Closed.UnmarshalText([]byte(p.ClosedConnections)); err != nil {
+		return fmt.Errorf("closed_connections: %w", err)
+	}
+	var lacks string
+	switch {
+	case !p.protocols[netstat.TransportTCP]:
+		lacks = `"tcp" in protocols`
+	case !p.TCPDetails:
+		lacks = "tcp_details"
+	case p.scan.Source == netstat.SourceProcfs:
+		lacks = `netlink, which source = "procfs" does without`
+	default:
+		return nil
+	}
+	if p.scan.Closed == netstat.ClosedRequired {
+		return fmt.Errorf(`closed_connections: "on" given, which wants %s`, lacks)
+	}
+	p.scan.Closed = netstat.ClosedOff
+	return nil
+}
+
+// procRoot is the proc file system that Telegraf's other inputs read.
+func procRoot() string {
+	if root := os.Getenv("HOST_PROC"); root != "" {
+		return root
+	}
+	return "/proc"
+}
+
+// checkProcRoot returns an error if the directory cannot be read, or is neither a proc file system nor a copy of one, which need not
+// have all tables. An empty one is a mount point where nothing is mounted.
+func checkProcRoot(root string) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(entries, isOfProc) {
+		return fmt.Errorf("%s is no proc file system: it has none of net, self, version and processes", root)
+	}
+	return nil
+}
+
+func isOfProc(entry os.DirEntry) bool {
+	_, err := strconv.ParseUint(entry.Name(), 10, 31)
+	return err == nil || slices.Contains([]string{"net", "self", "version"}, entry.Name())
+}
+
+// checkList checks an option that is a list of names.
+func checkList(option string, given, allowed []string) error {
+	if len(given) == 0 {
+		return fmt.Errorf("%s: an empty list given, at least one of %s is needed", option, strings.Join(allowed, ", "))
+	}
+	return checkNames(option, given, allowed)
+}
+
+// checkNames checks an option that is a list of names, and can be empty.
+func checkNames(option string, given, allowed []string) error {
+	for i, name := range given {
+		if !slices.Contains(allowed, name) {
+			return fmt.Errorf("%s: %q is not one of %s", option, name, strings.Join(allowed, ", "))
+		}
+		if slices.Contains(given[:i], name) {
+			return fmt.Errorf("%s: %q given twice", option, name)
+		}
+	}
+	return nil
+}
