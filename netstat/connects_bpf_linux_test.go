@@ -437,8 +437,8 @@ func TestConnectsGiveBack(t *testing.T) {
 	}
 }
 
-// openedID returns a number that the kernel gives to BPF objects: that of one whose descriptor was opened since. A link has the number
-// of its program, too.
+// openedID returns a number that the kernel gives to BPF objects: that of one whose descriptor was opened since. A link has
+// the number of its program, too.
 func openedID(t *testing.T, before []string, key string) (id uint32) {
 	t.Helper()
 	for _, descriptor := range openDescriptors(t) {

@@ -89,8 +89,8 @@ func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	return p
 }
 
-// ofConnect returns the process that initiated a connection, which may have ended since. If it holds no socket now, its name is that
-// of the record.
+// ofConnect returns the process that initiated a connection, which may have ended since. If it holds no socket now, its name
+// is that of the record.
 func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
 	initiator := &connect.Initiator
 	id := processID{int(initiator.PID), c.clock.Ticks(initiator.StartBootTime)}
@@ -104,8 +104,8 @@ func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
 		}
 		p.seen = c.scan
 	}
-	// If the process has ended, the user id of the record is all that is known. While it lives the user id can change: UID prefers
-	// what a scan saw, and reads it again.
+	// If the process has ended, the user id of the record is all that is known. While it lives the user id can change: UID
+	// prefers what a scan saw, and reads it again.
 	if !p.uid.known || !c.now.Before(p.uid.until) {
 		p.uid = userID{id: initiator.UID, known: true}
 	}

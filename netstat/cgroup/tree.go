@@ -14,10 +14,10 @@ var ErrNotMounted = errors.New("no cgroup2 file system is mounted")
 
 // Tree knows the paths of cgroups v2 by their ids, as in netstat.Socket.CgroupID. It is not for concurrent use.
 //
-// It reads the directories of the cgroup2 file system when it is asked for an id that it does not know, and then knows all that exist.
-// It does not look again for an id that is not among them, and all reading takes no more than a hundredth of the time, however many
-// cgroups come and go. It remembers the paths of removed cgroups, since their sockets can live on: at most 1024, those that were asked
-// for last.
+// It reads the directories of the cgroup2 file system when it is asked for an id that it does not know, and then knows all
+// that exist. It does not look again for an id that is not among them, and all reading takes no more than a hundredth of the
+// time, however many cgroups come and go. It remembers the paths of removed cgroups, since their sockets can live on: at
+// most 1024, those that were asked for last.
 type Tree struct {
 	fs    fileSystem
 	known map[uint64]*entry
@@ -54,8 +54,8 @@ const (
 
 var errTooMany = errors.New("too many cgroups: not all of them have a path")
 
-// NewTree returns the tree of the cgroup2 file system that <procRoot>/self/mountinfo lists; an empty procRoot is "/proc". The error is
-// [ErrNotMounted] if there is none.
+// NewTree returns the tree of the cgroup2 file system that <procRoot>/self/mountinfo lists; an empty procRoot is "/proc".
+// The error is [ErrNotMounted] if there is none.
 func NewTree(procRoot string) (*Tree, error) {
 	if procRoot == "" {
 		procRoot = "/proc"
@@ -71,8 +71,9 @@ func newTree(fs fileSystem) *Tree {
 	return &Tree{fs: fs, known: map[uint64]*entry{}, missing: map[uint64]struct{}{}, credit: walkCredit, asOf: time.Now()}
 }
 
-// Path returns the path of the cgroup with the id, from the root of the hierarchy; false if it is not known. Where only a part of the
-// hierarchy can be seen, as in a container, the path begins as in /proc/<pid>/cgroup there. It can hold any byte but newlines.
+// Path returns the path of the cgroup with the id, from the root of the hierarchy; false if it is not known. Where only a
+// part of the hierarchy can be seen, as in a container, the path begins as in /proc/<pid>/cgroup there. It can hold any byte
+// but newlines.
 func (t *Tree) Path(id uint64) (path string, ok bool) {
 	id &= idMask
 	if known := t.known[id]; known != nil {

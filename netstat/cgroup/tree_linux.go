@@ -126,8 +126,8 @@ func (c *cgroup2) prefix(inode uint64) string {
 	return c.mount.root
 }
 
-// isUnreadable reports whether the error is that of a directory that cannot be read or no longer exists: it would not pass, and does not
-// keep others from being read.
+// isUnreadable reports whether the error is that of a directory that cannot be read or no longer exists: it would not pass,
+// and does not keep others from being read.
 func isUnreadable(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EACCES) ||
 		errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG)

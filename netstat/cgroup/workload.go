@@ -19,8 +19,8 @@ type Workload struct {
 	PodUID string
 }
 
-// WorkloadOf returns what a cgroup is for by its path: systemd, container runtimes and kubelet give such names. It only goes by names,
-// and any user who may make cgroups can give them the same ones.
+// WorkloadOf returns what a cgroup is for by its path: systemd, container runtimes and kubelet give such names. It only goes
+// by names, and any user who may make cgroups can give them the same ones.
 func WorkloadOf(cgroupPath string) Workload {
 	var w Workload
 	for rest := cgroupPath; rest != ""; {

@@ -3,8 +3,8 @@
 //   - owners.c is an iterator over the descriptors of all processes, which finds those that are sockets;
 //   - connects.c records the process that initiates a TCP connection.
 //
-// They take Linux with BTF (5.11 and 5.12), CAP_BPF and CAP_PERFMON, and amd64 or arm64. An error that is errors.ErrUnsupported says
-// what is missing. make generate compiles them, and makes the Go types of their structs.
+// They take Linux with BTF (5.11 and 5.12), CAP_BPF and CAP_PERFMON, and amd64 or arm64. An error that is
+// errors.ErrUnsupported says what is missing. make generate compiles them, and makes the Go types of their structs.
 package bpf
 
 import "bytes"

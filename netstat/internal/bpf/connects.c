@@ -1,13 +1,13 @@
 //go:build ignore
 
-// connects.c records which process initiates a TCP connection, by the cookie of its socket. The kernel puts a socket in SYN_SENT in
-// the process that calls connect(2), before the first packet is sent; with TCP Fast Open too, whose call may be sendto(2). A thread
-// of io_uring counts as the process. connects.go reads the records from the maps. It needs bpf_get_socket_cookie, which tracing
-// programs have since Linux 5.12, and which gives a socket a cookie if it has none.
+// connects.c records which process initiates a TCP connection, by the cookie of its socket. The kernel puts a socket in
+// SYN_SENT in the process that calls connect(2), before the first packet is sent; with TCP Fast Open too, whose call may be
+// sendto(2). A thread of io_uring counts as the process. connects.go reads the records from the maps. It needs
+// bpf_get_socket_cookie, which tracing programs have since Linux 5.12, and which gives a socket a cookie if it has none.
 //
 // A socket that connects again replaces its record, and one that is accepted never is in SYN_SENT. Of an MPTCP connection the
-// subflows are recorded, as sock_diag has only these among the sockets of TCP. The process initiates the first one. A worker of the
-// kernel initiates a further one, for a process that is not known: what kernel threads initiate is not recorded.
+// subflows are recorded, as sock_diag has only these among the sockets of TCP. The process initiates the first one. A worker
+// of the kernel initiates a further one, for a process that is not known: what kernel threads initiate is not recorded.
 //
 // As owners.c, it loads nothing but what the verifier lets it load directly, and its structures have only the members that
 // are used.
@@ -83,8 +83,8 @@ struct record {
 	struct connect connect;
 };
 
-// The records are those of the last RECORDS connections, in the order in which they begin: that of the connection with the number n
-// is records[n % RECORDS].
+// The records are those of the last RECORDS connections, in the order in which they begin: that of the connection with the
+// number n is records[n % RECORDS].
 //
 // The index has the numbers by cookie. Cookies do not come in order: each CPU has a block of 4096 of its own
 // (gen_cookie_next, include/linux/cookie.h), and a CPU with little to do uses an old block for long. Sockets that do not

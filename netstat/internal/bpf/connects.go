@@ -47,8 +47,8 @@ func (c *connectsConnect) words() *connectWords { return (*connectWords)(unsafe.
 
 // read returns the connection in the record, if it is that of the socket with the cookie.
 //
-// Each word is loaded atomically: the operations of sync/atomic have one order, also on processors that reorder loads. Plain loads
-// could come after the last look at the version.
+// Each word is loaded atomically: the operations of sync/atomic have one order, also on processors that reorder loads. Plain
+// loads could come after the last look at the version.
 func (r *connectsRecord) read(cookie uint64) (Connect, bool) {
 	var c connectsConnect
 	isOf := false

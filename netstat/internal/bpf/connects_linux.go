@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connects records the processes that initiate TCP connections, in all network namespaces: see connects.c. Lookup can be called by
-// several goroutines.
+// Connects records the processes that initiate TCP connections, in all network namespaces: see connects.c. Lookup can be
+// called by several goroutines.
 type Connects struct {
 	objects struct { // without the variables, as for Owners
 		connectsPrograms

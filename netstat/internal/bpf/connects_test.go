@@ -165,7 +165,8 @@ func (g *cookieGenerator) next(cpu int) uint64 {
 	return g.last[cpu]
 }
 
-// The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not connect.
+// The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not
+// connect.
 func TestConnectIndexOfManyCPUs(t *testing.T) {
 	const last = 1 << 15
 	random := rand.New(rand.NewPCG(1, 2))

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// requireInitialPIDNamespace returns an error unless this process and the proc file system are in it: the pids that a BPF program sees
-// are of no use in another. Where this process is in it, only a proc file system of the same namespace has an entry for it.
+// requireInitialPIDNamespace returns an error unless this process and the proc file system are in it: the pids that a BPF
+// program sees are of no use in another. Where this process is in it, only a proc file system of the same namespace has an
+// entry for it.
 func requireInitialPIDNamespace(procRoot string) error {
 	const initial = "pid:[4026531836]" // PROC_PID_INIT_INO (include/linux/proc_ns.h)
 	namespace, err := os.Readlink(filepath.Join(procRoot, "self", "ns", "pid"))

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A missing capability is not named for a program that the verifier rejects, although its error is that of a missing permission; and
-// nothing is, where descriptors or memory have run out.
+// A missing capability is not named for a program that the verifier rejects, although its error is that of a missing
+// permission; and nothing is, where descriptors or memory have run out.
 func TestMissing(t *testing.T) {
 	const notPermitted = "unsupported operation: operation not permitted"
 	lacks := "the BPF program takes Linux 5.11 with BTF: unsupported operation: "

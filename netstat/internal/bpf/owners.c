@@ -74,8 +74,8 @@ struct process {
 // The object has BTF of the types of its variables only, and bpf2go makes the Go type from that.
 const struct process *btf_process __attribute__((unused));
 
-// The process that was written last, and the iteration in which it was. Where the buffer has no room for what the program writes, the
-// kernel drops all of it and calls the program again with the same descriptor.
+// The process that was written last, and the iteration in which it was. Where the buffer has no room for what the program
+// writes, the kernel drops all of it and calls the program again with the same descriptor.
 u64 session;
 u32 written;
 

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownerRecords decodes what owners.c writes: a struct process, and the inode numbers of its sockets, of eight bytes each, in the host's
-// byte order.
+// ownerRecords decodes what owners.c writes: a struct process, and the inode numbers of its sockets, of eight bytes each, in
+// the host's byte order.
 type ownerRecords struct {
 	buf    [64 << 10]byte // the kernel writes eight pages at a time (bpf_seq_read, kernel/bpf/bpf_iter.c)
 	inodes []uint64

@@ -50,8 +50,9 @@ func (o *Owners) Start() (io.ReadCloser, error) {
 	return records, nil
 }
 
-// Each calls visit with every process that holds a socket, and the inode numbers of its sockets, which are valid until visit returns:
-// all of them, or those that were read before the error. A process whose threads have descriptors of their own can come more than once.
+// Each calls visit with every process that holds a socket, and the inode numbers of its sockets, which are valid until visit
+// returns: all of them, or those that were read before the error. A process whose threads have descriptors of their own can
+// come more than once.
 func (o *Owners) Each(ctx context.Context, from io.Reader, visit func(p *Process, inodes []uint64)) error {
 	err := o.records.each(ctx, from, visit)
 	if err != nil && ctx.Err() == nil {
