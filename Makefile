@@ -96,6 +96,15 @@ echo "$$packages" | while read -r package dir files; do \
 done
 endef
 
+KERNELS ?= 6.1 6.12
+
+.PHONY: test-kernels
+test-kernels: ## Run the tests that read the kernel in virtual machines, with Debian's cloud kernels: KERNELS="6.1 6.12"
+	@$(call install,qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils ip:iproute2 nft:nftables \
+		setpriv:util-linux nsenter:util-linux mount:mount)
+	CGO_ENABLED=0 $(GO) build -o bin/kernels ./test/kernels
+	bin/kernels $(KERNELS)
+
 .PHONY: test-dependencies
 test-dependencies: # Install the missing programs that the tests use
 	@$(call install,$(TEST_DEPENDENCIES))

@@ -36,9 +36,6 @@ func (m *ClosedMode) UnmarshalText(name []byte) error {
 	return unmarshalEnum(m, name, closedModeNames[:])
 }
 
-// HearsClosed tells whether the scanner hears of the TCP sockets that are destroyed in the namespace.
-func (s *Scanner) HearsClosed(n *Namespace) bool { return n.closed != nil }
-
 var errNoClosedInProcfs = errors.New("procfs has no cookies to know them by")
 
 func (s *Scanner) wantsClosed() bool {
@@ -97,25 +94,25 @@ func (s *Scanner) withoutClosed(err error) error {
 }
 
 // handOutClosed hands out the sockets that were destroyed in the namespace, as far as they are known by now. All that were read
-// in it have been handed out before.
-func (s *Scanner) handOutClosed(ctx context.Context, n *Namespace, yield func(*Socket, error) bool) bool {
+// in it have been handed out before. Their Namespace is the value given.
+func (s *Scanner) handOutClosed(ctx context.Context, n *trackedNamespace, as *Namespace, yield func(*Socket, error) bool) bool {
 	if n.closed == nil {
 		return true
 	}
+	s.socket.Namespace, s.socket.NetNS = as, n.Inode
 	if !s.handOutTaken(ctx, n, yield) { // what a loop that was stopped has left
 		return false
 	}
 	chunks, lost, err := n.closed.take(n.taken.chunks)
 	n.taken.chunks = chunks
 	s.stats.ClosedLost += lost
-	if err != nil && !yield(nil, &TableError{n, TransportTCP, fmt.Errorf("reading closed TCP sockets: %w", err)}) {
+	if err != nil && !yield(nil, &TableError{as, TransportTCP, fmt.Errorf("reading closed TCP sockets: %w", err)}) {
 		return false
 	}
 	return s.handOutTaken(ctx, n, yield)
 }
 
-func (s *Scanner) handOutTaken(ctx context.Context, n *Namespace, yield func(*Socket, error) bool) bool {
-	s.socket.Namespace, s.socket.NetNS = n, n.Inode
+func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield func(*Socket, error) bool) bool {
 	const checkEvery = 1024 // sockets
 	for i := 1; ; i++ {
 		if i%checkEvery == 0 && ctx.Err() != nil {
@@ -147,8 +144,9 @@ func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) b
 		self.taken.drop()
 	}
 	for len(s.namespaces.ended) > 0 {
-		s.namespaces.ended[0].close() // as late as can be: the kernel tells of the last sockets a moment after their end
-		if !s.handOutClosed(ctx, s.namespaces.ended[0], yield) {
+		n := s.namespaces.ended[0]
+		n.close() // as late as can be: the kernel tells of the last sockets a moment after their end
+		if !s.handOutClosed(ctx, n, n.handedOut, yield) {
 			return false
 		}
 		s.namespaces.ended = slices.Delete(s.namespaces.ended, 0, 1)

@@ -142,7 +142,7 @@ func conversation(of *closedSocket, f func(fd int)) {
 
 // awaitClosed waits until the kernel has told of so many sockets of a namespace that have not been handed out. It does so from a work
 // queue: a scan that comes too early is one more in which what is kept of processes can be forgotten.
-func awaitClosed(t *testing.T, of *Namespace, want int) {
+func awaitClosed(t *testing.T, of *trackedNamespace, want int) {
 	t.Helper()
 	c := of.closed.(*closedSocket)
 	require.Eventually(t, func() bool {
@@ -646,7 +646,7 @@ func TestClosedNamespaces(t *testing.T) {
 		hut := settle(t, 3, testnet.Process{Name: "hut", Netns: true})
 		mustScan(t, s, inode)
 		n := namespaceOf(t, s, hut)
-		require.True(t, s.HearsClosed(n))
+		require.True(t, n.ClosedEvents())
 		require.Len(t, ownDescriptors(t), len(without)+2)
 
 		client, server := w.open()
@@ -661,7 +661,7 @@ func TestClosedNamespaces(t *testing.T) {
 
 		hut.process.Connect(everywhere, 5)
 		hut.process.Stop()
-		awaitClosed(t, n, 10)
+		awaitClosed(t, trackedOf(t, s, n), 10)
 		order := closedOf(t, s, 10, func(s *Socket) *Namespace {
 			require.Equal(t, hut.inode, s.NetNS)
 			return s.Namespace
@@ -690,10 +690,11 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 		n := s.Namespaces()[1]
 
 		last.Stop()
+		tracked := trackedOf(t, s, n)
 		s.finder = &lateFinder{ownerFinder: s.finder, before: func() {
 			require.NotContains(t, s.Namespaces(), n)
 			holder.Close(ends...)
-			awaitClosed(t, n, 2*connections)
+			awaitClosed(t, tracked, 2*connections)
 		}}
 		of := map[*Namespace]int{}
 		mustScan(t, s, func(s *Socket) struct{} {
@@ -704,6 +705,22 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 		})
 		require.Equal(t, map[*Namespace]int{n: 2 * connections}, of)
 		require.Equal(t, without, ownDescriptors(t))
+	})
+}
+
+// The closed sockets of a namespace that ended before any scan read it have a namespace.
+func TestClosedOfUnreadNamespace(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
+		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		require.NoError(t, openFound(s))
+		tracked := s.namespaces.known[1]
+		other.process.Stop()
+		awaitClosed(t, tracked, 2)
+		for _, n := range closedOf(t, s, 2, func(s *Socket) *Namespace { return s.Namespace }) {
+			require.Equal(t, []any{tracked.ID, other.inode, SourceNetlink, true},
+				[]any{n.ID, n.Inode, n.SourceOf(TransportTCP), n.ClosedEvents()})
+		}
 	})
 }
 
@@ -742,7 +759,7 @@ func TestClosedRefused(t *testing.T) {
 				elsewhere.Wait()
 				time.Sleep(5 * time.Millisecond)
 				closedOf(t, s, 0, inode)
-				require.False(t, s.HearsClosed(s.Namespaces()[0]))
+				require.False(t, s.Namespaces()[0].ClosedEvents())
 			}
 			require.Equal(t, []string{want}, warned)
 			_, err := NewScanner(config(ClosedRequired, source, &warned))
@@ -766,7 +783,7 @@ func TestClosedRefused(t *testing.T) {
 			var warned []string
 			s, err := NewScanner(config(ClosedAuto, SourceProcfs, &warned))
 			require.NoError(t, err)
-			require.False(t, s.HearsClosed(s.Namespaces()[0]))
+			require.False(t, s.Namespaces()[0].ClosedEvents())
 			require.NoError(t, s.Close())
 			require.Empty(t, warned, "who chose it knows that it tells less")
 			_, err = NewScanner(config(ClosedRequired, SourceProcfs, &warned))
@@ -788,7 +805,7 @@ func TestClosedRefused(t *testing.T) {
 			c.Closed = ClosedAuto
 			s := newScanner(t, c)
 			mustScan(t, s, inode)
-			require.False(t, s.HearsClosed(s.Namespaces()[0]))
+			require.False(t, s.Namespaces()[0].ClosedEvents())
 			require.Empty(t, warned)
 		})
 		t.Run("no mode", func(t *testing.T) {
@@ -839,11 +856,11 @@ func TestClosedFailsInNamespace(t *testing.T) {
 					sockets, errs := scan(s, inode)
 					require.Len(t, sockets, 5)
 					require.Equal(t, test.fails, len(errs) == 1)
-					require.False(t, s.HearsClosed(s.Namespaces()[0]))
+					require.False(t, s.Namespaces()[0].ClosedEvents())
 				}
 				s.namespaces.subscribe = subscribe
 				mustScan(t, s, inode)
-				require.Equal(t, test.fails, s.HearsClosed(s.Namespaces()[0]))
+				require.Equal(t, test.fails, s.Namespaces()[0].ClosedEvents())
 				if test.fails {
 					require.Empty(t, warned)
 				} else {
@@ -970,16 +987,16 @@ func (f *fakeClosed) take(to []*closedChunk) (chunks []*closedChunk, lost int, e
 	return to, lost, nil
 }
 
-func (f *fakeClosed) setRoom(bytes int)      { f.room = bytes }
-func (f *fakeClosed) close()                 { f.closed = true }
+func (f *fakeClosed) setRoom(bytes int) { f.room = bytes }
+func (f *fakeClosed) close()            { f.closed = true }
 
 // What was lost counts in all namespaces together.
 func TestClosedLostInNamespaces(t *testing.T) {
 	s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
-	s.namespaces.known = []*Namespace{
-		{Self: true, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{lost: 3}},
-		{Inode: 2, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{lost: 4}},
-		{Inode: 3, diag: &fakeDiag{}, Source: SourceNetlink, closed: &fakeClosed{}},
+	s.namespaces.known = []*trackedNamespace{
+		{Namespace: Namespace{Self: true}, netlinkSockets: netlinkSockets{diag: &fakeDiag{}, closed: &fakeClosed{lost: 3}}},
+		{Namespace: Namespace{Inode: 2}, netlinkSockets: netlinkSockets{diag: &fakeDiag{}, closed: &fakeClosed{lost: 4}}},
+		{Namespace: Namespace{Inode: 3}, netlinkSockets: netlinkSockets{diag: &fakeDiag{}, closed: &fakeClosed{}}},
 	}
 	for _, want := range []int{7, 0} {
 		_, errs := scan(s, inode)
@@ -1006,6 +1023,9 @@ func TestClosedCgroup(t *testing.T) {
 func TestClosedShareRoom(t *testing.T) {
 	s := newFakeScanner(t, ScannerConfig{Namespaces: []string{"all"}, OwnerMethod: OwnersOff}, &fakeDiag{})
 	own, ended := &fakeClosed{}, &fakeClosed{}
+	subscribed := func(closed *fakeClosed) *trackedNamespace {
+		return &trackedNamespace{netlinkSockets: netlinkSockets{closed: closed}}
+	}
 	rooms := func(toCome int) (rooms []int) {
 		s.namespaces.shareRoom(toCome)
 		for _, n := range s.namespaces.known {
@@ -1018,9 +1038,9 @@ func TestClosedShareRoom(t *testing.T) {
 	s.namespaces.self.closed = own
 	require.Equal(t, []int{closedRoom}, rooms(0))
 	require.Equal(t, []int{closedRoom / 4}, rooms(3))
-	s.namespaces.known = []*Namespace{s.namespaces.self, {closed: &fakeClosed{}}, {closed: &fakeClosed{}}, {}}
+	s.namespaces.known = []*trackedNamespace{s.namespaces.self, subscribed(&fakeClosed{}), subscribed(&fakeClosed{}), {}}
 	require.Equal(t, []int{closedRoom / 3, closedRoom / 3, closedRoom / 3, closedRoom / 3}, rooms(0))
-	s.namespaces.ended = []*Namespace{{closed: ended}}
+	s.namespaces.ended = []*trackedNamespace{subscribed(ended)}
 	require.Equal(t, []int{closedRoom / 4, closedRoom / 4, closedRoom / 4, closedRoom / 4}, rooms(0))
 	require.Equal(t, closedRoom/4, ended.room)
 	s.namespaces.known, s.namespaces.ended = nil, nil
@@ -1032,7 +1052,7 @@ func TestClosedShareRoom(t *testing.T) {
 			testnet.Netns(t, fmt.Sprint("blue", n))
 			mustScan(t, s, inode)
 			require.Len(t, s.Namespaces(), n+2)
-			for _, of := range s.Namespaces() {
+			for _, of := range s.namespaces.known {
 				c := of.closed.(*closedSocket)
 				conversation(c, func(fd int) {
 					buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)

@@ -17,6 +17,7 @@ func TestErrorSummary(t *testing.T) {
 	s.add(first)
 	require.Same(t, first, s.err())
 	s.add(errors.New("second"))
+	require.EqualError(t, s.err(), "first (and 1 more)")
 	s.add(errors.New("third"))
 	require.ErrorIs(t, s.err(), first)
 	require.EqualError(t, s.err(), "first (and 2 more)")

@@ -79,7 +79,7 @@ func TestScannerRetriesTransport(t *testing.T) {
 		require.Empty(t, errs)
 		require.Len(t, inodes, sockets)
 		require.Equal(t, want, s.Stats().Source)
-		require.Equal(t, want, s.SourceOf(s.namespaces.self, TransportRaw))
+		require.Equal(t, want, s.Namespaces()[0].SourceOf(TransportRaw))
 		require.Len(t, diag.requests, requests)
 	}
 	require1(SourceProcfs, 2, 1)
@@ -190,7 +190,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 		mustScan(t, s, inode)
 		require.Equal(t, SourceProcfs, s.Stats().Source)
 		require.Len(t, warned, 1)
-		require.False(t, s.HearsClosed(s.namespaces.self))
+		require.False(t, s.Namespaces()[0].ClosedEvents())
 
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
@@ -201,7 +201,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 		})
 		require.Len(t, mustScan(t, s, inode), len(own.sockets)+1)
 		require.Equal(t, SourceNetlink, s.Stats().Source)
-		require.True(t, s.HearsClosed(s.namespaces.self))
+		require.True(t, s.Namespaces()[0].ClosedEvents())
 		require.Len(t, openDescriptors(t), before+3)
 		client, server := w.open()
 		reset(t, client, server)
@@ -228,12 +228,12 @@ func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
 		for range 3 {
 			mustScan(t, s, inode)
 			require.Equal(t, SourceNetlink, s.Stats().Source)
-			require.False(t, s.HearsClosed(s.namespaces.self))
+			require.False(t, s.Namespaces()[0].ClosedEvents())
 		}
 		require.Equal(t, []string{"cannot subscribe to closed TCP sockets: opening a sock_diag socket: too many open files"}, warned[1:])
 		full.release(t)
 		mustScan(t, s, inode)
-		require.True(t, s.HearsClosed(s.namespaces.self))
+		require.True(t, s.Namespaces()[0].ClosedEvents())
 	})
 }
 
@@ -254,7 +254,7 @@ func TestScannerRetriesClosed(t *testing.T) {
 		c := setClock(s)
 		heard := func() (heard []bool) {
 			for _, n := range s.Namespaces() {
-				heard = append(heard, s.HearsClosed(n))
+				heard = append(heard, n.ClosedEvents())
 			}
 			return heard
 		}
@@ -281,15 +281,15 @@ func TestScannerRetriesEntering(t *testing.T) {
 		openDiag := s.namespaces.openDiag
 		s.namespaces.openDiag = refuseDiag
 		requireScan(t, s, other)
-		require.Equal(t, SourceProcfs, s.Namespaces()[0].Source)
+		require.Equal(t, SourceProcfs, s.Namespaces()[0].SourceOf(TransportTCP))
 		require.Len(t, w.take(), 1)
 		s.namespaces.openDiag = openDiag
 		requireScan(t, s, other)
-		require.Equal(t, SourceProcfs, s.Namespaces()[0].Source, "it is not time")
+		require.Equal(t, SourceProcfs, s.Namespaces()[0].SourceOf(TransportTCP), "it is not time")
 		before := len(ownDescriptors(t))
 		c.Time = c.Add(retryInterval)
 		requireScan(t, s, other)
-		require.Equal(t, SourceNetlink, s.Namespaces()[0].Source)
+		require.Equal(t, SourceNetlink, s.Namespaces()[0].SourceOf(TransportTCP))
 		require.Len(t, ownDescriptors(t), before, "a netlink socket in place of the file that has kept it")
 		require.Empty(t, w.take())
 	})

@@ -31,7 +31,7 @@ func (l *lateSockets) hold(s *Socket) bool {
 // worth tells whether the late sockets of a namespace are so many that looking for the owners once more is worth what it costs:
 // more than one in a hundred. Those that have no owner that could be found, as the time before, do not count. Once a scan is
 // enough: it is for all namespaces.
-func (l *lateSockets) worth(n *Namespace, handedOut int) bool {
+func (l *lateSockets) worth(n *trackedNamespace, handedOut int) bool {
 	n.unowned = min(n.unowned, len(l.held))
 	const oneIn = 100
 	return !l.looked && (len(l.held)-n.unowned)*oneIn > handedOut-l.before

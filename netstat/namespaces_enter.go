@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
 // enterFound enters the namespaces that were found and are not open yet.
@@ -13,7 +15,7 @@ func (all *namespaces) enterFound() error {
 	if all.static() {
 		return nil
 	}
-	var toEnter []*Namespace
+	var toEnter []*trackedNamespace
 	for _, n := range all.known {
 		if all.isToEnter(n) {
 			toEnter = append(toEnter, n)
@@ -44,8 +46,8 @@ func (all *namespaces) noteRefused() {
 	var entering, closed bool
 	for _, n := range all.known {
 		n.hold()
-		entering, closed = entering || n.refused != nil, closed || n.refusedClosed != nil
-		if n.refused != nil && n.tried == all.scan {
+		entering, closed = entering || n.entry == entryRefused, closed || n.refusedClosed != nil
+		if n.entry == entryRefused && n.tried == all.scan {
 			all.fallbacks.schedule(fallbackEntering, n.refused)
 			if !all.requireDiag && n.diag == nil {
 				all.fallbacks.say(fallbackEntering, fmt.Errorf("cannot open netlink in network namespace %s (%w); falling back to /proc, "+
@@ -64,25 +66,31 @@ func (all *namespaces) noteRefused() {
 	}
 }
 
-// isToEnter tells whether it is time to enter the namespace: when it is new, when that has failed for now, when there is another
-// way in, and when it is time to ask again for what was refused.
-func (all *namespaces) isToEnter(n *Namespace) bool {
+// isToEnter tells whether the namespace is to be entered in this scan.
+func (all *namespaces) isToEnter(n *trackedNamespace) bool {
 	switch {
 	case n == all.self:
 		return false
-	case n.tried == 0, n.failed, n.newEntry != "":
+	case n.visible != "", n.refusedClosed != nil && all.fallbacks.isDue(fallbackClosed):
 		return true
-	case n.refused != nil && all.fallbacks.isDue(fallbackEntering), n.refusedClosed != nil && all.fallbacks.isDue(fallbackClosed):
+	}
+	isOnlyWay := n.procDir == "" && n.diag == nil
+	switch n.entry {
+	case entryUntried, entryFailed:
 		return true
+	case entryRefused:
+		return isOnlyWay || all.fallbacks.isDue(fallbackEntering)
+	case entryUnneeded:
+		return isOnlyWay
 	default:
-		return n.procDir == "" && n.diag == nil && !n.entered // entering is the only way to read it
+		return false
 	}
 }
 
 // enterNew enters a namespace by what it was found by. What was found may have gone since. An error that is fs.ErrPermission says
 // that the namespace cannot be read at all.
-func (all *namespaces) enterNew(n *Namespace) error {
-	isNew := n.tried == 0
+func (all *namespaces) enterNew(n *trackedNamespace) error {
+	isNew := n.entry == entryUntried
 	err := all.enter(n, n.file())
 	if vanished(err) && isNew {
 		if !all.findProcessIn(n) {
@@ -100,12 +108,12 @@ func (all *namespaces) enterNew(n *Namespace) error {
 	if named := n; err == nil && n.table != 0 {
 		if known := all.byTable[n.table]; known != nil && known != n { // it was known by its processes, but not by its number
 			known.adopt(named)
-			all.known = slices.DeleteFunc(all.known, func(other *Namespace) bool { return other == named })
+			all.known = slices.DeleteFunc(all.known, func(other *trackedNamespace) bool { return other == named })
 			n = known
 		}
 		all.index(n)
 	}
-	if err == nil && !n.entered && n.procDir == "" && n.diag == nil && !all.findProcessIn(n) {
+	if err == nil && n.entry != entryDone && n.procDir == "" && n.diag == nil && !all.findProcessIn(n) {
 		all.forget(n)
 		return fmt.Errorf("%s: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: %w",
 			n.path, fs.ErrPermission)
@@ -136,66 +144,63 @@ func (all *namespaces) shareRoom(toCome int) {
 
 // enter has a thread enter the namespace by the file, and open netlink sockets there if that is what it is to be read by.
 // Where that is not permitted, the tables in the proc file system are read.
-func (all *namespaces) enter(n *Namespace, file string) error {
-	n.Source, n.failed, n.refused, n.tried, n.newEntry = SourceProcfs, false, nil, all.scan, ""
-	if n.diag != nil {
-		n.Source = SourceNetlink
-	}
+func (all *namespaces) enter(n *trackedNamespace, file string) error {
+	n.tried, n.visible, n.refused = all.scan, "", nil
 	if !all.withDiag && n.procDir != "" {
-		return nil // there is no use for it
+		n.entry = entryUnneeded
+		return nil
 	}
-	var opened Namespace
-	table, err := inNamespace(file, n.Inode, func() error { return all.openSockets(&opened) })
+	var opened netlinkSockets
+	table, err := netns.Enter(file, n.Inode, func() (err error) {
+		opened, err = all.openSockets()
+		return err
+	})
 	if err == nil && n.table != 0 && n.table != table {
-		err = fmt.Errorf("%s: %w", file, errMoved)
+		err = fmt.Errorf("%s: %w", file, netns.ErrMoved)
 	}
 	if err != nil {
 		opened.discard()
 	}
 	switch {
 	case err == nil:
-		n.table, n.entered = table, true
+		n.table, n.entry = table, entryDone
 		if opened.diag != nil {
-			n.take(&opened)
+			n.take(opened)
 		}
 		return nil
-	case n.procDir != "" && !n.hasProcess(): // which is refused too
-		n.failed = true
-		return errMoved
+	case n.procDir != "" && !n.hasProcess(): // the kernel refuses a process that has ended too
+		n.entry = entryFailed
+		return netns.ErrMoved
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+		n.entry = entryUnneeded
 		if all.withDiag {
-			n.refused = err
+			n.entry, n.refused = entryRefused, err
 		}
 		return nil
 	default:
-		n.failed = true
+		n.entry = entryFailed
 		return err
 	}
 }
 
-// openSockets opens the netlink sockets of a namespace on a thread in it. The kernel is to tell of closed sockets before the first of
-// them is read.
-func (all *namespaces) openSockets(n *Namespace) (err error) {
-	if all.withDiag {
-		n.diag, err = all.openDiag()
+// openSockets opens the netlink sockets of the namespace that the thread is in. It subscribes to closed sockets before the first
+// socket of the namespace is read.
+func (all *namespaces) openSockets() (opened netlinkSockets, err error) {
+	if !all.withDiag {
+		return opened, nil
 	}
-	if err != nil || n.diag == nil || all.subscribe == nil {
-		return err
+	if opened.diag, err = all.openDiag(); err != nil || all.subscribe == nil {
+		return opened, err
 	}
-	closed, err := all.subscribe(all.room)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		n.refusedClosed = err
-		return nil
-	case err != nil:
-		return err
+	opened.closed, err = all.subscribe(all.room)
+	if errors.Is(err, errors.ErrUnsupported) {
+		opened.refusedClosed, err = err, nil
 	}
-	n.closed = closed
-	return nil
+	return opened, err
 }
 
 // openTable opens a table of a namespace. If the process through which it is read has gone, there may be another one.
-func (all *namespaces) openTable(n *Namespace, table string) (*os.File, error) {
+func (all *namespaces) openTable(n *trackedNamespace, table string) (*os.File, error) {
 	file, err := n.openTable(table)
 	if errors.Is(err, errNamespaceGone) && n.procDir != "" && (all.findProcessIn(n) || n.path != "") {
 		return n.openTable(table)

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
 // The addresses that are in use in every namespace of a test.
@@ -130,28 +131,12 @@ func namespaceOf(t *testing.T, s *Scanner, q *quarter) *Namespace {
 	return s.Namespaces()[i]
 }
 
-func TestParseNamespace(t *testing.T) {
-	for _, text := range []string{"self", "host", "all", "blue", "4711", "-1", "a b", "..."} {
-		require.NoError(t, ParseNamespace(text))
-	}
-	for _, text := range []string{"", ".", "..", "a/b", "/run/netns/blue", "a\x00"} {
-		require.EqualError(t, ParseNamespace(text), fmt.Sprintf("%q is not one of self, host, all, a name in /run/netns, a pid", text))
-	}
-}
-
-func TestTableErrorNamesNamespace(t *testing.T) {
-	broken := errors.New("broken")
-	for want, n := range map[string]*Namespace{
-		"broken":                                 {Self: true, Inode: 1, Name: "blue", PID: 7},
-		"network namespace blue: broken":         {Inode: 1, Name: "blue", PID: 7},
-		"network namespace of process 7: broken": {Inode: 1, PID: 7},
-		"network namespace 4026532345: broken":   {Inode: 4026532345},
-	} {
-		err := &TableError{n, TransportTCP, broken}
-		require.EqualError(t, err, want)
-		require.ErrorIs(t, err, broken)
-	}
-	require.EqualError(t, &TableError{nil, TransportTCP, broken}, "broken")
+// trackedOf returns what the scanner knows of a namespace that it has handed out.
+func trackedOf(t *testing.T, s *Scanner, of *Namespace) *trackedNamespace {
+	t.Helper()
+	i := slices.IndexFunc(s.namespaces.known, func(n *trackedNamespace) bool { return n.ID == of.ID })
+	require.GreaterOrEqual(t, i, 0, "it is not known")
+	return s.namespaces.known[i]
 }
 
 // Each namespace is read once, whatever and however often it is called, with the same addresses in all of them.
@@ -198,7 +183,7 @@ func TestNamespaces(t *testing.T) {
 						for i, n := range s.Namespaces() {
 							require.Same(t, first[i], n, "it is the same as long as it is found")
 							require.Equal(t, n.Inode == own.inode, n.Self)
-							require.Equal(t, source, n.Source)
+							require.Equal(t, source, n.SourceOf(TransportTCP))
 						}
 						require.Equal(t, source, s.Stats().Source)
 					}
@@ -233,7 +218,8 @@ func TestNamespaceNames(t *testing.T) {
 					require.Equal(t, ",", names())
 					testnet.NameNetns(t, "blue", barn.process.Netns())
 					require.Equal(t, ",blue", names())
-					require.Same(t, same, namespaceOf(t, s, hut))
+					require.Equal(t, same.ID, namespaceOf(t, s, hut).ID)
+					require.Empty(t, same.Name, "what was handed out does not change")
 					testnet.UnnameNetns(t, "blue")
 					require.Empty(t, w.take())
 				})
@@ -249,15 +235,15 @@ func TestNamespaceMadeAnew(t *testing.T) {
 			for _, namespaces := range []string{"all", "blue"} {
 				testnet.Netns(t, "blue")
 				s, w := newNamespaceScanner(t, source, namespaces)
-				var last *Namespace
+				var ids []uint64
 				for n := range 5 {
 					blue := settle(t, 1+n, testnet.Process{Name: "blue", In: filepath.Join(testnet.NetnsDir, "blue")})
 					sockets := mustScan(t, s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
 					requireSockets(t, sockets, blue)
 					found := namespaceOf(t, s, blue)
 					require.Equal(t, "blue", found.Name)
-					require.NotSame(t, last, found)
-					last = found
+					require.NotContains(t, ids, found.ID)
+					ids = append(ids, found.ID)
 					blue.process.Stop()
 					testnet.UnnameNetns(t, "blue")
 					testnet.Netns(t, "blue")
@@ -275,7 +261,7 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 		path := testnet.Netns(t, "blue")
 		holder := testnet.Start(t, testnet.Process{Name: "holder"})
 		away := holder.In(path)
-		blue := &quarter{inode: inodeOf(path), owner: ownerOf(holder, "holder")}
+		blue := &quarter{inode: netns.Inode(path), owner: ownerOf(holder, "holder")}
 		blue.sockets = []testnet.Socket{
 			away.Listen("tcp4", everywhere, 1), away.Listen("tcp6", everywhere6, 1), away.UDP("udp4", everywhere, netip.AddrPort{}),
 		}
@@ -302,7 +288,7 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 			}
 			require.Empty(t, w.take())
 		})
-		requireThreadsAtHome(t)
+		testnet.ThreadsReturn(t)
 	})
 }
 
@@ -364,7 +350,7 @@ func (w *wanderer) leave(t *testing.T) {
 	t.Helper()
 	require.NoError(t, w.go_())
 	require.Eventually(t, func() bool {
-		return inodeOf(fmt.Sprintf("/proc/%d/ns/net", w.pid)) == inodeOf(w.path)
+		return netns.Inode(fmt.Sprintf("/proc/%d/ns/net", w.pid)) == netns.Inode(w.path)
 	}, 10*time.Second, time.Millisecond)
 }
 
@@ -396,20 +382,6 @@ func TestNamespacesThatAreAbsent(t *testing.T) {
 			require.Empty(t, w.take(), "what is left of a name is nothing that is missed")
 		})
 	})
-}
-
-// requireThreadsAtHome requires that all threads of this process are in its own network namespace; those that are to end take a
-// moment.
-func requireThreadsAtHome(t *testing.T) {
-	t.Helper()
-	own := netNS(t, "/proc/self/ns/net")
-	require.Eventually(t, func() bool {
-		links, err := filepath.Glob("/proc/self/task/*/ns/net")
-		return err == nil && len(links) > 0 && !slices.ContainsFunc(links, func(link string) bool {
-			inode := inodeOf(link)
-			return inode != own && inode != 0 // it has ended
-		})
-	}, 10*time.Second, 10*time.Millisecond)
 }
 
 // bridge makes a pair of network devices: the one here vanishes with the namespace in which the other one is.
@@ -462,7 +434,7 @@ func TestNamespaceEnds(t *testing.T) {
 			require.Eventually(t, func() bool { return !deviceIsThere(device) }, 10*time.Second, 10*time.Millisecond)
 			require.Empty(t, w.take())
 		})
-		requireThreadsAtHome(t)
+		testnet.ThreadsReturn(t)
 	})
 }
 
@@ -481,8 +453,8 @@ func TestNamespaceNumbersAreNotReused(t *testing.T) {
 				require.True(t, deviceIsThere(device), "the kernel has freed it")
 				onThread(func() {
 					require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
-					assert.NotEqual(t, hut.inode, netNSOf(threadDir))
-					assert.NotEqual(t, table, netTable(threadDir))
+					assert.NotEqual(t, hut.inode, netns.Of(netns.ThreadDir))
+					assert.NotEqual(t, table, netns.TableOf(netns.ThreadDir))
 				})
 			}
 		})
@@ -515,7 +487,7 @@ func TestNamespaceChurn(t *testing.T) {
 			}, 10*time.Second, time.Millisecond)
 			require.Empty(t, w.take())
 			require.Equal(t, before, ownDescriptors(t))
-			requireThreadsAtHome(t)
+			testnet.ThreadsReturn(t)
 		})
 	})
 }
@@ -564,8 +536,8 @@ func TestNamespaceProcessEndsInScan(t *testing.T) {
 							first.Stop()
 						}
 						dir := fmt.Sprintf("/proc/%d", first.PID)
-						require.Eventually(t, func() bool { return netTable(dir) == 0 }, 10*time.Second, time.Millisecond)
-						require.Equal(t, !test.reaped, inodeOf(dir) != 0)
+						require.Eventually(t, func() bool { return netns.TableOf(dir) == 0 }, 10*time.Second, time.Millisecond)
+						require.Equal(t, !test.reaped, netns.Inode(dir) != 0)
 					}
 					sockets = append(sockets, scanned(socket.NetNS, inTerms(socket), ownersOf(socket)))
 				}
@@ -641,37 +613,13 @@ func TestNamespaceProcessLeavesInScan(t *testing.T) {
 	})
 }
 
-// A netlink socket is never opened in another namespace than the one that was looked for.
-func TestInNamespaceOfAnother(t *testing.T) {
-	testnet.IsolatePIDs(t, func() {
-		path := testnet.Netns(t, "blue")
-		called := false
-		_, err := inNamespace(path, inodeOf(path)+1, func() error { called = true; return nil })
-		require.EqualError(t, err, "/run/netns/blue: another network namespace than it was: file does not exist")
-		require.True(t, vanished(err))
-		require.False(t, called)
-		table, err := inNamespace(path, inodeOf(path), func() error {
-			called = true
-			assert.Equal(t, inodeOf(path), netNSOf(threadDir))
-			return nil
-		})
-		require.NoError(t, err)
-		require.True(t, called)
-		require.NotEqual(t, netTable(threadDir), table)
-		failed := errors.New("failed on purpose")
-		_, err = inNamespace(path, 0, func() error { return failed })
-		require.ErrorIs(t, err, failed)
-		requireThreadsAtHome(t)
-	})
-}
-
 // What identifies a namespace belongs together, even if the process goes from one to the other meanwhile.
 func TestNamespaceOfRestlessProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		blue := testnet.Netns(t, "blue")
-		tables := map[uint64]uint64{netNSOf(threadDir): netTable(threadDir)}
-		_, err := inNamespace(blue, 0, func() error {
-			tables[netNSOf(threadDir)] = netTable(threadDir)
+		tables := map[uint64]uint64{netns.Of(netns.ThreadDir): netns.TableOf(netns.ThreadDir)}
+		_, err := netns.Enter(blue, 0, func() error {
+			tables[netns.Of(netns.ThreadDir)] = netns.TableOf(netns.ThreadDir)
 			return nil
 		})
 		require.NoError(t, err)
@@ -683,7 +631,7 @@ func TestNamespaceOfRestlessProcess(t *testing.T) {
 			defer close(ended)
 			onThread(func() { // a thread is a process here
 				var files []int
-				for _, path := range []string{blue, threadDir + "/ns/net"} {
+				for _, path := range []string{blue, netns.ThreadDir + "/ns/net"} {
 					file, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 					assert.NoError(t, err)
 					defer unix.Close(file)
@@ -727,10 +675,10 @@ func TestNamespaceProcessHasJustEnded(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		hut := testnet.Start(t, testnet.Process{Name: "hut", Netns: true})
 		ended := testnet.Start(t, testnet.Process{Name: "ended", Netns: true})
-		of := &Namespace{root: "/proc", table: netTable(fmt.Sprintf("/proc/%d", ended.PID))}
+		of := &trackedNamespace{Namespace: Namespace{root: "/proc", table: netns.TableOf(fmt.Sprintf("/proc/%d", ended.PID))}}
 		of.setProcess(ended.PID)
 		ended.Stop()
-		there := &Namespace{root: "/proc", table: netTable(fmt.Sprintf("/proc/%d", hut.PID))}
+		there := &trackedNamespace{Namespace: Namespace{root: "/proc", table: netns.TableOf(fmt.Sprintf("/proc/%d", hut.PID))}}
 		there.setProcess(hut.PID)
 		dropCapabilities(t, []uint{unix.CAP_SYS_PTRACE})
 		all := &namespaces{withDiag: true}
@@ -755,7 +703,7 @@ func TestNamespacesOutOfDescriptors(t *testing.T) {
 		before := len(ownDescriptors(t))
 		sources := func() (sources []Source) {
 			for _, n := range s.Namespaces() {
-				sources = append(sources, n.Source)
+				sources = append(sources, n.SourceOf(TransportTCP))
 			}
 			return sources
 		}
@@ -913,7 +861,7 @@ func TestNamespacesOfUserNamespace(t *testing.T) {
 	look := func() {
 		s, w := newNamespaceScanner(t, SourceNetlink, strconv.Itoa(container.PID))
 		assert.Equal(t, []uint64{listener.Inode}, mustScan(t, s, inode))
-		assert.Equal(t, SourceNetlink, s.Namespaces()[0].Source)
+		assert.Equal(t, SourceNetlink, s.Namespaces()[0].SourceOf(TransportTCP))
 		assert.Empty(t, w.take())
 	}
 	look()
@@ -922,7 +870,7 @@ func TestNamespacesOfUserNamespace(t *testing.T) {
 			look()
 		}
 	})
-	requireThreadsAtHome(t)
+	testnet.ThreadsReturn(t)
 }
 
 // onFirstThread runs f in a goroutine that is on the thread that stands for the process, and that is likely to stay there.
@@ -1043,12 +991,12 @@ func TestNamespaceBehindFileIsAnother(t *testing.T) {
 		mustScan(t, s, inode)
 		path := testnet.Netns(t, "blue")
 		before := ownDescriptors(t)
-		for table, want := range map[uint64]error{0: nil, s.namespaces.self.table: errMoved} {
-			n := &Namespace{Inode: inodeOf(path), table: table, path: path, root: "/proc"}
+		for table, want := range map[uint64]error{0: nil, s.namespaces.self.table: netns.ErrMoved} {
+			n := &trackedNamespace{Namespace: Namespace{Inode: netns.Inode(path), table: table, path: path, root: "/proc"}}
 			err := s.namespaces.enter(n, path)
 			require.ErrorIs(t, err, want)
 			require.Equal(t, want == nil, n.diag != nil)
-			require.Equal(t, want == nil, n.entered)
+			require.Equal(t, want == nil, n.entry == entryDone)
 			n.close()
 			require.Equal(t, before, ownDescriptors(t))
 		}
@@ -1062,7 +1010,7 @@ func namedNamespaces(t *testing.T, n int) (inodes map[uint64]bool, end func()) {
 	t.Helper()
 	inodes = map[uint64]bool{}
 	for i := range n {
-		inodes[inodeOf(testnet.Netns(t, fmt.Sprint("blue", i)))] = true
+		inodes[netns.Inode(testnet.Netns(t, fmt.Sprint("blue", i)))] = true
 	}
 	return inodes, func() {
 		for i := range n {
@@ -1140,7 +1088,7 @@ func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
 					}
 					full.release(t)
 					entered = 0
-					for _, n := range s.Namespaces() {
+					for _, n := range s.namespaces.known {
 						require.True(t, n.Self || inodes[n.Inode], "round %d: %+v", round, n)
 						entered += oneIf(!n.Self && n.diag != nil && n.closed != nil)
 					}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
 // A table that turns out to be another namespace's is closed again.
@@ -33,13 +34,16 @@ func TestNamespaceAdopts(t *testing.T) {
 		told.budget = budget
 		told.hear(closedMessage(1))
 		namedClosed.chunks, _, _ = told.take(nil)
-		n := &Namespace{table: 7, Source: SourceProcfs, held: held}
+		n := &trackedNamespace{Namespace: Namespace{table: 7}, held: held}
 		if isOpen {
-			n.diag, n.closed, n.Source = diag, closed, SourceNetlink
+			n.netlinkSockets = netlinkSockets{diag: diag, closed: closed}
 		}
-		n.adopt(&Namespace{Inode: 5, Name: "blue", path: "/run/netns/blue", entered: true, tried: 3, diag: namedDiag, closed: namedClosed})
-		require.Equal(t, []any{uint64(5), "blue", "/run/netns/blue", true, uint64(3), SourceNetlink},
-			[]any{n.Inode, n.Name, n.path, n.entered, n.tried, n.Source})
+		n.adopt(&trackedNamespace{
+			Namespace:      Namespace{Inode: 5, Name: "blue", path: "/run/netns/blue"},
+			netlinkSockets: netlinkSockets{diag: namedDiag, closed: namedClosed}, entry: entryDone, tried: 3,
+		})
+		require.Equal(t, []any{uint64(5), "blue", "/run/netns/blue", entryDone, uint64(3)},
+			[]any{n.Inode, n.Name, n.path, n.entry, n.tried})
 		require.Equal(t, isOpen, namedDiag.closed)
 		require.Equal(t, isOpen, namedClosed.closed)
 		require.EqualValues(t, maxClosed/closedChunkLen-oneIf(!isOpen), budget.left.Load(), "what it had told of is dropped")
@@ -53,20 +57,20 @@ func TestNamespaceAdopts(t *testing.T) {
 			require.ErrorIs(t, held.Close(), os.ErrClosed)
 		}
 	}
-	n := &Namespace{Source: SourceProcfs}
-	n.adopt(&Namespace{Inode: 5}) // which could not be opened
-	require.Equal(t, SourceProcfs, n.Source)
+	n := &trackedNamespace{}
+	n.adopt(&trackedNamespace{Namespace: Namespace{Inode: 5}}) // which could not be opened
+	require.Nil(t, n.diag)
 }
 
 // What is opened anew in a namespace replaces what was there, but for a subscription, from which something may still be taken.
 func TestNamespaceTakes(t *testing.T) {
 	diag, closed := &fakeDiag{}, &fakeClosed{}
-	n := &Namespace{diag: diag, closed: closed}
+	n := &trackedNamespace{netlinkSockets: netlinkSockets{diag: diag, closed: closed}}
 	openedDiag, openedClosed := &fakeDiag{}, &fakeClosed{}
-	n.take(&Namespace{diag: openedDiag, closed: openedClosed})
+	n.take(netlinkSockets{diag: openedDiag, closed: openedClosed})
 	require.Equal(t, []bool{true, false, false, true}, []bool{diag.closed, openedDiag.closed, closed.closed, openedClosed.closed})
 	require.True(t, n.diag == diagConn(openedDiag) && n.closed == closedConn(closed))
-	n.take(&Namespace{diag: &fakeDiag{}, refusedClosed: errors.ErrUnsupported})
+	n.take(netlinkSockets{diag: &fakeDiag{}, refusedClosed: errors.ErrUnsupported})
 	require.True(t, n.closed == closedConn(closed))
 	require.NoError(t, n.refusedClosed, "it is subscribed to all the same")
 }
@@ -76,7 +80,7 @@ func TestNamespacesThatEndedAreClosed(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
 		ended := &fakeClosed{}
-		s.namespaces.ended = []*Namespace{{closed: ended}}
+		s.namespaces.ended = []*trackedNamespace{{netlinkSockets: netlinkSockets{closed: ended}}}
 		require.NoError(t, s.namespaces.find())
 		require.True(t, ended.closed)
 		require.Len(t, s.namespaces.ended, 1, "what it has told of is handed out later")
@@ -96,15 +100,18 @@ func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 			require.Len(t, s.Namespaces(), 2)
 			n := namespaceOf(t, s, first)
 			require.Equal(t, first.process.PID, n.PID)
+			tracked := trackedOf(t, s, n)
 			first.process.Stop()
 			if !another {
 				second.Stop()
 			}
 			require.NoError(t, s.namespaces.enterFound())
 			if another {
-				require.Equal(t, []any{second.PID, SourceNetlink, true}, []any{n.PID, n.Source, n.diag != nil})
+				now := namespaceOf(t, s, first)
+				require.Equal(t, []any{n.ID, second.PID, SourceNetlink, true},
+					[]any{now.ID, now.PID, now.SourceOf(TransportTCP), tracked.diag != nil})
 			} else {
-				require.NotContains(t, s.Namespaces(), n)
+				require.NotContains(t, s.namespaces.known, tracked)
 				require.Equal(t, before, ownDescriptors(t))
 			}
 			require.Empty(t, w.take())
@@ -125,8 +132,9 @@ func TestNamespaceProcessIsReplaced(t *testing.T) {
 		require.Equal(t, first.process.PID, n.PID)
 		first.process.Stop()
 		mustScan(t, s, inode)
-		require.Same(t, n, namespaceOf(t, s, first))
-		require.Equal(t, second.PID, n.PID)
+		now := namespaceOf(t, s, first)
+		require.Equal(t, []any{n.ID, second.PID}, []any{now.ID, now.PID})
+		require.Equal(t, first.process.PID, n.PID, "what was handed out does not change")
 	})
 }
 
@@ -136,15 +144,15 @@ func TestNamespaceIsSeenLater(t *testing.T) {
 		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
 		s, w := newNamespaceScanner(t, SourceAuto, "all")
 		mustScan(t, s, inode)
-		n := namespaceOf(t, s, other)
+		n := trackedOf(t, s, namespaceOf(t, s, other))
 		number := n.Inode
 		n.leave() // as if its processes had not let it be seen
 		delete(s.namespaces.byInode, n.Inode)
-		n.Inode, n.entered, n.Source, n.refused = 0, false, SourceProcfs, fmt.Errorf("setns: %w", unix.EPERM)
+		n.Inode, n.entry, n.refused = 0, entryRefused, fmt.Errorf("setns: %w", unix.EPERM)
 
 		mustScan(t, s, inode)
-		require.Contains(t, s.Namespaces(), n)
-		require.Equal(t, []any{number, SourceNetlink, true}, []any{n.Inode, n.Source, n.diag != nil})
+		now := namespaceOf(t, s, other)
+		require.Equal(t, []any{n.ID, number, SourceNetlink, true}, []any{now.ID, n.Inode, now.SourceOf(TransportTCP), n.diag != nil})
 		require.Empty(t, w.take())
 	})
 }
@@ -157,14 +165,16 @@ func TestNamespaceIsFoundUnderName(t *testing.T) {
 		s, w := newNamespaceScanner(t, SourceAuto, "all")
 		all := &s.namespaces
 		all.scan = 1
-		n := &Namespace{root: "/proc", table: netTable(filepath.Join("/proc", other.pid())), tried: 1, Source: SourceProcfs}
+		n := &trackedNamespace{
+			Namespace: Namespace{root: "/proc", table: netns.TableOf(filepath.Join("/proc", other.pid()))}, tried: 1, entry: entryUnneeded,
+		}
 		all.see(n)
 		n.setProcess(other.process.PID)
 		require.NoError(t, all.addName("blue"))
 		require.Len(t, all.known, 2, "nothing has shown yet that they are one")
 		require.NoError(t, all.enterFound())
 		require.True(t, len(all.known) == 1 && all.known[0] == n)
-		require.Equal(t, []any{other.inode, "blue", path, SourceNetlink, true}, []any{n.Inode, n.Name, n.path, n.Source, n.diag != nil})
+		require.Equal(t, []any{other.inode, "blue", path, true}, []any{n.Inode, n.Name, n.path, n.diag != nil})
 		require.Same(t, n, all.byInode[other.inode])
 		requireScan(t, s, other, &quarter{inode: netNS(t, "/proc/self/ns/net")})
 		require.Empty(t, w.take())
@@ -175,28 +185,30 @@ func TestNamespaceIsFoundUnderName(t *testing.T) {
 func TestNamespaceNumbersOfEnded(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
-		table := netTable(filepath.Join("/proc", other.pid()))
+		table := netns.TableOf(filepath.Join("/proc", other.pid()))
+		failed := func(n Namespace) *trackedNamespace {
+			return &trackedNamespace{Namespace: n, tried: 1, entry: entryFailed}
+		}
 		for name, test := range map[string]struct {
-			ended *Namespace
+			ended *trackedNamespace
 			scans int // until it is right: where the number leads elsewhere the first finds that out
 		}{
-			"table":  {&Namespace{root: "/proc", Inode: other.inode + 1000, table: table, tried: 1, failed: true}, 1},
-			"number": {&Namespace{root: "/proc", Inode: other.inode, table: table + 1000, tried: 1, failed: true}, 2},
+			"table":  {failed(Namespace{root: "/proc", Inode: other.inode + 1000, table: table}), 1},
+			"number": {failed(Namespace{root: "/proc", Inode: other.inode, table: table + 1000}), 2},
 		} {
 			t.Run(name, func(t *testing.T) {
 				s, w := newNamespaceScanner(t, SourceAuto, "all")
 				mustScan(t, s, inode)
-				n := namespaceOf(t, s, other)
-				s.namespaces.forget(n)
+				s.namespaces.forget(trackedOf(t, s, namespaceOf(t, s, other)))
 				s.namespaces.see(test.ended)
 				for range test.scans {
 					_, errs := scan(s, inode)
 					require.Empty(t, errs)
 				}
 				requireRead(t, s, &quarter{inode: netNS(t, "/proc/self/ns/net")}, other)
-				require.Equal(t, SourceNetlink, namespaceOf(t, s, other).Source)
-				require.Same(t, s.Namespaces()[1], s.namespaces.byTable[table])
-				require.Same(t, s.Namespaces()[1], s.namespaces.byInode[other.inode])
+				require.Equal(t, SourceNetlink, namespaceOf(t, s, other).SourceOf(TransportTCP))
+				require.Same(t, s.namespaces.known[1], s.namespaces.byTable[table])
+				require.Same(t, s.namespaces.known[1], s.namespaces.byInode[other.inode])
 				require.Empty(t, w.take())
 			})
 		}
@@ -212,7 +224,8 @@ func TestNamespaceWithNameIsReadThroughProcess(t *testing.T) {
 		for range 3 {
 			requireScan(t, s, blue)
 			n := namespaceOf(t, s, blue)
-			require.Equal(t, []any{SourceProcfs, blue.process.PID, "/proc/" + blue.pid()}, []any{n.Source, n.PID, n.procDir})
+			require.Equal(t, []any{SourceProcfs, blue.process.PID, "/proc/" + blue.pid()},
+				[]any{n.SourceOf(TransportTCP), n.PID, n.procDir})
 		}
 		require.Len(t, w.take(), 1)
 		s, w = newNamespaceScanner(t, SourceProcfs, "blue")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
@@ -28,24 +29,30 @@ func (s *Scanner) warnOfHidden() {
 // openNamespaces opens a netlink socket in the reader's own namespace, and makes ready to find others.
 func (s *Scanner) openNamespaces() error {
 	root := s.config.ProcRoot
-	self := &Namespace{Self: true, PID: os.Getpid(), Source: SourceProcfs, root: root, procDir: root}
 	s.namespaces = namespaces{
-		root: root, wanted: s.config.Namespaces, self: self,
-		byInode: map[uint64]*Namespace{}, byTable: map[uint64]*Namespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
+		root: root, wanted: s.config.Namespaces,
+		byInode: map[uint64]*trackedNamespace{}, byTable: map[uint64]*trackedNamespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
 		requireDiag: s.config.Source == SourceNetlink,
 	}
+	s.namespaces.noDiag[TransportICMP] = true // sock_diag does not have them
+	self := s.namespaces.newNamespace()
+	self.Self, self.PID, self.procDir = true, os.Getpid(), root
+	s.namespaces.self = self
 	if s.namespaces.static() {
-		s.namespaces.known = []*Namespace{self}
+		s.namespaces.known = []*trackedNamespace{self}
 	}
 	if err := s.openSelf(); err != nil {
 		return err
 	}
 	s.namespaces.identifySelf()
-	s.procNetNS = netNSOf(filepath.Join(self.procDir, "self"))
+	s.procNetNS = netns.Of(filepath.Join(self.procDir, "self"))
 	if _, err := os.Lstat(filepath.Join(self.procDir, "net")); errors.Is(err, fs.ErrNotExist) && procfs.IsMounted(self.procDir) {
 		self.procDir = filepath.Join(self.procDir, "self") // it is mounted with subset=pid
 	}
-	s.stats.Source = self.Source
+	s.stats.Source = SourceProcfs
+	if self.diag != nil {
+		s.stats.Source = SourceNetlink
+	}
 	return nil
 }
 
@@ -68,7 +75,7 @@ func (s *Scanner) openSelf() error {
 		return err
 	}
 	s.fallbacks.restore(fallbackDiag)
-	self.diag, self.Source, s.namespaces.withDiag = diag, SourceNetlink, true
+	self.diag, s.namespaces.withDiag = diag, true
 	return s.subscribeSelf()
 }
 
@@ -96,8 +103,9 @@ func (s *Scanner) requireNetlink() error {
 		return err
 	}
 	for _, n := range s.namespaces.known {
-		if n.refused != nil {
-			return &TableError{n, s.config.Transports[0], requiredError("source", SourceNetlink.String(), n.errNoNetlink())}
+		if n.entry == entryRefused {
+			err := requiredError("source", SourceNetlink.String(), n.errNoNetlink())
+			return &TableError{s.namespaces.handOut(n), s.config.Transports[0], err}
 		}
 	}
 	return nil
@@ -164,7 +172,7 @@ func (s *Scanner) retryRefused() {
 	s.fallbacks.begin()
 	for _, transport := range s.config.Transports {
 		if s.fallbacks.isDue(fallbackTransports[transport]) {
-			s.noDiag[transport] = false // or it is refused again by the first dump
+			s.namespaces.noDiag[transport] = false // or it is refused again by the first dump
 		}
 	}
 	if s.fallbacks.isDue(fallbackBPF) {
@@ -181,7 +189,7 @@ func (s *Scanner) retryRefused() {
 	case self.diag != nil && self.closed == nil && s.fallbacks.isDue(fallbackClosed):
 		what, open = fallbackClosed, s.subscribeSelf
 	}
-	if what == "" || self.Inode == 0 || self.Inode != netNSOf(threadDir) { // this thread has left it
+	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread has left it
 		return
 	}
 	if err := open(); err != nil {

@@ -71,8 +71,8 @@ func (p *Process) Exe() string {
 // have the kernel show all of its memory as its command line (PR_SET_MM, prctl(2)).
 const maxCmdline = 6 << 20
 
-// Cmdline returns the command line, which the process can change: at most 6 MiB of it; an empty slice if it has none, or if it has
-// ended.
+// Cmdline returns the command line, which the process can change, at most 6 MiB of it. It is an empty slice if the process has none
+// or has ended.
 func (p *Process) Cmdline() []string {
 	if p.cmdline == nil {
 		content, err := p.readFile("cmdline", maxCmdline)

@@ -76,9 +76,8 @@ type ScannerConfig struct {
 type Scanner struct {
 	config     ScannerConfig
 	namespaces namespaces
-	reading    *Namespace
-	noDiag     [len(transportNames)]bool // transports for which sock_diag was refused
-	used       [len(sourceNames)]bool    // sources of the tables of this scan
+	reading    *trackedNamespace
+	used       [len(sourceNames)]bool // sources of the tables of this scan
 	openDiag   func() (diagConn, error)
 	// bytecode is config.Connections for the kernel; nil if it is to be done here.
 	bytecode []byte
@@ -155,7 +154,6 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	}
 	s := &Scanner{config: config, live: procfs.IsMounted(config.ProcRoot), fallbacks: newFallbacks(config.Warn)}
 	s.openDiag = diagOpener(s.prefetchOwners)
-	s.noDiag[TransportICMP] = true // sock_diag does not have them
 	s.bytecode = config.TCPFilter.bytecode()
 	s.budget = newClosedBudget(maxClosed)
 	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.say)
@@ -186,7 +184,7 @@ func (c *ScannerConfig) check() error {
 		}
 	}
 	for _, name := range c.Namespaces {
-		if err := ParseNamespace(name); err != nil {
+		if err := CheckNamespace(name); err != nil {
 			return fmt.Errorf("network namespace %w", err)
 		}
 	}
@@ -218,15 +216,13 @@ func (s *Scanner) Close() error {
 // Stats tells how the last scan went.
 func (s *Scanner) Stats() ScanStats { return s.stats }
 
-// Namespaces returns the network namespaces that the last scan has read, in their order.
-func (s *Scanner) Namespaces() []*Namespace { return s.namespaces.known }
-
-// SourceOf tells where the last scan has read the sockets of the transport from in a namespace.
-func (s *Scanner) SourceOf(n *Namespace, transport Transport) Source {
-	if n.Source == SourceProcfs || s.noDiag[transport] {
-		return SourceProcfs
+// Namespaces returns the network namespaces that the last scan has read, in their order, as they are after it.
+func (s *Scanner) Namespaces() []*Namespace {
+	read := make([]*Namespace, len(s.namespaces.known))
+	for i, n := range s.namespaces.known {
+		read[i] = s.namespaces.handOut(n)
 	}
-	return SourceNetlink
+	return read
 }
 
 // Sockets looks up the owners and then goes through the sockets, namespace by namespace, and transport by transport;
@@ -294,6 +290,8 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			return yield(&s.socket, nil)
 		}
 		for _, s.reading = range slices.Clone(s.namespaces.known) {
+			namespace := s.namespaces.handOut(s.reading)
+			s.socket.Namespace = namespace
 			s.pings = s.pings[:0]
 			s.late.begin(s.stats.Sockets)
 		transports:
@@ -312,11 +310,11 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 				case errors.Is(err, ctx.Err()):
 					yield(nil, err)
 					return
-				case !yield(nil, &TableError{s.reading, transport, err}):
+				case !yield(nil, &TableError{namespace, transport, err}):
 					return
 				}
 			}
-			if !s.handOutLate(ctx, yield) || !s.handOutClosed(ctx, s.reading, yield) {
+			if !s.handOutLate(ctx, yield) || !s.handOutClosed(ctx, s.reading, namespace, yield) {
 				return
 			}
 		}
@@ -329,7 +327,7 @@ func (s *Scanner) leavesOut(socket *Socket) bool {
 	if s.config.TCPFilter == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
 		return false
 	}
-	byKernel := s.bytecode != nil && s.SourceOf(s.reading, TransportTCP) == SourceNetlink
+	byKernel := s.bytecode != nil && s.namespaces.sourceOf(s.reading, TransportTCP) == SourceNetlink
 	return !byKernel && !s.config.TCPFilter.Match(socket)
 }
 

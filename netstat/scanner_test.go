@@ -123,7 +123,7 @@ func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner
 	s := newScanner(tb, config)
 	self := s.namespaces.self
 	self.close()
-	self.diag, self.Source, s.stats.Source = diag, SourceNetlink, SourceNetlink
+	self.diag, s.stats.Source = diag, SourceNetlink
 	return s
 }
 

@@ -14,8 +14,7 @@ import (
 // each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
 // stop; or calls it with the error of a socket that could not be decoded.
 func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
-	s.socket.Namespace = s.reading
-	if s.SourceOf(s.reading, transport) == SourceNetlink {
+	if s.namespaces.sourceOf(s.reading, transport) == SourceNetlink {
 		err := s.eachOfNetlink(ctx, transport, handOut)
 		if !errors.Is(err, errNoDiag) {
 			s.used[SourceNetlink] = true
@@ -25,7 +24,7 @@ func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(er
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), s.noModule(transport, err))
 		}
-		s.noDiag[transport] = true
+		s.namespaces.noDiag[transport] = true
 		s.fallbacks.refuse(fallbackTransports[transport], fmt.Errorf("reading %s sockets from /proc/net: %w", transport,
 			s.noModule(transport, err)))
 	}

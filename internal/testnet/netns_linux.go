@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -145,6 +146,32 @@ func inNetns(file string, f func() error) error {
 		panic(fmt.Sprintf("leaving %s: %v", file, back)) // nothing that runs on this thread would be right any more
 	}
 	return err
+}
+
+// ThreadsReturn fails the test unless all threads of this process are in its own network namespace; those that are to end may take a
+// moment.
+func ThreadsReturn(tb testing.TB) {
+	tb.Helper()
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		links, err := filepath.Glob("/proc/self/task/*/ns/net")
+		if err != nil || len(links) == 0 {
+			tb.Fatalf("listing the threads: %v", err)
+		}
+		away := slices.DeleteFunc(links, func(link string) bool {
+			target, err := os.Readlink(link)
+			return err != nil || target == own // an error: the thread has ended
+		})
+		if len(away) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			tb.Fatalf("threads are in other network namespaces: %v", away)
+		}
+	}
 }
 
 // NetnsChurn are network namespaces that come and go, each with a process that ends soon: see [ChurnNetns].

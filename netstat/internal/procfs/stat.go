@@ -44,8 +44,8 @@ func ParseStat(content []byte) (Stat, error) {
 
 // IsZombie reports whether a stat file, or its beginning, is that of a process whose main thread has ended.
 func IsZombie(stat []byte) bool {
-	_, rest, ok := cutComm(stat)
-	return ok && bytes.HasPrefix(rest, []byte(" Z"))
+	_, rest, _ := cutComm(stat)
+	return bytes.HasPrefix(rest, []byte(" Z"))
 }
 
 // cutComm cuts a stat file around comm, which can hold blanks and parentheses: it ends at the last one.

@@ -19,8 +19,8 @@ func ParseStatusUID(status []byte) (uint32, error) {
 	return uint32(uid), err
 }
 
-// showsOwnPIDs reports whether the proc file system of a /proc/self/status is that of the PID namespace that this process is in, so
-// that both have the same pids. NSpid lists the pids of a process from the namespace of the proc file system to its own
+// showsOwnPIDs reports whether the proc file system of a /proc/self/status is that of the PID namespace that this process is in:
+// then both have the same pids. NSpid lists the pids of a process from the namespace of the proc file system to its own
 // (Linux 4.1).
 func showsOwnPIDs(status []byte) bool { return len(statusLine(status, "NSpid:")) == 1 }
 

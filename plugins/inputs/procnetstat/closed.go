@@ -192,13 +192,13 @@ func (p *pass) listenerOver(s *netstat.Socket, was *formerListener) {
 		was = &formerListener{addr: s.Local.Addr().Unmap(), port: s.Local.Port()}
 	}
 	p.bringBack(was)
-	p.ended.add(p.scope.namespace, was)
+	p.ended.add(p.scope.namespace.ID, was)
 }
 
 // cameInThroughEnded returns the ended listener that a closed connection came in through, or nil. It is for connections that no pass
 // saw and no process is known to have begun: others from the port of an ended listener went out.
 func (p *pass) cameInThroughEnded(local netip.AddrPort) *listener {
-	was := p.ended.find(p.scope.namespace, local)
+	was := p.ended.find(p.scope.namespace.ID, local)
 	if was == nil {
 		return nil
 	}

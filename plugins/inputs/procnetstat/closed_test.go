@@ -165,7 +165,7 @@ func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	require.Equal(t, with(of(1), 0, 1), l.pass(closed(mostGone+1000, 6)), "the oldest are forgotten")
 	require.Len(t, l.known.all, mostGone-1)
 
-	other := &scope{namespace: &netstat.Namespace{}, read: tcpOnly, heard: true}
+	other := &scope{namespace: &netstat.Namespace{ID: 2}, read: tcpOnly, heard: true}
 	l.enter(other)
 	l.end(&scopes{protocols: tcpOnly, all: []*scope{other}}, func(*reading) {})
 	require.Empty(t, l.known.all)

@@ -6,8 +6,6 @@ import (
 	"container/list"
 	"net/netip"
 	"time"
-
-	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // endedListeners remembers listeners that have ended, for connections that came in through them and that the kernel reports later. It
@@ -24,7 +22,7 @@ type endedListeners struct {
 
 // endpoint is an address and port in a network namespace.
 type endpoint struct {
-	namespace *netstat.Namespace
+	namespace uint64     // Namespace.ID
 	addr      netip.Addr // IPv4-mapped addresses are unmapped
 	port      uint16
 }
@@ -70,7 +68,7 @@ func endedOf(element *list.Element) *endedListener {
 }
 
 // see notes a listener of this pass. Its owners may still grow until the end of the pass.
-func (e *endedListeners) see(namespace *netstat.Namespace, l *listener) {
+func (e *endedListeners) see(namespace uint64, l *listener) {
 	e.live[endpoint{namespace, l.addr, l.port}] = l
 }
 
@@ -89,7 +87,7 @@ func (e *endedListeners) end() {
 }
 
 // add remembers a listener that has ended. A listener without owners, which no pass saw, does not replace one with owners.
-func (e *endedListeners) add(namespace *netstat.Namespace, was *formerListener) {
+func (e *endedListeners) add(namespace uint64, was *formerListener) {
 	at := endpoint{namespace, was.addr, was.port}
 	if element, known := e.byEndpoint[at]; known {
 		ended := endedOf(element)
@@ -110,7 +108,7 @@ func (e *endedListeners) add(namespace *netstat.Namespace, was *formerListener) 
 }
 
 // find returns the ended listener that a connection with this local end came in through, or nil.
-func (e *endedListeners) find(namespace *netstat.Namespace, local netip.AddrPort) *formerListener {
+func (e *endedListeners) find(namespace uint64, local netip.AddrPort) *formerListener {
 	addrs, n := listenAddrs(local.Addr())
 	for _, addr := range addrs[:n] {
 		at := endpoint{namespace, addr, local.Port()}

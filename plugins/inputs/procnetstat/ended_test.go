@@ -24,13 +24,13 @@ func endedAtPort(addr string, port uint16, pids ...int) *formerListener {
 }
 
 func TestEndedListenersByAddress(t *testing.T) {
-	other := &netstat.Namespace{}
+	const other = 2
 	exact, any4, any6 := endedAtPort("192.0.2.1", 80), endedAtPort("0.0.0.0", 80), endedAtPort("::", 81)
 	both4, both6 := endedAtPort("0.0.0.0", 82), endedAtPort("::", 82)
 	var e endedListeners
 	e.begin(time.Unix(1000, 0))
 	for _, was := range []*formerListener{exact, any4, any6, both4, both6} {
-		e.add(&own, was)
+		e.add(own.ID, was)
 	}
 	for local, want := range map[string]*formerListener{
 		"192.0.2.1:80":          exact,
@@ -45,7 +45,7 @@ func TestEndedListenersByAddress(t *testing.T) {
 		"[::ffff:192.0.2.1]:82": both6,
 		"192.0.2.1:83":          nil,
 	} {
-		require.Same(t, want, e.find(&own, netip.MustParseAddrPort(local)), local)
+		require.Same(t, want, e.find(own.ID, netip.MustParseAddrPort(local)), local)
 		require.Nil(t, e.find(other, netip.MustParseAddrPort(local)), "of another namespace")
 	}
 }
@@ -65,12 +65,12 @@ func TestEndedListenersAreForgotten(t *testing.T) {
 			var e endedListeners
 			now := time.Unix(1000, 0)
 			e.begin(now)
-			e.add(&own, endedAtPort("192.0.2.1", 80))
+			e.add(own.ID, endedAtPort("192.0.2.1", 80))
 			e.end()
 			for pass := 1; pass <= test.last+1; pass++ {
 				now = now.Add(test.every)
 				e.begin(now)
-				require.Equal(t, pass <= test.last, e.find(&own, local) != nil, "pass %d", pass)
+				require.Equal(t, pass <= test.last, e.find(own.ID, local) != nil, "pass %d", pass)
 				e.end()
 			}
 			require.Empty(t, e.byEndpoint)
@@ -88,10 +88,10 @@ func TestEndedListenersThatEndAgain(t *testing.T) {
 		now = now.Add(time.Minute)
 		e.begin(now)
 		for _, was := range ended {
-			e.add(&own, was)
+			e.add(own.ID, was)
 		}
 		e.end()
-		return e.find(&own, local)
+		return e.find(own.ID, local)
 	}
 	unknown, first, second := endedAtPort("192.0.2.1", 80), endedAtPort("192.0.2.1", 80, 1), endedAtPort("192.0.2.1", 80, 2)
 	require.Same(t, unknown, pass(unknown))
@@ -107,12 +107,11 @@ func TestEndedListenersThatEndAgain(t *testing.T) {
 
 // All namespaces together have one bound, beyond which the oldest are forgotten.
 func TestEndedListenersAreBounded(t *testing.T) {
-	namespaces := []*netstat.Namespace{{}, {}, {}}
 	const rounds = 2 * maxEnded
-	at := func(i int) (*netstat.Namespace, netip.AddrPort) {
-		return namespaces[i%3], netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1))
+	at := func(i int) (namespace uint64, local netip.AddrPort) {
+		return own.ID + 1 + uint64(i%3), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1))
 	}
-	ended := func(i int) (*netstat.Namespace, *formerListener) {
+	ended := func(i int) (uint64, *formerListener) {
 		namespace, local := at(i)
 		return namespace, &formerListener{addr: local.Addr(), port: local.Port()}
 	}
@@ -127,7 +126,7 @@ func TestEndedListenersAreBounded(t *testing.T) {
 		require.Equal(t, i >= rounds-maxEnded, e.find(at(i)) != nil, i)
 	}
 	e.add(ended(rounds - maxEnded)) // the oldest ends again
-	e.add(&own, endedAtPort("192.0.2.1", 80))
+	e.add(own.ID, endedAtPort("192.0.2.1", 80))
 	require.NotNil(t, e.find(at(rounds-maxEnded)))
 	require.Nil(t, e.find(at(rounds-maxEnded+1)), "now the oldest")
 }
@@ -144,18 +143,18 @@ func TestEndedListenersWithoutReport(t *testing.T) {
 	}
 	for range 3 * endedPasses {
 		begin()
-		e.see(&own, held)
+		e.see(own.ID, held)
 		e.end()
 		require.Empty(t, e.byEndpoint)
 	}
 	for range 1 + endedPasses {
 		begin()
-		require.Equal(t, &formerListener{held.addr, 80, []*netstat.Process{{PID: 1}}, ""}, e.find(&own, local))
-		require.Nil(t, e.find(&netstat.Namespace{}, local))
+		require.Equal(t, &formerListener{held.addr, 80, []*netstat.Process{{PID: 1}}, ""}, e.find(own.ID, local))
+		require.Nil(t, e.find(own.ID+1, local))
 		e.end()
 	}
 	begin()
-	require.Nil(t, e.find(&own, local))
+	require.Nil(t, e.find(own.ID, local))
 }
 
 // closedScene is a pass with the listener and remote measurements, fed by hand, in namespaces that report closed sockets.
@@ -283,13 +282,13 @@ func TestEndedListenerOfSeveral(t *testing.T) {
 	l := p.listen(&observation{Socket: listeningAt(1, web), owners: []*owner{first}})
 	require.Same(t, l, p.listen(&observation{Socket: listeningAt(2, web), owners: []*owner{first, second}}))
 	p.ended.end()
-	require.Equal(t, []*netstat.Process{first.process, second.process}, p.ended.find(&own, netip.MustParseAddrPort(web)).owners)
+	require.Equal(t, []*netstat.Process{first.process, second.process}, p.ended.find(own.ID, netip.MustParseAddrPort(web)).owners)
 }
 
 // An ended listener is that of its namespace alone.
 func TestEndedListenerOfNamespace(t *testing.T) {
 	s := newClosedScene(t)
-	blue := &netstat.Namespace{Name: "blue", Inode: 2}
+	blue := &netstat.Namespace{ID: 2, Name: "blue", Inode: 2}
 	s.gather(0, socketsIn{&own: nil, blue: nil})
 	s.gather(interval, socketsIn{&own: nil, blue: {closedListener(web)}})
 	require.Equal(t, map[string]int64{"listener blue 192.0.2.1:80": 1, "remote self " + visitor: 1}, s.gather(interval, socketsIn{

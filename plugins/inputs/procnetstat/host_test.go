@@ -17,7 +17,7 @@ import (
 // of it is kept.
 func TestHostTotalsMemory(t *testing.T) {
 	m := newHostMeasurement(true, true)
-	blue := &netstat.Namespace{Name: "blue", Inode: 2}
+	blue := &netstat.Namespace{ID: 2, Name: "blue", Inode: 2}
 	now := time.Unix(1000, 0)
 	gather := func(after time.Duration, namespaces ...*netstat.Namespace) (received int64) {
 		now = now.Add(after)
@@ -52,7 +52,8 @@ func TestHostTotalsAreBounded(t *testing.T) {
 		all := &scopes{protocols: tcpOnly}
 		all.begin()
 		for n := range perGather {
-			m.enter(all.of(&netstat.Namespace{Name: fmt.Sprint("blue", gather, "-", n), Inode: uint64(1 + n)}))
+			id := uint64(gather*perGather + n)
+			m.enter(all.of(&netstat.Namespace{ID: id, Name: fmt.Sprint("blue", gather, "-", n), Inode: uint64(1 + n)}))
 		}
 		m.emit(emission{acc: &testutil.Accumulator{}, now: now, scopes: all})
 		require.Len(t, m.totals, min((gather+1)*perGather, maxIdleHosts+perGather))

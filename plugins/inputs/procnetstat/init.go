@@ -145,7 +145,7 @@ func (p *ProcNetStat) initScan() error {
 		return errors.New("namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed")
 	}
 	for i, name := range p.Namespaces {
-		if err := netstat.ParseNamespace(name); err != nil {
+		if err := netstat.CheckNamespace(name); err != nil {
 			return fmt.Errorf("namespaces: %w", err)
 		}
 		if slices.Contains(p.Namespaces[:i], name) {

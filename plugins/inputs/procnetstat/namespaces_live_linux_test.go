@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -751,7 +750,7 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 			require.Len(t, l.plugin.pass.tracker.namespaces, 1)
 			require.Len(t, l.plugin.scopes.before, 1)
 		}
-		requireThreadsAtHome(t)
+		testnet.ThreadsReturn(t)
 		require.Empty(t, messagesBut(l, notInitialPIDs))
 	})
 }
@@ -768,21 +767,6 @@ func ownDescriptors(t *testing.T) (open []string) {
 		}
 	}
 	return open
-}
-
-// requireThreadsAtHome requires that all threads of this process are in its own network namespace.
-func requireThreadsAtHome(t *testing.T) {
-	t.Helper()
-	own, err := os.Readlink("/proc/self/ns/net")
-	require.NoError(t, err)
-	links, err := filepath.Glob("/proc/self/task/*/ns/net")
-	require.NoError(t, err)
-	require.NotEmpty(t, links)
-	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil { // it has not ended
-			require.Equal(t, own, target, link)
-		}
-	}
 }
 
 // messagesBut returns what was logged but for what matches.
@@ -844,7 +828,7 @@ func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 		require.Equal(t, descriptors, ownDescriptors(t))
 		require.Len(t, l.plugin.scopes.before, 1)
 		require.Len(t, l.plugin.pass.tracker.namespaces, 1)
-		requireThreadsAtHome(t)
+		testnet.ThreadsReturn(t)
 		require.Empty(t, messagesBut(l, notInitialPIDs))
 	})
 }

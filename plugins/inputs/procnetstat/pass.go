@@ -180,7 +180,7 @@ func (p *pass) listen(o *observation) *listener {
 	if l == nil {
 		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
 		p.addListener(l)
-		p.ended.see(p.scope.namespace, l)
+		p.ended.see(p.scope.namespace.ID, l)
 	}
 	for _, w := range o.owners {
 		if !slices.Contains(l.owners, w) {

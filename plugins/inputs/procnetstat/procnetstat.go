@@ -189,13 +189,11 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		}
 	}
 	duration := time.Since(to.now)
-	for _, namespace := range p.scanner.Namespaces() { // those without sockets too
-		p.scopes.of(namespace)
-	}
+	p.scopes.end(p.scanner.Namespaces())
 	for _, of := range p.scopes.all {
-		of.heard = p.scanner.HearsClosed(of.namespace)
+		of.heard = of.namespace.ClosedEvents()
 		for _, transport := range p.scan.Transports {
-			of.sources[transport] = p.scanner.SourceOf(of.namespace, transport)
+			of.sources[transport] = of.namespace.SourceOf(transport)
 		}
 		if !p.TCPDetails || of.sources[netstat.TransportTCP] != netstat.SourceNetlink {
 			of.gives = 0
@@ -230,7 +228,7 @@ func (p *ProcNetStat) severalNetNS() bool {
 
 // enter begins a scope.
 func (p *ProcNetStat) enter(in *scope) {
-	in.heard = p.scanner.HearsClosed(in.namespace)
+	in.heard = in.namespace.ClosedEvents()
 	p.pass.enter(in)
 	if p.host != nil {
 		p.host.enter(in)

@@ -31,13 +31,13 @@ type scope struct {
 type scopes struct {
 	protocols protocolSet // that are to be read
 	all       []*scope
-	before    map[*netstat.Namespace]*scope // those of the pass before
+	before    map[uint64]*scope // those of the pass before, by Namespace.ID
 }
 
 func (s *scopes) begin() {
-	s.before = map[*netstat.Namespace]*scope{}
+	s.before = map[uint64]*scope{}
 	for _, of := range s.all {
-		s.before[of.namespace] = of
+		s.before[of.namespace.ID] = of
 	}
 	s.all = s.all[:0]
 }
@@ -45,7 +45,7 @@ func (s *scopes) begin() {
 // of returns the scope of the namespace.
 func (s *scopes) of(namespace *netstat.Namespace) *scope {
 	for i := len(s.all) - 1; i >= 0; i-- { // mostly the last
-		if s.all[i].namespace == namespace {
+		if s.all[i].namespace.ID == namespace.ID {
 			return s.all[i]
 		}
 	}
@@ -53,6 +53,13 @@ func (s *scopes) of(namespace *netstat.Namespace) *scope {
 	found.tag, found.numbered = s.tagOf(namespace)
 	s.all = append(s.all, found)
 	return found
+}
+
+// end ends the scan: it adds the namespaces without sockets, and takes all namespaces as they are now.
+func (s *scopes) end(namespaces []*netstat.Namespace) {
+	for _, namespace := range namespaces {
+		s.of(namespace).namespace = namespace
+	}
 }
 
 // tagOf returns what the namespace is called: the name in /run/netns, else the container that its first process is in, else
@@ -63,7 +70,7 @@ func (s *scopes) tagOf(namespace *netstat.Namespace) (tag string, numbered bool)
 		return slices.ContainsFunc(s.all, func(other *scope) bool { return other.tag == tag })
 	}
 	number := numberOfNetNS(namespace)
-	before, known := s.before[namespace]
+	before, known := s.before[namespace.ID]
 	if known && before.name == namespace.Name {
 		tag = before.tag
 	}

@@ -27,27 +27,30 @@ func TestNetNSTags(t *testing.T) {
 	}{
 		{
 			"each in its way",
-			[]*netstat.Namespace{{Self: true, Inode: 1, PID: 10}, {Inode: 2, Name: "blue", PID: 20}, {Inode: 3, PID: 30}, {PID: 40}},
+			[]*netstat.Namespace{
+				{ID: 1, Self: true, Inode: 1, PID: 10}, {ID: 2, Inode: 2, Name: "blue", PID: 20}, {ID: 3, Inode: 3, PID: 30},
+				{ID: 4, PID: 40},
+			},
 			[]string{"self", "blue", "3", "pid:40"},
 		},
 		{
 			"the own one is self, also with a name",
-			[]*netstat.Namespace{{Self: true, Inode: 1, Name: "blue"}},
+			[]*netstat.Namespace{{ID: 1, Self: true, Inode: 1, Name: "blue"}},
 			[]string{"self"},
 		},
 		{
 			"another that is called so",
-			[]*netstat.Namespace{{Self: true, Inode: 1}, {Inode: 2, Name: "self"}},
+			[]*netstat.Namespace{{ID: 1, Self: true, Inode: 1}, {ID: 2, Inode: 2, Name: "self"}},
 			[]string{"self", "2"},
 		},
 		{
 			"a name like a number",
-			[]*netstat.Namespace{{Inode: 3, Name: "2"}, {Inode: 2}},
+			[]*netstat.Namespace{{ID: 1, Inode: 3, Name: "2"}, {ID: 2, Inode: 2}},
 			[]string{"2", "2-2"},
 		},
 		{
 			"bytes that are not printable",
-			[]*netstat.Namespace{{Inode: 2, Name: "a\nb\xff"}},
+			[]*netstat.Namespace{{ID: 1, Inode: 2, Name: "a\nb\xff"}},
 			[]string{`a\x0ab\xff`},
 		},
 	} {
@@ -79,25 +82,39 @@ func TestWholeScope(t *testing.T) {
 // TestNetNSTagsFromPassToPass: a tag follows the name of the namespace, and is otherwise the same as long as it is found.
 func TestNetNSTagsFromPassToPass(t *testing.T) {
 	var all scopes
-	a, b := &netstat.Namespace{Inode: 2, PID: 20}, &netstat.Namespace{Inode: 3, PID: 30}
-	require.Equal(t, []string{"2", "3"}, tagsIn(&all, a, b))
-	a.Name = "blue"
-	require.Equal(t, []string{"blue", "3"}, tagsIn(&all, a, b))
-	a.Name, b.Name = "", "blue"
-	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, a, b))
-	require.Equal(t, []string{"2"}, tagsIn(&all, a))
-	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, a, b))
+	a, b := netstat.Namespace{ID: 1, Inode: 2, PID: 20}, netstat.Namespace{ID: 2, Inode: 3, PID: 30}
+	blueA, blueB := a, b
+	blueA.Name, blueB.Name = "blue", "blue"
+	require.Equal(t, []string{"2", "3"}, tagsIn(&all, &a, &b))
+	require.Equal(t, []string{"blue", "3"}, tagsIn(&all, &blueA, &b))
+	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, &a, &blueB))
+	require.Same(t, all.of(&a), all.of(&blueA), "it is the same namespace")
+	require.Equal(t, []string{"2"}, tagsIn(&all, &a))
+	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, &a, &blueB))
 	require.Len(t, all.before, 1, "of namespaces that are gone nothing is kept")
+}
+
+// TestScopesEnd: after the scan a scope has the namespace as it is then, and one without sockets has a scope.
+func TestScopesEnd(t *testing.T) {
+	var all scopes
+	all.begin()
+	before, after, empty := &netstat.Namespace{ID: 1, PID: 20}, &netstat.Namespace{ID: 1, PID: 21}, &netstat.Namespace{ID: 2, PID: 30}
+	in := all.of(before)
+	all.end([]*netstat.Namespace{after, empty})
+	require.Len(t, all.all, 2)
+	require.Same(t, in, all.all[0])
+	require.Same(t, after, in.namespace)
+	require.Same(t, empty, all.all[1].namespace)
 }
 
 // TestNetNSTagsByProcess: one whose number may not be seen keeps the tag when the process that gave it has ended, and another
 // one does not get it.
 func TestNetNSTagsByProcess(t *testing.T) {
 	var all scopes
-	a, b := &netstat.Namespace{PID: 20}, &netstat.Namespace{PID: 30}
+	a, b := &netstat.Namespace{ID: 1, PID: 20}, &netstat.Namespace{ID: 2, PID: 30}
 	require.Equal(t, []string{"pid:20", "pid:30"}, tagsIn(&all, a, b))
-	a.PID = 21
-	c := &netstat.Namespace{PID: 20}
+	a = &netstat.Namespace{ID: 1, PID: 21}
+	c := &netstat.Namespace{ID: 3, PID: 20}
 	require.Equal(t, []string{"pid:20", "pid:30", "pid:20-2"}, tagsIn(&all, a, b, c))
 	require.Equal(t, []string{"pid:20-2", "pid:20"}, tagsIn(&all, c, a))
 }

@@ -30,7 +30,7 @@ func (t *traffic) add(o *traffic) {
 type tracker struct {
 	known      readings
 	passes     [netstat.TransportUnix + 1]uint32 // in which all sockets of the transport were read
-	namespaces map[*netstat.Namespace]*history
+	namespaces map[uint64]*history               // by Namespace.ID
 	histories  uint32
 	now        *history // of the one that is read
 	last       *reading // of the socket that since was asked of last; nil: none is kept of it
@@ -60,7 +60,7 @@ func sourceOf(s *netstat.Socket) netstat.Source {
 
 // of returns the history of a scope.
 func (t *tracker) of(in *scope) *history {
-	h := t.namespaces[in.namespace]
+	h := t.namespaces[in.namespace.ID]
 	if h == nil {
 		isNew := t.findsNew && t.ended
 		t.histories++
@@ -69,9 +69,9 @@ func (t *tracker) of(in *scope) *history {
 			h.started[transport] = isNew
 		}
 		if t.namespaces == nil {
-			t.namespaces = map[*netstat.Namespace]*history{}
+			t.namespaces = map[uint64]*history{}
 		}
-		t.namespaces[in.namespace] = h
+		t.namespaces[in.namespace.ID] = h
 	}
 	return h
 }
@@ -238,11 +238,11 @@ const (
 func (t *tracker) end(all *scopes, kept func(*reading)) {
 	t.ended, t.last = true, nil
 	before := t.namespaces
-	t.namespaces = make(map[*netstat.Namespace]*history, len(all.all)) // of namespaces that are gone nothing is kept
+	t.namespaces = make(map[uint64]*history, len(all.all)) // of namespaces that are gone nothing is kept
 	there := map[uint32]bool{}
 	for _, in := range all.all {
-		if h := before[in.namespace]; h != nil {
-			t.namespaces[in.namespace] = h
+		if h := before[in.namespace.ID]; h != nil {
+			t.namespaces[in.namespace.ID] = h
 		}
 		h := t.of(in)
 		there[h.number] = true

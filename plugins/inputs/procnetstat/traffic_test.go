@@ -48,7 +48,7 @@ var (
 )
 
 // own is the network namespace that the sockets are in.
-var own = netstat.Namespace{Self: true}
+var own = netstat.Namespace{ID: 1, Self: true}
 
 // sum returns what the sockets did, all together, in a pass that could read these protocols.
 func (t *tracker) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
@@ -465,8 +465,13 @@ func TestStatsBySocket(t *testing.T) {
 }
 
 // passOver is a pass over the sockets of namespaces, that could read these protocols in each; it returns what they did in each.
-func (t *tracker) passOver(sockets map[*netstat.Namespace][]*netstat.Socket, read map[*netstat.Namespace]protocolSet) map[*netstat.Namespace]traffic {
-	did := map[*netstat.Namespace]traffic{}
+func (t *tracker) passOver(sockets socketsIn, read readIn) trafficIn {
+	return t.passOverFrom(netstat.SourceAuto, sockets, read)
+}
+
+// passOverFrom is passOver where the tables come from a source.
+func (t *tracker) passOverFrom(source netstat.Source, sockets socketsIn, read readIn) trafficIn {
+	did := trafficIn{}
 	all := &scopes{protocols: tcpUDP}
 	for namespace, of := range sockets {
 		in := &scope{namespace: namespace, read: tcpUDP}
@@ -487,7 +492,7 @@ func (t *tracker) passOver(sockets map[*netstat.Namespace][]*netstat.Socket, rea
 	}
 	for _, in := range all.all {
 		for transport := range in.read {
-			in.sources[transport] = in.namespace.Source
+			in.sources[transport] = source
 		}
 	}
 	t.end(all, func(*reading) {})
@@ -503,7 +508,7 @@ type (
 // TestTrackerTellsNamespacesApart: before Linux 5.10 each has cookies of its own.
 func TestTrackerTellsNamespacesApart(t *testing.T) {
 	var tr tracker
-	a, b := &netstat.Namespace{Inode: 4026531833}, &netstat.Namespace{Inode: 4026532345}
+	a, b := &netstat.Namespace{ID: 1, Inode: 4026531833}, &netstat.Namespace{ID: 2, Inode: 4026532345}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(7, 1000), datagrams(8, 0, 1)}, b: {sent(7, 50), datagrams(8, 0, 90)}}, nil))
 	require.Len(t, tr.known.all, 4)
 	require.Equal(t, trafficIn{a: of(1), b: of(20)},
@@ -518,7 +523,7 @@ func TestTrackerTellsNamespacesApart(t *testing.T) {
 func TestTrackerNewNamespace(t *testing.T) {
 	for findsNew, want := range map[bool]int64{true: 500, false: 0} {
 		tr := tracker{findsNew: findsNew}
-		a, b := &netstat.Namespace{Inode: 1}, &netstat.Namespace{Inode: 2}
+		a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
 		got := tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 500)}}, nil)
 		require.Equal(t, of(want), got[b])
@@ -534,20 +539,22 @@ func TestTrackerNewNamespace(t *testing.T) {
 func TestTrackerOtherSource(t *testing.T) {
 	for _, findsNew := range []bool{true, false} {
 		tr := tracker{findsNew: findsNew}
-		a := &netstat.Namespace{Inode: 1, Source: netstat.SourceProcfs}
-		tr.passOver(socketsIn{a: {datagrams(0, 20, 5)}}, nil)
-		require.Equal(t, trafficIn{a: {udpDrops: 1}}, tr.passOver(socketsIn{a: {datagrams(0, 20, 6)}}, nil))
-		a.Source = netstat.SourceNetlink
-		require.Empty(t, tr.passOver(socketsIn{a: {datagrams(2, 20, 6), sent(1, 1000)}}, nil))
-		require.Equal(t, trafficIn{a: {udpDrops: 3}}, tr.passOver(socketsIn{a: {datagrams(2, 20, 9), sent(1, 1000)}}, nil))
-		require.Equal(t, trafficIn{a: of(1)}, tr.passOver(socketsIn{a: {datagrams(2, 20, 9), sent(1, 1001)}}, nil))
+		a := &netstat.Namespace{ID: 1, Inode: 1}
+		from := func(source netstat.Source, sockets ...*netstat.Socket) trafficIn {
+			return tr.passOverFrom(source, socketsIn{a: sockets}, nil)
+		}
+		from(netstat.SourceProcfs, datagrams(0, 20, 5))
+		require.Equal(t, trafficIn{a: {udpDrops: 1}}, from(netstat.SourceProcfs, datagrams(0, 20, 6)))
+		require.Empty(t, from(netstat.SourceNetlink, datagrams(2, 20, 6), sent(1, 1000)))
+		require.Equal(t, trafficIn{a: {udpDrops: 3}}, from(netstat.SourceNetlink, datagrams(2, 20, 9), sent(1, 1000)))
+		require.Equal(t, trafficIn{a: of(1)}, from(netstat.SourceNetlink, datagrams(2, 20, 9), sent(1, 1001)))
 	}
 }
 
 // TestTrackerOtherSourceOfTransport: the same where the source of one transport changes, as a kernel module is loaded.
 func TestTrackerOtherSourceOfTransport(t *testing.T) {
 	var tr tracker
-	namespace := &netstat.Namespace{Inode: 1, Source: netstat.SourceNetlink}
+	namespace := &netstat.Namespace{ID: 1, Inode: 1}
 	pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
 		in := &scope{namespace: namespace, read: tcpUDP}
 		tr.enter(in)
@@ -576,7 +583,7 @@ func TestTrackerOtherSourceAndClosed(t *testing.T) {
 	for name, change := range map[string][2]netstat.Source{"udp": {netlink, procfs}, "tcp": {procfs, netlink}} {
 		t.Run(name, func(t *testing.T) {
 			var tr tracker
-			namespace := &netstat.Namespace{Inode: 1, Source: netlink}
+			namespace := &netstat.Namespace{ID: 1, Inode: 1}
 			pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
 				in := &scope{namespace: namespace, read: tcpUDP, heard: true}
 				tr.enter(in)
@@ -615,7 +622,7 @@ func TestTrackerOtherSourceAndClosed(t *testing.T) {
 // TestTrackerNamespaceThatFails: that a namespace cannot be read does not keep the new sockets of others from being counted.
 func TestTrackerNamespaceThatFails(t *testing.T) {
 	var tr tracker
-	a, b := &netstat.Namespace{Inode: 1}, &netstat.Namespace{Inode: 2}
+	a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 	fails := readIn{b: udpOnly}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 1000)}}, fails))
 	require.Equal(t, trafficIn{a: of(500)}, tr.passOver(socketsIn{a: {sent(1, 1000), sent(3, 500)}, b: {sent(2, 1000), sent(4, 600)}}, fails))

@@ -4,47 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
-
-// namespaces finds the network namespaces that are to be read, and keeps them from scan to scan. A scan first finds those that there
-// are, by stat(2) alone, and lets go of those that have ended; then it enters those that are new. So descriptors that have run out
-// come back.
-type namespaces struct {
-	root      string // the proc file system
-	wanted    []string
-	self      *Namespace
-	known     []*Namespace
-	ended     []*Namespace          // that are forgotten, but for their closed sockets: the kernel can still tell of them
-	byInode   map[uint64]*Namespace // those that are known, and self
-	byTable   map[uint64]*Namespace
-	scan      uint64
-	dir       procfs.Dir
-	pids      []int
-	withDiag  bool // they are to be read by netlink
-	openDiag  func() (diagConn, error)
-	subscribe func(room int) (closedConn, error) // nil: closed sockets are not wanted
-	room      int                                // of each subscription, see closedRoom
-	fallbacks *fallbacks
-
-	requireDiag bool // source "netlink" is required: no fallback to /proc
-
-	processesUnknown, namesUnknown bool // this scan could not list all of them
-}
-
-// static tells whether nothing but the reader's own is wanted.
-func (all *namespaces) static() bool { return slices.Equal(all.wanted, []string{NamespaceSelf}) }
 
 // identifySelf finds out what the reader's own is known by. Where the proc file system is that of others, who do not see this
 // process, that is in this process's own.
 func (all *namespaces) identifySelf() {
 	of := "thread-self"
-	if all.self.Source == SourceProcfs {
+	if all.self.diag == nil {
 		of = "self" // whose tables are read
 	}
 	for _, root := range []string{all.root, "/proc"} {
@@ -52,23 +24,13 @@ func (all *namespaces) identifySelf() {
 		if !procfs.IsMounted(all.root) || all.self.Inode != 0 {
 			break
 		}
-		all.self.Inode, all.self.table, all.self.procDir = netNSOf(dir), netTable(dir), root
+		all.self.Inode, all.self.table, all.self.procDir = netns.Of(dir), netns.TableOf(dir), root
 	}
 	all.index(all.self)
 }
 
-func (all *namespaces) close() {
-	for _, n := range slices.Concat(all.known, all.ended) {
-		n.close()
-	}
-	if all.self != nil {
-		all.self.close()
-	}
-	all.dir.Close()
-}
-
-// find finds the namespaces that there are now, and forgets those that have ended. What is not there or may not be read is reported
-// once; an error is a host that has run out of something.
+// find finds the namespaces that there are now, and forgets those that have ended. It reports once what is absent or may not be
+// read. It fails only where the host, or the process, has run out of something.
 func (all *namespaces) find() error {
 	if all.static() {
 		return nil
@@ -136,7 +98,7 @@ func (all *namespaces) addWantedProcess(pid int) error {
 }
 
 // see marks a namespace as found in this scan. What may have changed since the one before is looked for anew.
-func (all *namespaces) see(n *Namespace) {
+func (all *namespaces) see(n *trackedNamespace) {
 	if n.found == all.scan {
 		return
 	}
@@ -148,35 +110,6 @@ func (all *namespaces) see(n *Namespace) {
 		n.PID, n.procDir = 0, ""
 	}
 	all.index(n)
-}
-
-// index has the namespace found by what identifies it.
-func (all *namespaces) index(n *Namespace) {
-	if n.Inode != 0 {
-		all.byInode[n.Inode] = n
-	}
-	if n.table != 0 {
-		all.byTable[n.table] = n
-	}
-}
-
-// forget forgets a namespace that has ended.
-func (all *namespaces) forget(n *Namespace) {
-	all.known = slices.DeleteFunc(all.known, func(known *Namespace) bool { return known == n })
-	n.found = 0
-	if n == all.self {
-		return // it is still known when it is met again
-	}
-	if all.byInode[n.Inode] == n { // or the number is another one's by now
-		delete(all.byInode, n.Inode)
-	}
-	if all.byTable[n.table] == n {
-		delete(all.byTable, n.table)
-	}
-	n.leave()
-	if n.closed != nil {
-		all.ended = append(all.ended, n)
-	}
 }
 
 // addProcess adds the namespace of a process. The first process that is found stands for it.
@@ -197,14 +130,14 @@ func (all *namespaces) addProcess(pid int) error {
 		n.setProcess(pid)
 	}
 	if isSeen {
-		n.newEntry = n.fileOf(pid)
+		n.visible = n.fileOf(pid)
 	}
 	return nil
 }
 
 // ofProcess returns the namespace of a process, which is new if it was not known, and its number. A process whose ns/net may
 // not be read tells the namespace by its tables: their directory belongs to the namespace, not to the process.
-func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error) {
+func (all *namespaces) ofProcess(pid int) (n *trackedNamespace, inode uint64, err error) {
 	inode, err = all.dir.Inode(pid, "ns/net")
 	if errors.Is(err, fs.ErrPermission) {
 		inode = 0
@@ -235,7 +168,7 @@ func (all *namespaces) ofProcess(pid int) (n *Namespace, inode uint64, err error
 		n = known // else another one had the table, which has ended
 	}
 	if n == nil {
-		n = &Namespace{root: all.root}
+		n = all.newNamespace()
 	}
 	n.table = table
 	return n, inode, nil
@@ -270,7 +203,7 @@ func (all *namespaces) addProcesses() error {
 }
 
 func (all *namespaces) addNames() error {
-	names, err := all.names()
+	names, err := netns.Names(netns.Dir(all.root))
 	all.namesUnknown = err != nil && !isAbsent(err)
 	var failed errorSummary
 	failed.addUnlessAbsent(err, all.sayDenied)
@@ -288,14 +221,15 @@ func (all *namespaces) sayDenied(err error) {
 
 // addName adds the namespace that has a name.
 func (all *namespaces) addName(name string) error {
-	path := filepath.Join(all.namesDir(), name)
-	inode, err := namespaceFile(path)
+	path := filepath.Join(netns.Dir(all.root), name)
+	inode, err := netns.MountedAt(path)
 	if err != nil {
 		return err
 	}
 	n := all.byInode[inode]
 	if n == nil {
-		n = &Namespace{Inode: inode, root: all.root}
+		n = all.newNamespace()
+		n.Inode = inode
 	}
 	all.see(n)
 	if n.Name == "" {
@@ -310,11 +244,11 @@ func (all *namespaces) labelNames() error {
 	if slices.Contains(all.wanted, NamespaceAll) || len(all.known) == 0 {
 		return nil
 	}
-	names, err := all.names()
+	names, err := netns.Names(netns.Dir(all.root))
 	all.namesUnknown = err != nil && !isAbsent(err)
 	for _, name := range names {
-		path := filepath.Join(all.namesDir(), name)
-		inode, err := namespaceFile(path)
+		path := filepath.Join(netns.Dir(all.root), name)
+		inode, err := netns.MountedAt(path)
 		if n := all.byInode[inode]; err == nil && n != nil && n.Name == "" && n.found == all.scan {
 			n.Name = name
 			n.path = path
@@ -327,7 +261,7 @@ func (all *namespaces) labelNames() error {
 }
 
 // findProcessIn finds a process through which the namespace can be read.
-func (all *namespaces) findProcessIn(n *Namespace) bool {
+func (all *namespaces) findProcessIn(n *trackedNamespace) bool {
 	n.PID, n.procDir = 0, ""
 	if all.dir.Open(all.root) != nil {
 		return false
@@ -343,23 +277,4 @@ func (all *namespaces) findProcessIn(n *Namespace) bool {
 		}
 	}
 	return false
-}
-
-// names returns the names in /run/netns, in their order.
-func (all *namespaces) names() ([]string, error) {
-	entries, err := os.ReadDir(all.namesDir())
-	var names []string
-	for _, entry := range entries {
-		names = append(names, entry.Name())
-	}
-	return names, err
-}
-
-// namesDir is where ip-netns(8) keeps the names: of a proc file system that is not this one's, in the root of its process 1.
-func (all *namespaces) namesDir() string {
-	const dir = "/run/netns"
-	if filepath.Clean(all.root) == "/proc" {
-		return dir
-	}
-	return filepath.Join(all.root, "1", "root", dir)
 }

@@ -4,15 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
-	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
 // netNS returns the inode number of the namespace that the link stands for.
@@ -28,20 +26,10 @@ func netNS(t *testing.T, link string) uint64 {
 
 // onThread runs f on a thread that ends with it.
 func onThread(f func()) {
-	onOtherThread(func() (restored bool) {
+	netns.OnOtherThread(func() (restored bool) {
 		f()
 		return false
 	})
-}
-
-func TestNetNS(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	require.Equal(t, netNS(t, "/proc/self/ns/net"), netNSOf("/proc/self"))
-	require.Equal(t, netNS(t, "/proc/thread-self/ns/net"), netNSOf("/proc/thread-self"))
-
-	tree := proctree.Materialize(t, smallTree)
-	require.Zero(t, netNSOf(filepath.Join(tree, "self")), "a copy does not tell")
 }
 
 // Netlink gives the sockets of the namespace that the scanner was made in, procfs those of the process; each socket says

@@ -1,0 +1,97 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inode returns the inode number of the file that the path leads to; 0 if it cannot be read.
+func Inode(path string) uint64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return stat.Ino
+}
+
+// MountedAt returns the inode number of the namespace that is mounted at a file.
+func MountedAt(path string) (uint64, error) {
+	var on unix.Statfs_t
+	if err := unix.Statfs(path, &on); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	//nolint:unconvert // the type of Type is not the same on all architectures
+	if int64(on.Type) != unix.NSFS_MAGIC {
+		return 0, fmt.Errorf("%s: no namespace is mounted there: %w", path, fs.ErrNotExist)
+	}
+	return Inode(path), nil
+}
+
+// Enter runs f on a thread in the network namespace that the file leads to, and returns the TableOf of that namespace. It fails
+// with ErrMoved, and does not run f, if the namespace has another inode number than the one given, unless that is 0.
+func Enter(file string, inode uint64, f func() error) (table uint64, err error) {
+	target, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: file, Err: err}
+	}
+	defer unix.Close(target)
+	var stat unix.Stat_t
+	if err := unix.Fstat(target, &stat); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: file, Err: err}
+	}
+	if inode != 0 && stat.Ino != inode {
+		return 0, fmt.Errorf("%s: %w", file, ErrMoved)
+	}
+	OnOtherThread(func() (restored bool) {
+		own, ownErr := unix.Open(ThreadDir+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if ownErr != nil {
+			err = fmt.Errorf("opening the thread's own network namespace: %w", wayBackError(ownErr))
+			return true
+		}
+		defer unix.Close(own)
+		if err = unix.Setns(target, unix.CLONE_NEWNET); err != nil {
+			err = fmt.Errorf("setns: %w", err)
+			return true
+		}
+		table = TableOf(ThreadDir)
+		err = f()
+		return unix.Setns(own, unix.CLONE_NEWNET) == nil
+	})
+	return table, err
+}
+
+// wayBackError marks, with errors.ErrUnsupported, the errors of a /proc that does not have the thread.
+func wayBackError(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	return err
+}
+
+// OnOtherThread runs f on a thread of its own, which ends if f did not restore it: root of a user namespace can leave the
+// network namespace of this process, which belongs to another user namespace, and not return to it. The main thread does not end
+// before the process, so f does not run on it.
+func OnOtherThread(f func() (restored bool)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			OnOtherThread(f)
+			runtime.UnlockOSThread()
+		} else if f() {
+			runtime.UnlockOSThread()
+		}
+	}()
+	<-done
+}

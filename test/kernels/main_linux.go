@@ -1,0 +1,109 @@
+// Command kernels runs tests in virtual machines with other kernels than this machine's: those that Debian makes for clouds, in
+// qemu without KVM. See docs/developers/TESTING.md.
+//
+//	kernels [-packages "patterns"] [-run regexp] [-limit 20m] [-cache directory] release ...
+//
+// The program is also process 1 of the virtual machine, which is the guest below.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+func main() {
+	if os.Getpid() == 1 {
+		initGuest()
+		return
+	}
+	var o options
+	packages := flag.String("packages", defaultPackages, "`patterns` of packages, as go list takes them")
+	flag.StringVar(&o.run, "run", "", "run only the tests that match the `regexp`, also excluded ones")
+	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "time for the tests with one kernel")
+	flag.StringVar(&o.cache, "cache", ".cache/kernels", "`directory` for kernels, images and outputs")
+	flag.Parse()
+	o.packages = strings.Fields(*packages)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := testKernels(ctx, o, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "kernels:", err)
+		os.Exit(1)
+	}
+}
+
+// defaultPackages have tests that read the live kernel, or belong to a package that has.
+const defaultPackages = "./netstat/... ./plugins/inputs/procnetstat"
+
+type options struct {
+	packages   []string
+	run, cache string
+	limit      time.Duration
+}
+
+func testKernels(ctx context.Context, o options, releases []string) error {
+	if len(releases) == 0 {
+		return errors.New("no release of Linux is given, such as 6.1")
+	}
+	for _, program := range []string{qemu, "busybox", "xz", "apt-get", "dpkg-deb"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return err
+		}
+	}
+	cache, err := filepath.Abs(o.cache)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return err
+	}
+	suites, err := buildSuites(ctx, o, filepath.Join(cache, "tests"))
+	if err != nil {
+		return err
+	}
+	if err := updatePackageLists(ctx); err != nil {
+		return err
+	}
+	var failures []error
+	for _, release := range releases {
+		if err := testKernel(ctx, release, suites, o, cache); err != nil {
+			failures = append(failures, fmt.Errorf("Linux %s: %w", release, err))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+func testKernel(ctx context.Context, release string, suites []suite, o options, cache string) error {
+	k, err := fetchKernel(ctx, release, cache)
+	if err != nil {
+		return err
+	}
+	work := filepath.Join(cache, release)
+	image, err := buildImage(ctx, k, suites, work)
+	if err != nil {
+		return fmt.Errorf("building the initramfs: %w", err)
+	}
+	fmt.Printf("=== Linux %s: the output of the tests goes to %s\n", k.version, filepath.Join(work, outputFile))
+	began := time.Now()
+	bootErr := boot(ctx, k, image, work, o.limit)
+	r, err := readResults(ctx, filepath.Join(work, outputFile))
+	if err != nil {
+		return errors.Join(bootErr, err)
+	}
+	r.print(os.Stdout, k.version, time.Since(began))
+	if bootErr != nil || r.packages < len(suites) {
+		console, err := os.ReadFile(filepath.Join(work, consoleFile))
+		if err != nil {
+			return errors.Join(bootErr, err)
+		}
+		fmt.Printf("%s\n--- the end of the console of Linux %s\n", lastLines(string(console), 40), k.version)
+	}
+	return errors.Join(bootErr, r.err(len(suites)))
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A suite is the test binary of a package.
+type suite struct {
+	Package string // import path
+	Dir     string // of the source, whose testdata the tests read
+	Binary  string
+	Args    []string
+}
+
+// buildSuites builds the test binaries of the packages that have tests.
+func buildSuites(ctx context.Context, o options, dir string) ([]suite, error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	packages, err := listPackages(ctx, o.packages)
+	if err != nil {
+		return nil, err
+	}
+	var suites []suite
+	var tests []string
+	for _, p := range packages {
+		if len(p.TestGoFiles)+len(p.XTestGoFiles) == 0 {
+			continue
+		}
+		s := suite{Package: p.ImportPath, Dir: p.Dir, Binary: filepath.Join(dir, p.ImportPath, path.Base(p.ImportPath)+".test")}
+		build := exec.CommandContext(ctx, "go", "test", "-c", "-o", s.Binary, p.ImportPath)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building the tests of %s: %w: %s", p.ImportPath, err, out)
+		}
+		list := exec.CommandContext(ctx, s.Binary, "-test.list=.")
+		list.Dir = s.Dir
+		out, err := list.Output()
+		if err != nil {
+			return nil, fmt.Errorf("listing the tests of %s: %w", p.ImportPath, err)
+		}
+		tests = append(tests, strings.Fields(string(out))...)
+		// test2json: the lines of the test binary differ from those of the tests that run in a process of their own.
+		s.Args = []string{"-test.v=test2json", "-test.timeout=" + (o.limit - time.Minute).String()}
+		if o.run != "" {
+			s.Args = append(s.Args, "-test.run="+o.run)
+		} else {
+			s.Args = append(s.Args, "-test.skip="+excludedPattern())
+		}
+		suites = append(suites, s)
+	}
+	if len(suites) == 0 {
+		return nil, fmt.Errorf("no package of %q has tests", o.packages)
+	}
+	if o.run == "" && strings.Join(o.packages, " ") == defaultPackages {
+		return suites, checkExcluded(tests)
+	}
+	return suites, nil
+}
+
+type goPackage struct {
+	ImportPath, Dir           string
+	TestGoFiles, XTestGoFiles []string
+}
+
+func listPackages(ctx context.Context, patterns []string) (packages []goPackage, err error) {
+	list := exec.CommandContext(ctx, "go", append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, patterns...)...)
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing %q: %w", patterns, err)
+	}
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("decoding the list of packages: %w", err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// excludedPattern is for -test.skip.
+func excludedPattern() string {
+	names := []string{"^$"} // if nothing is excluded
+	for _, e := range excluded {
+		names = append(names, "^"+regexp.QuoteMeta(e.test)+"$")
+	}
+	return strings.Join(names, "|")
+}
+
+// checkExcluded fails if a test is excluded that does not exist.
+func checkExcluded(tests []string) (err error) {
+	for _, e := range excluded {
+		if !slices.Contains(tests, e.test) {
+			err = errors.Join(err, fmt.Errorf("test %s is excluded, and no package has it", e.test))
+		}
+	}
+	return err
+}
