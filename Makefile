@@ -214,9 +214,9 @@ generate-check: generate-dependencies # Check that the BPF objects are up to dat
 
 BPF := netstat/internal/bpf
 
-# bpf-objects generates the objects and their Go loaders in a directory.
-bpf-objects = cd $(BPF) && $(call bpf-object,$(1),Owners,owners.c) && $(call bpf-object,$(1),Connects,connects.c)
-bpf-object = $(BPF2GO) -go-package bpf -output-dir $(1) $(2) $(3) -- -O2 -Wall -Wextra -Werror
+# bpf-objects generates the objects, their Go loaders and the Go types of their structs in a directory.
+bpf-objects = cd $(BPF) && $(call bpf-object,$(1),owners,process) && $(call bpf-object,$(1),connects,connect)
+bpf-object = $(BPF2GO) -go-package bpf -output-dir $(1) -type $(3) $(2) $(2).c -- -O2 -Wall -Wextra -Werror
 
 .PHONY: generate-dependencies
 generate-dependencies:

@@ -24,7 +24,7 @@ func TestLessTimeAfterBoot(t *testing.T) {
 func requireOneBootClock(t *testing.T, more time.Duration) {
 	t.Helper()
 	require.EqualValues(t, more, newProcessCache("/proc", nil).clock)
-	recorder := newRecorder(t)
+	connects := openBPFConnects(t)
 	server := testnet.Start(t, testnet.Process{Name: "server", UID: 65534, GID: 65534})
 	listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 1)
 	client := testnet.Start(t, testnet.Process{Name: "client"})
@@ -49,5 +49,5 @@ func requireOneBootClock(t *testing.T, more time.Duration) {
 	require.Equal(t, map[string]uint32{"server": 65534, "client": 0}, users)
 
 	ids := cgroupIDs(t)
-	require.Equal(t, began(processFromProc(t, client.PID), 0, listener.Local.Port(), ids[socket.Cookie]), known(recorder, socket.Cookie))
+	require.Equal(t, initiated(processFromProc(t, client.PID), 0, listener.Local.Port(), ids[socket.Cookie]), known(connects, socket.Cookie))
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 )
 
 // ClosedMode says whether a [Scanner] hands out the TCP sockets that the kernel has destroyed.
@@ -94,47 +93,6 @@ func (s *Scanner) withoutClosed(err error) error {
 	return nil
 }
 
-// connects are those that a BPF program records, from when it could be loaded. It can be used by several goroutines.
-type connects struct {
-	recorder atomic.Pointer[connectRecorder]
-}
-
-var _ connectRecorder = (*connects)(nil)
-
-func (c *connects) look(cookie uint64) (connectRecord, bool) {
-	if recorder := c.recorder.Load(); recorder != nil {
-		return (*recorder).look(cookie)
-	}
-	return connectRecord{}, false
-}
-
-// close may be called when nobody looks any more.
-func (c *connects) close() {
-	if recorder := c.recorder.Swap(nil); recorder != nil {
-		(*recorder).close()
-	}
-}
-
-// openConnects has the kernel note which processes begin connections, where a BPF program can.
-func (s *Scanner) openConnects() {
-	if s.stats.OwnerMethod != OwnersBPF || s.connects.recorder.Load() != nil {
-		return
-	}
-	recorder, err := newConnects(s.config.ProcRoot)
-	if err != nil {
-		s.fallbacks.refuse(fallbackConnects, fmt.Errorf("the processes of closed TCP sockets are not known: %w", err))
-		return
-	}
-	s.fallbacks.restore(fallbackConnects)
-	s.setConnects(recorder)
-}
-
-// setConnects has the processes kept that have gone while there may be connections that they began.
-func (s *Scanner) setConnects(recorder connectRecorder) {
-	s.connects.recorder.Store(&recorder)
-	s.processes.keepsPast = true
-}
-
 // handOutClosed hands out the sockets that were destroyed in the namespace, as far as they are known by now. All that were read
 // in it have been handed out before. Their Namespace is the value given.
 func (s *Scanner) handOutClosed(ctx context.Context, n *trackedNamespace, as *Namespace, yield func(*Socket, error) bool) bool {
@@ -169,21 +127,12 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 			continue
 		}
 		if by != nil {
-			s.setBegun(by)
+			s.setInitiator(by)
 		}
 		if !yield(&s.socket, nil) {
 			return false
 		}
 	}
-}
-
-// setBegun has the socket be of the process that began the connection.
-func (s *Scanner) setBegun(by *connectRecord) {
-	if by.cgroupID != 0 {
-		s.socket.CgroupID = by.cgroupID
-		s.socket.fields |= FieldCgroupID
-	}
-	s.current.owners = append(s.current.owners, s.processes.ofConnect(by))
 }
 
 // handOutEnded hands out the closed sockets of the namespaces that have been forgotten. Those of the reader's own are left out

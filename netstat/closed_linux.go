@@ -55,7 +55,7 @@ func closedPause(buffer int) time.Duration {
 
 // openClosedConn subscribes to the TCP sockets that are destroyed in the network namespace of this thread, with so many bytes of
 // closedRoom. An error that is errors.ErrUnsupported says that the kernel does not tell of them, or not us.
-func openClosedConn(connects connectRecorder, budget *closedBudget, room int) (closedConn, error) {
+func openClosedConn(connects connectLookup, budget *closedBudget, room int) (closedConn, error) {
 	socket, err := openNetlink(unix.SOCK_NONBLOCK)
 	if err != nil {
 		return nil, err

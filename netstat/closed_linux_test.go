@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
 // The networks of a town.
@@ -508,32 +509,32 @@ func newSocket(t *testing.T) int {
 // fakeConnects knows who began every connection to a port.
 type fakeConnects struct {
 	mu     sync.Mutex
-	begun  map[uint64]connectRecord
+	begun  map[uint64]bpf.Connect
 	closed bool
 }
 
-func (f *fakeConnects) look(cookie uint64) (connectRecord, bool) {
+func (f *fakeConnects) Lookup(cookie uint64) (bpf.Connect, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	by, ok := f.begun[cookie]
 	return by, ok
 }
 
-func (f *fakeConnects) close() { f.closed = true }
+func (f *fakeConnects) Close() { f.closed = true }
 
 // A closed socket is of the process that began the connection, also when that has gone.
 func TestClosedOwners(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
-		known := &fakeConnects{begun: map[uint64]connectRecord{}}
+		known := &fakeConnects{begun: map[uint64]bpf.Connect{}}
 		s.setConnects(known)
 		w := newTown4(t)
 		holder := testnet.Start(t, testnet.Process{Name: "holder", UID: 65534})
 		held := holder.Connect(w.at, 1)[0]
-		by := func(pid int, startTime uint64, name string) connectRecord {
-			r := connectRecord{pid: uint32(pid), startBootTime: startTime*10_000_000 + 9_999_999, uid: 77, cgroupID: 5, port: 4444}
-			copy(r.comm[:], name)
-			return r
+		by := func(pid int, startTime uint64, name string) bpf.Connect {
+			p := bpf.Process{PID: uint32(pid), StartBootTime: startTime*10_000_000 + 9_999_999, UID: 77}
+			copy(p.Comm[:], name)
+			return bpf.Connect{CgroupID: 5, Initiator: p, Port: 4444}
 		}
 		var live *Process
 		mustScan(t, s, func(s *Socket) bool {
@@ -1008,7 +1009,7 @@ func TestClosedLostInNamespaces(t *testing.T) {
 func TestClosedCgroup(t *testing.T) {
 	for _, id := range []uint64{0, 77} {
 		s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
-		q := closedQueue{budget: s.budget, connects: everyConnect{pid: 7, cgroupID: id}}
+		q := closedQueue{budget: s.budget, connects: everyConnect{CgroupID: id, Initiator: bpf.Process{PID: 7}}}
 		q.hear(closedMessage(1))
 		chunks, _, _ := q.take(nil)
 		s.namespaces.self.closed = &fakeClosed{chunks: chunks}

@@ -10,6 +10,6 @@ import (
 
 const closedRoom = 0
 
-func openClosedConn(connectRecorder, *closedBudget, int) (closedConn, error) {
+func openClosedConn(connectLookup, *closedBudget, int) (closedConn, error) {
 	return nil, fmt.Errorf("sockets that are destroyed on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
 // closedConn hears of the TCP sockets that the kernel destroys in a network namespace; an interface for tests to replace.
@@ -57,10 +59,10 @@ func (r *closedRecord) get(s *Socket) {
 type closedChunk struct {
 	records [closedChunkLen]closedRecord
 	used    int
-	next    int             // the record to hand out
-	begun   []connectRecord // those of the records, each of them once if they follow each other
-	budget  *closedBudget   // that it is part of
-	held    *atomic.Int64   // chunks of its namespace
+	next    int           // the record to hand out
+	begun   []bpf.Connect // those of the records, each of them once if they follow each other
+	budget  *closedBudget // that it is part of
+	held    *atomic.Int64 // chunks of its namespace
 }
 
 const closedChunkLen = 64
@@ -108,9 +110,9 @@ func (c *closedChunk) free() {
 }
 
 // setBegun notes who began the connection. Those that one process began mostly end one after the other.
-func (c *closedChunk) setBegun(r *closedRecord, by connectRecord) {
+func (c *closedChunk) setBegun(r *closedRecord, by bpf.Connect) {
 	const lookBack = 8
-	by.port = 0
+	by.Port = 0
 	for i := len(c.begun); i > max(0, len(c.begun)-lookBack); i-- {
 		if c.begun[i-1] == by {
 			r.begun = int16(i)
@@ -122,7 +124,7 @@ func (c *closedChunk) setBegun(r *closedRecord, by connectRecord) {
 }
 
 // by returns who began the connection, or nil.
-func (c *closedChunk) by(r *closedRecord) *connectRecord {
+func (c *closedChunk) by(r *closedRecord) *bpf.Connect {
 	if r.begun == 0 {
 		return nil
 	}
@@ -131,7 +133,7 @@ func (c *closedChunk) by(r *closedRecord) *connectRecord {
 
 // closedQueue keeps the closed sockets of a namespace until they are taken. It is for one goroutine at a time.
 type closedQueue struct {
-	connects connectRecorder // nil: nobody knows who began connections
+	connects connectLookup // nil: nobody knows who began connections
 	budget   *closedBudget
 	held     atomic.Int64   // chunks, those that were taken and are not handed out included
 	chunks   []*closedChunk // the last is filled
@@ -168,10 +170,10 @@ func (q *closedQueue) add(payload []byte) {
 		q.fail(err)
 		return
 	}
-	var by connectRecord
+	var by bpf.Connect
 	isKnown := false
 	if q.connects != nil {
-		by, isKnown = q.connects.look(q.socket.Cookie)
+		by, isKnown = q.connects.Lookup(q.socket.Cookie)
 	}
 	chunks := &q.chunks
 	if !q.socket.HasPeer() {
@@ -191,7 +193,7 @@ func (q *closedQueue) add(payload []byte) {
 	if isKnown {
 		chunk.setBegun(record, by)
 		if record.remotePort == 0 {
-			record.remotePort = by.port
+			record.remotePort = by.Port
 		}
 	}
 	chunk.used++
@@ -236,7 +238,7 @@ func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, 
 type takenClosed struct{ chunks []*closedChunk }
 
 // next fills s with the next one, and returns who began the connection, if that is known; false if there is none.
-func (t *takenClosed) next(s *Socket) (by *connectRecord, ok bool) {
+func (t *takenClosed) next(s *Socket) (by *bpf.Connect, ok bool) {
 	for len(t.chunks) > 0 {
 		chunk := t.chunks[0]
 		if chunk.next < chunk.used {

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
 // closedMessage is what the kernel sends of a socket that it has destroyed.
@@ -85,7 +87,7 @@ func TestClosedQueueCutOff(t *testing.T) {
 
 // To hear of a socket makes no garbage.
 func TestClosedQueueAllocs(t *testing.T) {
-	known := everyConnect{pid: 7, port: 9}
+	known := everyConnect{Initiator: bpf.Process{PID: 7}, Port: 9}
 	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
 	message := closedMessage(1)
 	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
@@ -95,22 +97,22 @@ func TestClosedQueueAllocs(t *testing.T) {
 	taken.chunks, _, _ = q.take(taken.chunks)
 	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() {
 		by, ok := taken.next(&s)
-		if !ok || by.pid != 7 {
+		if !ok || by.Initiator.PID != 7 {
 			t.Fatal("nothing")
 		}
 	}))
 }
 
-type everyConnect connectRecord
+type everyConnect bpf.Connect
 
-func (e everyConnect) look(uint64) (connectRecord, bool) { return connectRecord(e), true }
-func (everyConnect) close()                              {}
+func (e everyConnect) Lookup(uint64) (bpf.Connect, bool) { return bpf.Connect(e), true }
+func (everyConnect) Close()                              {}
 
 // Processes that begin connections in turn are not mixed up.
 func TestClosedQueueBegun(t *testing.T) {
 	q := closedQueue{budget: newClosedBudget(maxClosed)}
 	for i := range 1000 {
-		q.connects = everyConnect{pid: uint32(1 + i%20)}
+		q.connects = everyConnect{Initiator: bpf.Process{PID: uint32(1 + i%20)}}
 		q.hear(closedMessage(uint64(i)))
 	}
 	var taken takenClosed
@@ -120,7 +122,7 @@ func TestClosedQueueBegun(t *testing.T) {
 		by, ok := taken.next(&s)
 		require.True(t, ok)
 		require.EqualValues(t, i, s.Cookie)
-		require.EqualValues(t, 1+i%20, by.pid)
+		require.EqualValues(t, 1+i%20, by.Initiator.PID)
 	}
 	_, ok := taken.next(&s)
 	require.False(t, ok)
@@ -176,7 +178,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 		return event(inetMessage{family: afInet, state: TCPClose, local: "127.0.0.1:" + port, remote: "0.0.0.0:0", cookie: cookie}.bytes())
 	}
 	for range 3 { // the second time in chunks that were used
-		q.connects = everyConnect{pid: 9}
+		q.connects = everyConnect{Initiator: bpf.Process{PID: 9}}
 		for i := range uint64(3 * closedChunkLen / 2) {
 			q.hear(closedMessage(1000 + i))
 		}

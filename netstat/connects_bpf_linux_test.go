@@ -3,13 +3,14 @@
 package netstat
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,30 +24,32 @@ import (
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
-// newRecorder is newConnects for a test.
-func newRecorder(tb testing.TB) *bpfConnects {
+func openBPFConnects(tb testing.TB) *bpf.Connects {
 	tb.Helper()
 	testnet.RequireBPF(tb)
-	recorder, err := newConnects("/proc")
+	connects, err := bpf.OpenConnects("/proc")
 	require.NoError(tb, err)
-	tb.Cleanup(recorder.close)
-	return recorder.(*bpfConnects)
+	tb.Cleanup(connects.Close)
+	return connects
 }
 
-// began says who began a connection, and where to.
-func began(process string, uid uint32, port uint16, cgroup uint64) string {
+// initiated says which process initiated a connection, and where to.
+func initiated(process string, uid uint32, port uint16, cgroup uint64) string {
 	return fmt.Sprintf("%s, user %d, to port %d, cgroup %d", process, uid, port, cgroup)
 }
 
-// known is what the recorder knows of a socket; empty if that is nothing.
-func known(c connectRecorder, cookie uint64) string {
-	r, ok := c.look(cookie)
+// known is what is known of the connection of a socket; empty if that is nothing.
+func known(c connectLookup, cookie uint64) string {
+	connect, ok := c.Lookup(cookie)
 	if !ok {
 		return ""
 	}
-	return began(owner(int(r.pid), string(r.name()), newProcessCache("/proc", nil).clock.Ticks(r.startBootTime)), r.uid, r.port, r.cgroupID)
+	p := connect.Initiator
+	process := owner(int(p.PID), string(p.Name()), newProcessCache("/proc", nil).clock.Ticks(p.StartBootTime))
+	return initiated(process, p.UID, connect.Port, connect.CgroupID)
 }
 
 // cgroupIDs returns those that sock_diag has of the TCP sockets in this network namespace, by cookie.
@@ -95,7 +98,7 @@ func unusedPort(t testing.TB) uint16 {
 
 func TestConnects(t *testing.T) {
 	testnet.Isolate(t, func() {
-		recorder := newRecorder(t)
+		connects := openBPFConnects(t)
 		dir, _ := testnet.Cgroup(t, "user.service")
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		clients := []struct {
@@ -121,32 +124,32 @@ func TestConnects(t *testing.T) {
 				ids := cgroupIDs(t)
 				for _, s := range sockets {
 					cgroups[ids[s.Cookie]] = true
-					want[s.Cookie] = began(processFromProc(t, client.proc.PID), client.uid, listener.Local.Port(), ids[s.Cookie])
+					want[s.Cookie] = initiated(processFromProc(t, client.proc.PID), client.uid, listener.Local.Port(), ids[s.Cookie])
 				}
 			}
 		}
 		require.Len(t, cgroups, len(clients))
 		for _, s := range accepted {
-			require.Empty(t, known(recorder, s.Cookie), "it was accepted")
+			require.Empty(t, known(connects, s.Cookie), "it was accepted")
 		}
 		clients[0].proc.Stop()
 		for cookie, is := range want {
-			require.Equal(t, is, known(recorder, cookie))
+			require.Equal(t, is, known(connects, cookie))
 		}
 
 		other := testnet.Start(t, testnet.Process{Name: "elsewhere", Netns: true})
 		at := other.Listen("tcp4", netip.AddrPort{}, 1).Local.Port()
 		socket := other.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at), 1)[0]
-		require.Equal(t, began(processFromProc(t, other.PID), 0, at, ownCgroupID(t)), known(recorder, socket.Cookie))
+		require.Equal(t, initiated(processFromProc(t, other.PID), 0, at, ownCgroupID(t)), known(connects, socket.Cookie))
 	})
 }
 
 // What this process does, on any thread, and however connect(2) ends.
 func TestConnectsOfThisProcess(t *testing.T) {
 	testnet.Isolate(t, func() {
-		recorder := newRecorder(t)
+		connects := openBPFConnects(t)
 		self, cgroup := processFromProc(t, os.Getpid()), ownCgroupID(t)
-		by := func(uid uint32, port uint16) string { return began(self, uid, port, cgroup) }
+		by := func(uid uint32, port uint16) string { return initiated(self, uid, port, cgroup) }
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		const backlog = 3
 		listener := server.Listen("tcp4", netip.AddrPort{}, backlog)
@@ -155,39 +158,39 @@ func TestConnectsOfThisProcess(t *testing.T) {
 		t.Run("blocking", func(t *testing.T) {
 			fd := openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Equal(t, by(0, port), known(recorder, cookieOf(t, fd)))
+			require.Equal(t, by(0, port), known(connects, cookieOf(t, fd)))
 			server.Accept(listener, 1)
 		})
 		t.Run("refused", func(t *testing.T) {
 			fd := openTCP(t, unix.AF_INET)
 			cookie := cookieOf(t, fd)
-			require.Empty(t, known(recorder, cookie), "before")
+			require.Empty(t, known(connects, cookie), "before")
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unused)))
-			require.Equal(t, by(0, unused), known(recorder, cookie))
+			require.Equal(t, by(0, unused), known(connects, cookie))
 
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unused)))
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Equal(t, by(0, port), known(recorder, cookie), "it connected again")
+			require.Equal(t, by(0, port), known(connects, cookie), "it connected again")
 			server.Accept(listener, 1)
 		})
 		t.Run("refused, IPv6", func(t *testing.T) {
 			fd := openTCP(t, unix.AF_INET6)
 			to := &unix.SockaddrInet6{Port: int(unused), Addr: netip.IPv6Loopback().As16()}
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, to))
-			require.Equal(t, by(0, unused), known(recorder, cookieOf(t, fd)))
+			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
 		})
 		t.Run("no route", func(t *testing.T) { // then it never is in SYN_SENT
 			fd := openTCP(t, unix.AF_INET)
 			to := &unix.SockaddrInet4{Port: 1, Addr: [4]byte{192, 0, 2, 1}}
 			require.Equal(t, unix.ENETUNREACH, unix.Connect(fd, to))
-			require.Empty(t, known(recorder, cookieOf(t, fd)))
+			require.Empty(t, known(connects, cookieOf(t, fd)))
 		})
 		t.Run("not UDP", func(t *testing.T) {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 			require.NoError(t, err)
 			defer unix.Close(fd)
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Empty(t, known(recorder, cookieOf(t, fd)))
+			require.Empty(t, known(connects, cookieOf(t, fd)))
 		})
 		t.Run("thread of another user", func(t *testing.T) {
 			fd, done := openTCP(t, unix.AF_INET), make(chan error)
@@ -199,20 +202,20 @@ func TestConnectsOfThisProcess(t *testing.T) {
 				done <- unix.Connect(fd, loopback(unused))
 			})
 			require.Equal(t, unix.ECONNREFUSED, <-done)
-			require.Equal(t, by(65534, unused), known(recorder, cookieOf(t, fd)))
+			require.Equal(t, by(65534, unused), known(connects, cookieOf(t, fd)))
 		})
 		t.Run("Fast Open", func(t *testing.T) {
 			// With data in the SYN, without a cookie of the server's.
 			require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1541"), 0o600)) // 0x605
 			fd := openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.Sendto(fd, []byte("data"), unix.MSG_FASTOPEN, loopback(port)))
-			require.Equal(t, by(0, port), known(recorder, cookieOf(t, fd)))
+			require.Equal(t, by(0, port), known(connects, cookieOf(t, fd)))
 			server.Accept(listener, 1)
 
 			fd = openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
 			require.NoError(t, unix.Connect(fd, loopback(unused)), "no packet has been sent")
-			require.Equal(t, by(0, unused), known(recorder, cookieOf(t, fd)))
+			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
 			_, err := unix.Write(fd, []byte("data"))
 			require.Equal(t, unix.ECONNREFUSED, err)
 		})
@@ -225,11 +228,11 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			require.NoError(t, unix.Connect(fd, loopback(port)))
 			at, err := unix.Getsockname(fd)
 			require.NoError(t, err)
-			require.Empty(t, known(recorder, cookieOf(t, fd)), "the whole")
+			require.Empty(t, known(connects, cookieOf(t, fd)), "the whole")
 			var of []string
 			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if int(s.Local.Port()) == at.(*unix.SockaddrInet4).Port {
-					of = append(of, known(recorder, s.Cookie))
+					of = append(of, known(connects, s.Cookie))
 				}
 				return nil
 			})
@@ -250,7 +253,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if cookies[s.Cookie] {
 					states[s.State]++
-					require.Equal(t, by(0, port), known(recorder, s.Cookie), s.State)
+					require.Equal(t, by(0, port), known(connects, s.Cookie), s.State)
 				}
 				return nil
 			})
@@ -260,45 +263,10 @@ func TestConnectsOfThisProcess(t *testing.T) {
 	})
 }
 
-// refusedOnes begins connections that are refused at once, and returns their cookies.
-func refusedOnes(t testing.TB, n int) []uint64 {
-	t.Helper()
-	to := loopback(unusedPort(t))
-	cookies := make([]uint64, 0, n)
-	for range n {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		require.NoError(t, err)
-		if err := unix.Connect(fd, to); !errors.Is(err, unix.ECONNREFUSED) {
-			require.NoError(t, err)
-		}
-		cookies = append(cookies, cookieOf(t, fd))
-		require.NoError(t, unix.Close(fd))
-	}
-	return cookies
-}
-
-// Of more connections than there is room for the last are known.
-func TestConnectsOverflow(t *testing.T) {
-	testnet.Isolate(t, func() {
-		recorder := newRecorder(t)
-		room := int(recorder.objects.Records.MaxEntries())
-		cookies := refusedOnes(t, room+room/2)
-		last := cookies[len(cookies)-room/2:] // other processes of this machine connect meanwhile, too
-		for _, cookie := range last {
-			_, ok := recorder.look(cookie)
-			require.True(t, ok, "the socket with the cookie %d, of those from %d on", cookie, last[0])
-		}
-		for _, cookie := range cookies[:len(cookies)-room] {
-			_, ok := recorder.look(cookie)
-			require.False(t, ok, "its record has been replaced")
-		}
-	})
-}
-
 // A socket that connects again and again has a record at any time, and a whole one.
 func TestConnectsAgain(t *testing.T) {
 	testnet.Isolate(t, func() {
-		recorder := newRecorder(t)
+		connects := openBPFConnects(t)
 		fd, ports := openTCP(t, unix.AF_INET), []uint16{unusedPort(t), unusedPort(t)}
 		cookie := cookieOf(t, fd)
 		var begun, end atomic.Bool
@@ -321,45 +289,18 @@ func TestConnectsAgain(t *testing.T) {
 			if !begun.Load() {
 				continue
 			}
-			r, ok := recorder.look(cookie)
+			connect, ok := connects.Lookup(cookie)
 			require.True(t, ok)
-			require.Equal(t, users[r.port], r.uid, r.port)
-			if r.port != port {
+			require.Equal(t, users[connect.Port], connect.Initiator.UID, connect.Port)
+			if connect.Port != port {
 				changes++
 			}
-			port = r.port
+			port = connect.Port
 		}
 	})
 }
 
-func TestConnectsAllocateNothing(t *testing.T) {
-	testnet.Isolate(t, func() {
-		recorder := newRecorder(t)
-		cookie := refusedOnes(t, 1)[0]
-		require.Zero(t, testing.AllocsPerRun(100, func() {
-			if _, ok := recorder.look(cookie); !ok {
-				t.Error("not known")
-			}
-			if _, ok := recorder.look(1 << 63); ok {
-				t.Error("known")
-			}
-		}))
-	})
-}
-
-func TestDecodeConnect(t *testing.T) {
-	var b [connectLen]byte
-	for i := range b {
-		b[i] = byte(i + 1)
-	}
-	require.Equal(t, connectRecord{
-		cgroupID: binary.NativeEndian.Uint64(b[0:]), startBootTime: binary.NativeEndian.Uint64(b[8:]),
-		pid: binary.NativeEndian.Uint32(b[16:]), uid: binary.NativeEndian.Uint32(b[20:]),
-		comm: [16]byte(b[24:40]), port: binary.NativeEndian.Uint16(b[40:]),
-	}, decodeConnect(&b))
-}
-
-// Who may record, and what it says where that is not possible. Nothing is left of it then.
+// Which privileges recording takes, and the error where it is not possible. Nothing is left of it then.
 func TestConnectsPrivileges(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -367,7 +308,7 @@ func TestConnectsPrivileges(t *testing.T) {
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		listener := server.Listen("tcp4", netip.AddrPort{}, 16)
 		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), listener.Local.Port())
-		want := began(processFromProc(t, server.PID), 0, to.Port(), ownCgroupID(t))
+		want := initiated(processFromProc(t, server.PID), 0, to.Port(), ownCgroupID(t))
 		nobody := func(keep ...uint) func(*testing.T) {
 			return func(t *testing.T) { t.Helper(); testnet.BecomeNobody(t, keep...) }
 		}
@@ -418,17 +359,17 @@ func TestConnectsPrivileges(t *testing.T) {
 				if test.before != nil {
 					test.before(t)
 				}
-				recorder, err := newConnects(test.root)
+				connects, err := bpf.OpenConnects(test.root)
 				if test.err != "" {
-					require.Nil(t, recorder)
+					require.Nil(t, connects)
 					require.ErrorIs(t, err, errors.ErrUnsupported)
 					requireReadable(t, err.Error())
 					require.Regexp(t, test.err, err.Error())
 				} else {
 					require.NoError(t, err)
 					socket := server.Connect(to, 1)[0]
-					require.Equal(t, want, known(recorder, socket.Cookie))
-					recorder.close()
+					require.Equal(t, want, known(connects, socket.Cookie))
+					connects.Close()
 				}
 				require.Equal(t, before, openDescriptors(t))
 			})
@@ -436,16 +377,16 @@ func TestConnectsPrivileges(t *testing.T) {
 	})
 }
 
-// Nothing is left of many recorders: no descriptor, no memory, and nothing in the kernel.
+// Nothing is left of many programs: no descriptor, no memory, and nothing in the kernel.
 func TestConnectsGiveBack(t *testing.T) {
 	testnet.RequireBPF(t)
-	newRecorder(t).look(1) // what is opened once
+	openBPFConnects(t).Lookup(1) // what is opened once
 	before, memory := openDescriptors(t), bpfMemory(t)
 	for range 30 {
-		recorder, err := newConnects("/proc")
+		connects, err := bpf.OpenConnects("/proc")
 		require.NoError(t, err)
 		require.Greater(t, len(openDescriptors(t)), len(before)+2, "a program, a map and a link")
-		recorder.close()
+		connects.Close()
 	}
 	require.Equal(t, before, openDescriptors(t))
 	require.Equal(t, memory, bpfMemory(t))
@@ -457,11 +398,11 @@ func TestConnectsGiveBack(t *testing.T) {
 		for room := range 12 { // they run out at one place after the other
 			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
-			recorder, err := newConnects("/proc")
+			connects, err := bpf.OpenConnects("/proc")
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 			if err == nil {
 				works++
-				recorder.close()
+				connects.Close()
 			} else {
 				require.ErrorIs(t, err, errors.ErrUnsupported, "with room for %d", room)
 			}
@@ -471,48 +412,50 @@ func TestConnectsGiveBack(t *testing.T) {
 		require.Less(t, works, 10)
 	})
 
-	recorder, err := newConnects("/proc")
+	connects, err := bpf.OpenConnects("/proc")
 	require.NoError(t, err)
-	c := recorder.(*bpfConnects)
-	programInfo, err := c.objects.Connects.Info()
-	require.NoError(t, err)
-	mapInfo, err := c.objects.Records.Info()
-	require.NoError(t, err)
-	linkInfo, err := c.link.Info()
-	require.NoError(t, err)
+	program, records, attached := openedID(t, before, "prog_id"), openedID(t, before, "map_id"), openedID(t, before, "link_id")
 	left := func() (left []string) {
-		programID, _ := programInfo.ID()
-		if p, err := ebpf.NewProgramFromID(programID); err == nil {
+		if p, err := ebpf.NewProgramFromID(ebpf.ProgramID(program)); err == nil {
 			left = append(left, "program")
 			_ = p.Close()
 		}
-		mapID, _ := mapInfo.ID()
-		if m, err := ebpf.NewMapFromID(mapID); err == nil {
+		if m, err := ebpf.NewMapFromID(ebpf.MapID(records)); err == nil {
 			left = append(left, "map")
 			_ = m.Close()
 		}
-		if l, err := link.NewFromID(linkInfo.ID); err == nil {
+		if l, err := link.NewFromID(link.ID(attached)); err == nil {
 			left = append(left, "link")
 			_ = l.Close()
 		}
 		return left
 	}
 	require.Equal(t, []string{"program", "map", "link"}, left())
-	c.close()
+	connects.Close()
 	for end := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) { // the kernel takes its time
 		require.True(t, time.Now().Before(end), "%s", left())
 	}
 }
 
-func BenchmarkConnectsLook(b *testing.B) {
-	testnet.Isolate(b, func() {
-		recorder := newRecorder(b)
-		cookies := refusedOnes(b, 10_000)
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			recorder.look(cookies[i%len(cookies)])
+// openedID returns a number that the kernel gives to BPF objects: that of one whose descriptor was opened since. A link has
+// the number of its program, too.
+func openedID(t *testing.T, before []string, key string) (id uint32) {
+	t.Helper()
+	for _, descriptor := range openDescriptors(t) {
+		if slices.Contains(before, descriptor) {
+			continue
 		}
-	})
+		number, _, _ := strings.Cut(descriptor, " ")
+		info, err := os.ReadFile("/proc/self/fdinfo/" + number)
+		require.NoError(t, err)
+		for line := range strings.Lines(string(info)) {
+			if _, err := fmt.Sscanf(line, key+": %d", &id); err == nil {
+				return id
+			}
+		}
+	}
+	require.Fail(t, "no descriptor has it", key)
+	return 0
 }
 
 // BenchmarkConnect is what a connection costs those who make it, both ends: each goes through five states or so.
@@ -541,7 +484,7 @@ func BenchmarkConnect(b *testing.B) {
 		}
 		b.Run("not recorded", connect)
 		b.Run("recorded", func(b *testing.B) {
-			newRecorder(b)
+			openBPFConnects(b)
 			connect(b)
 		})
 	})

@@ -24,7 +24,7 @@
 //
 // [TCP], [TCP6], [UDP] and the other values of [Protocol] return one table as a slice of [Connection]: the API of version 1.
 //
-// Package cgroup resolves [Socket].CgroupID to a systemd unit, container or pod.
+// Package [github.com/procnetstat/procnetstat/netstat/cgroup] resolves [Socket].CgroupID to a systemd unit, container or pod.
 //
 // # Kernels
 //

@@ -3,8 +3,6 @@
 package netstat
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"testing"
 
@@ -16,14 +14,6 @@ import (
 
 // ownerMethods are those that a kernel of this architecture can have.
 var ownerMethods = []OwnerMethod{OwnersBPF, OwnersProcfs}
-
-// The end of the context ends the reading of what the BPF program found: see TestOwnersContextEnds.
-func TestOwnerRecordsContextEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	records := &ownerRecords{}
-	require.ErrorIs(t, records.each(ctx, bytes.NewReader(nil), nil), context.Canceled)
-}
 
 // BPF that was refused is tried again when it is time, and so is the program that records who connects.
 func TestScannerRetriesBPF(t *testing.T) {
@@ -47,15 +37,15 @@ func TestScannerRetriesBPF(t *testing.T) {
 		c.Time = c.Add(retryInterval)
 		mustScan(t, s, inode)
 		require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
-		require.NotNil(t, s.connects.recorder.Load())
+		require.True(t, s.connects.isOpen())
 
-		s.connects.close() // as if it had been refused alone
+		s.connects.Close() // as if it had been refused alone
 		s.fallbacks.refuse(fallbackConnects, errors.ErrUnsupported)
 		mustScan(t, s, inode)
-		require.Nil(t, s.connects.recorder.Load())
+		require.False(t, s.connects.isOpen())
 		c.Time = c.Add(retryInterval)
 		mustScan(t, s, inode)
-		require.NotNil(t, s.connects.recorder.Load())
+		require.True(t, s.connects.isOpen())
 	})
 }
 
@@ -76,12 +66,12 @@ func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 					continue
 				}
 				withoutBPF += oneIf(s.Stats().OwnerMethod != OwnersBPF)
-				withoutConnects += oneIf(closed == ClosedAuto && s.connects.recorder.Load() == nil)
+				withoutConnects += oneIf(closed == ClosedAuto && !s.connects.isOpen())
 				processes := s.processes
 				mustScan(t, s, inode)
 				require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
 				require.Same(t, processes, s.finder.(*bpfOwners).processes, "which are the same as before")
-				require.Equal(t, closed == ClosedAuto, s.connects.recorder.Load() != nil)
+				require.Equal(t, closed == ClosedAuto, s.connects.isOpen())
 				require.NoError(t, s.Close())
 			}
 		}

@@ -164,7 +164,7 @@ func TestWithoutModules(t *testing.T) {
 				sockets = append(sockets, fmt.Sprint(key(s), " ", s.State, " ", s.Inode))
 			}
 			for _, transport := range transports {
-				sources[transport.String()] = scanner.SourceOf(scanner.Namespaces()[0], transport)
+				sources[transport.String()] = scanner.Namespaces()[0].SourceOf(transport)
 			}
 			return sockets, sources, warnings
 		}

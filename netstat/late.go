@@ -75,7 +75,7 @@ func (s *Scanner) setOwnerByConnect() {
 	if s.socket.Transport != TransportTCP || !s.socket.Has(FieldCookie) || len(s.socket.Owners()) > 0 {
 		return
 	}
-	if by, known := s.connects.look(s.socket.Cookie); known {
-		s.current.owners = append(s.current.owners, s.processes.ofConnect(&by))
+	if connect, known := s.connects.Lookup(s.socket.Cookie); known {
+		s.current.owners = append(s.current.owners, s.processes.ofConnect(&connect))
 	}
 }

@@ -4,8 +4,6 @@ package netstat
 
 import (
 	"bytes"
-	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,16 +19,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/iotest"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
@@ -188,20 +185,20 @@ func TestOwnersAgree(t *testing.T) {
 			odd = append(odd, p)
 		}
 
-		bpf := newBPFScanner(t, ScannerConfig{Transports: allTransports})
+		bpfScanner := newBPFScanner(t, ScannerConfig{Transports: allTransports})
 		walk := newScanner(t, ScannerConfig{Transports: allTransports, OwnerMethod: OwnersProcfs})
 		agree := func(t *testing.T) {
 			t.Helper()
 			words := want.inWords(t)
 			for range 3 {
-				byBPF, byWalk := scanOwners(t, bpf), scanOwners(t, walk)
+				byBPF, byWalk := scanOwners(t, bpfScanner), scanOwners(t, walk)
 				requireOwners(t, words, byBPF)
 				require.Equal(t, byWalk, byBPF)
-				require.Zero(t, bpf.Stats().Denied)
+				require.Zero(t, bpfScanner.Stats().Denied)
 			}
 		}
 		agree(t)
-		t.Run("ss", func(t *testing.T) { requireOwnersOfSS(t, bpf) })
+		t.Run("ss", func(t *testing.T) { requireOwnersOfSS(t, bpfScanner) })
 		t.Run("renamed", func(t *testing.T) {
 			for i, p := range odd {
 				p.Rename(oddNames[(i+1)%len(oddNames)])
@@ -216,7 +213,7 @@ func TestOwnersAgree(t *testing.T) {
 			want.of(passed, younger.PID)
 			want.of(shared, append(pids, younger.PID)...)
 			agree(t)
-			require.NotContains(t, bpf.finder.(*bpfOwners).processes.processes, older.PID, "it is forgotten")
+			require.NotContains(t, bpfScanner.finder.(*bpfOwners).processes.processes, older.PID, "it is forgotten")
 		})
 	})
 }
@@ -278,17 +275,17 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 		after := testnet.BindUDP(t)
 
 		self := []string{processFromProc(t, os.Getpid())}
-		bpf := newBPFScanner(t, ScannerConfig{})
+		bpfScanner := newBPFScanner(t, ScannerConfig{})
 		walk := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		for range 3 {
 			for _, inode := range []uint64{before, first.inode, second.inode, after} {
 				words[inode] = self
 			}
-			require.Equal(t, words, scanOwners(t, bpf))
+			require.Equal(t, words, scanOwners(t, bpfScanner))
 			require.Equal(t, words, scanOwners(t, walk))
 		}
-		finder := bpf.finder.(*bpfOwners)
-		require.Len(t, finder.processes.processes, bpf.Stats().Processes, "a process counts once")
+		finder := bpfScanner.finder.(*bpfOwners)
+		require.Len(t, finder.processes.processes, bpfScanner.Stats().Processes, "a process counts once")
 		sockets, visits := readIterator(t, finder)
 		others := func(inode uint64) bool { return inode != before }
 		require.Len(t, slices.DeleteFunc(slices.Clone(sockets[os.Getpid()]), others), 3, "it comes with each table of descriptors")
@@ -315,9 +312,9 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 		want := holders{}
 		want.oneOf(p.PID, sockets...)
 
-		bpf := newBPFScanner(t, ScannerConfig{})
+		bpfScanner := newBPFScanner(t, ScannerConfig{})
 		for range 3 {
-			require.Equal(t, want.inWords(t), scanOwners(t, bpf))
+			require.Equal(t, want.inWords(t), scanOwners(t, bpfScanner))
 		}
 		walk := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		for range 3 {
@@ -339,80 +336,14 @@ func newIterator(t *testing.T) *bpfOwners {
 func readIterator(t *testing.T, w *bpfOwners) (inodes map[int][]uint64, visits map[int]int) {
 	t.Helper()
 	inodes, visits = map[int][]uint64{}, map[int]int{}
-	from, err := w.iterator.Open()
+	from, err := w.owners.Start()
 	require.NoError(t, err)
 	defer from.Close()
-	require.NoError(t, w.records.each(t.Context(), from, func(p *ownerRecord, of []uint64) {
-		inodes[int(p.pid)] = append(inodes[int(p.pid)], of...)
-		visits[int(p.pid)]++
+	require.NoError(t, w.owners.Each(t.Context(), from, func(p *bpf.Process, of []uint64) {
+		inodes[int(p.PID)] = append(inodes[int(p.PID)], of...)
+		visits[int(p.PID)]++
 	}))
 	return inodes, visits
-}
-
-// openForProcess starts an iteration over the descriptors of one process, which Linux 6.1 can do.
-func openForProcess(t *testing.T, w *bpfOwners, pid int) *os.File {
-	t.Helper()
-	bpf := func(command int, attributes unsafe.Pointer, size uintptr) int {
-		fd, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(attributes), size)
-		if errno == unix.EINVAL {
-			testnet.SkipOrFail(t, "an iterator over one process takes Linux 6.1")
-		}
-		require.Zero(t, errno)
-		return int(fd)
-	}
-	// union bpf_iter_link_info and union bpf_attr, include/uapi/linux/bpf.h
-	info := struct{ tid, pid, pidFD, pad uint32 }{pid: uint32(pid)}
-	create := struct {
-		program, target, attachType, flags uint32
-		info                               unsafe.Pointer
-		infoLen, pad                       uint32
-	}{
-		program: uint32(w.programs.Owners.FD()), attachType: unix.BPF_TRACE_ITER,
-		info: unsafe.Pointer(&info), infoLen: uint32(unsafe.Sizeof(info)),
-	}
-	link := bpf(unix.BPF_LINK_CREATE, unsafe.Pointer(&create), unsafe.Sizeof(create))
-	defer unix.Close(link)
-	open := struct{ link, flags uint32 }{link: uint32(link)}
-	file := os.NewFile(uintptr(bpf(unix.BPF_ITER_CREATE, unsafe.Pointer(&open), unsafe.Sizeof(open))), "bpf_iter")
-	t.Cleanup(func() { _ = file.Close() })
-	return file
-}
-
-// The program begins each iteration with the process, also where the one before, or one at the same time, had come to it last.
-func TestOwnersIterateAnew(t *testing.T) {
-	testnet.Isolate(t, func() {
-		testnet.RequireBPF(t)
-		const sockets = 9000 // the kernel's buffer has room for 4096
-		for range sockets / 2 {
-			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			require.NoError(t, err)
-			defer unix.Close(pair[0])
-			defer unix.Close(pair[1])
-		}
-		want := walkFor(t, func(pid int, _ []uint64) bool { return pid == os.Getpid() })[os.Getpid()]
-		require.GreaterOrEqual(t, len(want), sockets)
-
-		w := newIterator(t)
-		read := func(from io.Reader) {
-			t.Helper()
-			var inodes []uint64
-			require.NoError(t, w.records.each(t.Context(), from, func(p *ownerRecord, of []uint64) {
-				require.Equal(t, os.Getpid(), int(p.pid))
-				inodes = append(inodes, of...)
-			}))
-			slices.Sort(inodes)
-			require.True(t, slices.Equal(want, inodes), "%d sockets, want %d", len(inodes), len(want))
-		}
-		for range 3 {
-			read(openForProcess(t, w, os.Getpid()))
-		}
-		given := openForProcess(t, w, os.Getpid())
-		begun := make([]byte, 1<<10)
-		n, err := io.ReadFull(given, begun)
-		require.NoError(t, err)
-		read(openForProcess(t, w, os.Getpid()))
-		read(io.MultiReader(bytes.NewReader(begun[:n]), given))
-	})
 }
 
 // startReaders starts processes that have the files and wait, until they are stopped or the test ends. It returns when all are
@@ -456,7 +387,8 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 		const (
 			processes = 1000
 			shared    = 5
-			shifts    = (ownerRecordLen + 8*shared) / 8
+			process   = 40 // bytes, of struct process in owners.c
+			shifts    = (process + 8*shared) / 8
 		)
 		many := roomForFiles(t, 16_000)
 		if many < 15_000 {
@@ -558,266 +490,6 @@ func holdersIn(table *ownerTable, processes map[int][]uint64) map[uint64]string 
 	return found
 }
 
-// countAgain counts the reads that gave EAGAIN.
-type countAgain struct {
-	io.Reader
-	count int
-}
-
-func (c *countAgain) Read(b []byte) (int, error) {
-	n, err := c.Reader.Read(b)
-	if errors.Is(err, unix.EAGAIN) {
-		c.count++
-	}
-	return n, err
-}
-
-// After a million descriptors without a socket a read of the iterator gives EAGAIN (MAX_ITER_OBJECTS,
-// kernel/bpf/bpf_iter.c). Here they are of one process, by threads that each have as many as a process may have.
-func TestOwnersMillionDescriptors(t *testing.T) {
-	testnet.Isolate(t, func() {
-		testnet.RequireBPF(t)
-		const descriptors = 2_100_000 // a million before or after the socket, wherever that is
-		isSelf := func(pid int, _ []uint64) bool { return pid == os.Getpid() }
-		if inherited := walkFor(t, isSelf)[os.Getpid()]; len(inherited) > 0 {
-			testnet.SkipOrFail(t, fmt.Sprintf("this process was given sockets: %d", inherited))
-		}
-		null, err := os.Open(os.DevNull)
-		require.NoError(t, err)
-		defer null.Close()
-		files := roomForFiles(t, 19_000)
-		threads := descriptors/files + 1
-		if threads > 1000 {
-			testnet.SkipOrFail(t, fmt.Sprintf("it takes %d threads, as each can have %d open files", threads, files))
-		}
-		for range files {
-			fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-			require.NoError(t, err)
-			defer unix.Close(fd)
-		}
-		begun, end, ended := make(chan uint64), make(chan struct{}), make(chan struct{})
-		defer func() {
-			close(end)
-			for range threads {
-				<-ended
-			}
-		}()
-		var want uint64
-		for i := range threads {
-			testnet.StartThread(0, 0, func() {
-				defer func() { ended <- struct{}{} }()
-				assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
-				if i == threads/2 {
-					begun <- testnet.BindUDP(t)
-				} else {
-					begun <- 0
-				}
-				<-end
-			})
-			want += <-begun
-		}
-
-		w := newIterator(t)
-		again := &countAgain{Reader: openForProcess(t, w, os.Getpid())}
-		var found []uint64
-		require.NoError(t, w.records.each(t.Context(), again, func(_ *ownerRecord, inodes []uint64) { found = append(found, inodes...) }))
-		require.Equal(t, []uint64{want}, found)
-		require.Positive(t, again.count)
-		var table ownerTable
-		_, err = w.refresh(t.Context(), &table) // as part of the whole machine
-		require.NoError(t, err)
-		require.Equal(t, os.Getpid(), table.first(want).PID)
-	})
-}
-
-// written is what the program writes of a process.
-func written(pid int, name string, inodes ...uint64) []byte {
-	const second = 1_000_000_000 // ns
-	b := binary.NativeEndian.AppendUint64(nil, 0)
-	b = binary.NativeEndian.AppendUint64(b, uint64(pid)*second)
-	b = binary.NativeEndian.AppendUint32(b, uint32(pid))
-	b = binary.NativeEndian.AppendUint32(b, uint32(1000+pid)) // user
-	var comm [16]byte
-	copy(comm[:], name)
-	b = append(b, comm[:]...)
-	for _, inode := range inodes {
-		b = binary.NativeEndian.AppendUint64(b, inode)
-	}
-	return b
-}
-
-// readRecords returns what each visits, a line for every time.
-func readRecords(records *ownerRecords, from io.Reader) (visited []string, err error) {
-	err = records.each(context.Background(), from, func(p *ownerRecord, inodes []uint64) {
-		if p.uid != 1000+p.pid {
-			visited = append(visited, fmt.Sprintf("user %d", p.uid))
-		}
-		visited = append(visited, fmt.Sprintf("%d %q since %d: %d", p.pid, p.name(), procfs.BootClock(0).Ticks(p.startBootTime), inodes))
-	})
-	return visited, err
-}
-
-func TestOwnerRecords(t *testing.T) {
-	const most = 1<<64 - 1
-	for name, test := range map[string]struct {
-		stream []byte
-		want   []string
-		err    error
-	}{
-		"nothing": {nil, nil, nil},
-		"one":     {written(1, "init", 7), []string{`1 "init" since 100: [7]`}, nil},
-		"names": {
-			slices.Concat(written(1, "", 1), written(2, "123456789012345", 2), written(3, "1234567890123456", 3), written(4, "a\xff\n", 4)),
-			[]string{
-				`1 "" since 100: [1]`, `2 "123456789012345" since 200: [2]`, `3 "1234567890123456" since 300: [3]`,
-				`4 "a\xff\n" since 400: [4]`,
-			}, nil,
-		},
-		"many":       {written(9, "x", 1, 2, 2, most), []string{fmt.Sprintf(`9 "x" since 900: [1 2 2 %d]`, uint64(most))}, nil},
-		"no sockets": {slices.Concat(written(1, "a"), written(2, "b", 3)), []string{`2 "b" since 200: [3]`}, nil},
-		"twice": {
-			slices.Concat(written(1, "a", 1), written(1, "a", 2), written(2, "b", 3), written(1, "a", 4)),
-			[]string{`1 "a" since 100: [1]`, `1 "a" since 100: [2]`, `2 "b" since 200: [3]`, `1 "a" since 100: [4]`}, nil,
-		},
-		"biggest pid":   {written(1<<22, "a", 1), []string{`4194304 "a" since 419430400: [1]`}, nil},
-		"cut inode":     {written(1, "a", 1, 2)[:ownerRecordLen+15], []string{`1 "a" since 100: [1]`}, io.ErrUnexpectedEOF},
-		"cut process":   {slices.Concat(written(1, "a", 1), written(2, "b")[:39]), []string{`1 "a" since 100: [1]`}, io.ErrUnexpectedEOF},
-		"cut at once":   {written(1, "a")[:1], nil, io.ErrUnexpectedEOF},
-		"no process":    {binary.NativeEndian.AppendUint64(nil, 5), nil, errNoProcess},
-		"process 0":     {slices.Concat(written(1, "a", 1), written(0, "b", 2), written(3, "c", 3)), []string{`1 "a" since 100: [1]`}, errNoProcess},
-		"zeros":         {make([]byte, 2*ownerRecordLen), nil, nil},
-		"only a header": {written(1, "a"), nil, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var records ownerRecords // is used again: nothing of a stream is left in it
-			read := func(from io.Reader, how string, args ...any) {
-				t.Helper()
-				visited, err := readRecords(&records, from)
-				require.Equal(t, test.err, err, how, args)
-				require.Equal(t, test.want, visited, how, args)
-			}
-			read(bytes.NewReader(test.stream), "at once")
-			read(iotest.DataErrReader(bytes.NewReader(test.stream)), "with the end")
-			for size := range 50 {
-				read(&pieces{b: test.stream, size: size + 1}, "in pieces of %d", size+1)
-				read(&pieces{b: test.stream, size: size + 1, between: unix.EAGAIN}, "in pieces of %d, EAGAIN between", size+1)
-			}
-			for i := range test.stream {
-				read(io.MultiReader(bytes.NewReader(test.stream[:i]), bytes.NewReader(test.stream[i:])), "in two at %d", i)
-			}
-		})
-	}
-}
-
-// pieces gives size bytes at a time, and an error between them.
-type pieces struct {
-	b       []byte
-	size    int
-	between error
-	odd     bool
-}
-
-func (p *pieces) Read(b []byte) (int, error) {
-	if p.odd = !p.odd; p.odd && p.between != nil {
-		return 0, &os.PathError{Op: "read", Path: "bpf_iter", Err: p.between}
-	}
-	if len(p.b) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(b, p.b[:min(p.size, len(p.b))])
-	p.b = p.b[n:]
-	return n, nil
-}
-
-// What was read before an error is told, and is not in the next scan.
-func TestOwnerRecordsError(t *testing.T) {
-	failure := errors.New("out of memory")
-	stream := slices.Concat(written(1, "a", 1, 2), written(2, "b", 3, 4), written(3, "c"))
-	want := []string{`1 "a" since 100: [1 2]`, `2 "b" since 200: [3 4]`}
-	var records ownerRecords
-	for at := range len(stream) + 1 {
-		visited, err := readRecords(&records, io.MultiReader(bytes.NewReader(stream[:at]), iotest.ErrReader(failure)))
-		require.Equal(t, failure, err, "at %d", at)
-		switch first, second := ownerRecordLen+16, 2*(ownerRecordLen+16); {
-		case at < ownerRecordLen+8:
-			require.Empty(t, visited, "at %d", at)
-		case at < first:
-			require.Equal(t, []string{`1 "a" since 100: [1]`}, visited, "at %d", at)
-		case at >= second:
-			require.Equal(t, want, visited, "at %d", at)
-		default:
-			require.Equal(t, want[0], visited[0], "at %d", at)
-		}
-		visited, err = readRecords(&records, bytes.NewReader(written(9, "next", 9)))
-		require.NoError(t, err)
-		require.Equal(t, []string{`9 "next" since 900: [9]`}, visited, "after an error at %d", at)
-	}
-}
-
-// More than the buffer has room for.
-func TestOwnerRecordsLong(t *testing.T) {
-	const processes, each = 500, 40
-	var stream []byte
-	want := map[uint32][]uint64{}
-	for pid := range uint32(processes) {
-		pid++
-		for i := range uint64(each) {
-			want[pid] = append(want[pid], uint64(pid)<<32|i+1)
-		}
-		stream = append(stream, written(int(pid), "name", want[pid]...)...)
-	}
-	var records ownerRecords
-	require.Greater(t, len(stream), 2*len(records.buf))
-	for _, from := range []io.Reader{
-		bytes.NewReader(stream), iotest.HalfReader(bytes.NewReader(stream)), &pieces{b: stream, size: 32<<10 - 24},
-	} {
-		got := map[uint32][]uint64{}
-		require.NoError(t, records.each(t.Context(), from, func(p *ownerRecord, inodes []uint64) { got[p.pid] = slices.Clone(inodes) }))
-		require.Equal(t, want, got)
-	}
-}
-
-// FuzzOwnerRecords: the size of the pieces changes nothing, an error is one of two, and of a stream that is whole every inode is
-// visited, with its process.
-func FuzzOwnerRecords(f *testing.F) {
-	f.Add([]byte{}, uint8(1))
-	f.Add(written(1, "a", 1, 2), uint8(7))
-	f.Add(slices.Concat(written(1, "a", 1), written(2, "b")[:39]), uint8(39))
-	f.Add(binary.NativeEndian.AppendUint64(nil, 5), uint8(8))
-	f.Add([]byte("0what ev0er it is0"), uint8(40))
-	var records ownerRecords
-	f.Fuzz(func(t *testing.T, data []byte, size uint8) {
-		if len(data) > 4<<10 {
-			return
-		}
-		whole, wholeErr := readRecords(&records, bytes.NewReader(data))
-		inPieces, err := readRecords(&records, &pieces{b: data, size: int(size) + 1, between: unix.EAGAIN})
-		require.Equal(t, wholeErr, err)
-		require.Equal(t, whole, inPieces)
-		require.Contains(t, []error{nil, io.ErrUnexpectedEOF, errNoProcess}, err)
-
-		// A digit begins a process, and any other byte is one of its sockets.
-		var stream []byte
-		var want []string
-		for i := 0; i < len(data); i++ {
-			if data[i] < '0' || data[i] > '9' {
-				continue
-			}
-			pid, name, inodes := i+1, string(data[i]), []uint64(nil)
-			for ; i+1 < len(data) && (data[i+1] < '0' || data[i+1] > '9'); i++ {
-				inodes = append(inodes, uint64(data[i+1])<<56|uint64(i+1))
-			}
-			stream = append(stream, written(pid, name, inodes...)...)
-			if len(inodes) > 0 {
-				want = append(want, fmt.Sprintf("%d %q since %d: %d", pid, name, 100*pid, inodes))
-			}
-		}
-		visited, err := readRecords(&records, &pieces{b: stream, size: int(size) + 1})
-		require.NoError(t, err)
-		require.Equal(t, want, visited)
-	})
-}
-
 // hideBTF covers the kernel's BTF, for this thread, which ends with the test.
 func hideBTF(t *testing.T) {
 	t.Helper()
@@ -844,35 +516,6 @@ func requireReadable(t *testing.T, warning string) {
 	require.Less(t, len(warning), 300)
 	require.NotContains(t, warning, "processed", "the log of the verifier")
 	t.Log(warning)
-}
-
-// A program that the verifier rejects is not said to want a capability, although the error is that of one that is not permitted.
-func TestBPFError(t *testing.T) {
-	lacks := "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
-	for _, test := range []struct {
-		err  error
-		want string
-	}{
-		{unix.EINVAL, lacks + "invalid argument"},
-		{ebpf.ErrNotSupported, lacks + "not supported"},
-		{unix.EPERM, "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted},
-		{
-			fmt.Errorf("map create: %w (MEMLOCK may be too low)", unix.EPERM),
-			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
-		},
-		{
-			&ebpf.VerifierError{Cause: unix.EPERM}, // without a word
-			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
-		},
-		{
-			fmt.Errorf("program owners: %w", &ebpf.VerifierError{Cause: unix.EACCES, Log: []string{"0: R1=ctx()", "bad access", "processed 1 insns"}}),
-			lacks + "program owners: : permission denied: bad access (2 line(s) omitted)",
-		},
-	} {
-		err := bpfError("the BPF program", "5.11", test.err)
-		require.EqualError(t, err, test.want)
-		require.ErrorIs(t, err, errors.ErrUnsupported)
-	}
 }
 
 // Where there is no BPF, the links in procfs are read, and the one warning says what would help.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/procnetstat/procnetstat/netstat/cgroup"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
@@ -131,7 +132,7 @@ func (p *Process) Cgroup() string {
 		if err != nil && !isAbsent(err) {
 			return ""
 		}
-		path, _ := parseProcCgroup(content) // empty on an error
+		path, _ := cgroup.ParseProcess(content) // empty on an error
 		p.cgroup = &path
 	}
 	return *p.cgroup

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
@@ -191,8 +192,10 @@ func TestProcessOfConnect(t *testing.T) {
 	root := t.TempDir()
 	cache := newProcessCache(root, nil)
 	cache.keepsPast = true
-	by := func(startTime uint64, uid uint32) *connectRecord {
-		return &connectRecord{pid: 7, startBootTime: startTime * 10_000_000, uid: uid, comm: [16]byte{'b', 'e', 'f', 'o', 'r', 'e'}}
+	by := func(startTime uint64, uid uint32) *bpf.Connect {
+		return &bpf.Connect{Initiator: bpf.Process{
+			PID: 7, StartBootTime: startTime * 10_000_000, UID: uid, Comm: [16]byte{'b', 'e', 'f', 'o', 'r', 'e'},
+		}}
 	}
 	cache.begin()
 	younger := cache.see(7, 200, []byte("younger"))
@@ -218,7 +221,7 @@ func TestUIDOfConnect(t *testing.T) {
 		of := func(pid, uid uint32) uint32 {
 			cache.begin()
 			defer cache.end()
-			id, known := cache.ofConnect(&connectRecord{pid: pid, uid: uid}).UID()
+			id, known := cache.ofConnect(&bpf.Connect{Initiator: bpf.Process{PID: pid, UID: uid}}).UID()
 			require.True(t, known)
 			return id
 		}
@@ -299,4 +302,22 @@ func TestProcessCacheDoesNotAllocate(t *testing.T) {
 		cache.end()
 	})
 	require.Zero(t, allocs)
+}
+
+func TestProcessCgroup(t *testing.T) {
+	root := proctree.Materialize(t, smallTree)
+	for pid, want := range map[int]string{
+		1:    "/init.scope",
+		2:    "/",
+		1002: "/system.slice/nginx.service",
+		3:    "", // there is no such process
+	} {
+		p := &Process{PID: pid, root: root}
+		require.Equal(t, want, p.Cgroup(), "process %d", pid)
+		require.NoError(t, os.RemoveAll(filepath.Join(root, strconv.Itoa(pid))))
+		require.Equal(t, want, p.Cgroup(), "process %d has gone: what was read is kept", pid)
+	}
+	for _, pid := range []int{1001, 1002} {
+		require.Empty(t, (&Process{PID: pid, root: brokenTree}).Cgroup())
+	}
 }

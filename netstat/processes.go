@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
@@ -88,24 +89,25 @@ func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	return p
 }
 
-// ofConnect returns the process that opened a connection, which may have ended since. If it holds no socket now, its name is that
-// of the record.
-func (c *processCache) ofConnect(by *connectRecord) *Process {
-	id := processID{int(by.pid), c.clock.Ticks(by.startBootTime)}
+// ofConnect returns the process that initiated a connection, which may have ended since. If it holds no socket now, its name
+// is that of the record.
+func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
+	initiator := &connect.Initiator
+	id := processID{int(initiator.PID), c.clock.Ticks(initiator.StartBootTime)}
 	p := c.processes[id.pid]
 	if p == nil || p.StartTime != id.startTime {
 		if p = c.past[id]; p == nil {
 			p = &Process{
-				PID: id.pid, StartTime: id.startTime, Name: string(by.name()), root: c.root, warn: c.warn,
+				PID: id.pid, StartTime: id.startTime, Name: string(initiator.Name()), root: c.root, warn: c.warn,
 			}
 			c.past[id] = p
 		}
 		p.seen = c.scan
 	}
-	// If the process has ended, the user id of the record is all that is known. While it lives the user id can change: UID prefers
-	// what a scan saw, and reads it again.
+	// If the process has ended, the user id of the record is all that is known. While it lives the user id can change: UID
+	// prefers what a scan saw, and reads it again.
 	if !p.uid.known || !c.now.Before(p.uid.until) {
-		p.uid = userID{id: by.uid, known: true}
+		p.uid = userID{id: initiator.UID, known: true}
 	}
 	return p
 }

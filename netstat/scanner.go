@@ -209,7 +209,7 @@ func (s *Scanner) Close() error {
 	s.isClosed = true
 	s.finder.close()
 	s.namespaces.close()
-	s.connects.close()
+	s.connects.Close()
 	return nil
 }
 

@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
-	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
 // snapshot has the TCP and UDP sockets that ss shows in the namespace.
@@ -317,7 +317,7 @@ func remoteSeries(r socket, o owner) string {
 }
 
 func cgroupSeries(path string) string {
-	of := netstat.WorkloadOf(path)
+	of := cgroup.WorkloadOf(path)
 	return seriesName("procnetstat_cgroup", map[string]string{
 		"cgroup": path, "systemd_unit": of.SystemdUnit, "container_id": of.ContainerID, "pod_uid": of.PodUID,
 	})

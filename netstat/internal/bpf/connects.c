@@ -1,18 +1,18 @@
 //go:build ignore
 
-// connects.c keeps who began a TCP connection, by the cookie of its socket. The kernel puts a socket in SYN_SENT in the process
-// that calls connect(2), before the first packet is sent; with TCP Fast Open too, whose call may be sendto(2). A thread of
-// io_uring counts as the process. What is kept is read from the map in netstat/connects_bpf_linux.go. It needs
+// connects.c records which process initiates a TCP connection, by the cookie of its socket. The kernel puts a socket in
+// SYN_SENT in the process that calls connect(2), before the first packet is sent; with TCP Fast Open too, whose call may be
+// sendto(2). A thread of io_uring counts as the process. connects.go reads the records from the maps. It needs
 // bpf_get_socket_cookie, which tracing programs have since Linux 5.12, and which gives a socket a cookie if it has none.
 //
-// A socket that connects once more replaces what was kept of it, and one that is accepted never is in SYN_SENT. Of MPTCP the
-// connections that it is made of are kept, as sock_diag has only these among those of TCP: the first as of the process; a
-// further one is begun by a worker of the kernel. Whose connection that is is not known, so that nothing is kept of what the
-// kernel's threads begin.
+// A socket that connects again replaces its record, and one that is accepted never is in SYN_SENT. Of an MPTCP connection the
+// subflows are recorded, as sock_diag has only these among the sockets of TCP. The process initiates the first one. A worker
+// of the kernel initiates a further one, for a process that is not known: what kernel threads initiate is not recorded.
 //
 // As owners.c, it loads nothing but what the verifier lets it load directly, and its structures have only the members that
 // are used.
 
+typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -71,20 +71,20 @@ struct connect {
 	u64 start_boottime;
 	u32 tgid;
 	u32 euid;
-	char comm[TASK_COMM_LEN];
+	u8 comm[TASK_COMM_LEN];
 	u16 port; // in host order
 	u16 pad[3];
 };
 
-// A record is one that is kept. Its version is odd while it is written, and another one each time.
+// The version of a record is odd while the record is written, and another one each time.
 struct record {
 	u64 version;
 	u64 cookie;
 	struct connect connect;
 };
 
-// The last RECORDS connections are kept, in the order in which they begin: the record of the one with the number n is
-// records[n % RECORDS].
+// The records are those of the last RECORDS connections, in the order in which they begin: that of the connection with the
+// number n is records[n % RECORDS].
 //
 // The index has the numbers by cookie. Cookies do not come in order: each CPU has a block of 4096 of its own
 // (gen_cookie_next, include/linux/cookie.h), and a CPU with little to do uses an old block for long. Sockets that do not
@@ -121,7 +121,7 @@ struct {
 
 u64 begun; // connections so far
 
-// enter has the index say which number the connection of the socket has.
+// enter sets the number of the connection of the socket in the index.
 static __attribute__((always_inline)) void enter(u64 cookie, u32 number)
 {
 	const u64 spread = 0x9e3779b97f4a7c15; // 2^64 divided by the golden ratio
@@ -178,7 +178,7 @@ int connects(struct inet_sock_set_state *ctx)
 	// the whole record: an exchange is a full barrier, too.
 	//
 	// An odd version is that of a program that was interrupted for as long as RECORDS connections take. It has the record
-	// for itself, and this connection is not kept.
+	// for itself, and this connection is not recorded.
 	version = record->version;
 	if (version & 1 || __sync_val_compare_and_swap(&record->version, version, version + 1) != version)
 		return 0;

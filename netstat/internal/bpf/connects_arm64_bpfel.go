@@ -13,59 +13,61 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type ConnectsBucket struct {
+type connectsBucket struct {
 	_       structs.HostLayout
 	Entries [8]uint64
 }
 
-type ConnectsRecord struct {
+type connectsConnect struct {
+	_             structs.HostLayout
+	CgroupId      uint64
+	StartBoottime uint64
+	Tgid          uint32
+	Euid          uint32
+	Comm          [16]uint8
+	Port          uint16
+	Pad           [3]uint16
+}
+
+type connectsRecord struct {
 	_       structs.HostLayout
 	Version uint64
 	Cookie  uint64
-	Connect struct {
-		_             structs.HostLayout
-		CgroupId      uint64
-		StartBoottime uint64
-		Tgid          uint32
-		Euid          uint32
-		Comm          [16]int8
-		Port          uint16
-		Pad           [3]uint16
-	}
+	Connect connectsConnect
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ConnectsMapBuckets   = "buckets"
-	ConnectsMapRecords   = "records"
-	ConnectsProgConnects = "connects"
-	ConnectsVarBegun     = "begun"
+	connectsMapBuckets   = "buckets"
+	connectsMapRecords   = "records"
+	connectsProgConnects = "connects"
+	connectsVarBegun     = "begun"
 )
 
-// LoadConnects returns the embedded CollectionSpec for Connects.
-func LoadConnects() (*ebpf.CollectionSpec, error) {
+// loadConnects returns the embedded CollectionSpec for connects.
+func loadConnects() (*ebpf.CollectionSpec, error) {
 	reader := bytes.NewReader(_ConnectsBytes)
 	spec, err := ebpf.LoadCollectionSpecFromReader(reader)
 	if err != nil {
-		return nil, fmt.Errorf("can't load Connects: %w", err)
+		return nil, fmt.Errorf("can't load connects: %w", err)
 	}
 
 	return spec, err
 }
 
-// LoadConnectsObjects loads Connects and converts it into a struct.
+// loadConnectsObjects loads connects and converts it into a struct.
 //
 // The following types are suitable as obj argument:
 //
-//	*ConnectsObjects
-//	*ConnectsPrograms
-//	*ConnectsMaps
+//	*connectsObjects
+//	*connectsPrograms
+//	*connectsMaps
 //
 // See ebpf.CollectionSpec.LoadAndAssign documentation for details.
-func LoadConnectsObjects(obj any, opts *ebpf.CollectionOptions) error {
-	spec, err := LoadConnects()
+func loadConnectsObjects(obj any, opts *ebpf.CollectionOptions) error {
+	spec, err := loadConnects()
 	if err != nil {
 		return err
 	}
@@ -73,83 +75,83 @@ func LoadConnectsObjects(obj any, opts *ebpf.CollectionOptions) error {
 	return spec.LoadAndAssign(obj, opts)
 }
 
-// ConnectsSpecs contains maps and programs before they are loaded into the kernel.
+// connectsSpecs contains maps and programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type ConnectsSpecs struct {
-	ConnectsProgramSpecs
-	ConnectsMapSpecs
-	ConnectsVariableSpecs
+type connectsSpecs struct {
+	connectsProgramSpecs
+	connectsMapSpecs
+	connectsVariableSpecs
 }
 
-// ConnectsProgramSpecs contains programs before they are loaded into the kernel.
+// connectsProgramSpecs contains programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type ConnectsProgramSpecs struct {
+type connectsProgramSpecs struct {
 	Connects *ebpf.ProgramSpec `ebpf:"connects"`
 }
 
-// ConnectsMapSpecs contains maps before they are loaded into the kernel.
+// connectsMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type ConnectsMapSpecs struct {
+type connectsMapSpecs struct {
 	Buckets *ebpf.MapSpec `ebpf:"buckets"`
 	Records *ebpf.MapSpec `ebpf:"records"`
 }
 
-// ConnectsVariableSpecs contains global variables before they are loaded into the kernel.
+// connectsVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type ConnectsVariableSpecs struct {
+type connectsVariableSpecs struct {
 	Begun *ebpf.VariableSpec `ebpf:"begun"`
 }
 
-// ConnectsObjects contains all objects after they have been loaded into the kernel.
+// connectsObjects contains all objects after they have been loaded into the kernel.
 //
-// It can be passed to LoadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
-type ConnectsObjects struct {
-	ConnectsPrograms
-	ConnectsMaps
-	ConnectsVariables
+// It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
+type connectsObjects struct {
+	connectsPrograms
+	connectsMaps
+	connectsVariables
 }
 
-func (o *ConnectsObjects) Close() error {
+func (o *connectsObjects) Close() error {
 	return _ConnectsClose(
-		&o.ConnectsPrograms,
-		&o.ConnectsMaps,
+		&o.connectsPrograms,
+		&o.connectsMaps,
 	)
 }
 
-// ConnectsMaps contains all maps after they have been loaded into the kernel.
+// connectsMaps contains all maps after they have been loaded into the kernel.
 //
-// It can be passed to LoadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
-type ConnectsMaps struct {
+// It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
+type connectsMaps struct {
 	Buckets *ebpf.Map `ebpf:"buckets"`
 	Records *ebpf.Map `ebpf:"records"`
 }
 
-func (m *ConnectsMaps) Close() error {
+func (m *connectsMaps) Close() error {
 	return _ConnectsClose(
 		m.Buckets,
 		m.Records,
 	)
 }
 
-// ConnectsVariables contains all global variables after they have been loaded into the kernel.
+// connectsVariables contains all global variables after they have been loaded into the kernel.
 //
-// It can be passed to LoadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
-type ConnectsVariables struct {
+// It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
+type connectsVariables struct {
 	Begun *ebpf.Variable `ebpf:"begun"`
 }
 
-// ConnectsPrograms contains all programs after they have been loaded into the kernel.
+// connectsPrograms contains all programs after they have been loaded into the kernel.
 //
-// It can be passed to LoadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
-type ConnectsPrograms struct {
+// It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
+type connectsPrograms struct {
 	Connects *ebpf.Program `ebpf:"connects"`
 }
 
-func (p *ConnectsPrograms) Close() error {
+func (p *connectsPrograms) Close() error {
 	return _ConnectsClose(
 		p.Connects,
 	)

@@ -1,7 +1,7 @@
 //go:build ignore
 
-// owners.c is an iterator over the descriptors of all processes (iter/task_file, Linux 5.8) that tells which of them are
-// sockets (bpf_sock_from_file, Linux 5.11). What it writes is decoded in netstat/owners_bpf_linux.go:
+// owners.c is an iterator over the descriptors of all processes (iter/task_file, Linux 5.8) that writes which of them are
+// sockets (bpf_sock_from_file, Linux 5.11). What it writes is decoded in owners.go:
 //
 //	a process:  u64 0, u64 start_boottime, u32 tgid, u32 euid, char comm[16]
 //	and then each of its sockets:  u64 inode number, which is never 0
@@ -9,6 +9,7 @@
 // It loads nothing but what the verifier lets it load directly, as bpf_probe_read_kernel is not there on a kernel in
 // lockdown. The structures have only the members that are used: where these are is found out when it is loaded (CO-RE).
 
+typedef unsigned char u8;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -67,11 +68,14 @@ struct process {
 	u64 start_boottime;
 	u32 tgid;
 	u32 euid; // as /proc/<pid>/status shows it: of the main thread, by its real_cred (task_state, fs/proc/array.c)
-	char comm[TASK_COMM_LEN];
+	u8 comm[TASK_COMM_LEN];
 };
 
-// The process that was written last, and the iteration in which it was. An iteration calls the program again with the same
-// descriptor after what it wrote had no room: then nothing of it has been kept.
+// The object has BTF of the types of its variables only, and bpf2go makes the Go type from that.
+const struct process *btf_process __attribute__((unused));
+
+// The process that was written last, and the iteration in which it was. Where the buffer has no room for what the program
+// writes, the kernel drops all of it and calls the program again with the same descriptor.
 u64 session;
 u32 written;
 

@@ -8,41 +8,52 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
 )
+
+type ownersProcess struct {
+	_             structs.HostLayout
+	Mark          uint64
+	StartBoottime uint64
+	Tgid          uint32
+	Euid          uint32
+	Comm          [16]uint8
+}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	OwnersProgOwners = "owners"
-	OwnersVarSession = "session"
-	OwnersVarWritten = "written"
+	ownersProgOwners    = "owners"
+	ownersVarBtfProcess = "btf_process"
+	ownersVarSession    = "session"
+	ownersVarWritten    = "written"
 )
 
-// LoadOwners returns the embedded CollectionSpec for Owners.
-func LoadOwners() (*ebpf.CollectionSpec, error) {
+// loadOwners returns the embedded CollectionSpec for owners.
+func loadOwners() (*ebpf.CollectionSpec, error) {
 	reader := bytes.NewReader(_OwnersBytes)
 	spec, err := ebpf.LoadCollectionSpecFromReader(reader)
 	if err != nil {
-		return nil, fmt.Errorf("can't load Owners: %w", err)
+		return nil, fmt.Errorf("can't load owners: %w", err)
 	}
 
 	return spec, err
 }
 
-// LoadOwnersObjects loads Owners and converts it into a struct.
+// loadOwnersObjects loads owners and converts it into a struct.
 //
 // The following types are suitable as obj argument:
 //
-//	*OwnersObjects
-//	*OwnersPrograms
-//	*OwnersMaps
+//	*ownersObjects
+//	*ownersPrograms
+//	*ownersMaps
 //
 // See ebpf.CollectionSpec.LoadAndAssign documentation for details.
-func LoadOwnersObjects(obj any, opts *ebpf.CollectionOptions) error {
-	spec, err := LoadOwners()
+func loadOwnersObjects(obj any, opts *ebpf.CollectionOptions) error {
+	spec, err := loadOwners()
 	if err != nil {
 		return err
 	}
@@ -50,78 +61,80 @@ func LoadOwnersObjects(obj any, opts *ebpf.CollectionOptions) error {
 	return spec.LoadAndAssign(obj, opts)
 }
 
-// OwnersSpecs contains maps and programs before they are loaded into the kernel.
+// ownersSpecs contains maps and programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type OwnersSpecs struct {
-	OwnersProgramSpecs
-	OwnersMapSpecs
-	OwnersVariableSpecs
+type ownersSpecs struct {
+	ownersProgramSpecs
+	ownersMapSpecs
+	ownersVariableSpecs
 }
 
-// OwnersProgramSpecs contains programs before they are loaded into the kernel.
+// ownersProgramSpecs contains programs before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type OwnersProgramSpecs struct {
+type ownersProgramSpecs struct {
 	Owners *ebpf.ProgramSpec `ebpf:"owners"`
 }
 
-// OwnersMapSpecs contains maps before they are loaded into the kernel.
+// ownersMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type OwnersMapSpecs struct {
+type ownersMapSpecs struct {
 }
 
-// OwnersVariableSpecs contains global variables before they are loaded into the kernel.
+// ownersVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
-type OwnersVariableSpecs struct {
-	Session *ebpf.VariableSpec `ebpf:"session"`
-	Written *ebpf.VariableSpec `ebpf:"written"`
+type ownersVariableSpecs struct {
+	BtfProcess *ebpf.VariableSpec `ebpf:"btf_process"`
+	Session    *ebpf.VariableSpec `ebpf:"session"`
+	Written    *ebpf.VariableSpec `ebpf:"written"`
 }
 
-// OwnersObjects contains all objects after they have been loaded into the kernel.
+// ownersObjects contains all objects after they have been loaded into the kernel.
 //
-// It can be passed to LoadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
-type OwnersObjects struct {
-	OwnersPrograms
-	OwnersMaps
-	OwnersVariables
+// It can be passed to loadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
+type ownersObjects struct {
+	ownersPrograms
+	ownersMaps
+	ownersVariables
 }
 
-func (o *OwnersObjects) Close() error {
+func (o *ownersObjects) Close() error {
 	return _OwnersClose(
-		&o.OwnersPrograms,
-		&o.OwnersMaps,
+		&o.ownersPrograms,
+		&o.ownersMaps,
 	)
 }
 
-// OwnersMaps contains all maps after they have been loaded into the kernel.
+// ownersMaps contains all maps after they have been loaded into the kernel.
 //
-// It can be passed to LoadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
-type OwnersMaps struct {
+// It can be passed to loadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
+type ownersMaps struct {
 }
 
-func (m *OwnersMaps) Close() error {
+func (m *ownersMaps) Close() error {
 	return _OwnersClose()
 }
 
-// OwnersVariables contains all global variables after they have been loaded into the kernel.
+// ownersVariables contains all global variables after they have been loaded into the kernel.
 //
-// It can be passed to LoadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
-type OwnersVariables struct {
-	Session *ebpf.Variable `ebpf:"session"`
-	Written *ebpf.Variable `ebpf:"written"`
+// It can be passed to loadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
+type ownersVariables struct {
+	BtfProcess *ebpf.Variable `ebpf:"btf_process"`
+	Session    *ebpf.Variable `ebpf:"session"`
+	Written    *ebpf.Variable `ebpf:"written"`
 }
 
-// OwnersPrograms contains all programs after they have been loaded into the kernel.
+// ownersPrograms contains all programs after they have been loaded into the kernel.
 //
-// It can be passed to LoadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
-type OwnersPrograms struct {
+// It can be passed to loadOwnersObjects or ebpf.CollectionSpec.LoadAndAssign.
+type ownersPrograms struct {
 	Owners *ebpf.Program `ebpf:"owners"`
 }
 
-func (p *OwnersPrograms) Close() error {
+func (p *ownersPrograms) Close() error {
 	return _OwnersClose(
 		p.Owners,
 	)

@@ -9,6 +9,7 @@ import (
 	"github.com/influxdata/telegraf"
 
 	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
 // The tags that say what a cgroup is and what it stands for; those of them in process_tags are of the process's cgroup.
@@ -19,15 +20,15 @@ const (
 	tagPodUID      = "pod_uid"
 )
 
-// cgroup is a cgroup by its path.
-type cgroup struct {
+// cgroupEntry is a cgroup by its path.
+type cgroupEntry struct {
 	path     string
-	workload netstat.Workload
+	workload cgroup.Workload
 	series   *series // in procnetstat_cgroup, in this scope
 }
 
 // tag returns the value of one of the tags above: empty if the cgroup does not stand for one.
-func (c *cgroup) tag(name string) string {
+func (c *cgroupEntry) tag(name string) string {
 	if c == nil {
 		return ""
 	}
@@ -49,7 +50,7 @@ func (c *cgroup) tag(name string) string {
 }
 
 // pathOrUnattributed is what the filters go by.
-func (c *cgroup) pathOrUnattributed() string {
+func (c *cgroupEntry) pathOrUnattributed() string {
 	if c == nil {
 		return unattributed
 	}
@@ -57,7 +58,7 @@ func (c *cgroup) pathOrUnattributed() string {
 }
 
 // pathIfKnown is empty if it is not.
-func (c *cgroup) pathIfKnown() string {
+func (c *cgroupEntry) pathIfKnown() string {
 	if c == nil {
 		return ""
 	}
@@ -68,14 +69,14 @@ func (c *cgroup) pathIfKnown() string {
 // that its first owner is in now. Where the hierarchy of cgroup v2 is not the one that is used, sockets are in its root,
 // and processes say more.
 type cgroups struct {
-	inUse  bool             // something wants to know
-	paths  *netstat.Cgroups // nil if there is no cgroup2 file system
-	root   string           // the proc file system
-	retry  time.Time        // when to look for the cgroup2 file system again
-	byID   map[uint64]*cgroup
+	inUse  bool         // something wants to know
+	paths  *cgroup.Tree // nil if there is no cgroup2 file system
+	root   string       // the proc file system
+	retry  time.Time    // when to look for the cgroup2 file system again
+	byID   map[uint64]*cgroupEntry
 	lastID uint64 // most sockets are of the cgroup of the socket before
-	last   *cgroup
-	byPath map[string]*cgroup
+	last   *cgroupEntry
+	byPath map[string]*cgroupEntry
 	log    telegraf.Logger
 	said   bool
 	now    func() time.Time
@@ -86,9 +87,9 @@ const cgroupsRetry = 5 * time.Minute
 
 func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
 	c := &cgroups{
-		inUse: inUse, byID: map[uint64]*cgroup{}, byPath: map[string]*cgroup{}, root: procRoot, log: log, now: time.Now,
+		inUse: inUse, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
 	}
-	if err := c.open(); errors.Is(err, netstat.ErrNoCgroup2) {
+	if err := c.open(); errors.Is(err, cgroup.ErrNotMounted) {
 		log.Infof("the cgroups of sockets are those of their processes: %v", err)
 	} else if err != nil {
 		log.Warnf("the cgroups of sockets are those of their processes: %v", err)
@@ -102,8 +103,8 @@ func (c *cgroups) open() error {
 	if !c.inUse || c.paths != nil || c.now().Before(c.retry) {
 		return nil
 	}
-	paths, err := netstat.NewCgroups(c.root)
-	if errors.Is(err, netstat.ErrNoCgroup2) {
+	paths, err := cgroup.NewTree(c.root)
+	if errors.Is(err, cgroup.ErrNotMounted) {
 		c.retry = c.now().Add(cgroupsRetry)
 	}
 	if err == nil {
@@ -139,7 +140,7 @@ func (c *cgroups) enter() {
 }
 
 // ofSocket returns nil if the cgroup is not known.
-func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroup {
+func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroupEntry {
 	if !c.inUse {
 		return nil
 	}
@@ -156,7 +157,7 @@ func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroup {
 	return found
 }
 
-func (c *cgroups) ofID(s *netstat.Socket) *cgroup {
+func (c *cgroups) ofID(s *netstat.Socket) *cgroupEntry {
 	if c.paths == nil || !s.Has(netstat.FieldCgroupID) {
 		return nil
 	}
@@ -175,21 +176,21 @@ func (c *cgroups) ofID(s *netstat.Socket) *cgroup {
 }
 
 // ofPath returns nil if there is no path.
-func (c *cgroups) ofPath(path string) *cgroup {
+func (c *cgroups) ofPath(path string) *cgroupEntry {
 	if path == "" {
 		return nil
 	}
 	return c.at(path)
 }
 
-func (c *cgroups) ofProcess(process *netstat.Process) *cgroup {
+func (c *cgroups) ofProcess(process *netstat.Process) *cgroupEntry {
 	return c.ofPath(process.Cgroup())
 }
 
-func (c *cgroups) at(path string) *cgroup {
+func (c *cgroups) at(path string) *cgroupEntry {
 	found := c.byPath[path]
 	if found == nil {
-		found = &cgroup{path: path, workload: netstat.WorkloadOf(path)}
+		found = &cgroupEntry{path: path, workload: cgroup.WorkloadOf(path)}
 		c.byPath[path] = found
 	}
 	return found

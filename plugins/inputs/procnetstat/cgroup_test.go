@@ -9,12 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
 // knownCgroups returns cgroups in a pass that has asked for these ids.
 func knownCgroups(paths map[uint64]string) *cgroups {
 	c := newCgroups(false, "", nil)
-	c.inUse, c.paths = true, &netstat.Cgroups{}
+	c.inUse, c.paths = true, &cgroup.Tree{}
 	c.learn(paths)
 	return c
 }
@@ -63,7 +64,7 @@ func TestCgroupSeriesOfNamespaces(t *testing.T) {
 	for number, tag := range []string{"self", "blue"} {
 		c.enter()
 		m.enter(&scope{tag: tag})
-		for _, of := range []*cgroup{c.ofSocket(inCgroup(1), nil), nil} {
+		for _, of := range []*cgroupEntry{c.ofSocket(inCgroup(1), nil), nil} {
 			m.observe(&observation{Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(number + 1), cgroup: of})
 		}
 	}

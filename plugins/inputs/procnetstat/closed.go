@@ -44,7 +44,7 @@ type belongingKey struct {
 	first    *owner
 	owners   int
 	listener *listener
-	cgroup   *cgroup
+	cgroup   *cgroupEntry
 }
 
 // begin opens a pass.

@@ -195,7 +195,7 @@ func TestBelongingsOfSharedListener(t *testing.T) {
 func TestBelongingsOfManySockets(t *testing.T) {
 	var b belongings
 	b.begin()
-	same := observation{cgroup: &cgroup{path: "/a"}}
+	same := observation{cgroup: &cgroupEntry{path: "/a"}}
 	remembered := make([]reading, 1000)
 	for i := range remembered {
 		remembered[i].belongs = b.of(&same)
@@ -219,15 +219,15 @@ func TestBelongings(t *testing.T) {
 	for i := range people {
 		people[i] = &owner{process: &netstat.Process{PID: i + 1, Name: fmt.Sprint("process", i)}}
 	}
-	front := &listener{addr: netip.MustParseAddr("192.0.2.1"), port: 80, owners: people[:1], cgroup: &cgroup{path: "/front"}}
+	front := &listener{addr: netip.MustParseAddr("192.0.2.1"), port: 80, owners: people[:1], cgroup: &cgroupEntry{path: "/front"}}
 	seen := []observation{
 		{},
 		{owners: people[:1]},
 		{owners: people[:1], listener: front},
 		{owners: people[1:3]},
 		{owners: []*owner{people[1], people[3]}},
-		{cgroup: &cgroup{path: "/a"}},
-		{owners: people[2:], listener: front, cgroup: &cgroup{path: "/b"}},
+		{cgroup: &cgroupEntry{path: "/a"}},
+		{owners: people[2:], listener: front, cgroup: &cgroupEntry{path: "/b"}},
 	}
 	of := func(o observation) *belonging {
 		if o.owners == nil && o.listener == nil && o.cgroup == nil {

@@ -34,7 +34,7 @@ type connectionMeasurement struct {
 type connection struct {
 	socket netstat.Socket
 	owner  *owner
-	cgroup *cgroup
+	cgroup *cgroupEntry
 	scope  *scope
 }
 

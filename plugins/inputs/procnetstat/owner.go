@@ -37,7 +37,7 @@ type owner struct {
 // ofScope is what a pass found out about an owner in one scope.
 type ofScope struct {
 	series      *series // in procnetstat_process; nil: it has had no socket yet
-	cgroup      *cgroup
+	cgroup      *cgroupEntry
 	cgroupKnown bool
 	remote      remoteKey    // the peer of its last connection that went out
 	toRemote    *series      // in procnetstat_remote, of that; nil: none yet

@@ -29,7 +29,7 @@ type observation struct {
 	// connection and for other protocols.
 	listener *listener
 	// cgroup is what it was made in, or its listener, or its first owner; nil if that is not known.
-	cgroup *cgroup
+	cgroup *cgroupEntry
 }
 
 // listener is an address and port that TCP sockets listen at: several may share it (SO_REUSEPORT).
@@ -37,7 +37,7 @@ type listener struct {
 	addr   netip.Addr // IPv4-mapped addresses are unmapped
 	port   uint16
 	owners []*owner
-	cgroup *cgroup
+	cgroup *cgroupEntry
 	series []*series // in procnetstat_listener
 	isOver bool      // no socket listens there any more
 }

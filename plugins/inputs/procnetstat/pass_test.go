@@ -13,11 +13,11 @@ import (
 // Where cgroup v1 is used, a socket in the root of v2 that no process holds is in the cgroup of its listener; one that a process
 // holds is where the process is.
 func TestCgroupOfListener(t *testing.T) {
-	root, web, shop := &cgroup{path: "/"}, &cgroup{path: "/web"}, &cgroup{path: "/shop"}
+	root, web, shop := &cgroupEntry{path: "/"}, &cgroupEntry{path: "/web"}, &cgroupEntry{path: "/shop"}
 	holder := []*owner{{process: &netstat.Process{PID: 1}}}
 	for name, test := range map[string]struct {
 		held               []*owner
-		own, ofListener, c *cgroup
+		own, ofListener, c *cgroupEntry
 	}{
 		"not known":                            {nil, nil, web, web},
 		"not known, held":                      {holder, nil, web, web},

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
 // tagNetNS is the tag that tells network namespaces apart, where several are read.
@@ -99,7 +100,7 @@ func nameOfNetNS(namespace *netstat.Namespace) string {
 	case namespace.Name != "":
 		return tagValue(namespace.Name)
 	}
-	if id := netstat.WorkloadOf(namespace.Cgroup()).ContainerID; id != "" {
+	if id := cgroup.WorkloadOf(namespace.Cgroup()).ContainerID; id != "" {
 		return tagValue(id)
 	}
 	return ""

@@ -1,4 +1,4 @@
-package netstat
+package cgroup
 
 import (
 	"strings"

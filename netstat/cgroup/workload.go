@@ -1,4 +1,4 @@
-package netstat
+package cgroup
 
 import (
 	"strings"
@@ -6,10 +6,10 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// Workload is what a cgroup stands for. What it does not stand for is empty.
+// Workload is what a cgroup is for. A field is empty if the cgroup is not for such a thing.
 type Workload struct {
 	// SystemdUnit is the innermost service, scope or slice that the cgroup is in, as systemctl names it. For a
-	// container that systemd keeps, it is the container's scope; in a container that runs systemd, a unit of that.
+	// container that systemd manages, it is the container's scope; in a container that runs systemd, a unit of that.
 	SystemdUnit string
 	// ContainerID is the id of the innermost container that the cgroup is in: 64 hexadecimal digits (Docker, containerd,
 	// CRI-O, Podman), the task's id and a number (Amazon ECS on Fargate), or a name (LXC).
@@ -19,8 +19,8 @@ type Workload struct {
 	PodUID string
 }
 
-// WorkloadOf tells what a cgroup stands for by its path, from the names that systemd, the container runtimes and kubelet
-// give to cgroups. These are names only: whoever may make cgroups can give them the same.
+// WorkloadOf returns what a cgroup is for by its path: systemd, container runtimes and kubelet give such names. It only goes
+// by names, and any user who may make cgroups can give them the same ones.
 func WorkloadOf(cgroupPath string) Workload {
 	var w Workload
 	for rest := cgroupPath; rest != ""; {
@@ -72,13 +72,13 @@ const unitNameBytes = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU
 //	<id>                            Docker, containerd, Podman, kubelet, ECS: the cgroupfs driver
 //	<prefix>-<id>.scope             all of them: the systemd driver; the prefix is docker, cri-containerd, crio, libpod, …
 //	<prefix>-<id>                   CRI-O and Podman: the cgroupfs driver; Podman with --cgroups=split: libpod-payload-<id>
-//	<slice>:<prefix>:<id>           containerd: the cgroupfs driver, told what is meant for the systemd driver
+//	<slice>:<prefix>:<id>           containerd: the cgroupfs driver, given a path that is meant for the systemd driver
 //	<task>/<task>-<number>          ECS on Fargate
 //	garden/<id>                     Cloud Foundry
 //	lxc/<name>  lxc.payload/<name>  LXC 3
 //	lxc.payload.<name>              LXC 4
 //
-// What only watches over a container is not it: <prefix>-conmon-<id>, lxc.monitor.<name>.
+// What only monitors a container is not it: <prefix>-conmon-<id>, lxc.monitor.<name>.
 func containerID(name, parent string) string {
 	if payload, ok := strings.CutPrefix(name, "lxc.payload."); ok {
 		return payload
@@ -138,7 +138,7 @@ func podUID(name string) string {
 	return ""
 }
 
-// isHexGroups tells whether the text is groups of so many hexadecimal digits, in lower case and with dashes between.
+// isHexGroups reports whether the text is groups of so many hexadecimal digits, in lower case and with dashes between.
 func isHexGroups(text string, groups ...int) bool {
 	for i, digits := range groups {
 		if i > 0 {

@@ -1,25 +1,27 @@
 //go:build amd64 || arm64
 
-package netstat
+package bpf
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
 
-// connectWriter writes what internal/bpf/connects.c writes, in the same order.
+// connectWriter writes what connects.c writes, in the same order.
 type connectWriter struct {
-	to    begunConnects
+	to    connectIndex
 	begun uint64
 }
 
 func newConnectWriter() *connectWriter {
-	return &connectWriter{to: begunConnects{make([]connectSlot, 1<<16), make([]connectBucket, 1<<15)}}
+	return &connectWriter{to: connectIndex{make([]connectsRecord, 1<<16), make([]connectsBucket, 1<<15)}}
 }
 
 func (w *connectWriter) begin(cookie, word uint64) {
@@ -28,17 +30,18 @@ func (w *connectWriter) begin(cookie, word uint64) {
 	w.enter(cookie, uint32(w.begun))
 }
 
-func (s *connectSlot) write(cookie, word uint64) {
-	atomic.AddUint64(&s.version, 1)
-	atomic.StoreUint64(&s.cookie, cookie)
-	for i := range s.words {
-		atomic.StoreUint64(&s.words[i], word)
+func (r *connectsRecord) write(cookie, word uint64) {
+	atomic.AddUint64(&r.Version, 1)
+	atomic.StoreUint64(&r.Cookie, cookie)
+	words := r.Connect.words()
+	for i := range words {
+		atomic.StoreUint64(&words[i], word)
 	}
-	atomic.AddUint64(&s.version, 1)
+	atomic.AddUint64(&r.Version, 1)
 }
 
 func (w *connectWriter) enter(cookie uint64, number uint32) {
-	bucket := &w.to.buckets[bucketOf(cookie, len(w.to.buckets))]
+	bucket := &w.to.buckets[bucketOf(cookie, len(w.to.buckets))].Entries
 	oldest, age := 0, uint32(0)
 	for i, entry := range bucket {
 		its := number - uint32(entry)
@@ -52,13 +55,13 @@ func (w *connectWriter) enter(cookie uint64, number uint32) {
 	atomic.StoreUint64(&bucket[oldest], cookie<<32|uint64(number))
 }
 
-func TestBegunConnects(t *testing.T) {
+func TestConnectIndex(t *testing.T) {
 	w := newConnectWriter()
 	const big = 5<<32 | 7
 	found := func(cookie uint64) uint64 {
-		r, ok := w.to.look(cookie)
-		require.Equal(t, ok, r != connectRecord{}, "nothing, or a record")
-		return r.cgroupID
+		connect, ok := w.to.lookup(cookie)
+		require.Equal(t, ok, connect != Connect{}, "nothing, or a record")
+		return connect.CgroupID
 	}
 	for _, cookie := range []uint64{0, 1, 7, 1 << 32, big} {
 		require.Zero(t, found(cookie), "cookie %d, before any connection", cookie)
@@ -75,56 +78,73 @@ func TestBegunConnects(t *testing.T) {
 	require.Equal(t, uint64(104), found(7))
 }
 
+func TestConnectDecode(t *testing.T) {
+	var c connectsConnect
+	b := (*[48]byte)(unsafe.Pointer(&c)) // struct connect of connects.c
+	for i := range b {
+		b[i] = byte(i + 1)
+	}
+	require.Equal(t, Connect{
+		CgroupID: binary.NativeEndian.Uint64(b[0:]),
+		Initiator: Process{
+			StartBootTime: binary.NativeEndian.Uint64(b[8:]), PID: binary.NativeEndian.Uint32(b[16:]),
+			UID: binary.NativeEndian.Uint32(b[20:]), Comm: [16]byte(b[24:40]),
+		},
+		Port: binary.NativeEndian.Uint16(b[40:]),
+	}, c.decode())
+}
+
 // A record of which anything changes while it is read is none, also if it is the same socket's again.
-func TestConnectSlotChanges(t *testing.T) {
+func TestConnectsRecordChanges(t *testing.T) {
 	const cookie = 7
-	var s connectSlot
-	s.write(cookie, 1)
-	require.True(t, s.unchanged(func() {}))
-	require.False(t, s.unchanged(func() { s.write(cookie, 2) }), "a whole one was written")
-	require.False(t, s.unchanged(func() { s.version++ }), "one was begun")
+	var r connectsRecord
+	r.write(cookie, 1)
+	require.True(t, r.unchanged(func() {}))
+	require.False(t, r.unchanged(func() { r.write(cookie, 2) }), "a whole one was written")
+	require.False(t, r.unchanged(func() { r.Version++ }), "one was begun")
 
 	called := false
-	require.False(t, s.unchanged(func() { called = true }), "one is being written")
+	require.False(t, r.unchanged(func() { called = true }), "one is being written")
 	require.False(t, called)
-	_, ok := s.read(cookie)
+	_, ok := r.read(cookie)
 	require.False(t, ok, "one is being written")
-	s.version++
-	r, ok := s.read(cookie)
+	r.Version++
+	connect, ok := r.read(cookie)
 	require.True(t, ok)
-	require.Equal(t, uint64(2), r.cgroupID)
-	_, ok = s.read(cookie + 1)
+	require.Equal(t, uint64(2), connect.CgroupID)
+	_, ok = r.read(cookie + 1)
 	require.False(t, ok, "it is another's")
 }
 
 // Whoever reads while records are written, of one socket and of another, sees whole ones.
-func TestConnectSlotIsWhole(t *testing.T) {
+func TestConnectsRecordIsWhole(t *testing.T) {
 	const cookie = 7
-	var s connectSlot
+	var r connectsRecord
 	var end atomic.Bool
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for word := uint64(0); !end.Load(); word++ {
-			s.write(cookie, word)
+			r.write(cookie, word)
 			if word%16 == 0 {
-				s.write(cookie+1, ^uint64(0))
+				r.write(cookie+1, ^uint64(0))
 			}
 		}
 	}()
 	defer func() { end.Store(true); <-done }()
 	whole, missed := 0, 0
 	for limit := time.Now().Add(time.Minute); whole < 100_000 || missed < 10_000; {
-		r, ok := s.read(cookie)
+		connect, ok := r.read(cookie)
 		if !ok {
 			missed++
 			require.True(t, time.Now().Before(limit), "%d whole, %d missed", whole, missed)
 			continue
 		}
 		whole++
-		port := uint16(r.cgroupID)
-		if r.cgroupID == ^uint64(0) || r.startBootTime != r.cgroupID || r.pid != uint32(r.cgroupID) || r.port != port {
-			require.Fail(t, "a record of several", "%+v", r)
+		port := uint16(connect.CgroupID)
+		if connect.CgroupID == ^uint64(0) || connect.Initiator.StartBootTime != connect.CgroupID ||
+			connect.Initiator.PID != uint32(connect.CgroupID) || connect.Port != port {
+			require.Fail(t, "a record of several", "%+v", connect)
 		}
 	}
 }
@@ -145,8 +165,9 @@ func (g *cookieGenerator) next(cpu int) uint64 {
 	return g.last[cpu]
 }
 
-// The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not connect.
-func TestBegunConnectsOfManyCPUs(t *testing.T) {
+// The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not
+// connect.
+func TestConnectIndexOfManyCPUs(t *testing.T) {
 	const last = 1 << 15
 	random := rand.New(rand.NewPCG(1, 2))
 	even := func(cpus int) int { return random.IntN(cpus) }
@@ -171,12 +192,15 @@ func TestBegunConnectsOfManyCPUs(t *testing.T) {
 					}
 					lost := 0
 					for i, cookie := range cookies[len(cookies)-2*last:] {
-						r, ok := w.to.look(cookie)
-						if ok {
-							require.Equal(t, cookie, r.cgroupID)
+						connect, ok := w.to.lookup(cookie)
+						switch {
+						case ok && connect.CgroupID != cookie:
+							require.Fail(t, "a record of another", "cookie %d: %+v", cookie, connect)
+						case ok:
 							continue
+						case i >= last:
+							require.Fail(t, "one of the last is lost", "cookie %d, of %d", cookie, last)
 						}
-						require.Less(t, i, last, "cookie %d is lost, which was one of the last %d", cookie, last)
 						lost++
 					}
 					require.Less(t, lost, last/100, "of those before them")

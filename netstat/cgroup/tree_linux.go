@@ -1,4 +1,4 @@
-package netstat
+package cgroup
 
 import (
 	"cmp"
@@ -12,49 +12,49 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// cgroupFS reads the directories of a cgroup2 file system. The id of a cgroup is the inode number of its directory, since
+// cgroup2 reads the directories of a cgroup2 file system. The id of a cgroup is the inode number of its directory, since
 // Linux 5.5 (kernfs_ino, include/linux/kernfs.h).
-type cgroupFS struct {
+type cgroup2 struct {
 	mountinfo string
-	mount     cgroupMount
+	mount     mount
 	names     [32 << 10]byte
 }
 
-var _ cgroupTree = (*cgroupFS)(nil)
+var _ fileSystem = (*cgroup2)(nil)
 
-func openCgroupTree(procRoot string) (cgroupTree, error) {
+func openFileSystem(procRoot string) (fileSystem, error) {
 	if !procfs.IsMounted(procRoot) {
-		return nil, fmt.Errorf("%w: %s is not a proc file system but a copy of one", ErrNoCgroup2, procRoot)
+		return nil, fmt.Errorf("%w: %s is not a proc file system but a copy of one", ErrNotMounted, procRoot)
 	}
-	t := &cgroupFS{mountinfo: filepath.Join(procRoot, "self", "mountinfo")}
-	root, err := t.open()
+	c := &cgroup2{mountinfo: filepath.Join(procRoot, "self", "mountinfo")}
+	root, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	return t, unix.Close(root)
+	return c, unix.Close(root)
 }
 
 // open opens the directory that the file system is mounted on. It is not kept open, which would keep the file system from
 // being unmounted.
-func (t *cgroupFS) open() (fd int, err error) {
-	if t.mount.point != "" {
-		if fd, err := openCgroup2(t.mount.point); err == nil {
+func (c *cgroup2) open() (fd int, err error) {
+	if c.mount.point != "" {
+		if fd, err := openMountPoint(c.mount.point); err == nil {
 			return fd, nil
 		}
 	}
-	content, err := os.ReadFile(t.mountinfo)
+	content, err := os.ReadFile(c.mountinfo)
 	if err != nil {
 		return -1, fmt.Errorf("looking for the cgroup2 file system: %w", err)
 	}
 	mounts, err := parseMountinfo(content)
 	if err != nil {
-		return -1, fmt.Errorf("looking for the cgroup2 file system: %s: %w", t.mountinfo, err)
+		return -1, fmt.Errorf("looking for the cgroup2 file system: %s: %w", c.mountinfo, err)
 	}
-	failed := ErrNoCgroup2
+	failed := ErrNotMounted
 	for _, mount := range mounts {
-		fd, err := openCgroup2(mount.point)
+		fd, err := openMountPoint(mount.point)
 		if err == nil {
-			t.mount = mount
+			c.mount = mount
 			return fd, nil
 		}
 		failed = fmt.Errorf("%w; %w", failed, err)
@@ -62,8 +62,8 @@ func (t *cgroupFS) open() (fd int, err error) {
 	return -1, failed
 }
 
-// openCgroup2 opens a mount point, unless another file system is mounted over it.
-func openCgroup2(point string) (int, error) {
+// openMountPoint opens a mount point, unless another file system is mounted over it.
+func openMountPoint(point string) (int, error) {
 	fd, err := openDir(unix.AT_FDCWD, point)
 	if err != nil {
 		return -1, fmt.Errorf("opening %s: %w", point, err)
@@ -77,17 +77,17 @@ func openCgroup2(point string) (int, error) {
 	return fd, nil
 }
 
-func (t *cgroupFS) each(visit func(id uint64, path string) bool) error {
-	root, err := t.open()
+func (c *cgroup2) each(visit func(id uint64, path string) bool) error {
+	root, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(root)
 	var stat unix.Stat_t
 	if err := unix.Fstat(root, &stat); err != nil {
-		return fmt.Errorf("reading %s: %w", t.mount.point, err)
+		return fmt.Errorf("reading %s: %w", c.mount.point, err)
 	}
-	prefix := t.prefix(stat.Ino)
+	prefix := c.prefix(stat.Ino)
 	if !visit(stat.Ino, cmp.Or(prefix, "/")) {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (t *cgroupFS) each(visit func(id uint64, path string) bool) error {
 	for unread := []string{"."}; len(unread) > 0; unread = unread[1:] {
 		parent := unread[0]
 		stop := false
-		err := t.eachChild(root, parent, func(id uint64, name string) bool {
+		err := c.eachChild(root, parent, func(id uint64, name string) bool {
 			name = filepath.Join(parent, name)
 			stop = !visit(id, prefix+"/"+name)
 			// A cgroup without others in it, as most are, need not be opened: it has no links but . and the
@@ -110,8 +110,8 @@ func (t *cgroupFS) each(visit func(id uint64, path string) bool) error {
 		switch {
 		case stop:
 			return nil
-		case err != nil && !isBeyondReach(err):
-			return fmt.Errorf("reading %s: %w", filepath.Join(t.mount.point, parent), err)
+		case err != nil && !isUnreadable(err):
+			return fmt.Errorf("reading %s: %w", filepath.Join(c.mount.point, parent), err)
 		}
 	}
 	return nil
@@ -119,28 +119,28 @@ func (t *cgroupFS) each(visit func(id uint64, path string) bool) error {
 
 // prefix is the path of the cgroup that is mounted; empty for the root of the hierarchy, which has the first inode number
 // (kernfs_create_root, fs/kernfs/dir.c) whatever the reader's cgroup namespace calls it.
-func (t *cgroupFS) prefix(inode uint64) string {
-	if inode == 1 || t.mount.root == "/" {
+func (c *cgroup2) prefix(inode uint64) string {
+	if inode == 1 || c.mount.root == "/" {
 		return ""
 	}
-	return t.mount.root
+	return c.mount.root
 }
 
-// isBeyondReach tells whether the error is that of a directory that cannot be read, or is not there any more: nothing that
-// would pass, and nothing that keeps others from being read.
-func isBeyondReach(err error) bool {
+// isUnreadable reports whether the error is that of a directory that cannot be read or no longer exists: it would not pass,
+// and does not keep others from being read.
+func isUnreadable(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EACCES) ||
 		errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG)
 }
 
 // eachChild calls child with the directories in a directory, until it returns false.
-func (t *cgroupFS) eachChild(root int, path string, child func(inode uint64, name string) bool) error {
+func (c *cgroup2) eachChild(root int, path string, child func(inode uint64, name string) bool) error {
 	fd, err := openDir(root, path)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return procfs.EachEntry(fd, t.names[:], subdir(child))
+	return procfs.EachEntry(fd, c.names[:], subdir(child))
 }
 
 func openDir(at int, path string) (int, error) {
@@ -152,7 +152,7 @@ func openDir(at int, path string) (int, error) {
 	}
 }
 
-// subdir makes what goes through the directories of what goes through all entries.
+// subdir returns a function that calls child with the entries that are directories.
 func subdir(child func(inode uint64, name string) bool) func(procfs.DirEntry) bool {
 	return func(e procfs.DirEntry) bool {
 		if !e.IsDir {

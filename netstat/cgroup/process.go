@@ -1,0 +1,84 @@
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
+)
+
+var errNoHierarchy = errors.New("cgroup has no hierarchy")
+
+// ParseProcess returns the path of the cgroup of a process from the content of /proc/<pid>/cgroup, written by proc_cgroup_show
+// (kernel/cgroup/cgroup.c):
+//
+//	hierarchy:controllers:path
+//
+// The line of cgroup v2 has hierarchy 0 and no controllers. The path can hold any byte but newlines, and nothing in it is
+// escaped: that of a v2 cgroup that was removed, which a zombie can be in, is followed by " (deleted)".
+//
+// A process is in one cgroup of each hierarchy. That of v2 is returned, and one of v1 only where it says more: where v2
+// is not in use, or where a container runtime puts containers into v1 cgroups and leaves them in its own v2 cgroup.
+func ParseProcess(content []byte) (path string, err error) {
+	var paths processPaths
+	number := 0
+	for line := range bytes.Lines(content) {
+		number++
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		hierarchy, rest, _ := bytes.Cut(line, []byte(":"))
+		controllers, path, ok := bytes.Cut(rest, []byte(":"))
+		id, err := procfs.ParseDecimal(hierarchy, 32)
+		if !ok || err != nil || len(path) == 0 || path[0] != '/' {
+			return "", fmt.Errorf("line %d: %.100q is not a cgroup", number, line)
+		}
+		if id == 0 && len(controllers) == 0 {
+			path = bytes.TrimSuffix(path, []byte(" (deleted)"))
+		}
+		paths.add(id, string(controllers), string(path))
+	}
+	if number == 0 {
+		return "", errNoHierarchy
+	}
+	return paths.best(), nil
+}
+
+// processPaths are the paths of a process's cgroups; the lower ranks are preferred.
+type processPaths struct {
+	ranked [len(ranks) + 2][]string
+}
+
+// ranks are the v1 hierarchies that come first: what runs a service or container makes cgroups in these.
+var ranks = [...]string{"name=systemd", "memory", "cpu", "pids"}
+
+func (p *processPaths) add(hierarchy uint64, controllers, path string) {
+	rank := len(p.ranked) - 1
+	if hierarchy == 0 && controllers == "" {
+		rank = 0
+	} else {
+		for controller := range strings.SplitSeq(controllers, ",") {
+			if i := slices.Index(ranks[:], controller); i >= 0 {
+				rank = min(rank, i+1)
+			}
+		}
+	}
+	p.ranked[rank] = append(p.ranked[rank], path)
+}
+
+// best is the first path that is in a container, else the first that is not the root.
+func (p *processPaths) best() string {
+	best := "/"
+	for _, paths := range p.ranked {
+		for _, path := range paths {
+			if WorkloadOf(path).ContainerID != "" {
+				return path
+			}
+			if best == "/" {
+				best = path
+			}
+		}
+	}
+	return best
+}

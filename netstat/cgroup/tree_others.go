@@ -1,0 +1,9 @@
+//go:build !linux
+
+package cgroup
+
+import "fmt"
+
+func openFileSystem(string) (fileSystem, error) {
+	return nil, fmt.Errorf("%w: it takes Linux", ErrNotMounted)
+}

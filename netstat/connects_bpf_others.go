@@ -1,7 +1,0 @@
-//go:build !linux || !(amd64 || arm64)
-
-package netstat
-
-func newConnects(string) (connectRecorder, error) {
-	return nil, errNoBPF
-}

@@ -1,0 +1,85 @@
+//go:build amd64 || arm64
+
+package bpf
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"unsafe"
+)
+
+// connectIndex finds the last connections in the maps of connects.c, to which the BPF program can write at any time.
+type connectIndex struct {
+	records []connectsRecord // that of the connection with the number n is records[n % len(records)]
+	buckets []connectsBucket // the numbers, by cookie
+}
+
+func (c *connectIndex) lookup(cookie uint64) (Connect, bool) {
+	if cookie == 0 { // which an entry that is not in use has, and a record
+		return Connect{}, false
+	}
+	bucket := &c.buckets[bucketOf(cookie, len(c.buckets))].Entries
+	for i := range bucket {
+		entry := atomic.LoadUint64(&bucket[i])
+		if entry>>32 != cookie&(1<<32-1) {
+			continue
+		}
+		if connect, ok := c.records[uint32(entry)%uint32(len(c.records))].read(cookie); ok {
+			return connect, true
+		}
+	}
+	return Connect{}, false
+}
+
+// bucketOf returns the index of the bucket of a cookie, of a power of two of buckets: see enter in connects.c.
+func bucketOf(cookie uint64, buckets int) uint64 {
+	const block = 12                  // bits: the kernel gives out cookies in blocks
+	const spread = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio
+	return (cookie>>block*spread>>(bits.LeadingZeros64(uint64(buckets))+1) + cookie) & uint64(buckets-1)
+}
+
+// connectWords are the words of struct connect.
+type connectWords [unsafe.Sizeof(connectsConnect{}) / 8]uint64
+
+var _ [0]struct{} = [unsafe.Sizeof(connectsConnect{}) % 8]struct{}{} // it has no more than these
+
+func (c *connectsConnect) words() *connectWords { return (*connectWords)(unsafe.Pointer(c)) }
+
+// read returns the connection in the record, if it is that of the socket with the cookie.
+//
+// Each word is loaded atomically: the operations of sync/atomic have one order, also on processors that reorder loads. Plain
+// loads could come after the last look at the version.
+func (r *connectsRecord) read(cookie uint64) (Connect, bool) {
+	var c connectsConnect
+	isOf := false
+	isWhole := r.unchanged(func() {
+		isOf = atomic.LoadUint64(&r.Cookie) == cookie
+		from, to := r.Connect.words(), c.words()
+		for i := range from {
+			to[i] = atomic.LoadUint64(&from[i])
+		}
+	})
+	if !isOf || !isWhole {
+		return Connect{}, false
+	}
+	return c.decode(), true
+}
+
+func (c *connectsConnect) decode() Connect {
+	return Connect{
+		CgroupID:  c.CgroupId,
+		Initiator: Process{StartBootTime: c.StartBoottime, PID: c.Tgid, UID: c.Euid, Comm: c.Comm},
+		Port:      c.Port,
+	}
+}
+
+// unchanged calls read, and tells whether nothing was written meanwhile: a version is odd while the BPF program writes, and does
+// not come back. The cookie would not do for it: a socket that connects again has the same.
+func (r *connectsRecord) unchanged(read func()) bool {
+	before := atomic.LoadUint64(&r.Version)
+	if before%2 != 0 {
+		return false
+	}
+	read()
+	return atomic.LoadUint64(&r.Version) == before
+}

@@ -1,0 +1,90 @@
+//go:build amd64 || arm64
+
+package bpf
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+func openConnects(tb testing.TB) *Connects {
+	tb.Helper()
+	testnet.RequireBPF(tb)
+	connects, err := OpenConnects("/proc")
+	require.NoError(tb, err)
+	tb.Cleanup(connects.Close)
+	return connects
+}
+
+// refusedOnes begins connections that are refused at once, and returns their cookies.
+func refusedOnes(t testing.TB, n int) []uint64 {
+	t.Helper()
+	unused, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(unused)
+	require.NoError(t, unix.Bind(unused, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})) // and does not listen
+	to, err := unix.Getsockname(unused)
+	require.NoError(t, err)
+	cookies := make([]uint64, 0, n)
+	for range n {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		if err := unix.Connect(fd, to); !errors.Is(err, unix.ECONNREFUSED) {
+			require.NoError(t, err)
+		}
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		require.NoError(t, err)
+		cookies = append(cookies, cookie)
+		require.NoError(t, unix.Close(fd))
+	}
+	return cookies
+}
+
+// Of more connections than there is room for the last are known.
+func TestConnectsOverflow(t *testing.T) {
+	testnet.Isolate(t, func() {
+		connects := openConnects(t)
+		room := int(connects.objects.Records.MaxEntries())
+		cookies := refusedOnes(t, room+room/2)
+		last := cookies[len(cookies)-room/2:] // other processes of this machine connect meanwhile, too
+		for _, cookie := range last {
+			_, ok := connects.Lookup(cookie)
+			require.True(t, ok, "the socket with the cookie %d, of those from %d on", cookie, last[0])
+		}
+		for _, cookie := range cookies[:len(cookies)-room] {
+			_, ok := connects.Lookup(cookie)
+			require.False(t, ok, "its record has been replaced")
+		}
+	})
+}
+
+func TestConnectsAllocateNothing(t *testing.T) {
+	testnet.Isolate(t, func() {
+		connects := openConnects(t)
+		cookie := refusedOnes(t, 1)[0]
+		require.Zero(t, testing.AllocsPerRun(100, func() {
+			if _, ok := connects.Lookup(cookie); !ok {
+				t.Error("not known")
+			}
+			if _, ok := connects.Lookup(1 << 63); ok {
+				t.Error("known")
+			}
+		}))
+	})
+}
+
+func BenchmarkConnectsLookup(b *testing.B) {
+	testnet.Isolate(b, func() {
+		connects := openConnects(b)
+		cookies := refusedOnes(b, 10_000)
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			connects.Lookup(cookies[i%len(cookies)])
+		}
+	})
+}
