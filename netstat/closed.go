@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
 // ClosedMode says whether a [Scanner] hands out the TCP sockets that the kernel has destroyed.
@@ -16,9 +18,9 @@ type ClosedMode uint8
 const (
 	// ClosedOff leaves them out.
 	ClosedOff ClosedMode = iota
-	// ClosedAuto hands them out where the kernel tells of them.
+	// ClosedAuto hands them out where the scanner can subscribe to them.
 	ClosedAuto
-	// ClosedRequired has [NewScanner] fail if the kernel does not tell of them in the reader's own network namespace.
+	// ClosedRequired has [NewScanner] fail if it cannot subscribe to them in the reader's own network namespace.
 	ClosedRequired
 )
 
@@ -57,7 +59,12 @@ func (c *ScannerConfig) checkClosed() error {
 	return nil
 }
 
-// subscribeSelf has the kernel tell of what it destroys in the reader's own namespace, before any socket in it is read.
+// closedRoom bounds what the kernel may keep for a scanner, in bytes: 2 * closedRoom, as it doubles what it is given (see
+// sockdiag.Subscription). All subscriptions share it. It is enough for some 48,000 events. Without CAP_NET_ADMIN each subscription is
+// bounded by net.core.rmem_max, which is enough for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300 where it is 208 KiB.
+const closedRoom = 32 << 20
+
+// subscribeSelf subscribes to the closed sockets of the reader's own namespace, before any socket in it is read.
 func (s *Scanner) subscribeSelf() error {
 	self := s.namespaces.self
 	if !s.wantsClosed() {
@@ -71,9 +78,10 @@ func (s *Scanner) subscribeSelf() error {
 	}
 	s.openConnects()
 	s.namespaces.subscribe = func(room int) (closedConn, error) { return openClosedConn(&s.connects, s.budget, room) }
-	// Without a handler for TCP the kernel takes the subscription, and tells of nothing (inet_diag_handler_get_info,
-	// net/ipv4/inet_diag.c). A dump of no state asks for it.
-	_, err := self.diag.dump(context.Background(), dumpRequest{transport: TransportTCP}, func([]byte) bool { return true })
+	// Without a handler for TCP the kernel accepts the subscription, and sends nothing (inet_diag_handler_get_info,
+	// net/ipv4/inet_diag.c). A dump of no state loads the handler, or fails.
+	nothing := sockdiag.Request{Protocol: sockdiag.ProtocolTCP}
+	_, err := self.diag.Dump(context.Background(), nothing, func([]byte) bool { return true })
 	if !errors.Is(err, errors.ErrUnsupported) {
 		self.closed, err = openClosedConn(&s.connects, s.budget, cmp.Or(s.namespaces.room, closedRoom))
 	}
@@ -97,7 +105,7 @@ func (s *Scanner) withoutClosed(err error) error {
 	return nil
 }
 
-// connects are those that a BPF program records, from when it could be loaded. It can be used by several goroutines.
+// connects are the connections that a BPF program records, once it is loaded. It can be used by several goroutines.
 type connects struct {
 	recorder atomic.Pointer[connectRecorder]
 }
@@ -111,14 +119,14 @@ func (c *connects) look(cookie uint64) (connectRecord, bool) {
 	return connectRecord{}, false
 }
 
-// close may be called when nobody looks any more.
+// close may be called when no subscription looks any more.
 func (c *connects) close() {
 	if recorder := c.recorder.Swap(nil); recorder != nil {
 		(*recorder).close()
 	}
 }
 
-// openConnects has the kernel note which processes begin connections, where a BPF program can.
+// openConnects records which processes initiate connections, where a BPF program can.
 func (s *Scanner) openConnects() {
 	if s.stats.OwnerMethod != OwnersBPF || s.connects.recorder.Load() != nil {
 		return
@@ -132,14 +140,14 @@ func (s *Scanner) openConnects() {
 	s.setConnects(recorder)
 }
 
-// setConnects has the processes kept that have gone while there may be connections that they began.
+// setConnects uses the recorder. Processes that have ended are kept as long as there may be connections that they initiated.
 func (s *Scanner) setConnects(recorder connectRecorder) {
 	s.connects.recorder.Store(&recorder)
 	s.processes.keepsPast = true
 }
 
-// handOutClosed hands out the sockets that were destroyed in the namespace, as far as they are known by now. All that were read
-// in it have been handed out before.
+// handOutClosed hands out the sockets that were destroyed in the namespace until now. All that were read in it have been handed out
+// before.
 func (s *Scanner) handOutClosed(ctx context.Context, n *Namespace, yield func(*Socket, error) bool) bool {
 	if n.closed == nil {
 		return true
@@ -164,15 +172,15 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *Namespace, yield func(*So
 			yield(nil, ctx.Err())
 			return false
 		}
-		by, ok := n.taken.next(&s.socket)
+		initiator, ok := n.taken.next(&s.socket)
 		if !ok {
 			return true
 		}
 		if s.config.TCPFilter != nil && !s.config.TCPFilter.Match(&s.socket) {
 			continue
 		}
-		if by != nil {
-			s.setBegun(by)
+		if initiator != nil {
+			s.setInitiator(initiator)
 		}
 		if !yield(&s.socket, nil) {
 			return false
@@ -180,13 +188,13 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *Namespace, yield func(*So
 	}
 }
 
-// setBegun has the socket be of the process that began the connection.
-func (s *Scanner) setBegun(by *connectRecord) {
-	if by.cgroupID != 0 {
-		s.socket.CgroupID = by.cgroupID
+// setInitiator makes the process that initiated the connection the owner of the socket.
+func (s *Scanner) setInitiator(initiator *connectRecord) {
+	if initiator.cgroupID != 0 {
+		s.socket.CgroupID = initiator.cgroupID
 		s.socket.fields |= FieldCgroupID
 	}
-	s.current.owners = append(s.current.owners, s.processes.ofConnect(by))
+	s.current.owners = append(s.current.owners, s.processes.ofConnect(initiator))
 }
 
 // handOutEnded hands out the closed sockets of the namespaces that have been forgotten. Those of the reader's own are left out
@@ -198,7 +206,7 @@ func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) b
 		self.taken.drop()
 	}
 	for len(s.namespaces.ended) > 0 {
-		s.namespaces.ended[0].close() // as late as can be: the kernel tells of the last sockets a moment after their end
+		s.namespaces.ended[0].close() // as late as possible: the kernel sends the last events a moment after the namespace has ended
 		if !s.handOutClosed(ctx, s.namespaces.ended[0], yield) {
 			return false
 		}
