@@ -171,11 +171,11 @@ func refuseDiag() (diagConn, error) {
 // newScannerWithoutNetlink returns a scanner that was refused netlink when it was made, and from then on is not.
 func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 	t.Helper()
-	failing(t, func() {
+	testnet.Failing(t, func() {
 		s = newScanner(t, ScannerConfig{
 			OwnerMethod: OwnersOff, Closed: ClosedAuto, Warn: func(err error) { *warned = append(*warned, err.Error()) },
 		})
-	}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
+	}, testnet.SeccompRule{Call: unix.SYS_SOCKET, Argument: unix.AF_NETLINK, Errno: unix.EPERM})
 	return s
 }
 
@@ -243,12 +243,12 @@ func TestScannerRetriesClosed(t *testing.T) {
 		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
 		var warned []string
 		var s *Scanner
-		failing(t, func() {
+		testnet.Failing(t, func() {
 			s = newScanner(t, ScannerConfig{
 				OwnerMethod: OwnersOff, Closed: ClosedAuto, Namespaces: []string{"self", other.pid()},
 				Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
-		}, seccompRule{unix.SYS_BIND, -1, unix.EPERM})
+		}, testnet.SeccompRule{Call: unix.SYS_BIND, Argument: -1, Errno: unix.EPERM})
 		subscribe := s.namespaces.subscribe
 		s.namespaces.subscribe = func(int) (closedConn, error) { return nil, fmt.Errorf("%w: not here", errors.ErrUnsupported) }
 		c := setClock(s)

@@ -574,14 +574,11 @@ func TestScannerWithoutNetlink(t *testing.T) {
 // is the given one.
 func forbid(t *testing.T, call uintptr, errno unix.Errno, argument ...int) {
 	t.Helper()
-	runtime.LockOSThread()
-	rule := seccompRule{call, -1, errno}
+	rule := testnet.SeccompRule{Call: call, Argument: -1, Errno: errno}
 	if len(argument) > 0 {
-		rule.argument = argument[0]
+		rule.Argument = argument[0]
 	}
-	if err := install([]seccompRule{rule}); err != nil {
-		testnet.SkipOrFail(t, fmt.Sprintf("seccomp: %v", err))
-	}
+	testnet.Forbid(t, rule)
 }
 
 // Processes that may not be looked at are counted, and the sockets come all the same.
