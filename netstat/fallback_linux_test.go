@@ -113,7 +113,7 @@ func TestScannerRequiredSource(t *testing.T) {
 
 		_, err := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportICMP}})
 		require.EqualError(t, err, `source "netlink" is required: sock_diag does not have the sockets of icmp`)
-		_, err = record(t, dumpRequest{transport: TransportRaw, family: FamilyIPv4, states: statesAll})
+		err = rawDump(t)
 		_, required := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportTCP, TransportRaw}})
 		if err == nil {
 			require.NoError(t, required)

@@ -13,15 +13,11 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
-const answerPort = sockdiagtest.Port
-
-var answer, u32s = sockdiagtest.Answer, sockdiagtest.Uint32s
-
 func TestEachAnswer(t *testing.T) {
 	const ours, foreign = 7, 6
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	socket := func(text string) []byte { return answer(typeByFamily, 0x2, ours, []byte(text)) }
-	end := answer(typeDone, 0x2, ours, u32s(0))
+	socket := func(text string) []byte { return sockdiagtest.Answer(typeByFamily, 0x2, ours, []byte(text)) }
+	end := sockdiagtest.Answer(typeDone, 0x2, ours, sockdiagtest.Uint32s(0))
 	for _, test := range []struct {
 		name        string
 		b           []byte
@@ -32,24 +28,24 @@ func TestEachAnswer(t *testing.T) {
 		{name: "nothing"},
 		{name: "sockets", b: join(socket("one"), socket("two!")), want: []string{"one", "two!"}},
 		{name: "the end", b: join(socket("one"), end), want: []string{"one"}, done: true},
-		{name: "an end without a number", b: answer(typeDone, 0, ours, nil), done: true},
-		{name: "an acknowledgement", b: answer(typeError, 0, ours, u32s(0, 0, 0, 0, 0)), done: true},
+		{name: "an end without a number", b: sockdiagtest.Answer(typeDone, 0, ours, nil), done: true},
+		{name: "an acknowledgement", b: sockdiagtest.Answer(typeError, 0, ours, sockdiagtest.Uint32s(0, 0, 0, 0, 0)), done: true},
 		{name: "nothing after the end", b: join(end, socket("one")), done: true},
 		{name: "answers to earlier requests", want: []string{"one"}, b: join(
-			answer(typeByFamily, flagDumpIntr, foreign, []byte("old")),
-			answer(typeError, 0, foreign, u32s(1<<32-1)),
-			answer(typeDone, 0, foreign, u32s(0)),
+			sockdiagtest.Answer(typeByFamily, flagDumpIntr, foreign, []byte("old")),
+			sockdiagtest.Answer(typeError, 0, foreign, sockdiagtest.Uint32s(1<<32-1)),
+			sockdiagtest.Answer(typeDone, 0, foreign, sockdiagtest.Uint32s(0)),
 			socket("one"))},
-		{name: "other messages", b: join(answer(1, 0, ours, nil), answer(4, 0, ours, nil), socket("one")), want: []string{"one"}},
-		{name: "interrupted at a socket", b: join(answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one")), socket("two")),
+		{name: "other messages", b: join(sockdiagtest.Answer(1, 0, ours, nil), sockdiagtest.Answer(4, 0, ours, nil), socket("one")), want: []string{"one"}},
+		{name: "interrupted at a socket", b: join(sockdiagtest.Answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one")), socket("two")),
 			want: []string{"one", "two"}, interrupted: true},
-		{name: "interrupted at the end", b: join(socket("one"), answer(typeDone, flagDumpIntr, ours, u32s(0))),
+		{name: "interrupted at the end", b: join(socket("one"), sockdiagtest.Answer(typeDone, flagDumpIntr, ours, sockdiagtest.Uint32s(0))),
 			want: []string{"one"}, done: true, interrupted: true},
 		{name: "last message without padding", b: socket("one")[:headerLen+3], want: []string{"one"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
-			done, interrupted, err := EachAnswer(test.b, Exchange{answerPort, ours}, func(payload []byte) bool {
+			done, interrupted, err := EachAnswer(test.b, Exchange{sockdiagtest.Port, ours}, func(payload []byte) bool {
 				got = append(got, string(payload))
 				return true
 			})
@@ -63,7 +59,7 @@ func TestEachAnswer(t *testing.T) {
 
 func TestEachAnswerErrors(t *testing.T) {
 	const ours = 7
-	socket := answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one!"))
+	socket := sockdiagtest.Answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one!"))
 	tooLong := bytes.Clone(socket)
 	binary.NativeEndian.PutUint32(tooLong, 1<<32-1)
 	tooShort := bytes.Clone(socket)
@@ -77,13 +73,13 @@ func TestEachAnswerErrors(t *testing.T) {
 		{"payload cut off", socket[:len(socket)-1], false},
 		{"length out of range", tooLong, false},
 		{"length below the header", tooShort, false},
-		{"error without a number", answer(typeError, 0, ours, []byte{1, 2, 3}), true},
-		{"error without any payload", answer(typeError, 0, ours, nil), true},
-		{"end with half a number", answer(typeDone, 0, ours, []byte{1}), true},
+		{"error without a number", sockdiagtest.Answer(typeError, 0, ours, []byte{1, 2, 3}), true},
+		{"error without any payload", sockdiagtest.Answer(typeError, 0, ours, nil), true},
+		{"end with half a number", sockdiagtest.Answer(typeDone, 0, ours, []byte{1}), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			seen := 0
-			done, interrupted, err := EachAnswer(append(bytes.Clone(socket), test.b...), Exchange{answerPort, ours}, func([]byte) bool {
+			done, interrupted, err := EachAnswer(append(bytes.Clone(socket), test.b...), Exchange{sockdiagtest.Port, ours}, func([]byte) bool {
 				seen++
 				return true
 			})
@@ -94,7 +90,7 @@ func TestEachAnswerErrors(t *testing.T) {
 		})
 	}
 	t.Run("stopped", func(t *testing.T) {
-		done, _, err := EachAnswer(append(bytes.Clone(socket), socket...), Exchange{answerPort, ours}, func([]byte) bool { return false })
+		done, _, err := EachAnswer(append(bytes.Clone(socket), socket...), Exchange{sockdiagtest.Port, ours}, func([]byte) bool { return false })
 		require.Equal(t, ErrStopped, err)
 		require.False(t, done)
 	})
@@ -102,18 +98,18 @@ func TestEachAnswerErrors(t *testing.T) {
 
 // Answers to the request of another socket are skipped.
 func TestExchange(t *testing.T) {
-	ours := Exchange{answerPort, 7}
+	ours := Exchange{sockdiagtest.Port, 7}
 	for _, m := range []struct {
 		port, sequence uint32
 		answers        bool
-	}{{answerPort, 7, true}, {answerPort, 8, false}, {answerPort + 1, 7, false}, {0, 7, false}, {answerPort, 0, false}} {
-		b := answer(typeTCP, 0, m.sequence, []byte("socket"))
+	}{{sockdiagtest.Port, 7, true}, {sockdiagtest.Port, 8, false}, {sockdiagtest.Port + 1, 7, false}, {0, 7, false}, {sockdiagtest.Port, 0, false}} {
+		b := sockdiagtest.Answer(typeTCP, 0, m.sequence, []byte("socket"))
 		binary.NativeEndian.PutUint32(b[12:], m.port)
 		seen := false
 		_, _, err := EachAnswer(b, ours, func([]byte) bool { seen = true; return true })
 		require.NoError(t, err)
 		require.Equal(t, m.answers, seen, m)
-		end := answer(typeDone, 0, m.sequence, u32s(0))
+		end := sockdiagtest.Answer(typeDone, 0, m.sequence, sockdiagtest.Uint32s(0))
 		binary.NativeEndian.PutUint32(end[12:], m.port)
 		done, _, err := EachAnswer(end, ours, func([]byte) bool { return true })
 		require.NoError(t, err)
@@ -138,13 +134,13 @@ func FuzzEachAnswer(f *testing.F) {
 		f.Add(content[max(0, len(content)-500):], uint32(1), uint8(0))
 	}
 	for _, b := range [][]byte{
-		answer(typeError, 0, 1, u32s(1<<32-2)), answer(typeDone, flagDumpIntr, 1, nil), answer(typeError, 0, 1, nil),
+		sockdiagtest.Answer(typeError, 0, 1, sockdiagtest.Uint32s(1<<32-2)), sockdiagtest.Answer(typeDone, flagDumpIntr, 1, nil), sockdiagtest.Answer(typeError, 0, 1, nil),
 	} {
 		f.Add(b, uint32(1), uint8(255))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, sequence uint32, stopAfter uint8) {
 		seen, size := 0, 0
-		done, interrupted, err := EachAnswer(b, Exchange{answerPort, sequence}, func(payload []byte) bool {
+		done, interrupted, err := EachAnswer(b, Exchange{sockdiagtest.Port, sequence}, func(payload []byte) bool {
 			seen++
 			size += headerLen + len(payload)
 			return seen <= int(stopAfter)
@@ -192,9 +188,9 @@ func TestEachEvent(t *testing.T) {
 	for _, b := range [][]byte{
 		destroyed(1),
 		append(destroyed(2), destroyed(3)...),
-		answer(typeDone, 0, 0, nil),
-		answer(typeByFamily, 0, 0, payload), // an answer to a request of another socket
-		answer(typeByFamily, 0, 7, payload),
+		sockdiagtest.Answer(typeDone, 0, 0, nil),
+		sockdiagtest.Answer(typeByFamily, 0, 0, payload), // an answer to a request of another socket
+		sockdiagtest.Answer(typeByFamily, 0, 7, payload),
 	} {
 		eachEvent(b, &got)
 	}

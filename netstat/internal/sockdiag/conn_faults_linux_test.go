@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
 const socketsOfCrowd = 2*1000 + 1
@@ -56,7 +57,7 @@ func TestConnOutOfMemory(t *testing.T) {
 
 // acknowledgment is the kernel's answer to a message that asks for one.
 func acknowledgment(sequence uint32) []byte {
-	return answer(typeError, 0x100, sequence, append(u32s(0), make([]byte, headerLen)...))
+	return sockdiagtest.Answer(typeError, 0x100, sequence, append(sockdiagtest.Uint32s(0), make([]byte, headerLen)...))
 }
 
 // The kernel fills a buffer when one was read. After it could not there is none to read, until it is asked for something.

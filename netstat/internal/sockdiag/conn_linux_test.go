@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
 // openConn returns a connection that is closed with the test.
@@ -57,7 +58,7 @@ func newFakeKernel(t *testing.T) (*Conn, fakeKernel) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	d, k := &Conn{conn: &pairConn{fd: fds[0]}, last: Exchange{Port: answerPort}, timeout: 100 * time.Millisecond}, fakeKernel{t, fds[1]}
+	d, k := &Conn{conn: &pairConn{fd: fds[0]}, last: Exchange{Port: sockdiagtest.Port}, timeout: 100 * time.Millisecond}, fakeKernel{t, fds[1]}
 	t.Cleanup(func() {
 		require.NoError(t, d.Close())
 		require.NoError(t, unix.Close(k.fd))
@@ -100,14 +101,16 @@ func (k fakeKernel) requests() []uint32 {
 
 // errnoAnswer is a message that ends a dump with the error.
 func errnoAnswer(kind uint16, sequence uint32, errno unix.Errno) []byte {
-	return answer(kind, 0, sequence, u32s(uint32(-int32(errno))))
+	return sockdiagtest.Answer(kind, 0, sequence, sockdiagtest.Uint32s(uint32(-int32(errno))))
 }
 
 func socketAnswer(sequence uint32, text string) []byte {
-	return answer(typeTCP, 0x2, sequence, []byte(text))
+	return sockdiagtest.Answer(typeTCP, 0x2, sequence, []byte(text))
 }
 
-func endAnswer(sequence uint32) []byte { return answer(typeDone, 0x2, sequence, u32s(0)) }
+func endAnswer(sequence uint32) []byte {
+	return sockdiagtest.Answer(typeDone, 0x2, sequence, sockdiagtest.Uint32s(0))
+}
 
 // dump reads an answer, and returns the payloads.
 func dump(ctx context.Context, d *Conn) (payloads []string, interrupted bool, err error) {
@@ -121,7 +124,7 @@ func dump(ctx context.Context, d *Conn) (payloads []string, interrupted bool, er
 func TestConnDump(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"), socketAnswer(1, "two!"))
-	kernel.send(answer(typeTCP, 0x2|flagDumpIntr, 1, []byte("three")))
+	kernel.send(sockdiagtest.Answer(typeTCP, 0x2|flagDumpIntr, 1, []byte("three")))
 	kernel.send(socketAnswer(1, "four"))
 	kernel.send(endAnswer(1))
 	kernel.send(socketAnswer(2, "five"), endAnswer(2))
@@ -180,7 +183,7 @@ func TestConnDrains(t *testing.T) {
 	}{
 		{"to its end", func(k fakeKernel) { k.send(socketAnswer(1, "two!")); k.send(endAnswer(1)) }},
 		{"to its error", func(k fakeKernel) { k.send(errnoAnswer(typeError, 1, unix.ENOMEM)) }},
-		{"to its end without a number", func(k fakeKernel) { k.send(answer(typeError, 0, 1, nil)) }},
+		{"to its end without a number", func(k fakeKernel) { k.send(sockdiagtest.Answer(typeError, 0, 1, nil)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d, kernel := newFakeKernel(t)
