@@ -60,8 +60,9 @@ func (c *ScannerConfig) checkClosed() error {
 }
 
 // closedRoom bounds what the kernel may keep for a scanner, in bytes: 2 * closedRoom, as it doubles what it is given (see
-// sockdiag.Subscription). All subscriptions share it. It is enough for some 48,000 events. Without CAP_NET_ADMIN each subscription is
-// bounded by net.core.rmem_max, which is enough for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300 where it is 208 KiB.
+// sockdiag.Subscription). All subscriptions share it. It is enough for some 48,000 events. Without CAP_NET_ADMIN each
+// subscription is bounded by net.core.rmem_max, which is enough for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300
+// where it is 208 KiB.
 const closedRoom = 32 << 20
 
 // subscribeSelf subscribes to the closed sockets of the reader's own namespace, before any socket in it is read.
@@ -146,8 +147,8 @@ func (s *Scanner) setConnects(recorder connectRecorder) {
 	s.processes.keepsPast = true
 }
 
-// handOutClosed hands out the sockets that were destroyed in the namespace until now. All that were read in it have been handed out
-// before.
+// handOutClosed hands out the sockets that were destroyed in the namespace until now. All that were read in it have been handed
+// out before.
 func (s *Scanner) handOutClosed(ctx context.Context, n *Namespace, yield func(*Socket, error) bool) bool {
 	if n.closed == nil {
 		return true

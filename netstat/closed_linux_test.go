@@ -133,8 +133,8 @@ func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	return newScanner(t, config)
 }
 
-// awaitClosed waits until the queue of a namespace has so many sockets that have not been handed out. The kernel sends them from a
-// work queue: a scan that comes too early is one more in which what is kept of processes can be forgotten.
+// awaitClosed waits until the queue of a namespace has so many sockets that have not been handed out. The kernel sends them
+// from a work queue: a scan that comes too early is one more in which what is kept of processes can be forgotten.
 func awaitClosed(t *testing.T, of *Namespace, want int) {
 	t.Helper()
 	c := of.closed.(*closedEvents)
@@ -677,13 +677,13 @@ func TestClosedRefused(t *testing.T) {
 			unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT, unix.EPROTONOSUPPORT,
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
-				forbid(t, unix.SYS_BIND, errno)
+				testnet.Forbid(t, unix.SYS_BIND, errno)
 				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
 					"Linux 4.12: unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
-			forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
+			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
 			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
 				"Linux 4.12: unsupported operation: "+unix.ENOPROTOOPT.Error())
 		})
@@ -699,7 +699,7 @@ func TestClosedRefused(t *testing.T) {
 		})
 		t.Run("without a file", func(t *testing.T) {
 			var warned []string
-			forbid(t, unix.SYS_BIND, unix.EMFILE)
+			testnet.Forbid(t, unix.SYS_BIND, unix.EMFILE)
 			_, err := NewScanner(config(ClosedAuto, SourceNetlink, &warned))
 			require.ErrorIs(t, err, unix.EMFILE)
 			require.Empty(t, warned)

@@ -9,8 +9,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
-// closedConn is the subscription to the TCP sockets that are destroyed in a network namespace, and what it has received; an interface
-// for tests to replace.
+// closedConn is the subscription to the TCP sockets that are destroyed in a network namespace, and what it has received; an
+// interface for tests to replace.
 type closedConn interface {
 	// take appends the sockets that were received since the last call. lost is how many more there were, err the error of what
 	// could not be received or decoded.
@@ -129,8 +129,8 @@ func newClosedBudget(sockets int) *closedBudget {
 	return b
 }
 
-// chunk returns an empty chunk for a namespace that holds so many; nil if the budget is spent. A namespace gets a chunk only while
-// more are left than it holds: a hostile one cannot take them all.
+// chunk returns an empty chunk for a namespace that holds so many; nil if the budget is spent. A namespace gets a chunk only
+// while more are left than it holds: a hostile one cannot take them all.
 func (b *closedBudget) chunk(held *atomic.Int64) *closedChunk {
 	for {
 		left := b.left.Load()

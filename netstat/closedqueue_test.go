@@ -16,9 +16,9 @@ func closedPayload(cookie uint64) []byte {
 	info := make([]byte, 248)
 	binary.NativeEndian.PutUint64(info[120:], 102)
 	return sockdiagtest.Inet{
-		Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:5000", Remote: "127.0.0.2:6000", Interface: 3, Cookie: cookie,
-		RecvQueue: 7, SendQueue: 8,
-		Attributes: append(sockdiagtest.Attribute(10, []byte{6}), sockdiagtest.Attribute(sockdiag.InetInfo, info)...),
+		Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:5000", Remote: "127.0.0.2:6000",
+		Interface: 3, Cookie: cookie, RecvQueue: 7, SendQueue: 8,
+		Attributes: append(attribute(10, []byte{6}), attribute(sockdiag.InetInfo, info)...),
 	}.Bytes()
 }
 
@@ -181,7 +181,9 @@ func TestClosedQueueUnpaired(t *testing.T) {
 	budget := newClosedBudget(maxClosed)
 	q := closedQueue{budget: budget}
 	unpaired := func(cookie uint64, port string) sockdiag.InetMessage {
-		return mustParseInet(sockdiagtest.Inet{Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:" + port, Remote: "0.0.0.0:0", Cookie: cookie}.Bytes())
+		return mustParseInet(sockdiagtest.Inet{
+			Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:" + port, Remote: "0.0.0.0:0", Cookie: cookie,
+		}.Bytes())
 	}
 	for range 3 { // the second time in chunks that were used
 		q.connects = everyConnect{pid: 9}

@@ -175,7 +175,7 @@ func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 		s = newScanner(t, ScannerConfig{
 			OwnerMethod: OwnersOff, Closed: ClosedAuto, Warn: func(err error) { *warned = append(*warned, err.Error()) },
 		})
-	}, testnet.SeccompRule{Call: unix.SYS_SOCKET, Argument: unix.AF_NETLINK, Errno: unix.EPERM})
+	}, testnet.Fails(unix.SYS_SOCKET, unix.EPERM, unix.AF_NETLINK))
 	return s
 }
 
@@ -248,7 +248,7 @@ func TestScannerRetriesClosed(t *testing.T) {
 				OwnerMethod: OwnersOff, Closed: ClosedAuto, Namespaces: []string{"self", other.pid()},
 				Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
-		}, testnet.SeccompRule{Call: unix.SYS_BIND, Argument: -1, Errno: unix.EPERM})
+		}, testnet.Fails(unix.SYS_BIND, unix.EPERM))
 		subscribe := s.namespaces.subscribe
 		s.namespaces.subscribe = func(int) (closedConn, error) { return nil, fmt.Errorf("%w: not here", errors.ErrUnsupported) }
 		c := setClock(s)

@@ -35,13 +35,13 @@ func TestScannerRetriesBPF(t *testing.T) {
 			s = newScanner(t, ScannerConfig{
 				Transports: []Transport{TransportTCP}, Closed: ClosedAuto, Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
-		}, testnet.SeccompRule{Call: unix.SYS_BPF, Argument: -1, Errno: unix.EPERM})
+		}, testnet.Fails(unix.SYS_BPF, unix.EPERM))
 		c := setClock(s)
 		mustScan(t, s, inode)
 		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod, "it is not time")
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)
-		testnet.Failing(t, func() { mustScan(t, s, inode) }, testnet.SeccompRule{Call: unix.SYS_BPF, Argument: -1, Errno: unix.EPERM})
+		testnet.Failing(t, func() { mustScan(t, s, inode) }, testnet.Fails(unix.SYS_BPF, unix.EPERM))
 		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)

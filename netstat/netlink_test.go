@@ -17,16 +17,18 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
+var attribute, u32s, answer = sockdiagtest.Attribute, sockdiagtest.Uint32s, sockdiagtest.Answer
+
 func TestDecodeInetMsg(t *testing.T) {
 	memInfo := func(vars int) []byte {
 		values := make([]uint32, vars)
 		for i := range values {
 			values[i] = uint32(100 + i)
 		}
-		return sockdiagtest.Attribute(sockdiag.InetSKMemInfo, sockdiagtest.Uint32s(values...))
+		return attribute(sockdiag.InetSKMemInfo, u32s(values...))
 	}
-	cgroup := sockdiagtest.Attribute(sockdiag.InetCgroupID, binary.NativeEndian.AppendUint64(nil, 1<<40|7))
-	tcpInfo := sockdiagtest.Attribute(sockdiag.InetInfo, make([]byte, 248))
+	cgroup := attribute(sockdiag.InetCgroupID, binary.NativeEndian.AppendUint64(nil, 1<<40|7))
+	tcpInfo := attribute(sockdiag.InetInfo, make([]byte, 248))
 
 	v4 := sockdiagtest.Inet{
 		Family: sockdiag.AFInet, State: uint8(TCPEstablished), Local: "192.0.2.1:80", Remote: "198.51.100.7:50000",
@@ -63,19 +65,21 @@ func TestDecodeInetMsg(t *testing.T) {
 		{"longer meminfo", TransportUDP, with(v4, TCPEstablished, memInfo(12)),
 			strings.Replace(v4Text, "tcp", "udp", 1) + " drops=108" + ids},
 		{"meminfo before Linux 4.7", TransportUDP, with(v4, TCPEstablished, memInfo(8)), strings.Replace(v4Text, "tcp", "udp", 1) + ids},
-		{"meminfo of one byte", TransportUDP, with(v4, TCPEstablished, sockdiagtest.Attribute(sockdiag.InetSKMemInfo, []byte{1})),
+		{"meminfo of one byte", TransportUDP, with(v4, TCPEstablished, attribute(sockdiag.InetSKMemInfo, []byte{1})),
 			strings.Replace(v4Text, "tcp", "udp", 1) + ids},
 		{"cgroup", TransportTCP, with(v4, TCPEstablished, cgroup), v4Text + ids + " cgroup=1099511627783"},
-		{"cgroup of seven bytes", TransportTCP, with(v4, TCPEstablished, sockdiagtest.Attribute(sockdiag.InetCgroupID, make([]byte, 7))), v4Text + ids},
+		{"cgroup of seven bytes", TransportTCP,
+			with(v4, TCPEstablished, attribute(sockdiag.InetCgroupID, make([]byte, 7))), v4Text + ids},
 		{"attributes without a value, unknown, nested", TransportTCP, with(v4, TCPEstablished,
-			sockdiagtest.Attribute(sockdiag.InetInfo, nil), sockdiagtest.Attribute(9999, []byte{1, 2, 3}), sockdiagtest.Attribute(0x8000|30, memInfo(9)), cgroup),
+			attribute(sockdiag.InetInfo, nil), attribute(9999, []byte{1, 2, 3}), attribute(0x8000|30, memInfo(9)), cgroup),
 			v4Text + ids + " cgroup=1099511627783"},
 		{"flags in the type of an attribute", TransportTCP,
-			with(v4, TCPEstablished, sockdiagtest.Attribute(0xc000|sockdiag.InetCgroupID, binary.NativeEndian.AppendUint64(nil, 7))),
+			with(v4, TCPEstablished, attribute(0xc000|sockdiag.InetCgroupID, binary.NativeEndian.AppendUint64(nil, 7))),
 			v4Text + ids + " cgroup=7"},
 		{"rest too short for an attribute", TransportTCP, with(v4, TCPEstablished, cgroup, []byte{0, 0, 0}),
 			v4Text + ids + " cgroup=1099511627783"},
-		{"last attribute without padding", TransportTCP, with(v4, TCPEstablished, cgroup, sockdiagtest.Attribute(sockdiag.InetSKMemInfo, []byte{1})[:5]),
+		{"last attribute without padding", TransportTCP,
+			with(v4, TCPEstablished, cgroup, attribute(sockdiag.InetSKMemInfo, []byte{1})[:5]),
 			v4Text + ids + " cgroup=1099511627783"},
 		{"tcp_info", TransportTCP, with(v4, TCPEstablished, tcpInfo), v4Text + ids +
 			" rtt=0 rttvar=0 minrtt=0 cwnd=0 mss=0 retrans=0 acked=0 received=0 segs_out=0 segs_in=0"},
@@ -125,9 +129,9 @@ func TestDecodeInetMsgErrors(t *testing.T) {
 		{"unix socket", sockdiagtest.Inet{Family: sockdiag.AFUnix, Local: whole.Local, Remote: whole.Remote}.Bytes(),
 			"inet_diag_msg of unknown address family 1"},
 		{"attribute length below its header", append(whole.Bytes(), 3, 3, 0, 0), "attributes of inet_diag_msg: message is cut off"},
-		{"attribute cut off", append(whole.Bytes(), sockdiagtest.Attribute(sockdiag.InetInfo, make([]byte, 200))[:203]...),
+		{"attribute cut off", append(whole.Bytes(), attribute(sockdiag.InetInfo, make([]byte, 200))[:203]...),
 			"attributes of inet_diag_msg: message is cut off"},
-		{"second attribute cut off", append(append(whole.Bytes(), sockdiagtest.Attribute(7, nil)...), 8, 8, 2, 0, 0, 0, 0),
+		{"second attribute cut off", append(append(whole.Bytes(), attribute(7, nil)...), 8, 8, 2, 0, 0, 0, 0),
 			"attributes of inet_diag_msg: message is cut off"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -171,7 +175,7 @@ func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 		}
 		message := sockdiagtest.Inet{
 			Family: sockdiag.AFInet, State: uint8(TCPCloseWait), Local: "192.0.2.1:80", Remote: "192.0.2.1:80",
-			Attributes: sockdiagtest.Attribute(sockdiag.InetInfo, info[:length]),
+			Attributes: attribute(sockdiag.InetInfo, info[:length]),
 		}
 		s := Socket{TCP: TCPInfo{RTT: 1, BytesAcked: 1, SegsOut: 1, MinRTT: 1}}
 		require.NoError(t, s.decodeInet(message.Bytes(), TransportTCP))
@@ -190,7 +194,7 @@ func TestDecodeTCPInfoWithoutRTT(t *testing.T) {
 }
 
 func TestDecodeUnixMsg(t *testing.T) {
-	queues, uid := sockdiagtest.Attribute(sockdiag.UnixRQLen, sockdiagtest.Uint32s(3, 768)), sockdiagtest.Attribute(sockdiag.UnixUID, sockdiagtest.Uint32s(1000))
+	queues, uid := attribute(sockdiag.UnixRQLen, u32s(3, 768)), attribute(sockdiag.UnixUID, u32s(1000))
 	const cookie = " cookie=81985529216486895"
 	for _, test := range []struct {
 		name    string
@@ -198,9 +202,11 @@ func TestDecodeUnixMsg(t *testing.T) {
 		want    string
 	}{
 		{"no attributes", sockdiagtest.Unix(uint8(TCPClose)), "unix unix CLOSE inode=4711 uid=0 recv=0 send=0" + cookie},
-		{"queues and user", sockdiagtest.Unix(uint8(TCPEstablished), queues, uid), "unix unix ESTABLISHED inode=4711 uid=1000 recv=3 send=768" + cookie},
+		{"queues and user", sockdiagtest.Unix(uint8(TCPEstablished), queues, uid),
+			"unix unix ESTABLISHED inode=4711 uid=1000 recv=3 send=768" + cookie},
 		{"listening", sockdiagtest.Unix(uint8(TCPListen), queues, uid), "unix unix LISTEN inode=4711 uid=1000 recv=0 send=0" + cookie},
-		{"short attributes", sockdiagtest.Unix(uint8(TCPEstablished), sockdiagtest.Attribute(sockdiag.UnixRQLen, make([]byte, 7)), sockdiagtest.Attribute(sockdiag.UnixUID, make([]byte, 3))),
+		{"short attributes",
+			sockdiagtest.Unix(uint8(TCPEstablished), attribute(sockdiag.UnixRQLen, make([]byte, 7)), attribute(sockdiag.UnixUID, make([]byte, 3))),
 			"unix unix ESTABLISHED inode=4711 uid=0 recv=0 send=0" + cookie},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -224,7 +230,8 @@ func TestDecodeUnixMsgErrors(t *testing.T) {
 		{"nothing", nil, "unix_diag_msg of 0 bytes: message is cut off"},
 		{"one byte short", sockdiagtest.Unix(uint8(TCPClose))[:15], "unix_diag_msg of 15 bytes: message is cut off"},
 		{"other family", inet, "unix_diag_msg of unknown address family 2"},
-		{"attribute cut off", sockdiagtest.Unix(uint8(TCPClose), []byte{9, 9, 4, 0}), "attributes of unix_diag_msg: message is cut off"},
+		{"attribute cut off", sockdiagtest.Unix(uint8(TCPClose), []byte{9, 9, 4, 0}),
+			"attributes of unix_diag_msg: message is cut off"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.EqualError(t, new(Socket).decodeUnix(test.b), test.want)

@@ -149,7 +149,7 @@ func without(b *testing.B, payload []byte, unwanted uint16) []byte {
 	attributes := m.Attributes()
 	for attributes.Next() {
 		if attributes.Type != unwanted {
-			rest = append(rest, sockdiagtest.Attribute(attributes.Type, attributes.Value)...)
+			rest = append(rest, attribute(attributes.Type, attributes.Value)...)
 		}
 	}
 	require.NoError(b, attributes.Err())
@@ -184,7 +184,7 @@ func BenchmarkDecode(b *testing.B) {
 		})
 		b.Run("buffer/"+bench.name, func(b *testing.B) {
 			const sequence, room = 1, 32 << 10 // netlink_dump, net/netlink/af_netlink.c
-			one := sockdiagtest.Answer(20, 0, sequence, bench.payload)
+			one := answer(20, 0, sequence, bench.payload)
 			to := sockdiag.Exchange{Port: sockdiagtest.Port, Sequence: sequence}
 			sockets := room / len(one)
 			buffer := bytes.Repeat(one, sockets)

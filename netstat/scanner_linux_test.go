@@ -562,7 +562,7 @@ func TestNewScannerOutOfDescriptors(t *testing.T) {
 func TestScannerWithoutNetlink(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EAFNOSUPPORT, unix.EPERM} {
 		t.Run(errno.Error(), func(t *testing.T) {
-			forbid(t, unix.SYS_SOCKET, errno, unix.AF_NETLINK)
+			testnet.Forbid(t, unix.SYS_SOCKET, errno, unix.AF_NETLINK)
 			var warned []string
 			s := newScanner(t, ScannerConfig{
 				OwnerMethod: OwnersProcfs, Warn: func(err error) { warned = append(warned, err.Error()) },
@@ -578,17 +578,6 @@ func TestScannerWithoutNetlink(t *testing.T) {
 			require.EqualError(t, err, `source "netlink" is required: `+why)
 		})
 	}
-}
-
-// forbid makes a system call fail with the error on this thread, which ends with the test: in any case, or if its first argument
-// is the given one.
-func forbid(t *testing.T, call uintptr, errno unix.Errno, argument ...int) {
-	t.Helper()
-	rule := testnet.SeccompRule{Call: call, Argument: -1, Errno: errno}
-	if len(argument) > 0 {
-		rule.Argument = argument[0]
-	}
-	testnet.Forbid(t, rule)
 }
 
 // Processes that may not be looked at are counted, and the sockets come all the same.

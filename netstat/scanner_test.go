@@ -405,6 +405,22 @@ func TestScannerDumpErrors(t *testing.T) {
 	}
 }
 
+// A kernel that is silent is asked once for each transport.
+func TestScannerSilentKernel(t *testing.T) {
+	silent := fakeDump{err: fmt.Errorf("%w in 5s", sockdiag.ErrNoAnswer)}
+	diag := &fakeDiag{dumps: slices.Repeat([]fakeDump{silent}, 20)}
+	s := newFakeScanner(t, ScannerConfig{
+		OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportUnix},
+	}, diag)
+	sockets, errs := scan(s, inode)
+	require.Empty(t, sockets)
+	require.Len(t, errs, 5, "one of each transport")
+	for _, err := range errs {
+		require.ErrorIs(t, err, sockdiag.ErrNoAnswer)
+	}
+	require.Len(t, diag.requests, 5)
+}
+
 func messages(errs []error) []string {
 	var texts []string
 	for _, err := range errs {

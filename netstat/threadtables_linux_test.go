@@ -77,7 +77,7 @@ func TestMainThreadEnds(t *testing.T) {
 			t.Helper()
 			w.sockets.isOrdered = true
 		},
-		"kcmp is refused": func(t *testing.T, _ *fdWalk) { t.Helper(); forbid(t, unix.SYS_KCMP, unix.EPERM) },
+		"kcmp is refused": func(t *testing.T, _ *fdWalk) { t.Helper(); testnet.Forbid(t, unix.SYS_KCMP, unix.EPERM) },
 		"nobody":          func(t *testing.T, _ *fdWalk) { t.Helper(); testnet.BecomeNobody(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -214,7 +214,7 @@ func TestTableOrder(t *testing.T) {
 func TestTableOrderIsNotKnown(t *testing.T) {
 	testnet.Isolate(t, func() {
 		t.Run("out of descriptors", func(t *testing.T) {
-			forbid(t, unix.SYS_OPENAT, unix.EMFILE)
+			testnet.Forbid(t, unix.SYS_OPENAT, unix.EMFILE)
 			compare, known := tableOrder("/proc")
 			require.False(t, known)
 			require.Nil(t, compare)

@@ -11,16 +11,22 @@ import (
 
 // SeccompRule has a system call fail.
 type SeccompRule struct {
-	Call     uintptr
-	Argument int // the first one, of the calls that fail, such as a file descriptor; less than 0: any
-	Errno    unix.Errno
+	call     uintptr
+	errno    unix.Errno
+	argument []int
 }
 
-// Forbid has system calls fail on the calling thread, which ends with the test.
-func Forbid(tb testing.TB, rules ...SeccompRule) {
+// Fails returns a rule that has a system call fail: every time, or if its first argument, such as a file descriptor, is the given
+// one.
+func Fails(call uintptr, errno unix.Errno, argument ...int) SeccompRule {
+	return SeccompRule{call, errno, argument}
+}
+
+// Forbid has a system call fail on the calling thread, which ends with the test, as Fails says.
+func Forbid(tb testing.TB, call uintptr, errno unix.Errno, argument ...int) {
 	tb.Helper()
 	runtime.LockOSThread()
-	if err := install(rules); err != nil {
+	if err := install([]SeccompRule{Fails(call, errno, argument...)}); err != nil {
 		SkipOrFail(tb, fmt.Sprintf("seccomp: %v", err))
 	}
 }
@@ -70,14 +76,14 @@ func install(rules []SeccompRule) error {
 	}
 	for _, rule := range rules {
 		load(number)
-		if rule.Argument < 0 {
-			unless(uint32(rule.Call), 1)
+		if len(rule.argument) == 0 {
+			unless(uint32(rule.call), 1)
 		} else {
-			unless(uint32(rule.Call), 3)
+			unless(uint32(rule.call), 3)
 			load(firstArgument)
-			unless(uint32(rule.Argument), 1)
+			unless(uint32(rule.argument[0]), 1)
 		}
-		is(fail | uint32(rule.Errno))
+		is(fail | uint32(rule.errno))
 	}
 	is(allow)
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}

@@ -16,8 +16,8 @@ import (
 func TestEachAnswer(t *testing.T) {
 	const ours, foreign = 7, 6
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-	socket := func(text string) []byte { return sockdiagtest.Answer(typeByFamily, 0x2, ours, []byte(text)) }
-	end := sockdiagtest.Answer(typeDone, 0x2, ours, sockdiagtest.Uint32s(0))
+	socket := func(text string) []byte { return answer(typeByFamily, 0x2, ours, []byte(text)) }
+	end := answer(typeDone, 0x2, ours, u32s(0))
 	for _, test := range []struct {
 		name        string
 		b           []byte
@@ -28,18 +28,18 @@ func TestEachAnswer(t *testing.T) {
 		{name: "nothing"},
 		{name: "sockets", b: join(socket("one"), socket("two!")), want: []string{"one", "two!"}},
 		{name: "the end", b: join(socket("one"), end), want: []string{"one"}, done: true},
-		{name: "an end without a number", b: sockdiagtest.Answer(typeDone, 0, ours, nil), done: true},
-		{name: "an acknowledgement", b: sockdiagtest.Answer(typeError, 0, ours, sockdiagtest.Uint32s(0, 0, 0, 0, 0)), done: true},
+		{name: "an end without a number", b: answer(typeDone, 0, ours, nil), done: true},
+		{name: "an acknowledgement", b: answer(typeError, 0, ours, u32s(0, 0, 0, 0, 0)), done: true},
 		{name: "nothing after the end", b: join(end, socket("one")), done: true},
 		{name: "answers to earlier requests", want: []string{"one"}, b: join(
-			sockdiagtest.Answer(typeByFamily, flagDumpIntr, foreign, []byte("old")),
-			sockdiagtest.Answer(typeError, 0, foreign, sockdiagtest.Uint32s(1<<32-1)),
-			sockdiagtest.Answer(typeDone, 0, foreign, sockdiagtest.Uint32s(0)),
+			answer(typeByFamily, flagDumpIntr, foreign, []byte("old")),
+			answer(typeError, 0, foreign, u32s(1<<32-1)),
+			answer(typeDone, 0, foreign, u32s(0)),
 			socket("one"))},
-		{name: "other messages", b: join(sockdiagtest.Answer(1, 0, ours, nil), sockdiagtest.Answer(4, 0, ours, nil), socket("one")), want: []string{"one"}},
-		{name: "interrupted at a socket", b: join(sockdiagtest.Answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one")), socket("two")),
+		{name: "other messages", b: join(answer(1, 0, ours, nil), answer(4, 0, ours, nil), socket("one")), want: []string{"one"}},
+		{name: "interrupted at a socket", b: join(answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one")), socket("two")),
 			want: []string{"one", "two"}, interrupted: true},
-		{name: "interrupted at the end", b: join(socket("one"), sockdiagtest.Answer(typeDone, flagDumpIntr, ours, sockdiagtest.Uint32s(0))),
+		{name: "interrupted at the end", b: join(socket("one"), answer(typeDone, flagDumpIntr, ours, u32s(0))),
 			want: []string{"one"}, done: true, interrupted: true},
 		{name: "last message without padding", b: socket("one")[:headerLen+3], want: []string{"one"}},
 	} {
@@ -59,7 +59,7 @@ func TestEachAnswer(t *testing.T) {
 
 func TestEachAnswerErrors(t *testing.T) {
 	const ours = 7
-	socket := sockdiagtest.Answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one!"))
+	socket := answer(typeByFamily, 0x2|flagDumpIntr, ours, []byte("one!"))
 	tooLong := bytes.Clone(socket)
 	binary.NativeEndian.PutUint32(tooLong, 1<<32-1)
 	tooShort := bytes.Clone(socket)
@@ -73,13 +73,14 @@ func TestEachAnswerErrors(t *testing.T) {
 		{"payload cut off", socket[:len(socket)-1], false},
 		{"length out of range", tooLong, false},
 		{"length below the header", tooShort, false},
-		{"error without a number", sockdiagtest.Answer(typeError, 0, ours, []byte{1, 2, 3}), true},
-		{"error without any payload", sockdiagtest.Answer(typeError, 0, ours, nil), true},
-		{"end with half a number", sockdiagtest.Answer(typeDone, 0, ours, []byte{1}), true},
+		{"error without a number", answer(typeError, 0, ours, []byte{1, 2, 3}), true},
+		{"error without any payload", answer(typeError, 0, ours, nil), true},
+		{"end with half a number", answer(typeDone, 0, ours, []byte{1}), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			seen := 0
-			done, interrupted, err := EachAnswer(append(bytes.Clone(socket), test.b...), Exchange{sockdiagtest.Port, ours}, func([]byte) bool {
+			b := append(bytes.Clone(socket), test.b...)
+			done, interrupted, err := EachAnswer(b, Exchange{sockdiagtest.Port, ours}, func([]byte) bool {
 				seen++
 				return true
 			})
@@ -90,7 +91,8 @@ func TestEachAnswerErrors(t *testing.T) {
 		})
 	}
 	t.Run("stopped", func(t *testing.T) {
-		done, _, err := EachAnswer(append(bytes.Clone(socket), socket...), Exchange{sockdiagtest.Port, ours}, func([]byte) bool { return false })
+		two := append(bytes.Clone(socket), socket...)
+		done, _, err := EachAnswer(two, Exchange{sockdiagtest.Port, ours}, func([]byte) bool { return false })
 		require.Equal(t, ErrStopped, err)
 		require.False(t, done)
 	})
@@ -98,18 +100,19 @@ func TestEachAnswerErrors(t *testing.T) {
 
 // Answers to the request of another socket are skipped.
 func TestExchange(t *testing.T) {
-	ours := Exchange{sockdiagtest.Port, 7}
+	const port = sockdiagtest.Port
+	ours := Exchange{port, 7}
 	for _, m := range []struct {
 		port, sequence uint32
 		answers        bool
-	}{{sockdiagtest.Port, 7, true}, {sockdiagtest.Port, 8, false}, {sockdiagtest.Port + 1, 7, false}, {0, 7, false}, {sockdiagtest.Port, 0, false}} {
-		b := sockdiagtest.Answer(typeTCP, 0, m.sequence, []byte("socket"))
+	}{{port, 7, true}, {port, 8, false}, {port + 1, 7, false}, {0, 7, false}, {port, 0, false}} {
+		b := answer(typeTCP, 0, m.sequence, []byte("socket"))
 		binary.NativeEndian.PutUint32(b[12:], m.port)
 		seen := false
 		_, _, err := EachAnswer(b, ours, func([]byte) bool { seen = true; return true })
 		require.NoError(t, err)
 		require.Equal(t, m.answers, seen, m)
-		end := sockdiagtest.Answer(typeDone, 0, m.sequence, sockdiagtest.Uint32s(0))
+		end := answer(typeDone, 0, m.sequence, u32s(0))
 		binary.NativeEndian.PutUint32(end[12:], m.port)
 		done, _, err := EachAnswer(end, ours, func([]byte) bool { return true })
 		require.NoError(t, err)
@@ -134,7 +137,7 @@ func FuzzEachAnswer(f *testing.F) {
 		f.Add(content[max(0, len(content)-500):], uint32(1), uint8(0))
 	}
 	for _, b := range [][]byte{
-		sockdiagtest.Answer(typeError, 0, 1, sockdiagtest.Uint32s(1<<32-2)), sockdiagtest.Answer(typeDone, flagDumpIntr, 1, nil), sockdiagtest.Answer(typeError, 0, 1, nil),
+		answer(typeError, 0, 1, u32s(1<<32-2)), answer(typeDone, flagDumpIntr, 1, nil), answer(typeError, 0, 1, nil),
 	} {
 		f.Add(b, uint32(1), uint8(255))
 	}
@@ -177,7 +180,7 @@ func (e *events) Failed(err error)        { e.errs = append(e.errs, err) }
 func destroyed(cookie uint64) []byte {
 	return sockdiagtest.Event(sockdiagtest.Inet{
 		Family: AFInet, State: 7, Local: "127.0.0.1:5000", Remote: "127.0.0.2:6000", Cookie: cookie,
-		Attributes: sockdiagtest.Attribute(InetInfo, make([]byte, 248)),
+		Attributes: attribute(InetInfo, make([]byte, 248)),
 	}.Bytes())
 }
 
@@ -188,9 +191,9 @@ func TestEachEvent(t *testing.T) {
 	for _, b := range [][]byte{
 		destroyed(1),
 		append(destroyed(2), destroyed(3)...),
-		sockdiagtest.Answer(typeDone, 0, 0, nil),
-		sockdiagtest.Answer(typeByFamily, 0, 0, payload), // an answer to a request of another socket
-		sockdiagtest.Answer(typeByFamily, 0, 7, payload),
+		answer(typeDone, 0, 0, nil),
+		answer(typeByFamily, 0, 0, payload), // an answer to a request of another socket
+		answer(typeByFamily, 0, 7, payload),
 	} {
 		eachEvent(b, &got)
 	}

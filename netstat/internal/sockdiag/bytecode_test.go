@@ -54,7 +54,7 @@ func accepts(t *testing.T, program []byte, local, remote netip.AddrPort) bool {
 // hostHolds compares an address with a struct inet_diag_hostcond: the bits of IPv4 also with those of an IPv4-mapped address.
 func hostHolds(t *testing.T, condition []byte, addr netip.Addr) bool {
 	t.Helper()
-	require.EqualValues(t, 1<<32-1, binary.NativeEndian.Uint32(condition[4:]), "any port")
+	require.Equal(t, uint32(1<<32-1), binary.NativeEndian.Uint32(condition[4:]), "any port")
 	bits := addr.AsSlice()
 	switch family := condition[0]; {
 	case family == AFInet && addr.Is4In6():

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
-	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
 const socketsOfCrowd = 2*1000 + 1
@@ -39,14 +38,14 @@ func TestConnOutOfMemory(t *testing.T) {
 			return n, err
 		}
 		for range 3 {
-			testnet.Failing(t, func() { _, err = count() }, testnet.SeccompRule{Call: unix.SYS_RECVMMSG, Argument: socketOf(d).fd, Errno: unix.ENOBUFS})
+			testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_RECVMMSG, unix.ENOBUFS, socketOf(d).fd))
 			require.ErrorIs(t, err, unix.ENOBUFS)
 			require.NotErrorIs(t, err, errors.ErrUnsupported)
 			n, err := count()
 			require.NoError(t, err)
 			require.Equal(t, socketsOfCrowd, n)
 		}
-		testnet.Failing(t, func() { _, err = count() }, testnet.SeccompRule{Call: unix.SYS_SENDTO, Argument: socketOf(d).fd, Errno: unix.ENOBUFS})
+		testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_SENDTO, unix.ENOBUFS, socketOf(d).fd))
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.NotErrorIs(t, err, errors.ErrUnsupported)
 		n, err := count()
@@ -57,7 +56,7 @@ func TestConnOutOfMemory(t *testing.T) {
 
 // acknowledgment is the kernel's answer to a message that asks for one.
 func acknowledgment(sequence uint32) []byte {
-	return sockdiagtest.Answer(typeError, 0x100, sequence, append(sockdiagtest.Uint32s(0), make([]byte, headerLen)...))
+	return answer(typeError, 0x100, sequence, append(u32s(0), make([]byte, headerLen)...))
 }
 
 // The kernel fills a buffer when one was read. After it could not there is none to read, until it is asked for something.

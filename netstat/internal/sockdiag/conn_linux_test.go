@@ -58,7 +58,8 @@ func newFakeKernel(t *testing.T) (*Conn, fakeKernel) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	d, k := &Conn{conn: &pairConn{fd: fds[0]}, last: Exchange{Port: sockdiagtest.Port}, timeout: 100 * time.Millisecond}, fakeKernel{t, fds[1]}
+	d := &Conn{conn: &pairConn{fd: fds[0]}, last: Exchange{Port: sockdiagtest.Port}, timeout: 100 * time.Millisecond}
+	k := fakeKernel{t, fds[1]}
 	t.Cleanup(func() {
 		require.NoError(t, d.Close())
 		require.NoError(t, unix.Close(k.fd))
@@ -101,15 +102,15 @@ func (k fakeKernel) requests() []uint32 {
 
 // errnoAnswer is a message that ends a dump with the error.
 func errnoAnswer(kind uint16, sequence uint32, errno unix.Errno) []byte {
-	return sockdiagtest.Answer(kind, 0, sequence, sockdiagtest.Uint32s(uint32(-int32(errno))))
+	return answer(kind, 0, sequence, u32s(uint32(-int32(errno))))
 }
 
 func socketAnswer(sequence uint32, text string) []byte {
-	return sockdiagtest.Answer(typeTCP, 0x2, sequence, []byte(text))
+	return answer(typeTCP, 0x2, sequence, []byte(text))
 }
 
 func endAnswer(sequence uint32) []byte {
-	return sockdiagtest.Answer(typeDone, 0x2, sequence, sockdiagtest.Uint32s(0))
+	return answer(typeDone, 0x2, sequence, u32s(0))
 }
 
 // dump reads an answer, and returns the payloads.
@@ -124,7 +125,7 @@ func dump(ctx context.Context, d *Conn) (payloads []string, interrupted bool, er
 func TestConnDump(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"), socketAnswer(1, "two!"))
-	kernel.send(sockdiagtest.Answer(typeTCP, 0x2|flagDumpIntr, 1, []byte("three")))
+	kernel.send(answer(typeTCP, 0x2|flagDumpIntr, 1, []byte("three")))
 	kernel.send(socketAnswer(1, "four"))
 	kernel.send(endAnswer(1))
 	kernel.send(socketAnswer(2, "five"), endAnswer(2))
@@ -183,7 +184,7 @@ func TestConnDrains(t *testing.T) {
 	}{
 		{"to its end", func(k fakeKernel) { k.send(socketAnswer(1, "two!")); k.send(endAnswer(1)) }},
 		{"to its error", func(k fakeKernel) { k.send(errnoAnswer(typeError, 1, unix.ENOMEM)) }},
-		{"to its end without a number", func(k fakeKernel) { k.send(sockdiagtest.Answer(typeError, 0, 1, nil)) }},
+		{"to its end without a number", func(k fakeKernel) { k.send(answer(typeError, 0, 1, nil)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d, kernel := newFakeKernel(t)
@@ -293,7 +294,7 @@ func TestConnIsClosedOnError(t *testing.T) {
 		{unix.SYS_SETSOCKOPT, "setting the timeout of a sock_diag socket: no buffer space available"},
 	} {
 		var err error
-		testnet.Failing(t, func() { _, err = new(Opener).Open() }, testnet.SeccompRule{Call: test.call, Argument: -1, Errno: unix.ENOBUFS})
+		testnet.Failing(t, func() { _, err = new(Opener).Open() }, testnet.Fails(test.call, unix.ENOBUFS))
 		require.EqualError(t, err, test.want)
 		require.Equal(t, before, openDescriptors(t), test.want)
 	}

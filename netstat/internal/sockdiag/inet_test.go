@@ -19,7 +19,7 @@ func TestParseInet(t *testing.T) {
 	} {
 		test.State, test.Interface, test.Cookie = 200, 3, 0xfedcba9876543210
 		test.RecvQueue, test.SendQueue, test.UID, test.Inode = 1<<31, 5, 4294967294, 1<<32-1
-		test.Attributes = sockdiagtest.Attribute(9, []byte("value"))
+		test.Attributes = attribute(9, []byte("value"))
 		b := test.Bytes()
 		m, err := ParseInet(b)
 		require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestParseInetErrors(t *testing.T) {
 
 // A value that is shorter than the kernel's number is none.
 func TestInetValues(t *testing.T) {
-	memInfo := sockdiagtest.Uint32s(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+	memInfo := u32s(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 	for length := range memInfo {
 		drops, ok := Drops(memInfo[:length])
 		require.Equal(t, length >= 36, ok)

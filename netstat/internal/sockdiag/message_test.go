@@ -12,6 +12,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
+var attribute, u32s, answer = sockdiagtest.Attribute, sockdiagtest.Uint32s, sockdiagtest.Answer
+
 // readAttributes returns the types and values of all attributes.
 func readAttributes(attributes Attributes) (types []uint16, values []string, err error) {
 	for attributes.Next() {
@@ -21,7 +23,7 @@ func readAttributes(attributes Attributes) (types []uint16, values []string, err
 }
 
 func TestAttributes(t *testing.T) {
-	one, two := sockdiagtest.Attribute(1, []byte("one")), sockdiagtest.Attribute(2, []byte("two!"))
+	one, two := attribute(1, []byte("one")), attribute(2, []byte("two!"))
 	for _, test := range []struct {
 		name   string
 		b      []byte
@@ -31,12 +33,13 @@ func TestAttributes(t *testing.T) {
 	}{
 		{name: "none"},
 		{name: "two", b: append(bytes.Clone(one), two...), types: []uint16{1, 2}, values: []string{"one", "two!"}},
-		{name: "no value", b: sockdiagtest.Attribute(7, nil), types: []uint16{7}, values: []string{""}},
-		{name: "flags in the type", b: sockdiagtest.Attribute(0xc000|7, []byte("value")), types: []uint16{7}, values: []string{"value"}},
-		{name: "the largest type", b: sockdiagtest.Attribute(0x3fff, nil), types: []uint16{0x3fff}, values: []string{""}},
+		{name: "no value", b: attribute(7, nil), types: []uint16{7}, values: []string{""}},
+		{name: "flags in the type", b: attribute(0xc000|7, []byte("value")), types: []uint16{7}, values: []string{"value"}},
+		{name: "the largest type", b: attribute(0x3fff, nil), types: []uint16{0x3fff}, values: []string{""}},
 		{name: "without padding", b: one[:7], types: []uint16{1}, values: []string{"one"}},
 		{name: "rest too short for an attribute", b: append(bytes.Clone(one), 0, 0, 0), types: []uint16{1}, values: []string{"one"}},
-		{name: "length below the header", b: append(bytes.Clone(one), 3, 3, 0, 0), types: []uint16{1}, values: []string{"one"}, short: true},
+		{name: "length below the header", b: append(bytes.Clone(one), 3, 3, 0, 0), types: []uint16{1}, values: []string{"one"},
+			short: true},
 		{name: "cut off", b: append(bytes.Clone(one), two[:7]...), types: []uint16{1}, values: []string{"one"}, short: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
-	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
 // openForger returns a netlink socket of a process that may send to others: one with CAP_NET_ADMIN.
@@ -53,7 +52,7 @@ func TestNetlinkBatch(t *testing.T) {
 		require.NoError(t, err)
 		s.port = name.(*unix.SockaddrNetlink).Pid
 
-		forged := sockdiagtest.Answer(typeDone, 0, 9, sockdiagtest.Uint32s(0))
+		forged := answer(typeDone, 0, 9, u32s(0))
 		ask := func(sequence uint32) {
 			t.Helper()
 			require.NoError(t, s.send((&Request{Protocol: ProtocolTCP}).appendTo(nil, sequence)))

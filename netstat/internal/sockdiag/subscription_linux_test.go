@@ -291,7 +291,7 @@ func TestSubscribeErrors(t *testing.T) {
 		var s *Subscription
 		var err error
 		testnet.Failing(t, func() { s, err = Subscribe(&counter{}, testBuffer) },
-			testnet.SeccompRule{Call: test.call, Argument: -1, Errno: test.errno})
+			testnet.Fails(test.call, test.errno))
 		require.Nil(t, s)
 		require.ErrorIs(t, err, test.errno)
 		require.ErrorContains(t, err, test.want+": ")

@@ -10,7 +10,7 @@ import (
 )
 
 func TestParseUnix(t *testing.T) {
-	m, err := ParseUnix(sockdiagtest.Unix(7, sockdiagtest.Attribute(9, []byte("value"))))
+	m, err := ParseUnix(sockdiagtest.Unix(7, attribute(9, []byte("value"))))
 	require.NoError(t, err)
 	require.Equal(t, []any{uint8(7), uint32(4711), uint64(0x0123456789abcdef)}, []any{m.State(), m.Inode(), m.Cookie()})
 	types, values, err := readAttributes(m.Attributes())
@@ -41,7 +41,7 @@ func TestParseUnixErrors(t *testing.T) {
 
 // A value that is shorter than the kernel's numbers is none.
 func TestUnixValues(t *testing.T) {
-	queues := sockdiagtest.Uint32s(3, 768)
+	queues := u32s(3, 768)
 	for length := range len(queues) + 1 {
 		recv, send, ok := Queues(queues[:length])
 		require.Equal(t, length == 8, ok)
