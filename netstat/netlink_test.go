@@ -206,7 +206,8 @@ func TestDecodeUnixMsg(t *testing.T) {
 			"unix unix ESTABLISHED inode=4711 uid=1000 recv=3 send=768" + cookie},
 		{"listening", sockdiagtest.Unix(uint8(TCPListen), queues, uid), "unix unix LISTEN inode=4711 uid=1000 recv=0 send=0" + cookie},
 		{"short attributes",
-			sockdiagtest.Unix(uint8(TCPEstablished), attribute(sockdiag.UnixRQLen, make([]byte, 7)), attribute(sockdiag.UnixUID, make([]byte, 3))),
+			sockdiagtest.Unix(uint8(TCPEstablished), attribute(sockdiag.UnixRQLen, make([]byte, 7)),
+				attribute(sockdiag.UnixUID, make([]byte, 3))),
 			"unix unix ESTABLISHED inode=4711 uid=0 recv=0 send=0" + cookie},
 	} {
 		t.Run(test.name, func(t *testing.T) {

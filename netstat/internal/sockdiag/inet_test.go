@@ -79,7 +79,7 @@ func TestInetValues(t *testing.T) {
 		id, ok := CgroupID(cgroup[:length])
 		require.Equal(t, length == 8, ok)
 		if ok {
-			require.EqualValues(t, 1<<40|7, id)
+			require.Equal(t, uint64(1<<40|7), id)
 		}
 	}
 }

@@ -54,5 +54,5 @@ func TestTCPInfoWithoutRTT(t *testing.T) {
 	binary.NativeEndian.PutUint32(i[148:], 1<<32-1)
 	require.Zero(t, i.MinRTT())
 	binary.NativeEndian.PutUint32(i[148:], 1<<32-2)
-	require.EqualValues(t, 1<<32-2, i.MinRTT())
+	require.Equal(t, uint32(1<<32-2), i.MinRTT())
 }
