@@ -25,11 +25,11 @@ func EachAnswer(b []byte, to Exchange, socket func(payload []byte) bool) (done, 
 		if m, b, err = nextMessage(b); err != nil {
 			return false, interrupted, err
 		}
-		if m.exchange != to {
+		if m.exchange() != to {
 			continue
 		}
-		interrupted = interrupted || m.flags&flagDumpIntr != 0
-		switch m.kind {
+		interrupted = interrupted || m.flags()&flagDumpIntr != 0
+		switch m.kind() {
 		case typeDone, typeError:
 			number, err := m.errno()
 			if err == nil && number != 0 {
@@ -37,7 +37,7 @@ func EachAnswer(b []byte, to Exchange, socket func(payload []byte) bool) (done, 
 			}
 			return true, interrupted, err
 		case typeByFamily, typeTCP:
-			if !socket(m.payload) {
+			if !socket(m.payload()) {
 				return false, interrupted, ErrStopped
 			}
 		}
@@ -65,10 +65,10 @@ func eachEvent(b []byte, handler Handler) {
 			return
 		}
 		b = rest
-		if m.kind != typeByFamily || m.exchange != unsolicited {
+		if m.kind() != typeByFamily || m.exchange() != unsolicited {
 			continue
 		}
-		if socket, err := ParseInet(m.payload); err != nil {
+		if socket, err := ParseInet(m.payload()); err != nil {
 			handler.Failed(err)
 		} else {
 			handler.Destroyed(socket)

@@ -38,14 +38,18 @@ var ErrShort = errors.New("message is cut off")
 
 const headerLen = 16
 
-// message is one message of the kernel's: struct nlmsghdr (include/uapi/linux/netlink.h) and its payload.
+// message is a view on one message: struct nlmsghdr (include/uapi/linux/netlink.h) and its payload.
 //
 //	0 __u32 nlmsg_len, 4 __u16 nlmsg_type, 6 __u16 nlmsg_flags, 8 __u32 nlmsg_seq, 12 __u32 nlmsg_pid
-type message struct {
-	kind     uint16
-	flags    uint16
-	exchange Exchange
-	payload  []byte
+type message []byte
+
+func (m message) kind() uint16    { return binary.NativeEndian.Uint16(m[4:]) }
+func (m message) flags() uint16   { return binary.NativeEndian.Uint16(m[6:]) }
+func (m message) payload() []byte { return m[headerLen:] }
+
+// exchange is what the message belongs to.
+func (m message) exchange() Exchange {
+	return Exchange{Sequence: binary.NativeEndian.Uint32(m[8:]), Port: binary.NativeEndian.Uint32(m[12:])}
 }
 
 // appendHeader appends a header whose length is to be set by setLength.
@@ -58,37 +62,33 @@ func appendHeader(b []byte, kind, flags uint16, sequence uint32) []byte {
 }
 
 // setLength sets the length in the header of a message.
-func setLength(message []byte) { binary.NativeEndian.PutUint32(message, uint32(len(message))) }
+func setLength(m message) { binary.NativeEndian.PutUint32(m, uint32(len(m))) }
 
-// nextMessage decodes the first message in b and returns what follows it.
+// nextMessage returns the first message in b and what follows it.
 func nextMessage(b []byte) (m message, rest []byte, err error) {
 	if len(b) < headerLen {
-		return message{}, nil, ErrShort
+		return nil, nil, ErrShort
 	}
 	length := binary.NativeEndian.Uint32(b)
 	if length < headerLen || uint64(length) > uint64(len(b)) {
-		return message{}, nil, ErrShort
+		return nil, nil, ErrShort
 	}
-	m.kind = binary.NativeEndian.Uint16(b[4:])
-	m.flags = binary.NativeEndian.Uint16(b[6:])
-	m.exchange.Sequence = binary.NativeEndian.Uint32(b[8:])
-	m.exchange.Port = binary.NativeEndian.Uint32(b[12:])
-	m.payload = b[headerLen:length]
-	return m, b[min(align4(int(length)), len(b)):], nil
+	return b[:length], b[min(align4(int(length)), len(b)):], nil
 }
 
 // align4 is NLMSG_ALIGN and NLA_ALIGN.
 func align4(n int) int { return (n + 3) &^ 3 }
 
 // errno returns the error number that NLMSG_ERROR and NLMSG_DONE carry as a negative int; 0 for none.
-func (m *message) errno() (int, error) {
-	if m.kind == typeDone && len(m.payload) == 0 {
+func (m message) errno() (int, error) {
+	payload := m.payload()
+	if m.kind() == typeDone && len(payload) == 0 {
 		return 0, nil
 	}
-	if len(m.payload) < 4 {
+	if len(payload) < 4 {
 		return 0, ErrShort
 	}
-	return -int(int32(binary.NativeEndian.Uint32(m.payload))), nil
+	return -int(int32(binary.NativeEndian.Uint32(payload))), nil
 }
 
 // Attributes iterates over the attributes of a message, struct nlattr (include/uapi/linux/netlink.h): 0 __u16 nla_len,

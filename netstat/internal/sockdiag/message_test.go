@@ -78,7 +78,7 @@ func readCapture(tb testing.TB, name string) ([]byte, Exchange) {
 	require.NoError(tb, err)
 	first, _, err := nextMessage(content)
 	require.NoError(tb, err)
-	return content, first.exchange
+	return content, first.exchange()
 }
 
 // parse reads all of a payload.
@@ -156,7 +156,7 @@ func addCaptures(f *testing.F, wanted func(Request) bool) {
 			if err != nil {
 				break // a big-endian host
 			}
-			f.Add(m.payload)
+			f.Add(m.payload())
 			content = rest
 		}
 	}

@@ -73,7 +73,7 @@ func TestNetlinkBatch(t *testing.T) {
 		m, rest, err := nextMessage(b)
 		require.NoError(t, err)
 		require.Empty(t, rest)
-		require.Equal(t, []any{uint16(typeDone), true}, []any{m.kind, m.exchange == (Exchange{s.port, 1})})
+		require.Equal(t, []any{uint16(typeDone), Exchange{s.port, 1}}, []any{m.kind(), m.exchange()})
 		_, err = batch.message(1)
 		require.Equal(t, errNotFromKernel, err)
 
