@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
 // ClosedMode says whether a [Scanner] hands out the TCP sockets that the kernel has destroyed.
@@ -15,9 +17,9 @@ type ClosedMode uint8
 const (
 	// ClosedOff leaves them out.
 	ClosedOff ClosedMode = iota
-	// ClosedAuto hands them out where the kernel tells of them.
+	// ClosedAuto hands them out where the scanner can subscribe to them.
 	ClosedAuto
-	// ClosedRequired has [NewScanner] fail if the kernel does not tell of them in the reader's own network namespace.
+	// ClosedRequired has [NewScanner] fail if it cannot subscribe to them in the reader's own network namespace.
 	ClosedRequired
 )
 
@@ -53,7 +55,13 @@ func (c *ScannerConfig) checkClosed() error {
 	return nil
 }
 
-// subscribeSelf has the kernel tell of what it destroys in the reader's own namespace, before any socket in it is read.
+// closedRoom bounds what the kernel may keep for a scanner, in bytes: 2 * closedRoom, as it doubles what it is given (see
+// sockdiag.Subscription). All subscriptions share it. It is enough for some 48,000 events. Without CAP_NET_ADMIN each
+// subscription is bounded by net.core.rmem_max, which is enough for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300
+// where it is 208 KiB.
+const closedRoom = 32 << 20
+
+// subscribeSelf subscribes to the closed sockets of the reader's own namespace, before any socket in it is read.
 func (s *Scanner) subscribeSelf() error {
 	self := s.namespaces.self
 	if !s.wantsClosed() {
@@ -67,9 +75,10 @@ func (s *Scanner) subscribeSelf() error {
 	}
 	s.openConnects()
 	s.namespaces.subscribe = func(room int) (closedConn, error) { return openClosedConn(&s.connects, s.budget, room) }
-	// Without a handler for TCP the kernel takes the subscription, and tells of nothing (inet_diag_handler_get_info,
-	// net/ipv4/inet_diag.c). A dump of no state asks for it.
-	_, err := self.diag.dump(context.Background(), dumpRequest{transport: TransportTCP}, func([]byte) bool { return true })
+	// Without a handler for TCP the kernel accepts the subscription, and sends nothing (inet_diag_handler_get_info,
+	// net/ipv4/inet_diag.c). A dump of no state loads the handler, or fails.
+	nothing := sockdiag.Request{Protocol: sockdiag.ProtocolTCP}
+	_, err := self.diag.Dump(context.Background(), nothing, func([]byte) bool { return true })
 	if !errors.Is(err, errors.ErrUnsupported) {
 		self.closed, err = openClosedConn(&s.connects, s.budget, cmp.Or(s.namespaces.room, closedRoom))
 	}
@@ -93,8 +102,8 @@ func (s *Scanner) withoutClosed(err error) error {
 	return nil
 }
 
-// handOutClosed hands out the sockets that were destroyed in the namespace, as far as they are known by now. All that were read
-// in it have been handed out before. Their Namespace is the value given.
+// handOutClosed hands out the sockets that were destroyed in the namespace until now. All that were read in it have been handed
+// out before. Their Namespace is the value given.
 func (s *Scanner) handOutClosed(ctx context.Context, n *trackedNamespace, as *Namespace, yield func(*Socket, error) bool) bool {
 	if n.closed == nil {
 		return true
@@ -119,15 +128,15 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 			yield(nil, ctx.Err())
 			return false
 		}
-		by, ok := n.taken.next(&s.socket)
+		initiator, ok := n.taken.next(&s.socket)
 		if !ok {
 			return true
 		}
 		if s.config.TCPFilter != nil && !s.config.TCPFilter.Match(&s.socket) {
 			continue
 		}
-		if by != nil {
-			s.setInitiator(by)
+		if initiator != nil {
+			s.setInitiator(initiator)
 		}
 		if !yield(&s.socket, nil) {
 			return false
@@ -145,7 +154,7 @@ func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) b
 	}
 	for len(s.namespaces.ended) > 0 {
 		n := s.namespaces.ended[0]
-		n.close() // as late as can be: the kernel tells of the last sockets a moment after their end
+		n.close() // as late as possible: the kernel sends the last events a moment after the namespace has ended
 		if !s.handOutClosed(ctx, n, n.handedOut, yield) {
 			return false
 		}

@@ -124,7 +124,7 @@ func finish(t testing.TB, first, then int) {
 	require.NoError(t, unix.Close(then))
 }
 
-// newClosedScanner returns a scanner of TCP sockets that hears of closed ones.
+// newClosedScanner returns a scanner of TCP sockets that is subscribed to closed ones.
 func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	t.Helper()
 	config.Closed, config.Transports, config.TCPInfo = ClosedRequired, []Transport{TransportTCP}, true
@@ -134,24 +134,14 @@ func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	return newScanner(t, config)
 }
 
-func conversation(of *closedSocket, f func(fd int)) {
-	of.mu.Lock()
-	defer of.mu.Unlock()
-	f(of.socket.fd)
-}
-
-// awaitClosed waits until the kernel has told of so many sockets of a namespace that have not been handed out. It does so from a work
-// queue: a scan that comes too early is one more in which what is kept of processes can be forgotten.
+// awaitClosed waits until the queue of a namespace has so many sockets that have not been handed out. The kernel sends them
+// from a work queue: a scan that comes too early is one more in which what is kept of processes can be forgotten.
 func awaitClosed(t *testing.T, of *trackedNamespace, want int) {
 	t.Helper()
-	c := of.closed.(*closedSocket)
-	require.Eventually(t, func() bool {
-		told := 0
-		conversation(c, func(int) {
-			c.receive()
-			told = c.queue.waiting()
-		})
-		return told >= want
+	c := of.closed.(*closedEvents)
+	require.Eventually(t, func() (all bool) {
+		c.sync(func() { all = c.queue.waiting() >= want })
+		return all
 	}, 10*time.Second, time.Millisecond)
 }
 
@@ -347,39 +337,36 @@ func TestClosedOrder(t *testing.T) {
 	})
 }
 
-// What the kernel has no room for, and what we have no room for, is counted.
+// What does not fit into the receive buffer or the queue is counted.
 func TestClosedLost(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t) // its listener stays: it is not to be told of as closed
-		for name, squeeze := range map[string]func(c *closedSocket, fd int){
-			"by the kernel": func(_ *closedSocket, fd int) {
-				require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<10))
-			},
-			"by the queue": func(c *closedSocket, _ int) { c.queue.budget = newClosedBudget(1400) },
+		w := newTown4(t) // its listener stays: it is not destroyed
+		for name, squeeze := range map[string]func(c *closedEvents){
+			"by the kernel": func(c *closedEvents) { c.setRoom(16 << 10) },
+			"by the queue":  func(c *closedEvents) { c.queue.budget = newClosedBudget(1400) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				const connections = 1000
 				s := newClosedScanner(t, ScannerConfig{})
-				c := s.namespaces.self.closed.(*closedSocket)
+				c := s.namespaces.self.closed.(*closedEvents)
+				squeeze(c)
 				for range 2 {
-					handedOut, lost := 0, 0
-					conversation(c, func(fd int) {
-						squeeze(c, fd)
+					c.sync(func() { // meanwhile nobody reads
+						before := eventDrops(t)
 						for range connections {
 							client, server := w.open()
 							reset(t, client, server)
 						}
-						// The kernel tells of them from a work queue.
-						told := func() int {
-							info, err := memInfoOf(fd)
-							require.NoError(t, err)
-							c.receive()
-							return c.queue.waiting() + c.queue.lost + int(info.drops-c.drops)
+						if name == "by the kernel" { // which sends the events from a work queue
+							require.Eventually(t, func() bool { return eventDrops(t) > before }, 10*time.Second, time.Millisecond)
 						}
-						require.Eventually(t, func() bool { return told() >= 2*connections }, 10*time.Second, time.Millisecond)
 					})
-					handedOut += len(mustScan(t, s, inode)) - 1 // the listener
-					lost += s.Stats().ClosedLost
+					require.Eventually(t, func() (all bool) {
+						c.sync(func() { all = c.queue.waiting()+c.queue.lost >= 2*connections })
+						return all
+					}, 10*time.Second, time.Millisecond)
+					handedOut := len(mustScan(t, s, inode)) - 1 // the listener
+					lost := s.Stats().ClosedLost
 					require.Equal(t, 2*connections, handedOut+lost)
 					require.NotZero(t, lost)
 					require.NotZero(t, handedOut)
@@ -390,83 +377,22 @@ func TestClosedLost(t *testing.T) {
 	})
 }
 
-// A pause is as long as the kernel has room for a burst, as much as it truly keeps.
-func TestClosedPause(t *testing.T) {
-	testnet.Isolate(t, func() {
-		const little, much = 208 << 10, 1 << 20 // net.core.rmem_max as it long was
-		require.Equal(t, longestClosedPause, newSubscription(t).pause)
-		require.Equal(t, shortestClosedPause, closedPause(0))
-		for _, asked := range []int{little, much} {
-			require.Greater(t, closedPause(2*asked), shortestClosedPause)
-			require.Less(t, closedPause(2*asked), longestClosedPause)
+// eventDrops counts the messages to multicast groups that did not fit into receive buffers, in this network namespace.
+func eventDrops(t *testing.T) (drops int) {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/netlink")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(table)) {
+		const protocol, groups, dropped = 1, 3, 8 // Eth, Groups, Drops
+		columns := strings.Fields(line)
+		if columns[protocol] != "4" || columns[groups] == "00000000" { // NETLINK_SOCK_DIAG
+			continue
 		}
-
-		w := newTown4(t)
-		for _, asked := range []int{little, much} {
-			c := newSubscription(t)
-			conversation(c, func(fd int) {
-				require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, asked))
-				buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-				require.NoError(t, err)
-				require.Equal(t, 2*asked, buffer)
-				burst := int(closedBurst * closedPause(buffer) / time.Second)
-				for range burst { // two messages each
-					client, server := w.open()
-					reset(t, client, server)
-				}
-				dropped := func() bool { c.countDrops(); return c.queue.lost > 0 }
-				require.Eventually(t, dropped, 10*time.Second, 10*time.Millisecond)
-				require.GreaterOrEqual(t, c.receive(), burst)
-			})
-		}
-	})
-}
-
-// Who has CAP_NET_ADMIN, and no other capability, has room for more closed sockets than net.core.rmem_max lets others have.
-func TestClosedRoom(t *testing.T) {
-	testnet.Isolate(t, func() {
-		fd := newSocket(t)
-		defer unix.Close(fd)
-		require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<30))
-		most, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		n, err := strconv.Atoi(columns[dropped])
 		require.NoError(t, err)
-		w := newTown4(t)
-		for _, as := range []struct {
-			name   string
-			keep   []uint
-			buffer int
-		}{
-			{"nobody", nil, min(most, 2*closedRoom)},
-			{"nobody with CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}, 2 * closedRoom},
-		} {
-			t.Run(as.name, func(t *testing.T) {
-				testnet.BecomeNobody(t, as.keep...)
-				c := newSubscription(t)
-				conversation(c, func(fd int) { // meanwhile nobody reads
-					buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-					require.NoError(t, err)
-					require.Equal(t, as.buffer, buffer)
-					const least = 1000 // bytes that the kernel takes for a message, whichever kernel
-					sockets := 0
-					for ; sockets < min(most, closedRoom)/least; sockets += 2 {
-						client, server := w.open()
-						reset(t, client, server)
-					}
-					if most > closedRoom {
-						t.Log("net.core.rmem_max is no bound here")
-						return
-					}
-					before, now := c.drops, memInfo{}
-					require.Eventually(t, func() bool { // the kernel tells of them when it has time
-						now, err = memInfoOf(fd)
-						return err != nil || now.drops > before || int(now.received) > most
-					}, 10*time.Second, time.Millisecond)
-					require.NoError(t, err)
-					require.Equal(t, as.buffer < 2*closedRoom, now.drops > before, "%d of %d bytes taken", now.received, as.buffer)
-				})
-			})
-		}
-	})
+		drops += n
+	}
+	return drops
 }
 
 // A refused connect has its peer but not the port, and mostly no address of its own; one that is aborted has lost its port and all
@@ -506,27 +432,27 @@ func newSocket(t *testing.T) int {
 	return fd
 }
 
-// fakeConnects knows who began every connection to a port.
+// fakeConnects knows who initiated connections.
 type fakeConnects struct {
-	mu     sync.Mutex
-	begun  map[uint64]bpf.Connect
-	closed bool
+	mu         sync.Mutex
+	initiators map[uint64]bpf.Connect
+	closed     bool
 }
 
 func (f *fakeConnects) Lookup(cookie uint64) (bpf.Connect, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	by, ok := f.begun[cookie]
-	return by, ok
+	initiator, ok := f.initiators[cookie]
+	return initiator, ok
 }
 
 func (f *fakeConnects) Close() { f.closed = true }
 
-// A closed socket is of the process that began the connection, also when that has gone.
+// A closed socket is of the process that initiated the connection, also when that has ended.
 func TestClosedOwners(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
-		known := &fakeConnects{begun: map[uint64]bpf.Connect{}}
+		known := &fakeConnects{initiators: map[uint64]bpf.Connect{}}
 		s.setConnects(known)
 		w := newTown4(t)
 		holder := testnet.Start(t, testnet.Process{Name: "holder", UID: 65534})
@@ -541,7 +467,7 @@ func TestClosedOwners(t *testing.T) {
 			if s.Inode == held.Inode && held.Inode != 0 {
 				live = s.Owners()[0]
 				known.mu.Lock()
-				known.begun[s.Cookie] = by(live.PID, live.StartTime, "before")
+				known.initiators[s.Cookie] = by(live.PID, live.StartTime, "before")
 				known.mu.Unlock()
 			}
 			return true
@@ -568,7 +494,7 @@ func TestClosedOwners(t *testing.T) {
 		for range 3 {
 			client, server := w.open()
 			known.mu.Lock()
-			known.begun[cookieOf(t, client)] = by(1<<22+1, 12, "past")
+			known.initiators[cookieOf(t, client)] = by(1<<22+1, 12, "past")
 			known.mu.Unlock()
 			reset(t, client, server)
 			owned := 0
@@ -673,7 +599,7 @@ func TestClosedNamespaces(t *testing.T) {
 	})
 }
 
-// What the kernel tells of after a namespace was found to have ended, while the owners are looked for, is not lost.
+// What the kernel sends after a namespace was found to have ended, while the owners are looked for, is not lost.
 func TestClosedAfterNamespaceEnded(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		const connections = 3
@@ -734,8 +660,8 @@ func TestClosedOfUnreadSelf(t *testing.T) {
 		finish(t, client, server)
 		time.Sleep(50 * time.Millisecond)
 		closedOf(t, s, 0, inode)
-		self := s.namespaces.self.closed.(*closedSocket)
-		conversation(self, func(int) { require.Zero(t, self.queue.waiting()) })
+		self := s.namespaces.self.closed.(*closedEvents)
+		self.sync(func() { require.Zero(t, self.queue.waiting()) })
 	})
 }
 
@@ -769,13 +695,13 @@ func TestClosedRefused(t *testing.T) {
 			unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT, unix.EPROTONOSUPPORT,
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
-				forbid(t, unix.SYS_BIND, errno)
+				testnet.Forbid(t, unix.SYS_BIND, errno)
 				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
 					"Linux 4.12: unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
-			forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
+			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
 			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
 				"Linux 4.12: unsupported operation: "+unix.ENOPROTOOPT.Error())
 		})
@@ -791,7 +717,7 @@ func TestClosedRefused(t *testing.T) {
 		})
 		t.Run("without a file", func(t *testing.T) {
 			var warned []string
-			forbid(t, unix.SYS_BIND, unix.EMFILE)
+			testnet.Forbid(t, unix.SYS_BIND, unix.EMFILE)
 			_, err := NewScanner(config(ClosedAuto, SourceNetlink, &warned))
 			require.ErrorIs(t, err, unix.EMFILE)
 			require.Empty(t, warned)
@@ -831,7 +757,7 @@ func TestClosedRefused(t *testing.T) {
 	})
 }
 
-// A namespace in which the subscription fails for now is read anyway, and heard of in the next scan.
+// A namespace in which the subscription fails for now is read anyway, and subscribed to in the next scan.
 func TestClosedFailsInNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
@@ -887,22 +813,14 @@ func TestClosedGivesBack(t *testing.T) {
 		require.Equal(t, before, openDescriptors(t))
 		require.Equal(t, goroutines, runtime.NumGoroutine())
 
-		c := newSubscription(t)
+		c, err := openClosedConn(&connects{}, newClosedBudget(maxClosed), closedRoom)
+		require.NoError(t, err)
 		c.close()
 		c.close()
 		_, lost, err := c.take(nil)
 		require.NoError(t, err)
 		require.Zero(t, lost)
 	})
-}
-
-// newSubscription returns one that nothing is told to, so that the test can.
-func newSubscription(t testing.TB) *closedSocket {
-	t.Helper()
-	conn, err := openClosedConn(&connects{}, newClosedBudget(maxClosed), closedRoom)
-	require.NoError(t, err)
-	t.Cleanup(conn.close)
-	return conn.(*closedSocket)
 }
 
 // BenchmarkClosedReader tells what the reader takes of a core while a process closes connections, for as many milliseconds as it is
@@ -971,7 +889,7 @@ func residentMiB(tb testing.TB) float64 {
 	return float64(pages*os.Getpagesize()) / (1 << 20)
 }
 
-// fakeClosed tells of sockets that a test makes up.
+// fakeClosed is a subscription that receives the sockets of a test.
 type fakeClosed struct {
 	chunks []*closedChunk
 	lost   int
@@ -1010,7 +928,7 @@ func TestClosedCgroup(t *testing.T) {
 	for _, id := range []uint64{0, 77} {
 		s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
 		q := closedQueue{budget: s.budget, connects: everyConnect{CgroupID: id, Initiator: bpf.Process{PID: 7}}}
-		q.hear(closedMessage(1))
+		q.add(closedMessage(1))
 		chunks, _, _ := q.take(nil)
 		s.namespaces.self.closed = &fakeClosed{chunks: chunks}
 		cgroups, errs := scan(s, func(s *Socket) [2]any { return [2]any{s.CgroupID, s.Has(FieldCgroupID)} })
@@ -1052,79 +970,43 @@ func TestClosedShareRoom(t *testing.T) {
 			testnet.Netns(t, fmt.Sprint("blue", n))
 			mustScan(t, s, inode)
 			require.Len(t, s.Namespaces(), n+2)
-			for _, of := range s.namespaces.known {
-				c := of.closed.(*closedSocket)
-				conversation(c, func(fd int) {
-					buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-					require.NoError(t, err)
-					require.Equal(t, 2*(closedRoom/(n+2)), buffer)
-					require.Equal(t, closedPause(buffer), c.pause)
-				})
-			}
+			require.Equal(t, slices.Repeat([]int{2 * (closedRoom / (n + 2))}, n+2), subscriptionBuffers(t))
 		}
 	})
 }
 
-// What the kernel has told of until the end of a subscription can be taken afterwards.
-func TestClosedTellsOfLast(t *testing.T) {
+// subscriptionBuffers are the receive buffers of the netlink sockets of this process that are in a multicast group.
+func subscriptionBuffers(t *testing.T) (buffers []int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, entry := range fds {
+		fd, err := strconv.Atoi(entry.Name())
+		require.NoError(t, err)
+		name, _ := unix.Getsockname(fd) // an error: no socket
+		if netlink, ok := name.(*unix.SockaddrNetlink); ok && netlink.Groups != 0 {
+			buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+			require.NoError(t, err)
+			buffers = append(buffers, buffer)
+		}
+	}
+	return buffers
+}
+
+// What the kernel has sent until the end of a subscription can be taken afterwards.
+func TestClosedTakenAfterEnd(t *testing.T) {
 	testnet.Isolate(t, func() {
 		w := newTown4(t)
-		c := newSubscription(t)
-		require.NoError(t, c.waiter.SetReadDeadline(time.Unix(1, 0)))
-		<-c.ended // nobody reads any more but close and take
-		c.queue.failed = errorSummary{}
+		c, err := openClosedConn(&connects{}, newClosedBudget(maxClosed), closedRoom)
+		require.NoError(t, err)
 		client, server := w.open()
 		reset(t, client, server)
-		require.Eventually(t, func() bool {
-			info, err := memInfoOf(c.socket.fd)
-			require.NoError(t, err)
-			return info.received > 1408 // two messages
-		}, 10*time.Second, time.Millisecond)
-		require.Zero(t, c.queue.waiting())
+		awaitClosed(t, &trackedNamespace{netlinkSockets: netlinkSockets{closed: c}}, 2)
 		c.close()
 		chunks, lost, err := c.take(nil)
 		require.NoError(t, err)
 		require.Zero(t, lost)
 		require.Len(t, chunks, 1)
 		require.Equal(t, 2, chunks[0].used)
-	})
-}
-
-// After it had no room the kernel goes on to tell, and does not wait until all is read.
-func TestClosedGoesOnAfterLoss(t *testing.T) {
-	testnet.Isolate(t, func() {
-		w := newTown4(t)
-		c := newSubscription(t)
-		lose := func(n int) {
-			for range n {
-				client, server := w.open()
-				reset(t, client, server)
-			}
-		}
-		conversation(c, func(fd int) {
-			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<10))
-			lose(100)
-			require.Eventually(t, func() bool {
-				info, err := memInfoOf(fd)
-				require.NoError(t, err)
-				return info.drops > c.drops
-			}, 10*time.Second, time.Millisecond)
-			// With room again, it tells of the next ones, though nothing was read.
-			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, closedRoom))
-			var before memInfo
-			require.Eventually(t, func() bool { // it has told of all
-				last := before
-				var err error
-				before, err = memInfoOf(fd)
-				require.NoError(t, err)
-				return before == last
-			}, 10*time.Second, 100*time.Millisecond)
-			lose(1)
-			require.Eventually(t, func() bool {
-				info, err := memInfoOf(fd)
-				require.NoError(t, err)
-				return info.received > before.received
-			}, 10*time.Second, time.Millisecond)
-		})
 	})
 }

@@ -6,21 +6,67 @@ import (
 	"sync/atomic"
 
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
-// closedConn hears of the TCP sockets that the kernel destroys in a network namespace; an interface for tests to replace.
+// closedConn is the subscription to the TCP sockets that are destroyed in a network namespace, and what it has received; an
+// interface for tests to replace.
 type closedConn interface {
-	// take appends the sockets that were heard of since it was called last. lost is how many more there were, err of what
-	// could not be decoded.
+	// take appends the sockets that were received since the last call. lost is how many more there were, err the error of what
+	// could not be received or decoded.
 	take(to []*closedChunk) (chunks []*closedChunk, lost int, err error)
 	// setRoom sets how many bytes of closedRoom the kernel may fill.
 	setRoom(bytes int)
-	// close ends it. What was heard of until then can still be taken.
+	// close ends the subscription. What was received until then can still be taken.
 	close()
 }
 
-// closedRecord is a closed socket that waits to be handed out. It holds no pointers: a million of them cost the garbage collector
-// nothing.
+// closedEvents puts what a subscription receives into a queue.
+type closedEvents struct {
+	subscription *sockdiag.Subscription
+	queue        closedQueue // used under the lock of the subscription: by its goroutine, and in Sync
+}
+
+var (
+	_ closedConn       = (*closedEvents)(nil)
+	_ sockdiag.Handler = (*closedEvents)(nil)
+)
+
+// openClosedConn subscribes to the TCP sockets that are destroyed in the network namespace of this thread, with so many bytes of
+// closedRoom. An error that is errors.ErrUnsupported says that the kernel does not have these events, or does not permit them.
+func openClosedConn(connects connectLookup, budget *closedBudget, room int) (closedConn, error) {
+	c := &closedEvents{queue: closedQueue{connects: connects, budget: budget}}
+	var err error
+	if c.subscription, err = sockdiag.Subscribe(c, room); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Destroyed implements sockdiag.Handler.
+func (c *closedEvents) Destroyed(m sockdiag.InetMessage) { c.queue.add(m) }
+
+// Failed implements sockdiag.Handler.
+func (c *closedEvents) Failed(err error) { c.queue.fail(err) }
+
+func (c *closedEvents) setRoom(bytes int) { c.subscription.SetBuffer(bytes) }
+
+func (c *closedEvents) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
+	c.sync(func() { chunks, lost, err = c.queue.take(to) })
+	return chunks, lost, err
+}
+
+// sync reads the events that are there and then calls f, which may use the queue.
+func (c *closedEvents) sync(f func()) {
+	c.subscription.Sync(func(lost int) {
+		c.queue.lost += lost
+		f()
+	})
+}
+
+func (c *closedEvents) close() { c.subscription.Close() }
+
+// closedRecord is a closed socket in the queue. It holds no pointers: a million of them cost the garbage collector nothing.
 type closedRecord struct {
 	tcp                   TCPInfo
 	cookie                uint64
@@ -28,7 +74,7 @@ type closedRecord struct {
 	device                uint32
 	localPort, remotePort uint16
 	fields                Field
-	begun                 int16 // closedChunk.begun[begun-1] says who began it; 0: not known
+	initiator             int16 // the one of closedChunk.initiators, from 1; 0: not known
 	family                Family
 }
 
@@ -55,26 +101,26 @@ func (r *closedRecord) get(s *Socket) {
 	s.Interface, s.Cookie, s.TCP, s.fields = r.device, r.cookie, r.tcp, r.fields
 }
 
-// closedChunk holds some of the records that wait, about 8 KiB: a namespace in which little is closed takes no more.
+// closedChunk holds some of the records of a queue, about 8 KiB: a namespace in which little is closed takes no more.
 type closedChunk struct {
-	records [closedChunkLen]closedRecord
-	used    int
-	next    int           // the record to hand out
-	begun   []bpf.Connect // those of the records, each of them once if they follow each other
-	budget  *closedBudget // that it is part of
-	held    *atomic.Int64 // chunks of its namespace
+	records    [closedChunkLen]closedRecord
+	used       int
+	next       int           // the record to hand out
+	initiators []bpf.Connect // of the records; an initiator of successive connections is there once
+	budget     *closedBudget // that it is part of
+	held       *atomic.Int64 // chunks of its namespace
 }
 
 const closedChunkLen = 64
 
-// closedChunks has those that are not in use. A load that has gone gives them to the garbage collector.
+// closedChunks has those that are not in use. After a peak the garbage collector frees them.
 var closedChunks = sync.Pool{New: func() any { return new(closedChunk) }}
 
-// maxClosed bounds the closed sockets that wait to be handed out by a scanner: 128 MiB, and less than half as much for who began
-// the connections.
+// maxClosed bounds the closed sockets that a scanner holds: 128 MiB, and less than half as much for the initiators of the
+// connections.
 const maxClosed = 1 << 20
 
-// closedBudget is what all namespaces of a scanner may take together. It can be used by several goroutines.
+// closedBudget is what all namespaces of a scanner may hold together. It can be used by several goroutines.
 type closedBudget struct{ left atomic.Int64 } // chunks
 
 func newClosedBudget(sockets int) *closedBudget {
@@ -83,8 +129,8 @@ func newClosedBudget(sockets int) *closedBudget {
 	return b
 }
 
-// chunk returns an empty chunk for a namespace that holds so many; nil if there is no room. A namespace gets a chunk only while more
-// are left than it holds: a hostile one cannot take them all.
+// chunk returns an empty chunk for a namespace that holds so many; nil if the budget is spent. A namespace gets a chunk only
+// while more are left than it holds: a hostile one cannot take them all.
 func (b *closedBudget) chunk(held *atomic.Int64) *closedChunk {
 	for {
 		left := b.left.Load()
@@ -97,7 +143,7 @@ func (b *closedBudget) chunk(held *atomic.Int64) *closedChunk {
 	}
 	chunk := closedChunks.Get().(*closedChunk) //nolint:forcetypeassert // it has nothing else
 	held.Add(1)
-	chunk.used, chunk.next, chunk.begun, chunk.budget, chunk.held = 0, 0, chunk.begun[:0], b, held
+	chunk.used, chunk.next, chunk.initiators, chunk.budget, chunk.held = 0, 0, chunk.initiators[:0], b, held
 	return chunk
 }
 
@@ -109,71 +155,53 @@ func (c *closedChunk) free() {
 	closedChunks.Put(c)
 }
 
-// setBegun notes who began the connection. Those that one process began mostly end one after the other.
-func (c *closedChunk) setBegun(r *closedRecord, by bpf.Connect) {
+// setInitiator records who initiated the connection. Connections of one process mostly end one after the other.
+func (c *closedChunk) setInitiator(r *closedRecord, initiator bpf.Connect) {
 	const lookBack = 8
-	by.Port = 0
-	for i := len(c.begun); i > max(0, len(c.begun)-lookBack); i-- {
-		if c.begun[i-1] == by {
-			r.begun = int16(i)
+	initiator.Port = 0
+	for i := len(c.initiators); i > max(0, len(c.initiators)-lookBack); i-- {
+		if c.initiators[i-1] == initiator {
+			r.initiator = int16(i)
 			return
 		}
 	}
-	c.begun = append(c.begun, by)
-	r.begun = int16(len(c.begun))
+	c.initiators = append(c.initiators, initiator)
+	r.initiator = int16(len(c.initiators))
 }
 
-// by returns who began the connection, or nil.
-func (c *closedChunk) by(r *closedRecord) *bpf.Connect {
-	if r.begun == 0 {
+// initiatorOf returns who initiated the connection, or nil.
+func (c *closedChunk) initiatorOf(r *closedRecord) *bpf.Connect {
+	if r.initiator == 0 {
 		return nil
 	}
-	return &c.begun[r.begun-1]
+	return &c.initiators[r.initiator-1]
 }
 
 // closedQueue keeps the closed sockets of a namespace until they are taken. It is for one goroutine at a time.
 type closedQueue struct {
-	connects connectLookup // nil: nobody knows who began connections
+	connects connectLookup // nil: nobody knows who initiated connections
 	budget   *closedBudget
 	held     atomic.Int64   // chunks, those that were taken and are not handed out included
-	chunks   []*closedChunk // the last is filled
+	chunks   []*closedChunk // the last is being filled
 	unpaired []*closedChunk // the same, of sockets that never had a peer
 	lost     int
 	failed   errorSummary // messages that could not be decoded
 	socket   Socket
 }
 
-// nobody has asked for what the kernel sends to a multicast group.
-var nobody = exchange{}
-
-// hear takes what the kernel sent at once.
-func (q *closedQueue) hear(b []byte) {
-	for len(b) > 0 {
-		m, rest, err := nextMessage(b)
-		if err != nil {
-			q.fail(err)
-			return
-		}
-		b = rest
-		if m.kind == sockDiagByFamily && m.answers(nobody) {
-			q.add(m.payload)
-		}
-	}
-}
-
 // fail counts a message that could not be decoded.
 func (q *closedQueue) fail(err error) { q.failed.add(err) }
 
 // add adds the socket in a message, if it ever had a port.
-func (q *closedQueue) add(payload []byte) {
-	if err := decodeInetMsg(payload, TransportTCP, &q.socket); err != nil {
+func (q *closedQueue) add(m sockdiag.InetMessage) {
+	if err := q.socket.setInet(m, TransportTCP); err != nil {
 		q.fail(err)
 		return
 	}
-	var by bpf.Connect
+	var initiator bpf.Connect
 	isKnown := false
 	if q.connects != nil {
-		by, isKnown = q.connects.Lookup(q.socket.Cookie)
+		initiator, isKnown = q.connects.Lookup(q.socket.Cookie)
 	}
 	chunks := &q.chunks
 	if !q.socket.HasPeer() {
@@ -182,25 +210,25 @@ func (q *closedQueue) add(payload []byte) {
 		}
 		chunks = &q.unpaired
 	}
-	chunk := q.roomIn(chunks)
+	chunk := q.chunkFor(chunks)
 	if chunk == nil {
 		q.lost++
 		return
 	}
 	record := &chunk.records[chunk.used]
 	record.set(&q.socket)
-	record.begun = 0
+	record.initiator = 0
 	if isKnown {
-		chunk.setBegun(record, by)
+		chunk.setInitiator(record, initiator)
 		if record.remotePort == 0 {
-			record.remotePort = by.Port
+			record.remotePort = initiator.Port
 		}
 	}
 	chunk.used++
 }
 
-// roomIn returns the chunk that has room, or nil.
-func (q *closedQueue) roomIn(chunks *[]*closedChunk) *closedChunk {
+// chunkFor returns the chunk for the next record; nil if the budget is spent.
+func (q *closedQueue) chunkFor(chunks *[]*closedChunk) *closedChunk {
 	if n := len(*chunks); n > 0 && (*chunks)[n-1].used < closedChunkLen {
 		return (*chunks)[n-1]
 	}
@@ -224,28 +252,28 @@ func (q *closedQueue) waiting() (n int) {
 func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
 	lost, err = q.lost, q.failed.err()
 	to = append(append(to, q.unpaired...), q.chunks...)
-	q.unpaired = nil  // they are few
-	const roomy = 512 // chunks
+	q.unpaired = nil    // they are few
+	const maxKept = 512 // chunks
 	clear(q.chunks)
-	if q.chunks = q.chunks[:0]; cap(q.chunks) > roomy {
+	if q.chunks = q.chunks[:0]; cap(q.chunks) > maxKept {
 		q.chunks = nil
 	}
 	q.lost, q.failed = 0, errorSummary{}
 	return to, lost, err
 }
 
-// takenClosed are closed sockets that were taken, and are being handed out.
+// takenClosed are closed sockets that were taken from a queue and are being handed out.
 type takenClosed struct{ chunks []*closedChunk }
 
-// next fills s with the next one, and returns who began the connection, if that is known; false if there is none.
-func (t *takenClosed) next(s *Socket) (by *bpf.Connect, ok bool) {
+// next fills s with the next one, and returns who initiated the connection, if that is known; false if there is none.
+func (t *takenClosed) next(s *Socket) (initiator *bpf.Connect, ok bool) {
 	for len(t.chunks) > 0 {
 		chunk := t.chunks[0]
 		if chunk.next < chunk.used {
 			record := &chunk.records[chunk.next]
 			chunk.next++
 			record.get(s)
-			return chunk.by(record), true
+			return chunk.initiatorOf(record), true
 		}
 		t.chunks[0] = nil
 		t.chunks = t.chunks[1:]
@@ -255,7 +283,7 @@ func (t *takenClosed) next(s *Socket) (by *bpf.Connect, ok bool) {
 	return nil, false
 }
 
-// drop leaves all out.
+// drop drops all.
 func (t *takenClosed) drop() {
 	for _, chunk := range t.chunks {
 		chunk.free()
@@ -263,7 +291,7 @@ func (t *takenClosed) drop() {
 	t.chunks = nil
 }
 
-// discardClosed ends a subscription of which nobody wants to know what it has told.
+// discardClosed ends a subscription and drops what it has received.
 func discardClosed(c closedConn) {
 	c.close()
 	chunks, _, _ := c.take(nil)

@@ -8,24 +8,29 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
-// closedMessage is what the kernel sends of a socket that it has destroyed.
-func closedMessage(cookie uint64) []byte {
+// closedPayload is what the kernel sends of a socket that it has destroyed.
+func closedPayload(cookie uint64) []byte {
 	info := make([]byte, 248)
 	binary.NativeEndian.PutUint64(info[120:], 102)
-	m := inetMessage{
-		family: afInet, state: TCPClose, local: "127.0.0.1:5000", remote: "127.0.0.2:6000", device: 3, cookie: cookie,
-		recv: 7, send: 8, attributes: append(attribute(10, []byte{6}), attribute(inetDiagInfo, info)...),
-	}
-	return event(m.bytes())
+	return sockdiagtest.Inet{
+		Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:5000", Remote: "127.0.0.2:6000",
+		Interface: 3, Cookie: cookie, RecvQueue: 7, SendQueue: 8,
+		Attributes: append(attribute(10, []byte{6}), attribute(sockdiag.InetInfo, info)...),
+	}.Bytes()
 }
 
-// event is a message that nobody has asked for.
-func event(payload []byte) []byte {
-	b := answer(sockDiagByFamily, 0, 0, payload)
-	binary.NativeEndian.PutUint32(b[12:], 0)
-	return b
+func closedMessage(cookie uint64) sockdiag.InetMessage { return mustParseInet(closedPayload(cookie)) }
+
+func mustParseInet(payload []byte) sockdiag.InetMessage {
+	m, err := sockdiag.ParseInet(payload)
+	if err != nil {
+		panic(err)
+	}
+	return m
 }
 
 func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err error) {
@@ -45,10 +50,8 @@ func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err e
 func TestClosedQueue(t *testing.T) {
 	q := closedQueue{budget: newClosedBudget(3000)}
 	for i := range uint64(2000) {
-		q.hear(closedMessage(i))
+		q.add(closedMessage(i))
 	}
-	q.hear(answer(nlmsgDone, 0, 0, nil))
-	q.hear(answer(sockDiagByFamily, 0, 0, closedMessage(7)[nlmsgHeaderLen:])) // an answer to what somebody has asked
 	sockets, lost, err := takeClosed(t, &q)
 	require.NoError(t, err)
 	const room = 3000 / closedChunkLen / 2 * closedChunkLen // as much as it leaves for others
@@ -69,35 +72,38 @@ func TestClosedQueue(t *testing.T) {
 
 // What cannot be decoded is one error, however much it is.
 func TestClosedQueueCutOff(t *testing.T) {
-	q := closedQueue{budget: newClosedBudget(maxClosed)}
-	whole := closedMessage(1)
-	for n := 1; n < len(whole); n++ {
-		q.hear(whole[:n])
+	c := closedEvents{queue: closedQueue{budget: newClosedBudget(maxClosed)}}
+	whole := closedPayload(1)
+	const lastAttribute = 72 + 8
+	for n := lastAttribute + 4; n < len(whole); n++ {
+		c.Destroyed(mustParseInet(whole[:n]))
 	}
-	q.hear(event(whole[nlmsgHeaderLen : nlmsgHeaderLen+50]))
-	q.hear(whole)
-	sockets, lost, err := takeClosed(t, &q)
-	require.EqualError(t, err, "message is cut off (and 347 more)")
-	require.ErrorIs(t, err, errShortMessage)
+	_, err := sockdiag.ParseInet(whole[:71])
+	c.Failed(err)
+	c.Destroyed(mustParseInet(whole))
+	q := &c.queue
+	sockets, lost, err := takeClosed(t, q)
+	require.EqualError(t, err, "attributes of inet_diag_msg: message is cut off (and 248 more)")
+	require.ErrorIs(t, err, sockdiag.ErrShort)
 	require.Zero(t, lost)
 	require.Len(t, sockets, 1)
 	_, _, err = q.take(nil)
 	require.NoError(t, err)
 }
 
-// To hear of a socket makes no garbage.
+// An event does not allocate.
 func TestClosedQueueAllocs(t *testing.T) {
 	known := everyConnect{Initiator: bpf.Process{PID: 7}, Port: 9}
 	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
 	message := closedMessage(1)
 	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
-	q.hear(message) // the first chunk
-	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() { q.hear(message) }))
+	q.add(message) // the first chunk
+	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() { q.add(message) }))
 	var s Socket
 	taken.chunks, _, _ = q.take(taken.chunks)
 	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() {
-		by, ok := taken.next(&s)
-		if !ok || by.Initiator.PID != 7 {
+		initiator, ok := taken.next(&s)
+		if !ok || initiator.Initiator.PID != 7 {
 			t.Fatal("nothing")
 		}
 	}))
@@ -108,41 +114,45 @@ type everyConnect bpf.Connect
 func (e everyConnect) Lookup(uint64) (bpf.Connect, bool) { return bpf.Connect(e), true }
 func (everyConnect) Close()                              {}
 
-// Processes that begin connections in turn are not mixed up.
-func TestClosedQueueBegun(t *testing.T) {
+// Processes that initiate connections in turn are not mixed up.
+func TestClosedQueueInitiators(t *testing.T) {
 	q := closedQueue{budget: newClosedBudget(maxClosed)}
 	for i := range 1000 {
 		q.connects = everyConnect{Initiator: bpf.Process{PID: uint32(1 + i%20)}}
-		q.hear(closedMessage(uint64(i)))
+		q.add(closedMessage(uint64(i)))
 	}
 	var taken takenClosed
 	taken.chunks, _, _ = q.take(nil)
 	var s Socket
 	for i := range 1000 {
-		by, ok := taken.next(&s)
+		initiator, ok := taken.next(&s)
 		require.True(t, ok)
 		require.EqualValues(t, i, s.Cookie)
-		require.EqualValues(t, 1+i%20, by.Initiator.PID)
+		require.EqualValues(t, 1+i%20, initiator.Initiator.PID)
 	}
 	_, ok := taken.next(&s)
 	require.False(t, ok)
 }
 
-// Whatever comes is an error, or sockets that had a peer, and nothing else.
+// Whatever comes is an error, or a socket that had an address, and nothing else.
 func FuzzClosedQueue(f *testing.F) {
-	f.Add(closedMessage(1))
-	f.Add(append(closedMessage(1), closedMessage(2)...))
-	f.Add(closedMessage(1)[:100])
+	f.Add(closedPayload(1))
+	f.Add(closedPayload(1)[:100])
 	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := sockdiag.ParseInet(b)
+		if err != nil {
+			return
+		}
 		q := closedQueue{budget: newClosedBudget(4 * closedChunkLen)}
-		q.hear(b)
+		q.add(m)
 		broken := q.failed.more
 		if q.failed.first != nil {
 			broken++
 		}
 		sockets, lost, err := takeClosed(t, &q)
 		require.Equal(t, broken > 0, err != nil)
-		require.LessOrEqual(t, (len(sockets)+lost+broken)*nlmsgHeaderLen, len(b)+nlmsgHeaderLen)
+		require.LessOrEqual(t, len(sockets)+broken, 1)
+		require.Zero(t, lost)
 		for _, s := range sockets {
 			require.True(t, (s.HasPeer() || s.Local.Port() != 0) && s.Closed && s.State == TCPClose && s.Transport == TransportTCP)
 			require.Equal(t, s.Family == FamilyIPv4, s.Local.Addr().Is4() && s.Remote.Addr().Is4())
@@ -160,7 +170,7 @@ func BenchmarkClosedQueue(b *testing.B) {
 	var s Socket
 	b.ReportAllocs()
 	for i := range b.N {
-		q.hear(message)
+		q.add(message)
 		if i%100_000 == 0 {
 			taken.chunks, _, _ = q.take(taken.chunks)
 			for ok := true; ok; {
@@ -174,25 +184,27 @@ func BenchmarkClosedQueue(b *testing.B) {
 func TestClosedQueueUnpaired(t *testing.T) {
 	budget := newClosedBudget(maxClosed)
 	q := closedQueue{budget: budget}
-	unpaired := func(cookie uint64, port string) []byte {
-		return event(inetMessage{family: afInet, state: TCPClose, local: "127.0.0.1:" + port, remote: "0.0.0.0:0", cookie: cookie}.bytes())
+	unpaired := func(cookie uint64, port string) sockdiag.InetMessage {
+		return mustParseInet(sockdiagtest.Inet{
+			Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:" + port, Remote: "0.0.0.0:0", Cookie: cookie,
+		}.Bytes())
 	}
 	for range 3 { // the second time in chunks that were used
 		q.connects = everyConnect{Initiator: bpf.Process{PID: 9}}
 		for i := range uint64(3 * closedChunkLen / 2) {
-			q.hear(closedMessage(1000 + i))
+			q.add(closedMessage(1000 + i))
 		}
 		q.connects = nil
 		for i := range uint64(closedChunkLen + 1) {
-			q.hear(unpaired(1+i, "80"))
+			q.add(unpaired(1+i, "80"))
 		}
-		q.hear(unpaired(5000, "0")) // it never had a port
+		q.add(unpaired(5000, "0")) // it never had a port
 		var taken takenClosed
 		taken.chunks, _, _ = q.take(nil)
 		var s Socket
 		var cookies []uint64
-		for by, ok := taken.next(&s); ok; by, ok = taken.next(&s) {
-			require.Equal(t, s.HasPeer(), by != nil)
+		for initiator, ok := taken.next(&s); ok; initiator, ok = taken.next(&s) {
+			require.Equal(t, s.HasPeer(), initiator != nil)
 			cookies = append(cookies, s.Cookie)
 		}
 		require.Len(t, cookies, closedChunkLen+1+3*closedChunkLen/2)
@@ -213,17 +225,17 @@ func TestClosedBudget(t *testing.T) {
 	budget := newClosedBudget(chunks * closedChunkLen)
 	flooded, quiet := closedQueue{budget: budget}, closedQueue{budget: budget}
 	for i := range uint64(chunks * closedChunkLen) {
-		flooded.hear(closedMessage(i))
+		flooded.add(closedMessage(i))
 	}
 	require.Equal(t, chunks/2*closedChunkLen, flooded.waiting())
 	require.Equal(t, chunks/2*closedChunkLen, flooded.lost)
 	var hangs takenClosed // what a gather that hangs has taken is the namespace's too
 	hangs.chunks, _, _ = flooded.take(nil)
-	flooded.hear(closedMessage(1))
+	flooded.add(closedMessage(1))
 	require.Zero(t, flooded.waiting())
 	require.Equal(t, 1, flooded.lost)
 	for i := range uint64(2 * closedChunkLen) {
-		quiet.hear(closedMessage(i))
+		quiet.add(closedMessage(i))
 	}
 	require.Equal(t, 2*closedChunkLen, quiet.waiting(), "there is room for others")
 	require.Zero(t, quiet.lost)
@@ -237,7 +249,7 @@ func TestClosedBudget(t *testing.T) {
 		},
 	} {
 		for i := range uint64(3 * closedChunkLen) {
-			quiet.hear(closedMessage(i))
+			quiet.add(closedMessage(i))
 		}
 		give(&hangs)
 		for _, q := range []*closedQueue{&flooded, &quiet} {

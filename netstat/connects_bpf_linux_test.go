@@ -319,10 +319,10 @@ func TestConnectsPrivileges(t *testing.T) {
 			return func(t *testing.T) {
 				t.Helper()
 				for _, command := range commands {
-					forbid(t, unix.SYS_BPF, errno, int(command))
+					testnet.Forbid(t, unix.SYS_BPF, errno, int(command))
 				}
 				if len(commands) == 0 {
-					forbid(t, unix.SYS_BPF, errno)
+					testnet.Forbid(t, unix.SYS_BPF, errno)
 				}
 			}
 		}

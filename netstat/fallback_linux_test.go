@@ -113,7 +113,7 @@ func TestScannerRequiredSource(t *testing.T) {
 
 		_, err := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportICMP}})
 		require.EqualError(t, err, `source "netlink" is required: sock_diag does not have the sockets of icmp`)
-		_, err = record(t, dumpRequest{transport: TransportRaw, family: FamilyIPv4, states: statesAll})
+		err = rawDump(t)
 		_, required := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportTCP, TransportRaw}})
 		if err == nil {
 			require.NoError(t, required)
@@ -171,11 +171,11 @@ func refuseDiag() (diagConn, error) {
 // newScannerWithoutNetlink returns a scanner that was refused netlink when it was made, and from then on is not.
 func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 	t.Helper()
-	failing(t, func() {
+	testnet.Failing(t, func() {
 		s = newScanner(t, ScannerConfig{
 			OwnerMethod: OwnersOff, Closed: ClosedAuto, Warn: func(err error) { *warned = append(*warned, err.Error()) },
 		})
-	}, seccompRule{unix.SYS_SOCKET, unix.AF_NETLINK, unix.EPERM})
+	}, testnet.Fails(unix.SYS_SOCKET, unix.EPERM, unix.AF_NETLINK))
 	return s
 }
 
@@ -243,12 +243,12 @@ func TestScannerRetriesClosed(t *testing.T) {
 		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
 		var warned []string
 		var s *Scanner
-		failing(t, func() {
+		testnet.Failing(t, func() {
 			s = newScanner(t, ScannerConfig{
 				OwnerMethod: OwnersOff, Closed: ClosedAuto, Namespaces: []string{"self", other.pid()},
 				Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
-		}, seccompRule{unix.SYS_BIND, -1, unix.EPERM})
+		}, testnet.Fails(unix.SYS_BIND, unix.EPERM))
 		subscribe := s.namespaces.subscribe
 		s.namespaces.subscribe = func(int) (closedConn, error) { return nil, fmt.Errorf("%w: not here", errors.ErrUnsupported) }
 		c := setClock(s)

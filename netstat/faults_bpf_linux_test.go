@@ -21,17 +21,17 @@ func TestScannerRetriesBPF(t *testing.T) {
 		testnet.RequireBPF(t)
 		var warned []string
 		var s *Scanner
-		failing(t, func() {
+		testnet.Failing(t, func() {
 			s = newScanner(t, ScannerConfig{
 				Transports: []Transport{TransportTCP}, Closed: ClosedAuto, Warn: func(err error) { warned = append(warned, err.Error()) },
 			})
-		}, seccompRule{unix.SYS_BPF, -1, unix.EPERM})
+		}, testnet.Fails(unix.SYS_BPF, unix.EPERM))
 		c := setClock(s)
 		mustScan(t, s, inode)
 		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod, "it is not time")
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)
-		failing(t, func() { mustScan(t, s, inode) }, seccompRule{unix.SYS_BPF, -1, unix.EPERM})
+		testnet.Failing(t, func() { mustScan(t, s, inode) }, testnet.Fails(unix.SYS_BPF, unix.EPERM))
 		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)

@@ -52,8 +52,8 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 				}{
 					"EMFILE": {unix.EMFILE, func(f func()) { withoutDescriptors(t, f) }},
 					"ENFILE": {unix.ENFILE, func(f func()) { // root may open files beyond the limit of the host
-						failing(t, f, seccompRule{unix.SYS_OPENAT, -1, unix.ENFILE},
-							seccompRule{unix.SYS_BPF, -1, unix.ENFILE}, seccompRule{unix.SYS_SOCKET, -1, unix.ENFILE})
+						testnet.Failing(t, f, testnet.Fails(unix.SYS_OPENAT, unix.ENFILE),
+							testnet.Fails(unix.SYS_BPF, unix.ENFILE), testnet.Fails(unix.SYS_SOCKET, unix.ENFILE))
 					}},
 				} {
 					t.Run(fmt.Sprintf("%s, owners %s, source %s", name, method, source), func(t *testing.T) {
@@ -94,7 +94,8 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	withoutDescriptors(t, func() { got = ask() })
 	require.Equal(t, nothing[1:], got[1:], "a link takes no descriptor")
 	of.exe = nil
-	failing(t, func() { got = ask() }, seccompRule{unix.SYS_OPENAT, -1, unix.ENFILE}, seccompRule{unix.SYS_READLINKAT, -1, unix.ENOMEM})
+	testnet.Failing(t, func() { got = ask() },
+		testnet.Fails(unix.SYS_OPENAT, unix.ENFILE), testnet.Fails(unix.SYS_READLINKAT, unix.ENOMEM))
 	require.Equal(t, nothing, got)
 	for range 2 {
 		got = ask()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
 // PortRange is the ports from First to Last.
@@ -107,6 +109,32 @@ func (f *Filter) Match(s *Socket) bool {
 		return false
 	}
 	return !s.HasPeer() || f.remote.has(s.Remote.Port()) && f.wantsPeer(remote.WithZone("")) // no network contains a zone
+}
+
+var loopbackNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
+// bytecode returns the filter for the kernel: nil if it has no conditions, and if it is longer than the kernel takes.
+func (f *Filter) bytecode() []byte {
+	if f.IsEmpty() {
+		return nil
+	}
+	ports := func(ranges []PortRange) (ports []sockdiag.PortRange) {
+		for _, r := range ranges {
+			ports = append(ports, sockdiag.PortRange(r))
+		}
+		return ports
+	}
+	c := &f.config
+	conditions := sockdiag.Conditions{
+		LocalPorts: ports(c.LocalPorts), ExcludeLocalPorts: ports(c.ExcludeLocalPorts),
+		RemotePorts: ports(c.RemotePorts), ExcludeRemotePorts: ports(c.ExcludeRemotePorts),
+		Remote: c.Remote, ExcludeRemote: c.ExcludeRemote,
+	}
+	if c.ExcludeLoopback {
+		conditions.ExcludeRemote = slices.Concat(c.ExcludeRemote, loopbackNetworks)
+		conditions.ExcludeLocal = loopbackNetworks
+	}
+	return conditions.Bytecode()
 }
 
 func (f *Filter) wantsPeer(peer netip.Addr) bool {

@@ -30,10 +30,10 @@ func TestNamespaceAdopts(t *testing.T) {
 		held, err := os.Open("/proc/self/net/dev")
 		require.NoError(t, err)
 		diag, closed, namedDiag, namedClosed := &fakeDiag{}, &fakeClosed{}, &fakeDiag{}, &fakeClosed{}
-		budget, told := newClosedBudget(maxClosed), closedQueue{}
-		told.budget = budget
-		told.hear(closedMessage(1))
-		namedClosed.chunks, _, _ = told.take(nil)
+		budget := newClosedBudget(maxClosed)
+		queue := closedQueue{budget: budget}
+		queue.add(closedMessage(1))
+		namedClosed.chunks, _, _ = queue.take(nil)
 		n := &trackedNamespace{Namespace: Namespace{table: 7}, held: held}
 		if isOpen {
 			n.netlinkSockets = netlinkSockets{diag: diag, closed: closed}
@@ -46,7 +46,7 @@ func TestNamespaceAdopts(t *testing.T) {
 			[]any{n.Inode, n.Name, n.path, n.entry, n.tried})
 		require.Equal(t, isOpen, namedDiag.closed)
 		require.Equal(t, isOpen, namedClosed.closed)
-		require.EqualValues(t, maxClosed/closedChunkLen-oneIf(!isOpen), budget.left.Load(), "what it had told of is dropped")
+		require.EqualValues(t, maxClosed/closedChunkLen-oneIf(!isOpen), budget.left.Load(), "what it had received is dropped")
 		require.False(t, diag.closed || closed.closed)
 		require.Equal(t, isOpen, n.diag == diagConn(diag))
 		require.Equal(t, isOpen, n.closed == closedConn(closed))

@@ -86,13 +86,13 @@ func (s *Scanner) requireNetlink() error {
 			return requiredError("source", SourceNetlink.String(), errors.New("sock_diag does not have the sockets of icmp"))
 		}
 		request := s.requests(transport)[0]
-		request.states = 0
-		_, err := s.namespaces.self.diag.dump(context.Background(), request, func([]byte) bool { return true })
+		request.States = 0
+		_, err := s.namespaces.self.diag.Dump(context.Background(), request, func([]byte) bool { return true })
 		if errors.Is(err, errors.ErrUnsupported) {
 			return requiredError("source", SourceNetlink.String(), s.noModule(transport, err))
 		}
 		if err != nil {
-			return fmt.Errorf("reading %s sockets by sock_diag: %w", request, err)
+			return fmt.Errorf("reading %s sockets by sock_diag: %w", requested(transport, request), err)
 		}
 	}
 	err := s.namespaces.find()
@@ -211,11 +211,4 @@ func (s *Scanner) findOwners(ctx context.Context) error {
 	}
 	s.stats.Processes, s.stats.Denied = found.processes, found.denied
 	return err
-}
-
-// prefetchOwners has the owners of the socket in a message fetched from memory.
-func (s *Scanner) prefetchOwners(message []byte) {
-	if inode, ok := inodeInMsg(message); ok {
-		s.owners.fetch(inode)
-	}
 }

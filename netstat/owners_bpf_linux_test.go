@@ -541,7 +541,7 @@ func TestOwnersFallBack(t *testing.T) {
 			return func(t *testing.T) { t.Helper(); dropCapabilities(t, capabilities) }
 		}
 		forbidden := func(errno unix.Errno, command ...int) func(*testing.T) {
-			return func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, errno, command...) }
+			return func(t *testing.T) { t.Helper(); testnet.Forbid(t, unix.SYS_BPF, errno, command...) }
 		}
 		instead := regexp.QuoteMeta(walksInstead)
 		insteadOf := regexp.QuoteMeta(costsMore) + "$"
@@ -719,7 +719,7 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 				t.Helper()
 				dropCapabilities(t, []uint{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN})
 			},
-			"seccomp": func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, unix.EPERM) },
+			"seccomp": func(t *testing.T) { t.Helper(); testnet.Forbid(t, unix.SYS_BPF, unix.EPERM) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				var warnings []string
@@ -862,7 +862,7 @@ func TestOwnersGiveBack(t *testing.T) {
 			t.Helper()
 			dropCapabilities(t, []uint{unix.CAP_PERFMON, unix.CAP_SYS_ADMIN})
 		},
-		"not attached": func(t *testing.T) { t.Helper(); forbid(t, unix.SYS_BPF, unix.EPERM, unix.BPF_LINK_CREATE) },
+		"not attached": func(t *testing.T) { t.Helper(); testnet.Forbid(t, unix.SYS_BPF, unix.EPERM, unix.BPF_LINK_CREATE) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			refuse(t)

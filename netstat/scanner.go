@@ -129,12 +129,6 @@ func (e *TableError) Error() string {
 // Unwrap returns what went wrong.
 func (e *TableError) Unwrap() error { return e.Err }
 
-// diagConn is the netlink socket, for tests to replace.
-type diagConn interface {
-	dump(ctx context.Context, r dumpRequest, message func(payload []byte) bool) (interrupted bool, err error)
-	Close() error
-}
-
 // NewScanner returns a scanner. Whatever is not permitted or not there is replaced by the next best and reported to
 // config.Warn, and tried again every five minutes. It fails for an invalid configuration, where a source or a way to find owners
 // that the configuration names does not work, and for exhausted resources (EMFILE, ENOMEM).

@@ -13,6 +13,8 @@ import (
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
 // crowd makes TCP sockets in steps: with each call there are so many of them in the namespace, which two processes a step
@@ -128,33 +130,30 @@ func BenchmarkScanner(b *testing.B) {
 // firstAnswer returns the first message of a capture that is about a socket in the state.
 func firstAnswer(b *testing.B, capture string, state TCPState) []byte {
 	b.Helper()
-	content := readCapture(b, capture)
-	first, _, err := nextMessage(content)
-	require.NoError(b, err)
-	var found []byte
-	_, _, err = eachAnswer(content, exchange{first.port, first.sequence}, func(payload []byte) bool {
-		at := 1 // idiag_state
-		if payload[0] == afUnix {
-			at = 2 // udiag_state
+	for _, payload := range readCapture(b, capture) {
+		var s Socket
+		require.NoError(b, decode(&s, payload, captures[capture]))
+		if s.State == state {
+			return payload
 		}
-		if TCPState(payload[at]) == state {
-			found = payload
-		}
-		return found == nil
-	})
-	require.ErrorIs(b, err, errStopped, "it is there")
-	return found
+	}
+	b.Fatal("it is not there")
+	return nil
 }
 
 // without returns the inet_diag_msg as it is if the attribute was not asked for.
 func without(b *testing.B, payload []byte, unwanted uint16) []byte {
 	b.Helper()
-	rest := slices.Clone(payload[:inetDiagMsgLen])
-	require.NoError(b, attributes(payload[inetDiagMsgLen:], func(kind uint16, value []byte) {
-		if kind != unwanted {
-			rest = append(rest, attribute(kind, value)...)
+	m, err := sockdiag.ParseInet(payload)
+	require.NoError(b, err)
+	rest := slices.Clone(payload[:72])
+	attributes := m.Attributes()
+	for attributes.Next() {
+		if attributes.Type != unwanted {
+			rest = append(rest, attribute(attributes.Type, attributes.Value)...)
 		}
-	}))
+	}
+	require.NoError(b, attributes.Err())
 	require.Less(b, len(rest), len(payload))
 	return rest
 }
@@ -168,18 +167,13 @@ func BenchmarkDecode(b *testing.B) {
 		payload   []byte
 	}{
 		{"listener", TransportTCP, firstAnswer(b, "tcp-listen", TCPListen)},
-		{"connection", TransportTCP, without(b, connection, inetDiagInfo)},
+		{"connection", TransportTCP, without(b, connection, sockdiag.InetInfo)},
 		{"connection_info", TransportTCP, connection},
 		{"udp", TransportUDP, firstAnswer(b, "udp4", TCPClose)},
 		{"unix", TransportUnix, firstAnswer(b, "unix", TCPEstablished)},
 	} {
 		var s Socket
-		decode := func(payload []byte) bool {
-			if bench.transport == TransportUnix {
-				return decodeUnixMsg(payload, &s) == nil
-			}
-			return decodeInetMsg(payload, bench.transport, &s) == nil
-		}
+		decode := func(payload []byte) bool { return decode(&s, payload, bench.transport) == nil }
 		b.Run("message/"+bench.name, func(b *testing.B) {
 			b.SetBytes(int64(len(bench.payload)))
 			b.ReportAllocs()
@@ -191,13 +185,14 @@ func BenchmarkDecode(b *testing.B) {
 		})
 		b.Run("buffer/"+bench.name, func(b *testing.B) {
 			const sequence, room = 1, 32 << 10 // netlink_dump, net/netlink/af_netlink.c
-			one := answer(sockDiagByFamily, 0, sequence, bench.payload)
+			one := answer(20, 0, sequence, bench.payload)
+			to := sockdiag.Exchange{Port: sockdiagtest.Port, Sequence: sequence}
 			sockets := room / len(one)
 			buffer := bytes.Repeat(one, sockets)
 			b.SetBytes(int64(len(buffer)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := eachAnswer(buffer, exchange{answerPort, sequence}, decode); err != nil {
+				if _, _, err := sockdiag.EachAnswer(buffer, to, decode); err != nil {
 					b.Fatal(err)
 				}
 			}

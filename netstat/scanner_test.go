@@ -3,11 +3,9 @@ package netstat
 import (
 	"context"
 	"encoding"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
 const fieldsAll = FieldCookie | FieldInterface | FieldCgroupID | FieldAcceptQueue | FieldAcceptQueueLimit | FieldDrops |
@@ -78,7 +78,7 @@ func inode(s *Socket) uint64 { return s.Inode }
 // fakeDiag is a kernel that answers one dump after the other, and then with nothing.
 type fakeDiag struct {
 	dumps    []fakeDump
-	requests []dumpRequest
+	requests []sockdiag.Request
 	closed   bool
 }
 
@@ -90,7 +90,7 @@ type fakeDump struct {
 
 var _ diagConn = (*fakeDiag)(nil)
 
-func (f *fakeDiag) dump(ctx context.Context, r dumpRequest, message func(payload []byte) bool) (interrupted bool, err error) {
+func (f *fakeDiag) Dump(ctx context.Context, r sockdiag.Request, socket func(payload []byte) bool) (interrupted bool, err error) {
 	f.requests = append(f.requests, r)
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -101,8 +101,8 @@ func (f *fakeDiag) dump(ctx context.Context, r dumpRequest, message func(payload
 	d := f.dumps[0]
 	f.dumps = f.dumps[1:]
 	for _, payload := range d.payloads {
-		if !message(payload) {
-			return d.interrupted, errStopped
+		if !socket(payload) {
+			return d.interrupted, sockdiag.ErrStopped
 		}
 	}
 	return d.interrupted, d.err
@@ -127,43 +127,13 @@ func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner
 	return s
 }
 
-// inetMessage is a struct inet_diag_msg as the kernel writes it.
-type inetMessage struct {
-	family        byte
-	state         TCPState
-	local, remote string
-	device        uint32
-	cookie        uint64
-	recv, send    uint32
-	uid, inode    uint32
-	attributes    []byte
-}
-
-func (m inetMessage) bytes() []byte {
-	b := make([]byte, inetDiagMsgLen, inetDiagMsgLen+len(m.attributes))
-	b[0], b[1] = m.family, byte(m.state)
-	local, remote := netip.MustParseAddrPort(m.local), netip.MustParseAddrPort(m.remote)
-	binary.BigEndian.PutUint16(b[4:], local.Port())
-	binary.BigEndian.PutUint16(b[6:], remote.Port())
-	copy(b[8:24], local.Addr().AsSlice())
-	copy(b[24:40], remote.Addr().AsSlice())
-	binary.NativeEndian.PutUint32(b[40:], m.device)
-	binary.NativeEndian.PutUint32(b[44:], uint32(m.cookie))
-	binary.NativeEndian.PutUint32(b[48:], uint32(m.cookie>>32))
-	binary.NativeEndian.PutUint32(b[56:], m.recv)
-	binary.NativeEndian.PutUint32(b[60:], m.send)
-	binary.NativeEndian.PutUint32(b[64:], m.uid)
-	binary.NativeEndian.PutUint32(b[68:], m.inode)
-	return append(b, m.attributes...)
-}
-
 // tcpMessages are connections with these inodes.
 func tcpMessages(inodes ...uint32) [][]byte {
 	var payloads [][]byte
 	for _, inode := range inodes {
-		payloads = append(payloads, inetMessage{
-			family: afInet, state: TCPEstablished, local: "192.0.2.1:80", remote: "198.51.100.7:50000", inode: inode,
-		}.bytes())
+		payloads = append(payloads, sockdiagtest.Inet{
+			Family: sockdiag.AFInet, State: uint8(TCPEstablished), Local: "192.0.2.1:80", Remote: "198.51.100.7:50000", Inode: inode,
+		}.Bytes())
 	}
 	return payloads
 }
@@ -287,20 +257,27 @@ func TestScannerReadsCopy(t *testing.T) {
 }
 
 func TestScannerRequests(t *testing.T) {
-	const connected = statesAll &^ statesListen
 	for _, test := range []struct {
 		transport Transport
-		want      []dumpRequest
+		want      []sockdiag.Request
 	}{
-		{TransportTCP, []dumpRequest{
-			tcpListeners:   {TransportTCP, 0, statesListen, false, true, false, nil},
-			tcpConnections: {TransportTCP, 0, connected, true, false, false, nil},
+		{TransportTCP, []sockdiag.Request{
+			tcpListeners:   {Protocol: sockdiag.ProtocolTCP, States: sockdiag.StatesListen, MemInfo: true},
+			tcpConnections: {Protocol: sockdiag.ProtocolTCP, States: sockdiag.StatesConnected, TCPInfo: true},
 		}},
-		{TransportUDP, []dumpRequest{
-			{TransportUDP, FamilyIPv4, statesAll, false, true, false, nil},
-			{TransportUDP, FamilyIPv6, statesAll, false, true, false, nil},
+		{TransportUDP, []sockdiag.Request{
+			{Family: sockdiag.AFInet, Protocol: sockdiag.ProtocolUDP, States: sockdiag.StatesAll, MemInfo: true},
+			{Family: sockdiag.AFInet6, Protocol: sockdiag.ProtocolUDP, States: sockdiag.StatesAll, MemInfo: true},
 		}},
-		{TransportUnix, []dumpRequest{{TransportUnix, FamilyUnix, statesAll, false, false, false, nil}}},
+		{TransportUDPLite, []sockdiag.Request{
+			{Family: sockdiag.AFInet, Protocol: sockdiag.ProtocolUDPLite, States: sockdiag.StatesAll, MemInfo: true},
+			{Family: sockdiag.AFInet6, Protocol: sockdiag.ProtocolUDPLite, States: sockdiag.StatesAll, MemInfo: true},
+		}},
+		{TransportRaw, []sockdiag.Request{
+			{Family: sockdiag.AFInet, Protocol: sockdiag.ProtocolRaw, States: sockdiag.StatesAll, MemInfo: true},
+			{Family: sockdiag.AFInet6, Protocol: sockdiag.ProtocolRaw, States: sockdiag.StatesAll, MemInfo: true},
+		}},
+		{TransportUnix, []sockdiag.Request{{Family: sockdiag.AFUnix, States: sockdiag.StatesAll}}},
 		{TransportICMP, nil}, // not in sock_diag
 	} {
 		t.Run(test.transport.String(), func(t *testing.T) {
@@ -387,7 +364,7 @@ func TestScannerDumpErrors(t *testing.T) {
 		},
 		{
 			name:     "a silent kernel is not asked again",
-			dumps:    []fakeDump{tcpListeners: {err: fmt.Errorf("%w in 5s", errNoAnswer)}},
+			dumps:    []fakeDump{tcpListeners: {err: fmt.Errorf("%w in 5s", sockdiag.ErrNoAnswer)}},
 			wantErrs: []string{"reading tcp sockets by sock_diag: no answer from the kernel in 5s"},
 			requests: 1,
 		},
@@ -395,12 +372,12 @@ func TestScannerDumpErrors(t *testing.T) {
 			name: "a message that cannot be decoded",
 			dumps: []fakeDump{tcpConnections: {payloads: [][]byte{
 				tcpMessages(1)[0],
-				make([]byte, inetDiagMsgLen-1),
-				inetMessage{family: 99, local: "192.0.2.1:1", remote: "192.0.2.1:1"}.bytes(),
-				inetMessage{
-					family: afInet, state: TCPListen, local: "192.0.2.1:1", remote: "192.0.2.1:1",
-					attributes: []byte{1, 0, inetDiagInfo, 0},
-				}.bytes(),
+				make([]byte, 71),
+				sockdiagtest.Inet{Family: 99, Local: "192.0.2.1:1", Remote: "192.0.2.1:1"}.Bytes(),
+				sockdiagtest.Inet{
+					Family: sockdiag.AFInet, State: uint8(TCPListen), Local: "192.0.2.1:1", Remote: "192.0.2.1:1",
+					Attributes: []byte{1, 0, sockdiag.InetInfo, 0},
+				}.Bytes(),
 				tcpMessages(2)[0],
 			}}},
 			wantInodes: []uint64{1, 2},
@@ -428,6 +405,22 @@ func TestScannerDumpErrors(t *testing.T) {
 	}
 }
 
+// A kernel that is silent is asked once for each transport.
+func TestScannerSilentKernel(t *testing.T) {
+	silent := fakeDump{err: fmt.Errorf("%w in 5s", sockdiag.ErrNoAnswer)}
+	diag := &fakeDiag{dumps: slices.Repeat([]fakeDump{silent}, 20)}
+	s := newFakeScanner(t, ScannerConfig{
+		OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportUnix},
+	}, diag)
+	sockets, errs := scan(s, inode)
+	require.Empty(t, sockets)
+	require.Len(t, errs, 5, "one of each transport")
+	for _, err := range errs {
+		require.ErrorIs(t, err, sockdiag.ErrNoAnswer)
+	}
+	require.Len(t, diag.requests, 5)
+}
+
 func messages(errs []error) []string {
 	var texts []string
 	for _, err := range errs {
@@ -437,7 +430,7 @@ func messages(errs []error) []string {
 }
 
 func TestScannerUnixDumpError(t *testing.T) {
-	diag := &fakeDiag{dumps: []fakeDump{{payloads: [][]byte{{afUnix}, make([]byte, unixDiagMsgLen)}}}}
+	diag := &fakeDiag{dumps: []fakeDump{{payloads: [][]byte{{sockdiag.AFUnix}, make([]byte, 16)}}}}
 	sockets, errs := scan(newFakeScanner(t, ScannerConfig{Transports: []Transport{TransportUnix}}, diag), inode)
 	require.Empty(t, sockets)
 	require.Equal(t, []string{
@@ -479,15 +472,15 @@ func TestScannerStops(t *testing.T) {
 			tcpListeners: {payloads: [][]byte{nil, tcpMessages(1)[0]}},
 		}}
 		for _, err := range newFakeScanner(t, ScannerConfig{}, diag).Sockets(t.Context()) {
-			require.ErrorIs(t, err, errShortMessage)
+			require.ErrorIs(t, err, sockdiag.ErrShort)
 			break
 		}
 		require.Len(t, diag.requests, 1)
 	})
 	t.Run("at the error of a part", func(t *testing.T) {
-		diag := &fakeDiag{dumps: []fakeDump{tcpListeners: {err: errNoAnswer}}}
+		diag := &fakeDiag{dumps: []fakeDump{tcpListeners: {err: sockdiag.ErrNoAnswer}}}
 		for _, err := range newFakeScanner(t, ScannerConfig{}, diag).Sockets(t.Context()) {
-			require.ErrorContains(t, err, errNoAnswer.Error())
+			require.ErrorContains(t, err, sockdiag.ErrNoAnswer.Error())
 			break
 		}
 		require.Len(t, diag.requests, 1, "udp is not asked for")
@@ -520,7 +513,7 @@ func TestScannerContextEnds(t *testing.T) {
 		wantInodes []uint64
 	}{
 		{"before", 0, nil},
-		{"in a dump", 1, []uint64{1, 2}}, // fakeDiag looks at it between dumps, diagSocket between buffers
+		{"in a dump", 1, []uint64{1, 2}}, // fakeDiag looks at it between dumps, a real one between buffers
 		{"with the last socket of a dump", 2, []uint64{1, 2}},
 		{"with the last socket of a transport", 4, []uint64{1, 2, 3, 4}},
 	} {
@@ -556,7 +549,7 @@ func TestScannerContextEnds(t *testing.T) {
 }
 
 func TestScannerContextEndsAtError(t *testing.T) {
-	diag := &fakeDiag{dumps: []fakeDump{tcpListeners: {err: errNoAnswer}}}
+	diag := &fakeDiag{dumps: []fakeDump{tcpListeners: {err: sockdiag.ErrNoAnswer}}}
 	s := newFakeScanner(t, ScannerConfig{}, diag)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -566,7 +559,7 @@ func TestScannerContextEndsAtError(t *testing.T) {
 		cancel()
 	}
 	require.Len(t, errs, 2)
-	require.ErrorContains(t, errs[0], errNoAnswer.Error())
+	require.ErrorContains(t, errs[0], sockdiag.ErrNoAnswer.Error())
 	require.Equal(t, context.Canceled, errs[1])
 }
 

@@ -11,6 +11,9 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
+// errStopped says that the caller wanted no more sockets.
+var errStopped = errors.New("stopped")
+
 // each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
 // stop; or calls it with the error of a socket that could not be decoded.
 func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
@@ -33,70 +36,6 @@ func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(er
 	}
 	s.used[SourceProcfs] = true
 	return s.eachOfProcfs(ctx, transport, handOut)
-}
-
-var errNoDiag = errors.New("the kernel does not offer them through sock_diag")
-
-// diagModules are the kernel modules that answer for the transports.
-var diagModules = map[Transport]string{
-	TransportTCP:     "tcp_diag",
-	TransportUDP:     "udp_diag",
-	TransportUDPLite: "udp_diag",
-	TransportRaw:     "raw_diag",
-	TransportUnix:    "unix_diag",
-}
-
-// eachOfNetlink is each for sock_diag. errNoDiag says that there is none for the transport, and that no socket was handed
-// out.
-func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOut func(error) bool) error {
-	s.socket.NetNS = s.reading.Inode
-	message := func(payload []byte) bool {
-		if transport == TransportUnix {
-			return handOut(decodeUnixMsg(payload, &s.socket))
-		}
-		return handOut(decodeInetMsg(payload, transport, &s.socket))
-	}
-	var failed []error
-	seen := func() int { return s.stats.Sockets + len(s.late.held) }
-	before := seen()
-	for _, request := range s.requests(transport) {
-		interrupted, err := s.reading.diag.dump(ctx, request, message)
-		if interrupted {
-			s.stats.Interrupted++
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, errStopped), ctx.Err() != nil:
-			return err
-		case errors.Is(err, errors.ErrUnsupported) && seen() == before && failed == nil:
-			return fmt.Errorf("%w: %w", errNoDiag, err)
-		default:
-			failed = append(failed, fmt.Errorf("reading %s sockets by sock_diag: %w", request, err))
-		}
-		if errors.Is(err, errNoAnswer) {
-			break // every further request would wait as long
-		}
-	}
-	return errors.Join(failed...)
-}
-
-// requests returns the dumps that together give all sockets of the transport. Those of listening sockets go first: it
-// costs nothing, as the kernel keeps them in a table of their own.
-func (s *Scanner) requests(transport Transport) []dumpRequest {
-	switch transport {
-	case TransportUnix:
-		return []dumpRequest{{transport: transport, family: FamilyUnix, states: statesAll, paths: s.config.UnixPaths}}
-	case TransportTCP:
-		return []dumpRequest{
-			{transport: transport, states: statesListen, memInfo: true},
-			{transport: transport, states: statesConnected, tcpInfo: s.config.TCPInfo, bytecode: s.bytecode},
-		}
-	default:
-		return []dumpRequest{
-			{transport: transport, family: FamilyIPv4, states: statesAll, memInfo: true},
-			{transport: transport, family: FamilyIPv6, states: statesAll, memInfo: true},
-		}
-	}
 }
 
 // tables names the files in the proc file system that together give all sockets of a transport.

@@ -1,7 +1,6 @@
-package netstat
+package sockdiag
 
 import (
-	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -29,11 +28,11 @@ func TestNetlinkRefusesOthers(t *testing.T) {
 	testnet.Isolate(t, func() {
 		forger := openForger(t)
 		for _, flags := range []int{0, unix.SOCK_NONBLOCK} {
-			s, err := openNetlink(flags)
+			s, err := openSocket(flags)
 			require.NoError(t, err)
 			err = unix.Sendto(forger, endAnswer(1), 0, destination(s.port))
 			require.Equal(t, unix.ECONNREFUSED, err)
-			_, err = s.receive(newNetlinkBatch(1, 100), unix.MSG_DONTWAIT)
+			_, err = s.receive(newBatch(1, 100), unix.MSG_DONTWAIT)
 			require.Equal(t, unix.EAGAIN, err)
 			require.NoError(t, s.close())
 		}
@@ -46,19 +45,19 @@ func TestNetlinkBatch(t *testing.T) {
 		// One that others can send to, as it is not connected to the kernel.
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 		require.NoError(t, err)
-		s := &netlinkSocket{fd: fd}
+		s := &socket{fd: fd}
 		defer s.close()
 		require.NoError(t, unix.Bind(fd, destination(0)))
 		name, err := unix.Getsockname(fd)
 		require.NoError(t, err)
 		s.port = name.(*unix.SockaddrNetlink).Pid
 
-		forged := answer(nlmsgDone, 0, 9, u32s(0))
+		forged := answer(typeDone, 0, 9, u32s(0))
 		ask := func(sequence uint32) {
 			t.Helper()
-			require.NoError(t, s.send((dumpRequest{transport: TransportTCP}).appendTo(nil, sequence)))
+			require.NoError(t, s.send((&Request{Protocol: ProtocolTCP}).appendTo(nil, sequence)))
 		}
-		batch := newNetlinkBatch(3, 64)
+		batch := newBatch(3, 64)
 		receive := func() int {
 			t.Helper()
 			n, err := s.receive(batch, unix.MSG_DONTWAIT)
@@ -74,9 +73,9 @@ func TestNetlinkBatch(t *testing.T) {
 		m, rest, err := nextMessage(b)
 		require.NoError(t, err)
 		require.Empty(t, rest)
-		require.Equal(t, []any{uint16(nlmsgDone), true}, []any{m.kind, m.answers(exchange{s.port, 1})})
+		require.Equal(t, []any{uint16(typeDone), Exchange{s.port, 1}}, []any{m.kind(), m.exchange()})
 		_, err = batch.message(1)
-		require.Equal(t, errForeignMessage, err)
+		require.Equal(t, errNotFromKernel, err)
 
 		ask(2)
 		require.Equal(t, 1, receive())
@@ -84,7 +83,7 @@ func TestNetlinkBatch(t *testing.T) {
 		require.NoError(t, err, "nothing of the messages before is kept")
 
 		_ = testnet.States(t, "tcp4")
-		require.NoError(t, s.send((dumpRequest{transport: TransportTCP, states: statesAll}).appendTo(nil, 3)))
+		require.NoError(t, s.send((&Request{Protocol: ProtocolTCP, States: StatesAll}).appendTo(nil, 3)))
 		require.Positive(t, receive())
 		_, err = batch.message(0)
 		require.Equal(t, errTruncated, err)
@@ -96,29 +95,8 @@ func TestNetlinkBatch(t *testing.T) {
 				break
 			}
 		}
-		require.Equal(t, errForeignMessage, err, "whoever sends a message that is too long")
+		require.Equal(t, errNotFromKernel, err, "whoever sends a message that is too long")
 	})
-}
-
-// Answers to what somebody else has asked for are none to us.
-func TestExchange(t *testing.T) {
-	ours := exchange{answerPort, 7}
-	for _, m := range []struct {
-		port, sequence uint32
-		answers        bool
-	}{{answerPort, 7, true}, {answerPort, 8, false}, {answerPort + 1, 7, false}, {0, 7, false}, {answerPort, 0, false}} {
-		b := answer(tcpDiagGetSock, 0, m.sequence, []byte("socket"))
-		binary.NativeEndian.PutUint32(b[12:], m.port)
-		seen := 0
-		_, _, err := eachAnswer(b, ours, func([]byte) bool { seen++; return true })
-		require.NoError(t, err)
-		require.Equal(t, oneIf(m.answers), seen, m)
-		end := answer(nlmsgDone, 0, m.sequence, u32s(0))
-		binary.NativeEndian.PutUint32(end[12:], m.port)
-		done, _, err := eachAnswer(end, ours, func([]byte) bool { return true })
-		require.NoError(t, err)
-		require.Equal(t, m.answers, done, m)
-	}
 }
 
 // Sequence numbers cannot be foreseen, and never are that of the request for an acknowledgment.
@@ -127,9 +105,9 @@ func TestSequences(t *testing.T) {
 	require.EqualValues(t, 8, nextSequence(7))
 	first := map[uint32]bool{}
 	for range 8 {
-		conn, err := diagOpener(nil)()
+		conn, err := new(Opener).Open()
 		require.NoError(t, err)
-		first[conn.(*diagSocket).last.sequence] = true
+		first[conn.last.Sequence] = true
 		require.NoError(t, conn.Close())
 	}
 	require.Greater(t, len(first), 6)

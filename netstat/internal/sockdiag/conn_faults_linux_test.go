@@ -1,4 +1,4 @@
-package netstat
+package sockdiag
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -17,94 +16,36 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// seccompRule has a system call fail.
-type seccompRule struct {
-	call     uintptr
-	argument int // the first, of those that fail, such as a file; less than 0: whichever
-	errno    unix.Errno
-}
-
-// failing runs f on a thread on which system calls fail, and which ends with it.
-func failing(t *testing.T, f func(), rules ...seccompRule) {
-	t.Helper()
-	var refused error
-	onThread(func() {
-		if refused = install(rules); refused == nil {
-			f()
-		}
-	})
-	if refused != nil {
-		testnet.SkipOrFail(t, fmt.Sprintf("seccomp: %v", refused))
-	}
-}
-
-// install has the system calls fail on this thread, from now on.
-func install(rules []seccompRule) error {
-	const number, firstArgument, allow, fail = 0, 16, 0x7fff0000, 0x00050000 // struct seccomp_data, SECCOMP_RET_*
-	var filter []unix.SockFilter
-	load := func(at uint32) {
-		filter = append(filter, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at})
-	}
-	unless := func(value uint32, skip uint8) {
-		filter = append(filter, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jf: skip})
-	}
-	is := func(verdict uint32) {
-		filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: verdict})
-	}
-	for _, rule := range rules {
-		load(number)
-		if rule.argument < 0 {
-			unless(uint32(rule.call), 1)
-		} else {
-			unless(uint32(rule.call), 3)
-			load(firstArgument)
-			unless(uint32(rule.argument), 1)
-		}
-		is(fail | uint32(rule.errno))
-	}
-	is(allow)
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
-	runtime.KeepAlive(filter)
-	return err
-}
-
 const socketsOfCrowd = 2*1000 + 1
 
 // newDiagSocketOfCrowd makes so many sockets, and returns a netlink socket to ask for them.
-func newDiagSocketOfCrowd(t *testing.T) *diagSocket {
+func newDiagSocketOfCrowd(t *testing.T) *Conn {
 	t.Helper()
 	testnet.Crowd(t, 1, socketsOfCrowd/2)
-	conn, err := diagOpener(nil)()
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, conn.Close()) })
-	return conn.(*diagSocket)
+	return openConn(t)
 }
 
 // A dump for which the kernel has no memory fails, and nothing else: the next one has all sockets again.
-func TestDiagSocketOutOfMemory(t *testing.T) {
+func TestConnOutOfMemory(t *testing.T) {
 	testnet.Isolate(t, func() {
 		d := newDiagSocketOfCrowd(t)
 		var err error
 		count := func() (n int, err error) {
-			_, err = d.dump(t.Context(), dumpRequest{transport: TransportTCP, states: statesAll, tcpInfo: true}, func([]byte) bool {
+			_, err = d.Dump(t.Context(), Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}, func([]byte) bool {
 				n++
 				return true
 			})
 			return n, err
 		}
 		for range 3 {
-			failing(t, func() { _, err = count() }, seccompRule{unix.SYS_RECVMMSG, socketOf(d).fd, unix.ENOBUFS})
+			testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_RECVMMSG, unix.ENOBUFS, socketOf(d).fd))
 			require.ErrorIs(t, err, unix.ENOBUFS)
 			require.NotErrorIs(t, err, errors.ErrUnsupported)
 			n, err := count()
 			require.NoError(t, err)
 			require.Equal(t, socketsOfCrowd, n)
 		}
-		failing(t, func() { _, err = count() }, seccompRule{unix.SYS_SENDTO, socketOf(d).fd, unix.ENOBUFS})
+		testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_SENDTO, unix.ENOBUFS, socketOf(d).fd))
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.NotErrorIs(t, err, errors.ErrUnsupported)
 		n, err := count()
@@ -115,22 +56,22 @@ func TestDiagSocketOutOfMemory(t *testing.T) {
 
 // acknowledgment is the kernel's answer to a message that asks for one.
 func acknowledgment(sequence uint32) []byte {
-	return answer(nlmsgError, 0x100, sequence, append(u32s(0), make([]byte, nlmsgHeaderLen)...))
+	return answer(typeError, 0x100, sequence, append(u32s(0), make([]byte, headerLen)...))
 }
 
 // The kernel fills a buffer when one was read. After it could not there is none to read, until it is asked for something.
-func TestDiagSocketGoesOnAfterStall(t *testing.T) {
+func TestConnGoesOnAfterStall(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"))
 	_, _, err := dump(t.Context(), d)
-	require.ErrorIs(t, err, errNoAnswer)
+	require.ErrorIs(t, err, ErrNoAnswer)
 	require.Equal(t, []uint32{1}, kernel.requests())
 
 	nudged := make(chan error, 1)
 	go func() { // the kernel, which goes on when it is asked for an acknowledgment
 		request := make([]byte, 100)
 		n, err := unix.Read(kernel.fd, request)
-		if err == nil && (n != nlmsgHeaderLen || binary.NativeEndian.Uint16(request[4:]) != unix.NLMSG_NOOP) {
+		if err == nil && (n != headerLen || binary.NativeEndian.Uint16(request[4:]) != unix.NLMSG_NOOP) {
 			err = fmt.Errorf("asked by %x", request[:n])
 		}
 		for _, message := range [][]byte{
@@ -154,18 +95,18 @@ func TestDiagSocketGoesOnAfterStall(t *testing.T) {
 }
 
 // The real kernel acknowledges in the middle of a dump, and goes on with it.
-func TestDiagSocketNudge(t *testing.T) {
+func TestConnNudge(t *testing.T) {
 	testnet.Isolate(t, func() {
 		d := newDiagSocketOfCrowd(t)
 		var err error
-		request := dumpRequest{transport: TransportTCP, states: statesAll, tcpInfo: true}
+		request := Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}
 		for range 3 {
-			_, err = d.dump(t.Context(), request, func([]byte) bool { return false })
-			require.Equal(t, errStopped, err)
+			_, err = d.Dump(t.Context(), request, func([]byte) bool { return false })
+			require.Equal(t, ErrStopped, err)
 			require.True(t, d.pending)
 			d.stalled = true
 			n := 0
-			_, err = d.dump(t.Context(), request, func([]byte) bool { n++; return true })
+			_, err = d.Dump(t.Context(), request, func([]byte) bool { n++; return true })
 			require.NoError(t, err)
 			require.Equal(t, socketsOfCrowd, n)
 			require.False(t, d.stalled)
@@ -199,9 +140,9 @@ func interruptions(tid int) (stop func() (sent int64)) {
 }
 
 // Signals that interrupt the wait for an answer neither end nor prolong it.
-func TestDiagSocketInterrupted(t *testing.T) {
+func TestConnInterrupted(t *testing.T) {
 	d, kernel := newFakeKernel(t)
-	d.patience = 300 * time.Millisecond
+	d.timeout = 300 * time.Millisecond
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	long := unix.NsecToTimeval(int64(time.Minute))
@@ -211,13 +152,13 @@ func TestDiagSocketInterrupted(t *testing.T) {
 	began := time.Now()
 	_, _, err := dump(t.Context(), d)
 	took := time.Since(began)
-	require.ErrorIs(t, err, errNoAnswer)
-	require.GreaterOrEqual(t, took, d.patience)
+	require.ErrorIs(t, err, ErrNoAnswer)
+	require.GreaterOrEqual(t, took, d.timeout)
 	require.Less(t, took, 5*time.Second)
 
 	d.stalled = false
 	go func() {
-		pause := d.patience * 2 / 3 // two are too long, if the time before is counted as well
+		pause := d.timeout * 2 / 3 // two are too long, if the time before is counted as well
 		for _, message := range [][]byte{endAnswer(1), socketAnswer(2, "one!"), endAnswer(2)} {
 			time.Sleep(pause)
 			_ = unix.Send(kernel.fd, message, 0)
@@ -230,45 +171,38 @@ func TestDiagSocketInterrupted(t *testing.T) {
 }
 
 // The end of the context ends the wait for a silent kernel.
-func TestDiagSocketContextEndsWait(t *testing.T) {
-	conn, err := diagOpener(nil)()
-	require.NoError(t, err)
-	defer func() { require.NoError(t, conn.Close()) }()
-	d := conn.(*diagSocket)
+func TestConnContextEndsWait(t *testing.T) {
+	d := openConn(t)
 	d.pending = true // it waits for an answer that was never asked for
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	began := time.Now()
-	_, _, err = dump(ctx, d)
+	_, _, err := dump(ctx, d)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Less(t, time.Since(began), time.Second)
-	require.Greater(t, d.patience, 2*time.Second, "it was not the deadline")
+	require.Greater(t, d.timeout, 2*time.Second, "it was not the deadline")
 }
 
-// A kernel that is silent costs a scan of all transports its deadline once, and not once for each of them.
-func TestScannerSilentKernel(t *testing.T) {
+// A kernel that is silent costs its timeout once, and not once for each dump.
+func TestConnSilentKernelCostsOneTimeout(t *testing.T) {
 	d, _ := newFakeKernel(t)
-	d.patience = 2 * time.Second
-	dup, err := unix.FcntlInt(uintptr(d.conn.(*pairConn).fd), unix.F_DUPFD_CLOEXEC, 0) // the scanner closes its own
-	require.NoError(t, err)
-	s := newFakeScanner(t, ScannerConfig{
-		OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportUnix},
-	}, &diagSocket{conn: &pairConn{fd: dup}, last: d.last, patience: d.patience})
-	began := time.Now()
-	sockets, errs := scan(s, inode)
-	require.Less(t, time.Since(began), 2*d.patience)
-	require.Empty(t, sockets)
-	require.Len(t, errs, 5, "one of each transport")
-	for _, err := range errs {
-		require.ErrorIs(t, err, errNoAnswer)
+	d.timeout = 2 * time.Second
+	start := time.Now()
+	for range 5 {
+		_, _, err := dump(t.Context(), d)
+		require.ErrorIs(t, err, ErrNoAnswer)
 	}
+	took := time.Since(start)
+	require.GreaterOrEqual(t, took, d.timeout)
+	require.Less(t, took, 2*d.timeout)
 }
 
 // The end of a stream of messages is not taken for silence, nor read for ever.
-func TestDiagSocketClosedByPeer(t *testing.T) {
-	deadline(t)
+func TestConnClosedByPeer(t *testing.T) {
+	timer := time.AfterFunc(time.Minute, func() { panic(t.Name() + " hangs") })
+	defer timer.Stop()
 	d, kernel := newFakeKernel(t)
 	require.NoError(t, unix.Shutdown(kernel.fd, unix.SHUT_WR))
 	_, _, err := dump(t.Context(), d)
-	require.ErrorIs(t, err, errShortMessage)
+	require.ErrorIs(t, err, ErrShort)
 }

@@ -1,13 +1,14 @@
-package netstat
+package sockdiag
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,19 +16,29 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
-// fakeKernel is the other end of a diagSocket: what is sent there is the answer to the next request, and what comes are the
+// openConn returns a connection that is closed with the test.
+func openConn(t *testing.T) *Conn {
+	t.Helper()
+	conn, err := new(Opener).Open()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	return conn
+}
+
+// fakeKernel is the other end of a Conn: what is sent there is the answer to the next request, and what comes are the
 // requests.
 type fakeKernel struct {
 	t  *testing.T
 	fd int
 }
 
-// pairConn is one end of a socket pair in place of a netlinkSocket, with port ID 0.
+// pairConn is one end of a socket pair in place of a socket, with port ID 0.
 type pairConn struct {
 	fd     int
-	buffer [answerRoom]byte
+	buffer [answerSize]byte
 }
 
 var _ kernelConn = (*pairConn)(nil)
@@ -41,13 +52,14 @@ func (c *pairConn) receive() ([]byte, error) {
 
 func (c *pairConn) close() error { return unix.Close(c.fd) }
 
-// newFakeKernel returns a diagSocket that talks to a kernel of the test's. A SOCK_SEQPACKET socket keeps the bounds of
+// newFakeKernel returns a Conn that talks to a kernel of the test's. A SOCK_SEQPACKET socket keeps the bounds of
 // messages as netlink does, and does not look at the address that a message is sent to.
-func newFakeKernel(t *testing.T) (*diagSocket, fakeKernel) {
+func newFakeKernel(t *testing.T) (*Conn, fakeKernel) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	d, k := &diagSocket{conn: &pairConn{fd: fds[0]}, last: exchange{port: answerPort}, patience: 100 * time.Millisecond}, fakeKernel{t, fds[1]}
+	d := &Conn{conn: &pairConn{fd: fds[0]}, last: Exchange{Port: sockdiagtest.Port}, timeout: 100 * time.Millisecond}
+	k := fakeKernel{t, fds[1]}
 	t.Cleanup(func() {
 		require.NoError(t, d.Close())
 		require.NoError(t, unix.Close(k.fd))
@@ -79,12 +91,14 @@ func (k fakeKernel) requests() []uint32 {
 		m, rest, err := nextMessage(buf[:n])
 		require.NoError(k.t, err)
 		require.Empty(k.t, rest)
-		if m.sequence == 0 {
-			require.Equal(k.t, netlinkMessage{kind: unix.NLMSG_NOOP, flags: unix.NLM_F_REQUEST | unix.NLM_F_ACK, payload: []byte{}}, m)
+		sequence := m.exchange().Sequence
+		if sequence == 0 {
+			require.Equal(k.t, []uint16{unix.NLMSG_NOOP, unix.NLM_F_REQUEST | unix.NLM_F_ACK}, []uint16{m.kind(), m.flags()})
+			require.Len(k.t, m, headerLen)
 		} else {
-			require.EqualValues(k.t, tcpDiagGetSock, m.kind)
+			require.EqualValues(k.t, typeTCP, m.kind())
 		}
-		sequences = append(sequences, m.sequence)
+		sequences = append(sequences, sequence)
 	}
 }
 
@@ -94,24 +108,26 @@ func errnoAnswer(kind uint16, sequence uint32, errno unix.Errno) []byte {
 }
 
 func socketAnswer(sequence uint32, text string) []byte {
-	return answer(tcpDiagGetSock, 0x2, sequence, []byte(text))
+	return answer(typeTCP, 0x2, sequence, []byte(text))
 }
 
-func endAnswer(sequence uint32) []byte { return answer(nlmsgDone, 0x2, sequence, u32s(0)) }
+func endAnswer(sequence uint32) []byte {
+	return answer(typeDone, 0x2, sequence, u32s(0))
+}
 
 // dump reads an answer, and returns the payloads.
-func dump(ctx context.Context, d *diagSocket) (payloads []string, interrupted bool, err error) {
-	interrupted, err = d.dump(ctx, dumpRequest{transport: TransportTCP}, func(payload []byte) bool {
+func dump(ctx context.Context, d *Conn) (payloads []string, interrupted bool, err error) {
+	interrupted, err = d.Dump(ctx, Request{Protocol: ProtocolTCP}, func(payload []byte) bool {
 		payloads = append(payloads, string(payload))
 		return true
 	})
 	return payloads, interrupted, err
 }
 
-func TestDiagSocketDump(t *testing.T) {
+func TestConnDump(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"), socketAnswer(1, "two!"))
-	kernel.send(answer(tcpDiagGetSock, 0x2|nlmFlagDumpIntr, 1, []byte("three")))
+	kernel.send(answer(typeTCP, 0x2|flagDumpIntr, 1, []byte("three")))
 	kernel.send(socketAnswer(1, "four"))
 	kernel.send(endAnswer(1))
 	kernel.send(socketAnswer(2, "five"), endAnswer(2))
@@ -128,7 +144,7 @@ func TestDiagSocketDump(t *testing.T) {
 	require.Equal(t, []uint32{1, 2}, kernel.requests())
 }
 
-func TestDiagSocketErrors(t *testing.T) {
+func TestConnErrors(t *testing.T) {
 	for _, test := range []struct {
 		errno       unix.Errno
 		unsupported bool
@@ -143,7 +159,7 @@ func TestDiagSocketErrors(t *testing.T) {
 		{unix.ENOMEM, false},
 		{unix.Errno(5000), false},
 	} {
-		for _, kind := range []uint16{nlmsgError, nlmsgDone} {
+		for _, kind := range []uint16{typeError, typeDone} {
 			t.Run(fmt.Sprintf("%d by message %d", test.errno, kind), func(t *testing.T) {
 				d, kernel := newFakeKernel(t)
 				kernel.send(socketAnswer(1, "one!"), errnoAnswer(kind, 1, test.errno))
@@ -162,23 +178,23 @@ func TestDiagSocketErrors(t *testing.T) {
 }
 
 // An answer that was not read to its end is, before the next request.
-func TestDiagSocketDrains(t *testing.T) {
+func TestConnDrains(t *testing.T) {
 	stop := func([]byte) bool { return false }
 	for _, test := range []struct {
 		name string
 		rest func(fakeKernel)
 	}{
 		{"to its end", func(k fakeKernel) { k.send(socketAnswer(1, "two!")); k.send(endAnswer(1)) }},
-		{"to its error", func(k fakeKernel) { k.send(errnoAnswer(nlmsgError, 1, unix.ENOMEM)) }},
-		{"to its end without a number", func(k fakeKernel) { k.send(answer(nlmsgError, 0, 1, nil)) }},
+		{"to its error", func(k fakeKernel) { k.send(errnoAnswer(typeError, 1, unix.ENOMEM)) }},
+		{"to its end without a number", func(k fakeKernel) { k.send(answer(typeError, 0, 1, nil)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			d, kernel := newFakeKernel(t)
 			kernel.send(socketAnswer(1, "one!"))
 			test.rest(kernel)
 			kernel.send(socketAnswer(2, "three"), endAnswer(2))
-			_, err := d.dump(t.Context(), dumpRequest{}, stop)
-			require.Equal(t, errStopped, err)
+			_, err := d.Dump(t.Context(), Request{}, stop)
+			require.Equal(t, ErrStopped, err)
 			require.Equal(t, []uint32{1}, kernel.requests())
 
 			payloads, interrupted, err := dump(t.Context(), d)
@@ -190,11 +206,11 @@ func TestDiagSocketDrains(t *testing.T) {
 	}
 }
 
-func TestDiagSocketSilentKernel(t *testing.T) {
+func TestConnSilentKernel(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	for range 2 { // the second time it still waits for the answer to the first request
 		_, _, err := dump(t.Context(), d)
-		require.ErrorIs(t, err, errNoAnswer)
+		require.ErrorIs(t, err, ErrNoAnswer)
 		require.EqualError(t, err, "no answer from the kernel in 100ms")
 	}
 	require.Equal(t, []uint32{1, 0}, kernel.requests())
@@ -207,28 +223,28 @@ func TestDiagSocketSilentKernel(t *testing.T) {
 	require.Equal(t, []uint32{0, 2}, kernel.requests())
 }
 
-func TestDiagSocketTruncatedMessage(t *testing.T) {
+func TestConnTruncatedMessage(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	whole := socketAnswer(1, "two!")
 	kernel.send(socketAnswer(1, "one!"), whole[:len(whole)-1])
 	kernel.send(endAnswer(1))
 	kernel.send(endAnswer(2))
 	payloads, _, err := dump(t.Context(), d)
-	require.ErrorIs(t, err, errShortMessage)
+	require.ErrorIs(t, err, ErrShort)
 	require.Equal(t, []string{"one!"}, payloads)
 	payloads, _, err = dump(t.Context(), d)
 	require.NoError(t, err)
 	require.Empty(t, payloads)
 }
 
-func TestDiagSocketContext(t *testing.T) {
+func TestConnContext(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"), socketAnswer(1, "two!"))
 	kernel.send(socketAnswer(1, "three"), endAnswer(1))
 	kernel.send(socketAnswer(2, "four"), endAnswer(2))
 	ctx, cancel := context.WithCancel(t.Context())
 	var payloads []string
-	_, err := d.dump(ctx, dumpRequest{}, func(payload []byte) bool {
+	_, err := d.Dump(ctx, Request{}, func(payload []byte) bool {
 		payloads = append(payloads, string(payload))
 		cancel()
 		return true
@@ -243,26 +259,32 @@ func TestDiagSocketContext(t *testing.T) {
 	require.Equal(t, []string{"four"}, payloads)
 }
 
-func TestDiagSocketClosedTwice(t *testing.T) {
-	conn, err := diagOpener(nil)()
+func TestConnClosedTwice(t *testing.T) {
+	conn, err := new(Opener).Open()
 	require.NoError(t, err)
 	number := socketOf(conn).fd
 	require.NoError(t, conn.Close())
 	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file gets the number")
 	require.ErrorIs(t, conn.Close(), unix.EBADF)
 	require.NoError(t, unix.Close(number), "which is open still")
-	_, err = conn.dump(t.Context(), dumpRequest{transport: TransportTCP}, func([]byte) bool { return true })
+	_, err = conn.Dump(t.Context(), Request{Protocol: ProtocolTCP}, func([]byte) bool { return true })
 	require.ErrorIs(t, err, unix.EBADF)
 }
 
-func TestNotSupportedKeepsOthers(t *testing.T) {
-	require.NoError(t, notSupported(nil))
-	require.Equal(t, unix.EIO, notSupported(unix.EIO))
-	require.EqualError(t, errnoError(int(unix.ENOENT)), "unsupported operation: no such file or directory")
+// openDescriptors are the numbers of this process's file descriptors.
+func openDescriptors(t *testing.T) (numbers []string) {
+	t.Helper()
+	dir, err := os.Open("/proc/self/fd")
+	require.NoError(t, err)
+	defer dir.Close()
+	numbers, err = dir.Readdirnames(-1)
+	require.NoError(t, err)
+	slices.Sort(numbers)
+	return numbers
 }
 
 // A socket that cannot be made ready is closed again.
-func TestDiagSocketIsClosedOnError(t *testing.T) {
+func TestConnIsClosedOnError(t *testing.T) {
 	before := openDescriptors(t)
 	for _, test := range []struct {
 		call uintptr
@@ -274,7 +296,7 @@ func TestDiagSocketIsClosedOnError(t *testing.T) {
 		{unix.SYS_SETSOCKOPT, "setting the timeout of a sock_diag socket: no buffer space available"},
 	} {
 		var err error
-		failing(t, func() { _, err = diagOpener(nil)() }, seccompRule{test.call, -1, unix.ENOBUFS})
+		testnet.Failing(t, func() { _, err = new(Opener).Open() }, testnet.Fails(test.call, unix.ENOBUFS))
 		require.EqualError(t, err, test.want)
 		require.Equal(t, before, openDescriptors(t), test.want)
 	}
@@ -289,14 +311,14 @@ type foreignConn struct {
 func (c *foreignConn) receive() ([]byte, error) {
 	if c.foreign > 0 {
 		c.foreign--
-		return nil, errForeignMessage
+		return nil, errNotFromKernel
 	}
 	c.foreign = 3
 	return c.pairConn.receive()
 }
 
 // Messages of others are passed over. However many they are, a kernel that is silent is noticed.
-func TestDiagSocketPassesOverForeignMessages(t *testing.T) {
+func TestConnPassesOverForeignMessages(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	d.conn = &foreignConn{d.conn.(*pairConn), 2}
 	kernel.send(socketAnswer(1, "one!"))
@@ -308,37 +330,41 @@ func TestDiagSocketPassesOverForeignMessages(t *testing.T) {
 	d.conn.(*foreignConn).foreign = 1 << 30
 	began := time.Now()
 	_, _, err = dump(t.Context(), d)
-	require.ErrorIs(t, err, errNoAnswer)
+	require.ErrorIs(t, err, ErrNoAnswer)
 	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 // record returns what the kernel answers, buffer by buffer.
-func record(t *testing.T, request dumpRequest) ([]byte, error) {
+func record(t *testing.T, request Request) (recorded []byte, to Exchange) {
 	t.Helper()
-	conn, err := diagOpener(nil)()
-	require.NoError(t, err)
-	defer func() { require.NoError(t, conn.Close()) }()
-	socket := socketOf(conn)
-	to := exchange{socket.port, 1}
-	require.NoError(t, socket.send(request.appendTo(nil, to.sequence)))
-	var recorded []byte
+	socket := socketOf(openConn(t))
+	to = Exchange{socket.port, 1}
+	require.NoError(t, socket.send(request.appendTo(nil, to.Sequence)))
 	for {
 		b, err := socket.receive()
 		require.NoError(t, err)
 		recorded = append(recorded, b...)
-		done, interrupted, err := eachAnswer(b, to, func([]byte) bool { return true })
+		done, interrupted, err := EachAnswer(b, to, func([]byte) bool { return true })
 		require.False(t, interrupted, "try again")
-		if done || err != nil {
-			return recorded, err
+		require.NoError(t, err)
+		if done {
+			return recorded, to
 		}
 	}
 }
 
-// socketOf returns the netlink socket that a diagSocket has.
-func socketOf(conn diagConn) *dumpConn { return conn.(*diagSocket).conn.(*dumpConn) }
+// socketOf returns the netlink socket that a Conn has.
+func socketOf(c *Conn) *dumpSocket { return c.conn.(*dumpSocket) }
 
-// With the flag -update-sockdiag this test makes the captures: go test ./netstat -run TestRecordCaptures -update-sockdiag.
-// TestSourcesAgree compares what is decoded of such answers with the loads that they are about and with ss.
+// update is the flag by which TestRecordCaptures replaces the captures.
+var update = flag.Bool("update-sockdiag", false, "record the answers of this kernel in testdata")
+
+// With the flag -update-sockdiag this test makes the captures:
+//
+//	go test ./netstat/internal/sockdiag -run TestRecordCaptures -update-sockdiag
+//	go test ./netstat -run TestCaptures -update-sockdiag
+//
+// Package netstat compares what is decoded of such answers with the loads that they are about and with ss (TestSourcesAgree).
 func TestRecordCaptures(t *testing.T) {
 	testnet.Isolate(t, func() {
 		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
@@ -355,14 +381,11 @@ func TestRecordCaptures(t *testing.T) {
 			time.Sleep(500 * time.Millisecond) // for some segments to be sent again
 		}
 		for name, request := range captures {
-			recorded, err := record(t, request)
-			require.NoError(t, err)
+			recorded, to := record(t, request)
 			require.Less(t, len(recorded), 64<<10, name)
-			text := describeCapture(t, recorded, request)
-			require.NotEmpty(t, text, name)
+			require.Positive(t, parseCapture(t, recorded, to, request), name)
 			if *update {
-				require.NoError(t, os.WriteFile(filepath.Join(capturesDir, name+".bin"), recorded, 0o644))
-				require.NoError(t, os.WriteFile(filepath.Join(capturesDir, name+".golden"), []byte(text), 0o644))
+				require.NoError(t, os.WriteFile(captureFile(name), recorded, 0o644))
 			}
 		}
 	})

@@ -1,0 +1,165 @@
+package sockdiag
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// The kernel runs a filter over the connections that it dumps: INET_DIAG_REQ_BYTECODE, a program of struct inet_diag_bc_op
+// (include/uapi/linux/inet_diag.h), run by inet_diag_bc_run and checked by inet_diag_bc_audit (net/ipv4/inet_diag.c).
+//
+//	0 unsigned char code, 1 unsigned char yes, 2 unsigned short no
+//
+// Each operation is a condition. Where it holds, the program continues "yes" bytes further on, at the next operation; where it
+// does not, "no" bytes further on. A program that ends exactly at its end accepts the socket; four bytes behind it, rejects it.
+const (
+	opJump       = 1 // INET_DIAG_BC_JMP: never holds
+	opLocalMin   = 2 // INET_DIAG_BC_S_GE
+	opLocalMax   = 3 // INET_DIAG_BC_S_LE
+	opRemoteMin  = 4 // INET_DIAG_BC_D_GE
+	opRemoteMax  = 5 // INET_DIAG_BC_D_LE
+	opLocalHost  = 7 // INET_DIAG_BC_S_COND
+	opRemoteHost = 8 // INET_DIAG_BC_D_COND
+
+	// maxBytecode is what the kernel takes: the length of an attribute and the distance of a jump have 16 bits.
+	maxBytecode = 1<<16 - 64
+)
+
+// PortRange is the ports from First to Last.
+type PortRange struct{ First, Last uint16 }
+
+// Conditions choose connections by their addresses: those that meet all conditions. An empty list is no condition. An
+// IPv4-mapped address is in networks of IPv4 only.
+type Conditions struct {
+	LocalPorts, ExcludeLocalPorts   []PortRange
+	RemotePorts, ExcludeRemotePorts []PortRange
+	Remote, ExcludeRemote           []netip.Prefix
+	ExcludeLocal                    []netip.Prefix
+}
+
+// Bytecode returns the conditions as the kernel wants them: nil if there are none, and if they are longer than the kernel takes.
+func (c *Conditions) Bytecode() []byte {
+	p := &program{}
+	p.anyOf(hostConditions(c.Remote, opRemoteHost))
+	p.noneOf(hostConditions(c.ExcludeRemote, opRemoteHost))
+	p.noneOf(hostConditions(c.ExcludeLocal, opLocalHost))
+	p.anyOf(portConditions(c.RemotePorts, opRemoteMin, opRemoteMax))
+	p.noneOf(portConditions(c.ExcludeRemotePorts, opRemoteMin, opRemoteMax))
+	p.anyOf(portConditions(c.LocalPorts, opLocalMin, opLocalMax))
+	p.noneOf(portConditions(c.ExcludeLocalPorts, opLocalMin, opLocalMax))
+	if p.length == 0 || p.length > maxBytecode {
+		return nil
+	}
+	return p.bytes()
+}
+
+// program is built from its end to its beginning, as operations refer to what is behind them by the distance.
+type program struct {
+	operations [][]byte // the last one first
+	length     int
+}
+
+// label is a place in a program: its distance from the end, or reject.
+type label int
+
+const reject label = -4
+
+// here is the place in front of the operations so far.
+func (p *program) here() label { return label(p.length) }
+
+// prepend puts an operation in front of the others.
+func (p *program) prepend(code byte, otherwise label, operand []byte) {
+	const header = 4
+	op := make([]byte, header, header+len(operand))
+	op = append(op, operand...)
+	p.length += len(op)
+	op[0], op[1] = code, byte(len(op))
+	binary.NativeEndian.PutUint16(op[2:], uint16(p.length-int(otherwise)))
+	p.operations = append(p.operations, op)
+}
+
+// jump prepends a jump to the place.
+func (p *program) jump(to label) {
+	if to != p.here() {
+		p.prepend(opJump, to, nil)
+	}
+}
+
+// condition prepends the operations of one condition; where it does not hold, they go to otherwise.
+type condition func(p *program, otherwise label)
+
+// anyOf prepends conditions of which one has to hold.
+func (p *program) anyOf(conditions []condition) {
+	holds, otherwise := p.here(), reject
+	for i := len(conditions) - 1; i >= 0; i-- {
+		p.jump(holds)
+		conditions[i](p, otherwise)
+		otherwise = p.here()
+	}
+}
+
+// noneOf prepends conditions of which none may hold.
+func (p *program) noneOf(conditions []condition) {
+	for i := len(conditions) - 1; i >= 0; i-- {
+		next := p.here()
+		p.jump(reject)
+		conditions[i](p, next)
+	}
+}
+
+func (p *program) bytes() []byte {
+	b := make([]byte, 0, p.length)
+	for i := len(p.operations) - 1; i >= 0; i-- {
+		b = append(b, p.operations[i]...)
+	}
+	return b
+}
+
+// portConditions are that a port is in one of the ranges.
+func portConditions(ranges []PortRange, minimum, maximum byte) []condition {
+	var conditions []condition
+	for _, r := range ranges {
+		conditions = append(conditions, func(p *program, otherwise label) {
+			p.prepend(maximum, otherwise, portOperand(r.Last))
+			p.prepend(minimum, otherwise, portOperand(r.First))
+		})
+	}
+	return conditions
+}
+
+// portOperand is a second struct inet_diag_bc_op, of which the kernel reads only the field "no".
+func portOperand(port uint16) []byte {
+	return binary.NativeEndian.AppendUint16([]byte{0, 0}, port)
+}
+
+// hostConditions are that an address is in one of the networks.
+func hostConditions(networks []netip.Prefix, host byte) []condition {
+	var conditions []condition
+	for _, n := range networks {
+		conditions = append(conditions, func(p *program, otherwise label) {
+			p.prepend(host, otherwise, hostOperand(n))
+			if n.Overlaps(mappedIPv4) { // whose addresses are in no network of IPv6
+				next := p.here()
+				p.jump(otherwise)
+				p.prepend(host, next, hostOperand(mappedIPv4))
+			}
+		})
+	}
+	return conditions
+}
+
+// hostOperand is struct inet_diag_hostcond. An address of IPv4 also stands for the IPv4-mapped one. Port -1 stands for any.
+//
+//	0 __u8 family, 1 __u8 prefix_len, 4 int port, 8 __be32 addr[]
+func hostOperand(network netip.Prefix) []byte {
+	family := byte(AFInet6)
+	if network.Addr().Is4() {
+		family = AFInet
+	}
+	b := []byte{family, byte(network.Bits()), 0, 0}
+	b = binary.NativeEndian.AppendUint32(b, 1<<32-1)
+	return append(b, network.Masked().Addr().AsSlice()...)
+}
+
+// mappedIPv4 is where IPv6 has the addresses of IPv4 (RFC 4291, section 2.5.5.2).
+var mappedIPv4 = netip.PrefixFrom(netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff}), 96)

@@ -1,0 +1,135 @@
+package sockdiag
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is a socket of NETLINK_SOCK_DIAG. It stays in the network namespace that it was opened in. All netlink messages are
+// received by its method receive.
+//
+// A process with CAP_NET_ADMIN in the user namespace that owns the network namespace, such as root of a container, can send
+// messages to any socket of that network namespace. They are refused in two ways. The socket is connected to the kernel, which
+// therefore refuses unicast messages of others (netlink_getsockbyportid, net/netlink/af_netlink.c); and batch.message checks
+// the sender, as the kernel lets others send to a multicast group.
+type socket struct {
+	fd   int    // less than 0: closed
+	port uint32 // its port ID, to which the kernel sends the answers
+}
+
+// openSocket opens a socket; flags are SOCK_NONBLOCK or 0.
+func openSocket(flags int) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|flags, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, fmt.Errorf("opening a sock_diag socket: %w", notSupported(err))
+	}
+	s := &socket{fd: fd}
+	if err := s.connect(); err != nil {
+		_ = s.close()
+		return nil, fmt.Errorf("connecting a sock_diag socket to the kernel: %w", notSupported(err))
+	}
+	return s, nil
+}
+
+// connect has the kernel give the socket a port ID, and refuse messages from all others.
+func (s *socket) connect() error {
+	if err := unix.Connect(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return err
+	}
+	address, ok := name.(*unix.SockaddrNetlink)
+	if !ok {
+		return fmt.Errorf("the socket has an address of type %T", name)
+	}
+	s.port = address.Pid
+	return nil
+}
+
+// subscribe adds the socket to multicast groups, given as a set of bits.
+func (s *socket) subscribe(groups uint32) error {
+	return unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: s.port, Groups: groups})
+}
+
+// send sends a request to the kernel.
+func (s *socket) send(request []byte) error {
+	return unix.Sendto(s.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// receive receives as many messages as there are and fit into the batch, and returns how many. It waits for the first, unless
+// the flags, the socket or its SO_RCVTIMEO say otherwise.
+func (s *socket) receive(into *batch, flags int) (n int, err error) {
+	for i := range into.headers {
+		header := &into.headers[i].header
+		header.Namelen, header.Flags = uint32(unsafe.Sizeof(into.senders[i])), 0
+	}
+	received, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&into.headers[0])),
+		uintptr(len(into.headers)), uintptr(flags), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(received), nil
+}
+
+// close closes the socket, and forgets the descriptor's number, which another file gets soon.
+func (s *socket) close() error {
+	fd := s.fd
+	s.fd = -1
+	return unix.Close(fd)
+}
+
+// batch holds the messages that one system call receives: see recvmmsg(2).
+type batch struct {
+	headers []mmsghdr
+	senders []unix.RawSockaddrNetlink
+	buffers [][]byte
+}
+
+// mmsghdr is struct mmsghdr (include/linux/socket.h).
+type mmsghdr struct {
+	header unix.Msghdr
+	length uint32
+}
+
+// newBatch returns a batch for so many messages of at most size bytes.
+func newBatch(messages, size int) *batch {
+	b := &batch{
+		headers: make([]mmsghdr, messages), senders: make([]unix.RawSockaddrNetlink, messages), buffers: make([][]byte, messages),
+	}
+	vectors, buffer := make([]unix.Iovec, messages), make([]byte, messages*size)
+	for i := range b.headers {
+		b.buffers[i] = buffer[i*size:][:size:size]
+		vectors[i].Base = &b.buffers[i][0]
+		vectors[i].SetLen(size)
+		header := &b.headers[i].header
+		header.Name = (*byte)(unsafe.Pointer(&b.senders[i]))
+		header.Iov = &vectors[i]
+		header.SetIovlen(1)
+	}
+	return b
+}
+
+var (
+	// errNotFromKernel says that another process sent the message.
+	errNotFromKernel = errors.New("message is not from the kernel")
+	errTruncated     = errors.New("message is longer than the buffer")
+)
+
+// message returns a message that was received; errNotFromKernel, if another process sent it.
+func (b *batch) message(i int) ([]byte, error) {
+	const kernel = 0 // the port ID that no process can have
+	received := &b.headers[i]
+	sender := &b.senders[i]
+	if received.header.Namelen != uint32(unsafe.Sizeof(*sender)) || sender.Family != unix.AF_NETLINK || sender.Pid != kernel {
+		return nil, errNotFromKernel
+	}
+	if received.header.Flags&unix.MSG_TRUNC != 0 {
+		return nil, errTruncated
+	}
+	return b.buffers[i][:min(int(received.length), len(b.buffers[i]))], nil
+}

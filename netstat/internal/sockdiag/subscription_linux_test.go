@@ -1,0 +1,301 @@
+package sockdiag
+
+import (
+	"errors"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// testBuffer is enough for every test.
+const testBuffer = 32 << 20
+
+// newSubscription returns a subscription that is closed with the test, and what its handler counts.
+func newSubscription(t *testing.T) (*Subscription, *counter) {
+	t.Helper()
+	handler := &counter{}
+	s, err := Subscribe(handler, testBuffer)
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	return s, handler
+}
+
+// locked calls f while nobody reads.
+func locked(s *Subscription, f func(fd int)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s.socket.fd)
+}
+
+func bufferOf(t *testing.T, fd int) int {
+	t.Helper()
+	buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	require.NoError(t, err)
+	return buffer
+}
+
+func dropsOf(t *testing.T, fd int) memInfo {
+	t.Helper()
+	info, err := memInfoOf(fd)
+	require.NoError(t, err)
+	return info
+}
+
+// newListener returns a listener that stays until the end of the test: its socket is not destroyed before.
+func newListener(t *testing.T) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, listener.Close()) })
+	return listener
+}
+
+// destroy opens connections and resets both ends, so that no TIME_WAIT stays: the kernel destroys two sockets for each.
+func destroy(t *testing.T, listener net.Listener, connections int) {
+	t.Helper()
+	for range connections {
+		client, err := net.Dial("tcp4", listener.Addr().String())
+		require.NoError(t, err)
+		server, err := listener.Accept()
+		require.NoError(t, err)
+		for _, end := range []net.Conn{client, server} {
+			require.NoError(t, end.(*net.TCPConn).SetLinger(0))
+			require.NoError(t, end.Close())
+		}
+	}
+}
+
+// Every destroyed socket is handed to the handler once.
+func TestSubscription(t *testing.T) {
+	testnet.Isolate(t, func() {
+		listener := newListener(t)
+		s, handler := newSubscription(t)
+		for round := range 3 {
+			const connections = 100
+			destroy(t, listener, connections)
+			want := 2 * connections * (round + 1)
+			require.Eventually(t, func() (all bool) {
+				s.Sync(func(lost int) {
+					require.Zero(t, lost)
+					all = handler.sockets >= want
+				})
+				return all
+			}, 10*time.Second, time.Millisecond)
+			require.Equal(t, counter{sockets: want}, *handler)
+		}
+	})
+}
+
+// The goroutine reads without Sync.
+func TestSubscriptionReads(t *testing.T) {
+	testnet.Isolate(t, func() {
+		listener := newListener(t)
+		s, handler := newSubscription(t)
+		for round := range 3 {
+			destroy(t, listener, 10)
+			require.Eventually(t, func() (all bool) {
+				locked(s, func(int) { all = handler.sockets == 20*(round+1) })
+				return all
+			}, 10*time.Second, time.Millisecond)
+		}
+	})
+}
+
+// A pause is as long as the receive buffer takes a burst, as much as the kernel truly keeps.
+func TestSubscriptionPause(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const little, much = 208 << 10, 1 << 20 // net.core.rmem_max as it long was
+		s, _ := newSubscription(t)
+		require.Equal(t, maxPause, s.pause)
+		require.Equal(t, minPause, pauseFor(0))
+		for _, asked := range []int{little, much} {
+			require.Greater(t, pauseFor(2*asked), minPause)
+			require.Less(t, pauseFor(2*asked), maxPause)
+		}
+
+		listener := newListener(t)
+		for _, asked := range []int{little, much} {
+			s, _ := newSubscription(t)
+			s.SetBuffer(asked)
+			require.Equal(t, pauseFor(2*asked), s.pause)
+			locked(s, func(fd int) {
+				buffer := bufferOf(t, fd)
+				require.Equal(t, 2*asked, buffer)
+				burst := int(burstRate * pauseFor(buffer) / time.Second)
+				destroy(t, listener, burst) // two messages each
+				dropped := func() bool { s.countDrops(); return s.lost > 0 }
+				require.Eventually(t, dropped, 10*time.Second, 10*time.Millisecond)
+				require.GreaterOrEqual(t, s.receive(), burst)
+			})
+		}
+	})
+}
+
+// A process with CAP_NET_ADMIN, and no other capability, has a larger buffer than net.core.rmem_max permits others.
+func TestSubscriptionBuffer(t *testing.T) {
+	testnet.Isolate(t, func() {
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		defer unix.Close(fd)
+		require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<30))
+		limit := bufferOf(t, fd)
+		listener := newListener(t)
+		for _, as := range []struct {
+			name   string
+			keep   []uint
+			buffer int
+		}{
+			{"nobody", nil, min(limit, 2*testBuffer)},
+			{"nobody with CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}, 2 * testBuffer},
+		} {
+			t.Run(as.name, func(t *testing.T) {
+				testnet.BecomeNobody(t, as.keep...)
+				s, _ := newSubscription(t)
+				locked(s, func(fd int) {
+					require.Equal(t, as.buffer, bufferOf(t, fd))
+					const smallest = 1000 // bytes that the kernel takes for a message, whichever kernel
+					destroy(t, listener, (min(limit, testBuffer)/smallest+1)/2)
+					if limit > testBuffer {
+						t.Log("net.core.rmem_max is no bound here")
+						return
+					}
+					before, now := s.drops, memInfo{}
+					require.Eventually(t, func() bool { // the kernel sends events from a work queue
+						now = dropsOf(t, fd)
+						return now.drops > before || int(now.received) > limit
+					}, 10*time.Second, time.Millisecond)
+					require.Equal(t, as.buffer < 2*testBuffer, now.drops > before, "%d of %d bytes taken", now.received, as.buffer)
+				})
+			})
+		}
+	})
+}
+
+// What did not fit into the buffer is counted, and handed out once.
+func TestSubscriptionLost(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const connections = 500
+		listener := newListener(t)
+		s, handler := newSubscription(t)
+		s.SetBuffer(16 << 10)
+		lost := 0
+		for round := range 2 {
+			before := lost
+			locked(s, func(fd int) {
+				destroy(t, listener, connections)
+				require.Eventually(t, func() bool { return dropsOf(t, fd).drops > s.drops }, 10*time.Second, time.Millisecond)
+			})
+			want := 2 * connections * (round + 1)
+			require.Eventually(t, func() (all bool) {
+				s.Sync(func(n int) {
+					lost += n
+					all = handler.sockets+lost >= want
+				})
+				return all
+			}, 10*time.Second, time.Millisecond)
+			require.Greater(t, lost, before)
+			require.Equal(t, want, handler.sockets+lost)
+		}
+	})
+}
+
+// After the buffer was full the kernel sends the next events, and does not wait until all is read.
+func TestSubscriptionGoesOnAfterLoss(t *testing.T) {
+	testnet.Isolate(t, func() {
+		listener := newListener(t)
+		s, _ := newSubscription(t)
+		locked(s, func(fd int) {
+			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<10))
+			destroy(t, listener, 100)
+			require.Eventually(t, func() bool { return dropsOf(t, fd).drops > s.drops }, 10*time.Second, time.Millisecond)
+			// With a larger buffer it sends the next ones, though nothing was read.
+			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, testBuffer))
+			var before memInfo
+			require.Eventually(t, func() bool { // it has sent all
+				last := before
+				before = dropsOf(t, fd)
+				return before == last
+			}, 10*time.Second, 100*time.Millisecond)
+			destroy(t, listener, 1)
+			require.Eventually(t, func() bool { return dropsOf(t, fd).received > before.received }, 10*time.Second, time.Millisecond)
+		})
+	})
+}
+
+// Close hands over what the kernel has sent until then. Without its goroutine a subscription is read by Sync and Close.
+func TestSubscriptionReadsLastEvents(t *testing.T) {
+	testnet.Isolate(t, func() {
+		listener := newListener(t)
+		s, handler := newSubscription(t)
+		require.NoError(t, s.waiter.SetReadDeadline(time.Unix(1, 0)))
+		<-s.done
+		require.Equal(t, counter{failed: 1}, *handler, "it says that it does not wait any more")
+		destroy(t, listener, 1)
+		require.Eventually(t, func() bool {
+			return dropsOf(t, s.socket.fd).received > 1408 // two messages
+		}, 10*time.Second, time.Millisecond)
+		require.Zero(t, handler.sockets)
+		s.Close()
+		require.Equal(t, counter{sockets: 2, failed: 1}, *handler)
+		called := false
+		s.Sync(func(lost int) {
+			called = true
+			require.Zero(t, lost)
+		})
+		require.True(t, called)
+	})
+}
+
+// Close gives back the descriptors and the goroutine, at once, and can be called again.
+func TestSubscriptionClose(t *testing.T) {
+	testnet.Isolate(t, func() {
+		first, _ := newSubscription(t) // what the runtime opens once
+		first.Close()
+		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
+		for range 20 {
+			s, _ := newSubscription(t)
+			start := time.Now()
+			s.Close()
+			s.Close()
+			require.Less(t, time.Since(start), time.Second)
+		}
+		require.Equal(t, before, openDescriptors(t))
+		require.Equal(t, goroutines, runtime.NumGoroutine())
+	})
+}
+
+// A subscription that is refused says whether the kernel does not have it, and leaves no descriptor.
+func TestSubscribeErrors(t *testing.T) {
+	before := openDescriptors(t)
+	for _, test := range []struct {
+		call        uintptr
+		errno       unix.Errno
+		unsupported bool
+		want        string
+	}{
+		{unix.SYS_SOCKET, unix.EPROTONOSUPPORT, true, "opening a sock_diag socket"},
+		{unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
+		{unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
+		{unix.SYS_BIND, unix.EINVAL, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
+		{unix.SYS_BIND, unix.EPERM, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
+		{unix.SYS_BIND, unix.ENOMEM, false, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
+		{unix.SYS_EPOLL_CREATE1, unix.EMFILE, false, "waiting for sockets that are destroyed"},
+		{unix.SYS_EPOLL_CTL, unix.ENOSPC, false, "waiting for sockets that are destroyed"},
+	} {
+		var s *Subscription
+		var err error
+		testnet.Failing(t, func() { s, err = Subscribe(&counter{}, testBuffer) },
+			testnet.Fails(test.call, test.errno))
+		require.Nil(t, s)
+		require.ErrorIs(t, err, test.errno)
+		require.ErrorContains(t, err, test.want+": ")
+		require.Equal(t, test.unsupported, errors.Is(err, errors.ErrUnsupported), test.want)
+		require.Equal(t, before, openDescriptors(t), test.want)
+	}
+}

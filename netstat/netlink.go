@@ -1,0 +1,238 @@
+package netstat
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
+)
+
+// diagConn is the netlink socket of a network namespace, for tests to replace.
+type diagConn interface {
+	Dump(ctx context.Context, r sockdiag.Request, socket func(payload []byte) bool) (interrupted bool, err error)
+	Close() error
+}
+
+var _ diagConn = (*sockdiag.Conn)(nil)
+
+// diagOpener returns a function that opens a netlink socket in the network namespace of the calling thread.
+func diagOpener(prefetch func(payload []byte)) func() (diagConn, error) {
+	opener := sockdiag.Opener{Prefetch: prefetch}
+	return func() (diagConn, error) {
+		conn, err := opener.Open()
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+}
+
+// prefetchOwners has the owners of the socket in a message fetched from memory.
+func (s *Scanner) prefetchOwners(message []byte) {
+	if inode, ok := sockdiag.InetInode(message); ok {
+		s.owners.fetch(inode)
+	}
+}
+
+var errNoDiag = errors.New("the kernel does not offer them through sock_diag")
+
+// diagModules are the kernel modules that answer for the transports.
+var diagModules = map[Transport]string{
+	TransportTCP:     "tcp_diag",
+	TransportUDP:     "udp_diag",
+	TransportUDPLite: "udp_diag",
+	TransportRaw:     "raw_diag",
+	TransportUnix:    "unix_diag",
+}
+
+// eachOfNetlink is each for sock_diag. errNoDiag says that there is none for the transport, and that no socket was handed
+// out.
+func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOut func(error) bool) error {
+	s.socket.NetNS = s.reading.Inode
+	message := func(payload []byte) bool {
+		if transport == TransportUnix {
+			return handOut(s.socket.decodeUnix(payload))
+		}
+		return handOut(s.socket.decodeInet(payload, transport))
+	}
+	var failed []error
+	seen := func() int { return s.stats.Sockets + len(s.late.held) }
+	before := seen()
+	for _, request := range s.requests(transport) {
+		interrupted, err := s.reading.diag.Dump(ctx, request, message)
+		if interrupted {
+			s.stats.Interrupted++
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, sockdiag.ErrStopped):
+			return errStopped
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(err, errors.ErrUnsupported) && seen() == before && failed == nil:
+			return fmt.Errorf("%w: %w", errNoDiag, err)
+		default:
+			failed = append(failed, fmt.Errorf("reading %s sockets by sock_diag: %w", requested(transport, request), err))
+		}
+		if errors.Is(err, sockdiag.ErrNoAnswer) {
+			break // every further request would wait as long
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// diagProtocols are the protocol numbers of the transports of which sock_diag has one table for each family.
+var diagProtocols = map[Transport]uint8{
+	TransportUDP:     sockdiag.ProtocolUDP,
+	TransportUDPLite: sockdiag.ProtocolUDPLite,
+	TransportRaw:     sockdiag.ProtocolRaw,
+}
+
+// requests returns the dumps that together give all sockets of the transport. Those of listening sockets go first: it
+// costs nothing, as the kernel keeps them in a table of their own.
+func (s *Scanner) requests(transport Transport) []sockdiag.Request {
+	switch transport {
+	case TransportUnix:
+		return []sockdiag.Request{{Family: sockdiag.AFUnix, States: sockdiag.StatesAll, Names: s.config.UnixPaths}}
+	case TransportTCP:
+		return []sockdiag.Request{
+			{Protocol: sockdiag.ProtocolTCP, States: sockdiag.StatesListen, MemInfo: true},
+			{
+				Protocol: sockdiag.ProtocolTCP, States: sockdiag.StatesConnected, TCPInfo: s.config.TCPInfo,
+				Bytecode: s.bytecode,
+			},
+		}
+	default:
+		protocol := diagProtocols[transport]
+		return []sockdiag.Request{
+			{Family: sockdiag.AFInet, Protocol: protocol, States: sockdiag.StatesAll, MemInfo: true},
+			{Family: sockdiag.AFInet6, Protocol: protocol, States: sockdiag.StatesAll, MemInfo: true},
+		}
+	}
+}
+
+// requested names the sockets that a request asks for.
+func requested(transport Transport, r sockdiag.Request) string {
+	switch r.Family {
+	case sockdiag.AFInet:
+		return FamilyIPv4.String() + " " + transport.String()
+	case sockdiag.AFInet6:
+		return FamilyIPv6.String() + " " + transport.String()
+	default:
+		return transport.String()
+	}
+}
+
+// decodeInet fills s with the socket of an inet_diag_msg. On an error s is not to be used.
+func (s *Socket) decodeInet(payload []byte, transport Transport) error {
+	m, err := sockdiag.ParseInet(payload)
+	if err != nil {
+		return err
+	}
+	return s.setInet(m, transport)
+}
+
+func (s *Socket) setInet(m sockdiag.InetMessage, transport Transport) error {
+	family := FamilyIPv6
+	if m.Family() == sockdiag.AFInet {
+		family = FamilyIPv4
+	}
+	s.reset(transport, family)
+	s.State = TCPState(m.State())
+	s.Local, s.Remote = m.Local(), m.Remote()
+	s.Interface, s.Cookie = m.Interface(), m.Cookie()
+	s.fields |= FieldInterface | FieldCookie
+	s.setQueues(m.RecvQueue(), m.SendQueue())
+	if s.Has(FieldAcceptQueue) {
+		s.AcceptQueueLimit = m.SendQueue()
+		s.fields |= FieldAcceptQueueLimit
+	}
+	s.UID, s.Inode = m.UID(), uint64(m.Inode())
+	attributes := m.Attributes()
+	for attributes.Next() { // one that is shorter than expected is left out
+		switch attributes.Type {
+		case sockdiag.InetInfo:
+			if transport == TransportTCP && s.State != TCPListen { // of a listening socket it means something else
+				s.fields |= s.TCP.set(sockdiag.TCPInfo(attributes.Value))
+			}
+		case sockdiag.InetSKMemInfo:
+			if drops, ok := sockdiag.Drops(attributes.Value); ok {
+				s.Drops = drops
+				s.fields |= FieldDrops
+			}
+		case sockdiag.InetCgroupID:
+			if id, ok := sockdiag.CgroupID(attributes.Value); ok {
+				s.CgroupID = id
+				s.fields |= FieldCgroupID
+			}
+		}
+	}
+	if err := attributes.Err(); err != nil {
+		return fmt.Errorf("attributes of inet_diag_msg: %w", err)
+	}
+	return nil
+}
+
+// set fills i with what the kernel gave, and returns the fields that were there.
+func (i *TCPInfo) set(info sockdiag.TCPInfo) Field {
+	*i = TCPInfo{}
+	if !info.HasBase() {
+		return 0
+	}
+	i.SndMSS, i.RTT, i.RTTVar, i.CWnd, i.RetransSegs = info.SndMSS(), info.RTT(), info.RTTVar(), info.SndCwnd(), info.TotalRetrans()
+	i.Retransmits, i.Lost, i.MinRTT = info.Retransmits(), info.Lost(), info.MinRTT()
+	fields := FieldTCPInfo
+	if info.HasBytes() {
+		i.BytesAcked, i.BytesReceived = info.BytesAcked(), info.BytesReceived()
+		fields |= FieldTCPBytes
+	}
+	if info.HasSegs() {
+		i.SegsOut, i.SegsIn = info.SegsOut(), info.SegsIn()
+		fields |= FieldTCPSegs
+	}
+	if info.HasBytesSent() {
+		i.BytesSent = info.BytesSent()
+		fields |= FieldTCPBytesSent
+	}
+	return fields
+}
+
+// decodeUnix fills s with the socket of a unix_diag_msg. On an error s is not to be used.
+func (s *Socket) decodeUnix(payload []byte) error {
+	m, err := sockdiag.ParseUnix(payload)
+	if err != nil {
+		return err
+	}
+	s.reset(TransportUnix, FamilyUnix)
+	s.State, s.Inode, s.Cookie = TCPState(m.State()), uint64(m.Inode()), m.Cookie()
+	s.fields |= FieldCookie
+	attributes := m.Attributes()
+	for attributes.Next() {
+		switch attributes.Type {
+		case sockdiag.UnixName:
+			s.Path = unixPath(attributes.Value)
+		case sockdiag.UnixRQLen:
+			if recv, send, ok := sockdiag.Queues(attributes.Value); ok && s.State != TCPListen {
+				s.RecvQueue, s.SendQueue = recv, send
+			}
+		case sockdiag.UnixUID:
+			if uid, ok := sockdiag.UID(attributes.Value); ok {
+				s.UID = uid
+			}
+		}
+	}
+	if err := attributes.Err(); err != nil {
+		return fmt.Errorf("attributes of unix_diag_msg: %w", err)
+	}
+	return nil
+}
+
+// unixPath shows a name as /proc/net/unix does: an abstract one begins with a NUL.
+func unixPath(name []byte) string {
+	if len(name) == 0 || name[0] != 0 {
+		return string(bytes.TrimRight(name, "\x00"))
+	}
+	return string(bytes.ReplaceAll(name, []byte{0}, []byte("@")))
+}
