@@ -696,14 +696,14 @@ func TestClosedRefused(t *testing.T) {
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
 				testnet.Forbid(t, unix.SYS_BIND, errno)
-				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
-					"Linux 4.12: unsupported operation: "+errno.Error())
+				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+					"(needs Linux 4.12): unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
-			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to sockets that are destroyed, which takes "+
-				"Linux 4.12: unsupported operation: "+unix.ENOPROTOOPT.Error())
+			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+				"(needs Linux 4.12): unsupported operation: "+unix.ENOPROTOOPT.Error())
 		})
 		t.Run("procfs", func(t *testing.T) {
 			var warned []string

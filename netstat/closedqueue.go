@@ -32,7 +32,7 @@ var (
 	_ sockdiag.Handler = (*closedEvents)(nil)
 )
 
-// openClosedConn subscribes to the TCP sockets that are destroyed in the network namespace of this thread, with so many bytes of
+// openClosedConn subscribes to the TCP sockets destroyed in the network namespace of this thread, with so many bytes of
 // closedRoom. An error that is errors.ErrUnsupported says that the kernel does not have these events, or does not permit them.
 func openClosedConn(connects connectLookup, budget *closedBudget, room int) (closedConn, error) {
 	c := &closedEvents{queue: closedQueue{connects: connects, budget: budget}}

@@ -187,11 +187,13 @@ func destroyed(cookie uint64) []byte {
 // Events are the messages that nobody has asked for.
 func TestEachEvent(t *testing.T) {
 	payload := destroyed(7)[headerLen:]
+	otherType := destroyed(8)
+	binary.NativeEndian.PutUint16(otherType[4:], typeDone)
 	var got events
 	for _, b := range [][]byte{
 		destroyed(1),
 		append(destroyed(2), destroyed(3)...),
-		answer(typeDone, 0, 0, nil),
+		otherType,
 		answer(typeByFamily, 0, 0, payload), // an answer to a request of another socket
 		answer(typeByFamily, 0, 7, payload),
 	} {

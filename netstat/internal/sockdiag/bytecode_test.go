@@ -106,6 +106,7 @@ func TestBytecode(t *testing.T) {
 		{"all of IPv4", Conditions{Remote: networks("0.0.0.0/0")}, []string{"web", "mapped", "local"}},
 		{"all of IPv6", Conditions{Remote: networks("::/0")}, []string{"v6", "local6"}},
 		{"not all of IPv6", Conditions{ExcludeRemote: networks("::/0")}, []string{"web", "mapped", "local"}},
+		{"not a local address", Conditions{ExcludeLocal: networks("10.0.0.1/32")}, []string{"v6", "local", "local6"}},
 		{"not local addresses", Conditions{ExcludeLocal: networks("127.0.0.0/8", "::1/128")}, []string{"web", "mapped", "v6"}},
 		{"every condition", Conditions{
 			LocalPorts: []PortRange{{1, 65535}}, ExcludeLocalPorts: []PortRange{{80, 80}},

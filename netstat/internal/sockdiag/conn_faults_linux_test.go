@@ -16,19 +16,19 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-const socketsOfCrowd = 2*1000 + 1
+const crowdSockets = 2*1000 + 1
 
-// newDiagSocketOfCrowd makes so many sockets, and returns a netlink socket to ask for them.
-func newDiagSocketOfCrowd(t *testing.T) *Conn {
+// openConnInCrowd makes crowdSockets sockets, and returns a connection to ask for them.
+func openConnInCrowd(t *testing.T) *Conn {
 	t.Helper()
-	testnet.Crowd(t, 1, socketsOfCrowd/2)
+	testnet.Crowd(t, 1, crowdSockets/2)
 	return openConn(t)
 }
 
 // A dump for which the kernel has no memory fails, and nothing else: the next one has all sockets again.
 func TestConnOutOfMemory(t *testing.T) {
 	testnet.Isolate(t, func() {
-		d := newDiagSocketOfCrowd(t)
+		d := openConnInCrowd(t)
 		var err error
 		count := func() (n int, err error) {
 			_, err = d.Dump(t.Context(), Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}, func([]byte) bool {
@@ -43,14 +43,14 @@ func TestConnOutOfMemory(t *testing.T) {
 			require.NotErrorIs(t, err, errors.ErrUnsupported)
 			n, err := count()
 			require.NoError(t, err)
-			require.Equal(t, socketsOfCrowd, n)
+			require.Equal(t, crowdSockets, n)
 		}
 		testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_SENDTO, unix.ENOBUFS, socketOf(d).fd))
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.NotErrorIs(t, err, errors.ErrUnsupported)
 		n, err := count()
 		require.NoError(t, err)
-		require.Equal(t, socketsOfCrowd, n)
+		require.Equal(t, crowdSockets, n)
 	})
 }
 
@@ -97,7 +97,7 @@ func TestConnGoesOnAfterStall(t *testing.T) {
 // The real kernel acknowledges in the middle of a dump, and goes on with it.
 func TestConnNudge(t *testing.T) {
 	testnet.Isolate(t, func() {
-		d := newDiagSocketOfCrowd(t)
+		d := openConnInCrowd(t)
 		var err error
 		request := Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}
 		for range 3 {
@@ -108,7 +108,7 @@ func TestConnNudge(t *testing.T) {
 			n := 0
 			_, err = d.Dump(t.Context(), request, func([]byte) bool { n++; return true })
 			require.NoError(t, err)
-			require.Equal(t, socketsOfCrowd, n)
+			require.Equal(t, crowdSockets, n)
 			require.False(t, d.stalled)
 		}
 	})
@@ -149,9 +149,9 @@ func TestConnInterrupted(t *testing.T) {
 	require.NoError(t, unix.SetsockoptTimeval(d.conn.(*pairConn).fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "nothing but a signal ends a read")
 	stop := interruptions(unix.Gettid())
 
-	began := time.Now()
+	start := time.Now()
 	_, _, err := dump(t.Context(), d)
-	took := time.Since(began)
+	took := time.Since(start)
 	require.ErrorIs(t, err, ErrNoAnswer)
 	require.GreaterOrEqual(t, took, d.timeout)
 	require.Less(t, took, 5*time.Second)
@@ -176,10 +176,10 @@ func TestConnContextEndsWait(t *testing.T) {
 	d.pending = true // it waits for an answer that was never asked for
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	began := time.Now()
+	start := time.Now()
 	_, _, err := dump(ctx, d)
 	require.ErrorIs(t, err, context.Canceled)
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(start), time.Second)
 	require.Greater(t, d.timeout, 2*time.Second, "it was not the deadline")
 }
 

@@ -302,7 +302,7 @@ func TestConnIsClosedOnError(t *testing.T) {
 	}
 }
 
-// foreignConn has what others send between what the kernel sends.
+// foreignConn has messages of other processes between those of the kernel.
 type foreignConn struct {
 	*pairConn
 	foreign int // messages of others before the next of the kernel
@@ -317,8 +317,8 @@ func (c *foreignConn) receive() ([]byte, error) {
 	return c.pairConn.receive()
 }
 
-// Messages of others are passed over. However many they are, a kernel that is silent is noticed.
-func TestConnPassesOverForeignMessages(t *testing.T) {
+// Messages of other processes are skipped. However many they are, a silent kernel is noticed.
+func TestConnSkipsForeignMessages(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	d.conn = &foreignConn{d.conn.(*pairConn), 2}
 	kernel.send(socketAnswer(1, "one!"))
@@ -328,10 +328,10 @@ func TestConnPassesOverForeignMessages(t *testing.T) {
 	require.Equal(t, []string{"one!", "two!"}, payloads)
 
 	d.conn.(*foreignConn).foreign = 1 << 30
-	began := time.Now()
+	start := time.Now()
 	_, _, err = dump(t.Context(), d)
 	require.ErrorIs(t, err, ErrNoAnswer)
-	require.Less(t, time.Since(began), 5*time.Second)
+	require.Less(t, time.Since(start), 5*time.Second)
 }
 
 // record returns what the kernel answers, buffer by buffer.

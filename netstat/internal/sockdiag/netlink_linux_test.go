@@ -39,7 +39,7 @@ func TestNetlinkRefusesOthers(t *testing.T) {
 	})
 }
 
-// A message counts only if the kernel has sent it, and if there was room for all of it.
+// A message counts only if the kernel has sent it, and if all of it fitted into the buffer.
 func TestNetlinkBatch(t *testing.T) {
 	testnet.Isolate(t, func() {
 		// One that others can send to, as it is not connected to the kernel.

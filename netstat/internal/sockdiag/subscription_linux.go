@@ -46,7 +46,7 @@ func pauseFor(buffer int) time.Duration {
 	return min(max(pause, minPause), maxPause)
 }
 
-// Subscribe subscribes to the TCP sockets that are destroyed in the network namespace of this thread, with SetBuffer(buffer). An
+// Subscribe subscribes to the TCP sockets destroyed in the network namespace of this thread, with SetBuffer(buffer). An
 // error that is errors.ErrUnsupported says that the kernel does not have these events, or does not permit them.
 func Subscribe(handler Handler, buffer int) (*Subscription, error) {
 	socket, err := openSocket(unix.SOCK_NONBLOCK)
@@ -57,7 +57,7 @@ func Subscribe(handler Handler, buffer int) (*Subscription, error) {
 	s.SetBuffer(buffer)
 	if err = s.join(); err != nil {
 		_ = socket.close()
-		return nil, fmt.Errorf("subscribing to sockets that are destroyed, which takes Linux 4.12: %w", eventsNotSupported(err))
+		return nil, fmt.Errorf("subscribing to destroyed sockets (needs Linux 4.12): %w", eventsNotSupported(err))
 	}
 	var readable syscall.RawConn
 	s.waiter, err = newWaiter(socket.fd)
@@ -67,7 +67,7 @@ func Subscribe(handler Handler, buffer int) (*Subscription, error) {
 	if err != nil {
 		_ = s.waiter.Close() // which may be nil
 		_ = socket.close()
-		return nil, fmt.Errorf("waiting for sockets that are destroyed: %w", err)
+		return nil, fmt.Errorf("waiting for destroyed sockets: %w", err)
 	}
 	go s.read(readable)
 	return s, nil
@@ -145,7 +145,7 @@ func (s *Subscription) read(readable syscall.RawConn) {
 		err := readable.Read(receive)
 		s.mu.Lock()
 		if err != nil && !s.closed { // Go's poller cannot wait for it: Sync still reads
-			s.handler.Failed(fmt.Errorf("waiting for sockets that are destroyed: %w", err))
+			s.handler.Failed(fmt.Errorf("waiting for destroyed sockets: %w", err))
 		}
 		pause.Reset(s.pause)
 		s.mu.Unlock()
@@ -165,7 +165,7 @@ func (s *Subscription) arm(epfd int) bool {
 	next := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
 	err := unix.EpollCtl(epfd, unix.EPOLL_CTL_MOD, s.socket.fd, &next)
 	if err != nil {
-		s.handler.Failed(fmt.Errorf("waiting for sockets that are destroyed: %w", err))
+		s.handler.Failed(fmt.Errorf("waiting for destroyed sockets: %w", err))
 	}
 	s.armed = err == nil
 	return s.armed
@@ -190,7 +190,7 @@ func (s *Subscription) receive() (received int) {
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOBUFS): // countDrops counts what was lost
 		case err != nil && !errors.Is(err, unix.EAGAIN):
-			s.handler.Failed(fmt.Errorf("reading of sockets that are destroyed: %w", err))
+			s.handler.Failed(fmt.Errorf("reading destroyed sockets: %w", err))
 			return received
 		case n < len(messages.headers):
 			return received
@@ -207,7 +207,7 @@ var batches = sync.Pool{New: func() any { return newBatch(64, 1024) }}
 func (s *Subscription) countDrops() {
 	info, err := memInfoOf(s.socket.fd)
 	if err != nil {
-		s.handler.Failed(fmt.Errorf("counting sockets that the kernel could not tell of: %w", err))
+		s.handler.Failed(fmt.Errorf("counting lost events of destroyed sockets: %w", err))
 		return
 	}
 	s.lost += int(info.drops - s.drops)

@@ -236,13 +236,21 @@ func TestSubscriptionReadsLastEvents(t *testing.T) {
 		require.NoError(t, s.waiter.SetReadDeadline(time.Unix(1, 0)))
 		<-s.done
 		require.Equal(t, counter{failed: 1}, *handler, "it says that it does not wait any more")
-		destroy(t, listener, 1)
-		require.Eventually(t, func() bool {
-			return dropsOf(t, s.socket.fd).received > 1408 // two messages
-		}, 10*time.Second, time.Millisecond)
+		destroyOne := func() {
+			destroy(t, listener, 1)
+			require.Eventually(t, func() bool {
+				return dropsOf(t, s.socket.fd).received > 1408 // two messages
+			}, 10*time.Second, time.Millisecond)
+		}
+		destroyOne()
 		require.Zero(t, handler.sockets)
+		s.Sync(func(lost int) {
+			require.Zero(t, lost)
+			require.Equal(t, counter{sockets: 2, failed: 1}, *handler)
+		})
+		destroyOne()
 		s.Close()
-		require.Equal(t, counter{sockets: 2, failed: 1}, *handler)
+		require.Equal(t, counter{sockets: 4, failed: 1}, *handler)
 		called := false
 		s.Sync(func(lost int) {
 			called = true
@@ -280,13 +288,13 @@ func TestSubscribeErrors(t *testing.T) {
 		want        string
 	}{
 		{unix.SYS_SOCKET, unix.EPROTONOSUPPORT, true, "opening a sock_diag socket"},
-		{unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
-		{unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
-		{unix.SYS_BIND, unix.EINVAL, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
-		{unix.SYS_BIND, unix.EPERM, true, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
-		{unix.SYS_BIND, unix.ENOMEM, false, "subscribing to sockets that are destroyed, which takes Linux 4.12"},
-		{unix.SYS_EPOLL_CREATE1, unix.EMFILE, false, "waiting for sockets that are destroyed"},
-		{unix.SYS_EPOLL_CTL, unix.ENOSPC, false, "waiting for sockets that are destroyed"},
+		{unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
+		{unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
+		{unix.SYS_BIND, unix.EINVAL, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
+		{unix.SYS_BIND, unix.EPERM, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
+		{unix.SYS_BIND, unix.ENOMEM, false, "subscribing to destroyed sockets (needs Linux 4.12)"},
+		{unix.SYS_EPOLL_CREATE1, unix.EMFILE, false, "waiting for destroyed sockets"},
+		{unix.SYS_EPOLL_CTL, unix.ENOSPC, false, "waiting for destroyed sockets"},
 	} {
 		var s *Subscription
 		var err error
