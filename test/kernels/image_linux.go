@@ -36,7 +36,7 @@ var guestEnv = []string{"CI=true", "HOME=/root", "PATH=/usr/bin:/bin", "TMPDIR=/
 const machineEnv = "TESTNET_MACHINE"
 
 // buildImage makes an initramfs of static programs and test binaries, and returns its file.
-func buildImage(ctx context.Context, k kernel, suites []suite, work string) (string, error) {
+func buildImage(ctx context.Context, k kernel, suites []suite, args []string, work string) (string, error) {
 	root := filepath.Join(work, "root")
 	if err := os.RemoveAll(root); err != nil {
 		return "", err
@@ -67,7 +67,7 @@ func buildImage(ctx context.Context, k kernel, suites []suite, work string) (str
 	if err := addModules(ctx, k, root); err != nil {
 		return "", fmt.Errorf("adding kernel modules: %w", err)
 	}
-	if err := addSuites(suites, root); err != nil {
+	if err := addSuites(suites, args, root); err != nil {
 		return "", err
 	}
 	return pack(ctx, root, filepath.Join(work, "initramfs"))
@@ -143,7 +143,7 @@ func addModules(ctx context.Context, k kernel, root string) error {
 }
 
 // addSuites adds the test binaries, each beside a copy of the testdata of its package, and the plan.
-func addSuites(suites []suite, root string) error {
+func addSuites(suites []suite, args []string, root string) error {
 	plan := plan{Env: guestEnv}
 	for _, s := range suites {
 		dir := filepath.Join("/tests", s.Package)
@@ -155,7 +155,7 @@ func addSuites(suites []suite, root string) error {
 		if err := os.CopyFS(filepath.Join(root, dir, "testdata"), testdata); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		plan.Runs = append(plan.Runs, run{Package: s.Package, Binary: binary, Args: s.Args})
+		plan.Runs = append(plan.Runs, run{Package: s.Package, Binary: binary, Args: args})
 	}
 	text, err := json.Marshal(plan)
 	if err != nil {

@@ -18,14 +18,22 @@ func TestNewestPackage(t *testing.T) {
 	require.Empty(t, newestPackage(""))
 }
 
-func TestExcluded(t *testing.T) {
-	pattern := regexp.MustCompile(excludedPattern())
-	require.False(t, pattern.MatchString("TestScanner"))
-	for _, e := range excluded {
-		require.True(t, pattern.MatchString(e.test))
-		require.False(t, pattern.MatchString(e.test+"s"))
-		require.NotEmpty(t, e.reason)
+func TestExclusions(t *testing.T) {
+	require.False(t, regexp.MustCompile(skipPattern(nil)).MatchString("TestScanner"))
+	excluded := []exclusion{{test: "TestScan"}, {test: "TestUDP"}}
+	pattern := regexp.MustCompile(skipPattern(excluded))
+	for name, want := range map[string]bool{"TestScan": true, "TestUDP": true, "TestScanner": false, "TestTCP": false} {
+		require.Equal(t, want, pattern.MatchString(name), name)
 	}
+
+	require.Less(t, len(excludedWith("6.12")), len(excludedWith("6.1")))
+	var names []string
+	for _, e := range exclusions {
+		require.NotEmpty(t, e.reason)
+		names = append(names, e.test)
+	}
+	require.NoError(t, checkExclusions(names))
+	require.EqualError(t, checkExclusions(names[1:]), "test "+names[0]+" is excluded, and no package has it")
 }
 
 // The output is that of test binaries: \x16 begins the lines that are not of another process.
@@ -75,7 +83,9 @@ func TestResults(t *testing.T) {
 			[]string{`(?s)TestE.*the tests of example\.org/q did not end`}, "1 failures: \nthe tests of 1 packages ended, of 2",
 		},
 		"the guest does not begin": {"", 1, nil, nil, nil, nil, "the tests of 0 packages ended, of 1\nno test passed"},
-		"no tests":                 {section("testing: warning: no tests to run\nPASS\n", "0"), 1, nil, nil, nil, nil, "no test passed"},
+		"no tests": {
+			section("testing: warning: no tests to run\nPASS\n", "0"), 1, nil, nil, nil, nil, "no test passed",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), outputFile)

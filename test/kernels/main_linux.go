@@ -86,7 +86,16 @@ func testKernel(ctx context.Context, release string, suites []suite, o options, 
 		return err
 	}
 	work := filepath.Join(cache, release)
-	image, err := buildImage(ctx, k, suites, work)
+	// test2json marks the lines of the test binary among those of tests that run again in a process of their own.
+	args := []string{"-test.v=test2json", "-test.timeout=" + (o.limit - time.Minute).String()}
+	var excluded []exclusion
+	if o.run != "" {
+		args = append(args, "-test.run="+o.run)
+	} else {
+		excluded = excludedWith(release)
+		args = append(args, "-test.skip="+skipPattern(excluded))
+	}
+	image, err := buildImage(ctx, k, suites, args, work)
 	if err != nil {
 		return fmt.Errorf("building the initramfs: %w", err)
 	}
@@ -97,7 +106,12 @@ func testKernel(ctx context.Context, release string, suites []suite, o options, 
 	if err != nil {
 		return errors.Join(bootErr, err)
 	}
-	r.print(os.Stdout, k.version, time.Since(began))
+	for _, e := range excluded {
+		fmt.Printf("--- excluded: %s: %s\n", e.test, e.reason)
+	}
+	r.print(os.Stdout)
+	fmt.Printf("Linux %s: %d passed, %d failed, %d skipped, %d excluded, of %d packages in %v\n", k.version,
+		len(r.passed), len(r.failed), len(r.skipped), len(excluded), r.packages, time.Since(began).Round(time.Second))
 	if bootErr != nil || r.packages < len(suites) {
 		console, err := os.ReadFile(filepath.Join(work, consoleFile))
 		if err != nil {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
-	"time"
 )
 
 // results are those of the tests with one kernel.
@@ -109,15 +108,13 @@ func (r *results) add(events []event) {
 	}
 }
 
-func (r *results) print(w io.Writer, version string, took time.Duration) {
+func (r *results) print(w io.Writer) {
 	for _, failure := range r.failures {
 		fmt.Fprintln(w, failure)
 	}
 	for _, s := range r.skipped {
 		fmt.Fprintln(w, "--- skipped:", s)
 	}
-	fmt.Fprintf(w, "Linux %s: %d passed, %d failed, %d skipped, %d excluded, of %d packages in %v\n",
-		version, len(r.passed), len(r.failed), len(r.skipped), len(excluded), r.packages, took.Round(time.Second))
 }
 
 // err says why the kernel does not pass; the tests of so many packages were to run. A test that is skipped is an error: the guest

@@ -10,10 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
-	"time"
 )
 
 // A suite is the test binary of a package.
@@ -21,7 +18,6 @@ type suite struct {
 	Package string // import path
 	Dir     string // of the source, whose testdata the tests read
 	Binary  string
-	Args    []string
 }
 
 // buildSuites builds the test binaries of the packages that have tests.
@@ -52,20 +48,13 @@ func buildSuites(ctx context.Context, o options, dir string) ([]suite, error) {
 			return nil, fmt.Errorf("listing the tests of %s: %w", p.ImportPath, err)
 		}
 		tests = append(tests, strings.Fields(string(out))...)
-		// test2json: the lines of the test binary differ from those of the tests that run in a process of their own.
-		s.Args = []string{"-test.v=test2json", "-test.timeout=" + (o.limit - time.Minute).String()}
-		if o.run != "" {
-			s.Args = append(s.Args, "-test.run="+o.run)
-		} else {
-			s.Args = append(s.Args, "-test.skip="+excludedPattern())
-		}
 		suites = append(suites, s)
 	}
 	if len(suites) == 0 {
 		return nil, fmt.Errorf("no package of %q has tests", o.packages)
 	}
 	if o.run == "" && strings.Join(o.packages, " ") == defaultPackages {
-		return suites, checkExcluded(tests)
+		return suites, checkExclusions(tests)
 	}
 	return suites, nil
 }
@@ -91,23 +80,4 @@ func listPackages(ctx context.Context, patterns []string) (packages []goPackage,
 		}
 		packages = append(packages, p)
 	}
-}
-
-// excludedPattern is for -test.skip.
-func excludedPattern() string {
-	names := []string{"^$"} // if nothing is excluded
-	for _, e := range excluded {
-		names = append(names, "^"+regexp.QuoteMeta(e.test)+"$")
-	}
-	return strings.Join(names, "|")
-}
-
-// checkExcluded fails if a test is excluded that does not exist.
-func checkExcluded(tests []string) (err error) {
-	for _, e := range excluded {
-		if !slices.Contains(tests, e.test) {
-			err = errors.Join(err, fmt.Errorf("test %s is excluded, and no package has it", e.test))
-		}
-	}
-	return err
 }

@@ -108,7 +108,7 @@ func TestThreadsInCopy(t *testing.T) {
 	for range 5 {
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
-		require.Equal(t, []uint64{1, 1, 2}, inodes)
+		require.ElementsMatch(t, []uint64{1, 1, 2}, inodes) // in the order of the directories, which is the file system's
 	}
 }
 
