@@ -835,7 +835,7 @@ func BenchmarkClosedReader(b *testing.B) {
 						churn := testnet.Start(b, testnet.Process{Name: "churn"})
 						churn.Churn(testnet.Churn{Connections: rate, Lifetime: 10 * time.Millisecond})
 						defer churn.Stop()
-						opened = func() int { return churn.Churned().Sockets }
+						opened = func() int { return churn.ChurnStats().Sockets }
 					}
 					var s *Scanner
 					switch as {

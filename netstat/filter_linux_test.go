@@ -138,7 +138,7 @@ func scanConnections(t *testing.T, config ScannerConfig, wants func(*Socket) boo
 // BenchmarkFilter shows what it saves to let the kernel filter: one connection of many is wanted.
 func BenchmarkFilter(b *testing.B) {
 	testnet.Isolate(b, func() {
-		testnet.Crowd(b, 2, 5000)
+		testnet.ConnectedPairs(b, 2, 5000)
 		filter := newFilter(b, FilterConfig{LocalPorts: []PortRange{{1, 1}}})
 		for name, config := range map[string]ScannerConfig{
 			"kernel": {TCPFilter: filter},

@@ -472,7 +472,7 @@ func TestNamespaceChurn(t *testing.T) {
 			before := ownDescriptors(t)
 			churn := testnet.ChurnNetns(t, time.Millisecond)
 			seen, scans := map[uint64]bool{}, 0
-			for ; churn.GoesOn() || len(seen) < 2; scans++ {
+			for ; churn.InProgress() || len(seen) < 2; scans++ {
 				sockets := mustScan(t, s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
 				requireSockets(t, sockets, own)
 				for _, n := range s.Namespaces() {

@@ -168,10 +168,10 @@ func TestOwnersAgree(t *testing.T) {
 		workers[0].Dup(shared)
 
 		inFlight, held := younger.UDP("udp4", anywhere, anywhere), younger.UDP("udp6", anywhere, anywhere)
-		younger.Post(inFlight)
+		younger.PutInFlight(inFlight)
 		younger.Close(inFlight)
 		want.of(inFlight)
-		younger.Post(held)
+		younger.PutInFlight(held)
 		want.of(held, younger.PID)
 
 		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})

@@ -24,7 +24,7 @@ func crowd(tb testing.TB) (grow func(sockets int)) {
 	made := 0
 	return func(sockets int) {
 		connections := (sockets - made - 1) / 2 // and the listener
-		testnet.Crowd(tb, 1, connections)
+		testnet.ConnectedPairs(tb, 1, connections)
 		made += 2*connections + 1
 	}
 }

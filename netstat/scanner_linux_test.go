@@ -495,7 +495,7 @@ func TestScannerRaw(t *testing.T) {
 func TestScannerStopsInDump(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections = 1000
-		testnet.Crowd(t, 1, connections)
+		testnet.ConnectedPairs(t, 1, connections)
 		s := newScanner(t, ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportTCP}, TCPInfo: true})
 		for range 3 {
 			left := 10

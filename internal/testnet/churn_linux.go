@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Churn configures [Proc.Churn]. The rates are maxima: a slow machine does less, see [Proc.Churned].
+// A Churn configures [Proc.Churn]. The rates are maxima: a slow machine does less, see [Proc.ChurnStats].
 type Churn struct {
 	// Processes is the number of processes to start a second. Each holds one end of a connection, a UDP socket and, one in ten
 	// processes, a listener. No other process has descriptors of these sockets.
@@ -29,8 +29,8 @@ type Churn struct {
 	Lifetime time.Duration
 }
 
-// Churned counts what a churn has started.
-type Churned struct {
+// ChurnStats counts what a churn has started.
+type ChurnStats struct {
 	Processes, Connections int
 	// Sockets is the number of opened sockets: a connection counts as two.
 	Sockets int
@@ -45,18 +45,18 @@ func (p *Proc) Churn(c Churn) {
 	p.do(request{Op: opChurn, Churn: c})
 }
 
-// Churned returns the counts so far. If the churn has failed, it fails the test.
-func (p *Proc) Churned() Churned {
+// ChurnStats returns the counts so far. If the churn has failed, it fails the test.
+func (p *Proc) ChurnStats() ChurnStats {
 	p.tb.Helper()
-	done := p.exchange(request{Op: opChurned}).Churned
+	done := p.exchange(request{Op: opChurned}).ChurnStats
 	if done.Error != "" {
 		p.tb.Fatalf("churn: %s", done.Error)
 	}
 	return done
 }
 
-// EndChurn stops the churn, and waits until its processes have ended.
-func (p *Proc) EndChurn() {
+// StopChurn stops the churn, and waits until its processes have ended.
+func (p *Proc) StopChurn() {
 	p.tb.Helper()
 	p.do(request{Op: opEndChurn})
 }
@@ -71,7 +71,7 @@ type churn struct {
 	children   chan int
 
 	mu        sync.Mutex
-	stats     Churned
+	stats     ChurnStats
 	startTime time.Time
 }
 
@@ -155,7 +155,7 @@ func (c *churn) stop() {
 	}
 }
 
-func (c *churn) snapshot() Churned {
+func (c *churn) snapshot() ChurnStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.For = time.Since(c.startTime)
@@ -362,5 +362,5 @@ func (h *helper) doChurn(r request) (reply, error) {
 		h.churn = nil
 		return reply{}, nil
 	}
-	return reply{Churned: h.churn.snapshot()}, nil
+	return reply{ChurnStats: h.churn.snapshot()}, nil
 }

@@ -15,8 +15,8 @@ func TestChurn(t *testing.T) {
 		p := Start(t, Process{Name: "churn"})
 		want := Churn{Processes: 100, Connections: 1000, TimeWaits: 100, Lifetime: 50 * time.Millisecond}
 		p.Churn(want)
-		var done Churned
-		for end := deadline(); done.Processes < 50 || done.Connections < 500; done = p.Churned() {
+		var done ChurnStats
+		for end := deadline(); done.Processes < 50 || done.Connections < 500; done = p.ChurnStats() {
 			if time.Now().After(end) {
 				t.Fatalf("the churn is too slow: %+v", done)
 			}
@@ -27,7 +27,7 @@ func TestChurn(t *testing.T) {
 			float64(done.Connections) > seconds*float64(want.Connections+want.Processes) {
 			t.Errorf("the churn is too fast: %+v", done)
 		}
-		if seen := Sightings(t); len(seen) < 10 {
+		if seen := SocketStates(t); len(seen) < 10 {
 			t.Errorf("got %d sockets, want at least 10", len(seen))
 		}
 		ports := map[uint16]bool{}
@@ -38,7 +38,7 @@ func TestChurn(t *testing.T) {
 				}
 			}
 		}
-		p.EndChurn()
+		p.StopChurn()
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.PID))
 		if err != nil || len(threads) == 0 {
 			t.Fatalf("no threads of process %d: %v", p.PID, err)
@@ -58,22 +58,22 @@ func TestChurn(t *testing.T) {
 			}
 		}
 		p.Churn(want)
-		p.EndChurn()
+		p.StopChurn()
 	})
 }
 
-// Sightings returns the same sockets as ss.
+// SocketStates returns the same sockets as ss.
 func TestSocketStates(t *testing.T) {
 	Isolate(t, func() {
 		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
 			States(t, network)
 		}
 		UDP(t)
-		want := map[Sighting]int{}
+		want := map[SocketState]int{}
 		for _, row := range SS(t, "-t", "-u") {
-			want[Sighting{row.Netid, row.State, row.Cookie}]++
+			want[SocketState{row.Netid, row.State, row.Cookie}]++
 		}
-		seen := Sightings(t)
+		seen := SocketStates(t)
 		if len(seen) < 20 {
 			t.Errorf("got %d sockets, want at least 20", len(seen))
 		}

@@ -21,9 +21,9 @@ func (p *Proc) Pass(s Socket, to *Proc) {
 	to.do(request{Op: opTake})
 }
 
-// Post sends a descriptor of the socket to a Unix socket that never receives it. In flight, the descriptor keeps the socket open,
+// PutInFlight sends a descriptor of the socket to a Unix socket that never receives it. In flight, the descriptor keeps the socket open,
 // and is in the descriptor table of no process.
-func (p *Proc) Post(s Socket) {
+func (p *Proc) PutInFlight(s Socket) {
 	p.tb.Helper()
 	p.do(request{Op: opPutInFlight, Inodes: []uint64{s.Inode}})
 }

@@ -30,16 +30,16 @@ const requestLimit = 30 * time.Second
 
 // A helper reads requests from its standard input and writes one reply to each to its standard output, as lines of JSON.
 type request struct {
-	Worker        int    // forward the request to this worker
-	Netns         string // open the sockets in this network namespace
-	Op            op
-	Network       string
-	Local, Remote netip.AddrPort
-	N             int
-	Inodes        []uint64
-	Churn         Churn
-	Visits        Visits
-	Name          []byte // not a string, in which encoding/json would replace invalid UTF-8
+	Worker           int    // forward the request to this worker
+	Netns            string // open the sockets in this network namespace
+	Op               op
+	Network          string
+	Local, Remote    netip.AddrPort
+	N                int
+	Inodes           []uint64
+	Churn            Churn
+	ShortConnections ShortConnections
+	Name             []byte // not a string, in which encoding/json would replace invalid UTF-8
 }
 
 type reply struct {
@@ -47,7 +47,7 @@ type reply struct {
 	Sockets          []Socket
 	PID              int
 	Worker           int
-	Churned          Churned
+	ChurnStats       ChurnStats
 	ShortConnections shortConnectionsResult
 }
 

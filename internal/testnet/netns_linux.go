@@ -211,8 +211,8 @@ func ChurnNetns(tb testing.TB, pause time.Duration) *NetnsChurn {
 	return c
 }
 
-// GoesOn reports whether the churn has created fewer than 100 namespaces and run for less than 20 seconds.
-func (c *NetnsChurn) GoesOn() bool {
+// InProgress reports whether the churn has created fewer than 100 namespaces and run for less than 20 seconds.
+func (c *NetnsChurn) InProgress() bool {
 	select {
 	case <-c.made:
 		return false

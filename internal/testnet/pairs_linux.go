@@ -9,10 +9,10 @@ import (
 // maxBacklog is net.core.somaxconn.
 const maxBacklog = 4096
 
-// Crowd starts pairs of processes named server and client, and opens IPv4 connections between the two of each pair. This creates
+// ConnectedPairs starts pairs of processes named server and client, and opens IPv4 connections between the two of each pair. This creates
 // 2·pairs·connections sockets in ESTABLISHED, and a listener for each pair. connections is limited by RLIMIT_NOFILE, and by the
 // 28,232 ephemeral ports of a client.
-func Crowd(tb testing.TB, pairs, connections int) (servers, clients []*Proc) {
+func ConnectedPairs(tb testing.TB, pairs, connections int) (servers, clients []*Proc) {
 	tb.Helper()
 	var wg sync.WaitGroup
 	for range pairs {

@@ -273,7 +273,7 @@ func TestPutInFlight(t *testing.T) {
 	Isolate(t, func() {
 		p := Start(t, Process{Name: "sender"})
 		listener := p.Listen("tcp4", netip.AddrPort{}, 8)
-		p.Post(listener)
+		p.PutInFlight(listener)
 		p.Close(listener)
 		if got := holders(t)[listener.Inode]; len(got) != 0 {
 			t.Errorf("the listener is held by %v", got)
@@ -335,7 +335,7 @@ func TestIsolatePIDs(t *testing.T) {
 func TestConnectedPairs(t *testing.T) {
 	Isolate(t, func() {
 		const pairs, connections = 2, 4500
-		servers, clients := Crowd(t, pairs, connections)
+		servers, clients := ConnectedPairs(t, pairs, connections)
 		if len(servers) != pairs || len(clients) != pairs {
 			t.Errorf("%d servers and %d clients", len(servers), len(clients))
 		}

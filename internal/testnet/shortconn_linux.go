@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Visits configures short connections: see [Proc.Visit].
-type Visits struct {
+// ShortConnections configures short connections: see [Proc.OpenShortConnections].
+type ShortConnections struct {
 	To       netip.AddrPort
 	N        int // connections
 	Rate     int // the maximum number of connections a second
@@ -27,17 +27,17 @@ type Visits struct {
 // writes send bytes, waits until the peer closes, and closes.
 func (p *Proc) Serve(listener Socket, receive, send int) {
 	p.tb.Helper()
-	p.do(request{Op: opServe, Inodes: []uint64{listener.Inode}, Visits: Visits{Receive: receive, Send: send}})
+	p.do(request{Op: opServe, Inodes: []uint64{listener.Inode}, ShortConnections: ShortConnections{Receive: receive, Send: send}})
 }
 
-// Visit makes the process open short connections, and returns without waiting for them. The process closes first.
-func (p *Proc) Visit(v Visits) {
+// OpenShortConnections makes the process open short connections, and returns without waiting for them. The process closes first.
+func (p *Proc) OpenShortConnections(v ShortConnections) {
 	p.tb.Helper()
-	p.do(request{Op: opShortConnections, Visits: v})
+	p.do(request{Op: opShortConnections, ShortConnections: v})
 }
 
-// Visited returns the number of short connections that this end has closed. If one of them failed, it fails the test.
-func (p *Proc) Visited() int {
+// ClosedShortConnections returns the number of short connections that this end has closed. If one of them failed, it fails the test.
+func (p *Proc) ClosedShortConnections() int {
 	p.tb.Helper()
 	result := p.exchange(request{Op: opShortConnectionsResult}).ShortConnections
 	if result.Error != "" {
@@ -73,7 +73,7 @@ func (c *shortConnections) count(err error) {
 	}
 }
 
-func (c *shortConnections) open(v Visits) {
+func (c *shortConnections) open(v ShortConnections) {
 	const maxConcurrent = 1000
 	slots := make(chan struct{}, maxConcurrent)
 	start := time.Now()
@@ -87,7 +87,7 @@ func (c *shortConnections) open(v Visits) {
 	}
 }
 
-func (v Visits) openOne() error {
+func (v ShortConnections) openOne() error {
 	conn, err := net.DialTimeout("tcp", v.To.String(), waitLimit)
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func (h *helper) doShortConnections(r request) (reply, error) {
 	case opServe:
 		return reply{}, h.serve(r)
 	case opShortConnections:
-		go h.shortConnections.open(r.Visits)
+		go h.shortConnections.open(r.ShortConnections)
 	}
 	return reply{ShortConnections: h.shortConnections.snapshot()}, nil
 }
@@ -130,10 +130,10 @@ func (h *helper) serve(r request) error {
 				}
 				go func() {
 					defer conn.Close()
-					if _, err := io.ReadFull(conn, make([]byte, r.Visits.Receive)); err != nil {
+					if _, err := io.ReadFull(conn, make([]byte, r.ShortConnections.Receive)); err != nil {
 						return
 					}
-					if _, err := conn.Write(make([]byte, r.Visits.Send)); err != nil {
+					if _, err := conn.Write(make([]byte, r.ShortConnections.Send)); err != nil {
 						return
 					}
 					_, _ = io.Copy(io.Discard, conn)

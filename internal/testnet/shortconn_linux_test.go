@@ -12,10 +12,10 @@ func TestShortConnections(t *testing.T) {
 		server, client := Start(t, Process{Name: "server"}), Start(t, Process{Name: "client"})
 		listener := server.Listen("tcp6", netip.MustParseAddrPort("[::1]:0"), 100)
 		server.Serve(listener, 100, 10)
-		client.Visit(Visits{To: listener.Local, N: connections, Rate: 1000, Lifetime: 5 * time.Millisecond, Send: 100, Receive: 10})
-		for end := deadline(); client.Visited() < connections; time.Sleep(time.Millisecond) {
+		client.OpenShortConnections(ShortConnections{To: listener.Local, N: connections, Rate: 1000, Lifetime: 5 * time.Millisecond, Send: 100, Receive: 10})
+		for end := deadline(); client.ClosedShortConnections() < connections; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("only %d connections", client.Visited())
+				t.Fatalf("only %d connections", client.ClosedShortConnections())
 			}
 		}
 		waits := 0

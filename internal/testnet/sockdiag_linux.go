@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Sighting identifies a socket in one of its states.
-type Sighting struct {
+// A SocketState identifies a socket in one of its states.
+type SocketState struct {
 	Protocol string // tcp or udp, for both IPv4 and IPv6
 	State    string // as in [Socket]
 	Cookie   uint64
 }
 
-// Sightings counts the TCP and UDP sockets of this network namespace by state. It sends the requests of "ss -tuna", and is fast
+// SocketStates counts the TCP and UDP sockets of this network namespace by state. It sends the requests of "ss -tuna", and is fast
 // enough to repeat with ten thousand sockets. It shares no code with the library under test.
-func Sightings(tb testing.TB) map[Sighting]int {
+func SocketStates(tb testing.TB) map[SocketState]int {
 	tb.Helper()
-	seen := map[Sighting]int{}
+	seen := map[SocketState]int{}
 	for protocol, name := range map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			err := dumpSockets(family, protocol, func(state uint8, cookie uint64) {
-				seen[Sighting{name, stateNames[state], cookie}]++
+				seen[SocketState{name, stateNames[state], cookie}]++
 			})
 			if err != nil {
 				tb.Fatalf("dumping %s sockets of family %d: %v", name, family, err)

@@ -11,8 +11,8 @@ import (
 // The bytes in the queues of two connections of [States]. Parsed as decimal by mistake, their hexadecimal digits in /proc/net (50
 // and C8) give another number or an error.
 const (
-	UnreadBytes = 80  // in a RecvQ
-	UnsentBytes = 200 // in a SendQ
+	UnreadBytes  = 80  // in a RecvQ
+	UnackedBytes = 200 // in a SendQ
 )
 
 // States creates TCP sockets in every state but CLOSE, which the kernel does not show. In FIN_WAIT1, FIN_WAIT2, LAST_ACK and
@@ -126,8 +126,8 @@ func (l *tcpLoad) unackedBytes() {
 	l.tb.Helper()
 	client, server := l.connect()
 	l.dropIncoming(server)
-	l.must(write(client, UnsentBytes))
-	l.expect(client, "ESTABLISHED", 0, UnsentBytes)
+	l.must(write(client, UnackedBytes))
+	l.expect(client, "ESTABLISHED", 0, UnackedBytes)
 	l.expect(server, "ESTABLISHED", 0, 0)
 }
 

@@ -48,7 +48,7 @@ func checkStates(t *testing.T, load *Load) {
 	}
 	established := load.In("ESTABLISHED")
 	if !slices.ContainsFunc(established, func(s Socket) bool { return s.RecvQ == UnreadBytes }) ||
-		!slices.ContainsFunc(established, func(s Socket) bool { return s.SendQ == UnsentBytes }) {
+		!slices.ContainsFunc(established, func(s Socket) bool { return s.SendQ == UnackedBytes }) {
 		t.Errorf("no socket with unread, or none with unacknowledged bytes: %+v", established)
 	}
 }

@@ -56,7 +56,7 @@ func TestAlertsFire(t *testing.T) {
 		prometheus := startPrometheus(t, file)
 		r := startFaultyServices(t)
 		for range 3 { // enough retransmissions for a rate over 5 minutes that has just begun
-			testnet.Start(t, testnet.Process{Name: "users"}).Visit(r.uploadAttempts())
+			testnet.Start(t, testnet.Process{Name: "users"}).OpenShortConnections(r.uploadAttempts())
 		}
 		want := map[string]string{
 			"CloseWaitGrows": "orders", "AcceptQueueNearlyFull": "uploads", "ListenerDrops": "uploads", "ManyRetransmits": "users",

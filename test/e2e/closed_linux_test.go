@@ -17,7 +17,7 @@ func TestShortConnections(t *testing.T) {
 		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
 		listener := server.Listen("tcp4", loopback, 100)
 		server.Serve(listener, sent, responseBytes)
-		client.Visit(testnet.Visits{
+		client.OpenShortConnections(testnet.ShortConnections{
 			To: listener.Local, N: connections, Rate: 500, Lifetime: 20 * time.Millisecond, Send: sent, Receive: responseBytes,
 		})
 		last := func(process, field string) int64 {
@@ -28,7 +28,7 @@ func TestShortConnections(t *testing.T) {
 		}
 		waitFor(t, "all connections in InfluxDB", func() bool {
 			p.store(p.gathersAfter(time.Now().UnixNano()))
-			return client.Visited() == connections && last("server", "tcp_closed") == connections && last("client", "tcp_closed") == connections
+			return client.ClosedShortConnections() == connections && last("server", "tcp_closed") == connections && last("client", "tcp_closed") == connections
 		})
 		for _, want := range []struct {
 			process, field string

@@ -42,12 +42,12 @@ func startFaultyServices(t *testing.T) *faultyServices {
 
 	const much, unread = 1 << 20, 1000
 	f.api.Serve(f.apiListener, 100, 200)
-	f.worker.Visit(testnet.Visits{To: f.apiListener.Local, N: much, Rate: 50, Lifetime: 10 * time.Millisecond, Send: 100, Receive: 200})
+	f.worker.OpenShortConnections(testnet.ShortConnections{To: f.apiListener.Local, N: much, Rate: 50, Lifetime: 10 * time.Millisecond, Send: 100, Receive: 200})
 	for _, s := range f.users.Connect(f.catalogListener.Local, catalogUsers) {
 		f.users.Send(s, unread)
 	}
 	f.catalog.Accept(f.catalogListener, catalogUsers)
-	f.users.Visit(f.uploadAttempts())
+	f.users.OpenShortConnections(f.uploadAttempts())
 	f.leak()
 	return f
 }
@@ -60,15 +60,15 @@ func makeUnattributedConnections(t *testing.T) {
 	const connections = 10
 	at := hidden.Listen("tcp4", loopback, connections)
 	for _, s := range hidden.Connect(at.Local, connections) {
-		hidden.Post(s)
+		hidden.PutInFlight(s)
 		hidden.Close(s)
 	}
 	hidden.Accept(at, connections)
 }
 
 // uploadAttempts configures connections to uploads, which does not accept them.
-func (f *faultyServices) uploadAttempts() testnet.Visits {
-	return testnet.Visits{To: f.uploadsListener.Local, N: 1 << 20, Rate: 10, Lifetime: time.Hour}
+func (f *faultyServices) uploadAttempts() testnet.ShortConnections {
+	return testnet.ShortConnections{To: f.uploadsListener.Local, N: 1 << 20, Rate: 10, Lifetime: time.Hour}
 }
 
 // leak makes orders leak one more connection.

@@ -21,7 +21,7 @@ const crowdSockets = 2*1000 + 1
 // openConnInCrowd makes crowdSockets sockets, and returns a connection to ask for them.
 func openConnInCrowd(t *testing.T) *Conn {
 	t.Helper()
-	testnet.Crowd(t, 1, crowdSockets/2)
+	testnet.ConnectedPairs(t, 1, crowdSockets/2)
 	return openConn(t)
 }
 

@@ -46,12 +46,12 @@ func (v *visit) run(t *testing.T, l *tally, n, rate int, interval time.Duration)
 	t.Helper()
 	l.gather()
 	v.n += n
-	v.client.Visit(testnet.Visits{
+	v.client.OpenShortConnections(testnet.ShortConnections{
 		To: v.listener.Local, N: n, Rate: rate, Lifetime: 20 * time.Millisecond, Send: visitBytes, Receive: answerBytes,
 	})
 	limit := time.Now().Add(time.Minute)
-	for due := time.Now().Add(interval); v.client.Visited() < v.n; time.Sleep(10 * time.Millisecond) {
-		require.True(t, time.Now().Before(limit), "only %d of %d connections", v.client.Visited(), v.n)
+	for due := time.Now().Add(interval); v.client.ClosedShortConnections() < v.n; time.Sleep(10 * time.Millisecond) {
+		require.True(t, time.Now().Before(limit), "only %d of %d connections", v.client.ClosedShortConnections(), v.n)
 		if time.Now().After(due) {
 			l.gather()
 			due = due.Add(interval)
@@ -299,8 +299,8 @@ func TestServerThatEnds(t *testing.T) {
 		l.gather()
 		const n = 100
 		v.n = n
-		v.client.Visit(testnet.Visits{To: v.listener.Local, N: n, Rate: 1000, Send: visitBytes, Receive: answerBytes})
-		require.Eventually(t, func() bool { return v.client.Visited() == n }, 10*time.Second, time.Millisecond)
+		v.client.OpenShortConnections(testnet.ShortConnections{To: v.listener.Local, N: n, Rate: 1000, Send: visitBytes, Receive: answerBytes})
+		require.Eventually(t, func() bool { return v.client.ClosedShortConnections() == n }, 10*time.Second, time.Millisecond)
 		v.server.Stop()
 		l.awaitClosed(2 * n)
 		v.requireAll(t, l.one("procnetstat_listener", "process_name=server"), false)
@@ -313,8 +313,8 @@ func TestServerThatEnds(t *testing.T) {
 		brief := testnet.Start(t, testnet.Process{Name: "brief"})
 		listener := brief.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 4096)
 		brief.Serve(listener, visitBytes, answerBytes)
-		v.client.Visit(testnet.Visits{To: listener.Local, N: n, Rate: 1000, Send: visitBytes, Receive: answerBytes})
-		require.Eventually(t, func() bool { return v.client.Visited() == 2*n }, 10*time.Second, time.Millisecond)
+		v.client.OpenShortConnections(testnet.ShortConnections{To: listener.Local, N: n, Rate: 1000, Send: visitBytes, Receive: answerBytes})
+		require.Eventually(t, func() bool { return v.client.ClosedShortConnections() == 2*n }, 10*time.Second, time.Millisecond)
 		brief.Stop()
 		ended.await(listener.Local.Port())
 		l.awaitClosed(4 * n)
@@ -395,7 +395,7 @@ func (e listenerEnds) await(port uint16) {
 // TestWithoutClosedConnections: where they are not heard of, there are no fields of it, rather than wrong ones.
 func TestWithoutClosedConnections(t *testing.T) {
 	testnet.Isolate(t, func() {
-		testnet.Crowd(t, 1, 10)
+		testnet.ConnectedPairs(t, 1, 10)
 		for _, options := range []string{
 			`closed_connections = "off"`, "tcp_details = false", `source = "procfs"`,
 		} {

@@ -134,7 +134,7 @@ func descriptors(t *testing.T) map[string]string {
 func TestStopAtAnyMoment(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections = 2000
-		testnet.Crowd(t, 1, connections)
+		testnet.ConnectedPairs(t, 1, connections)
 		var before map[string]string
 		var most [3]time.Duration // the longest wait before the stop, so that about half of the gathers of each kind are stopped
 		stopped, whole := 0, 0
@@ -362,7 +362,7 @@ func TestClockSteps(t *testing.T) {
 func TestTwoInstances(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.States(t, "tcp4")
-		testnet.Crowd(t, 2, 100)
+		testnet.ConnectedPairs(t, 2, 100)
 		var instances []*live
 		var alone []map[string]map[string]int64
 		for _, options := range []string{

@@ -812,7 +812,7 @@ func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 		descriptors := ownDescriptors(t)
 		churn := testnet.ChurnNetns(t, 0)
 		seen, gathers := map[string]bool{}, 0
-		for ; churn.GoesOn() || len(seen) < 2; gathers++ {
+		for ; churn.InProgress() || len(seen) < 2; gathers++ {
 			g := l.gather()
 			of := g.one("procnetstat", "netns=self")
 			require.Equal(t, []int64{1, 10, 0}, []int64{of["tcp_listen"], of["tcp_established"], of["tcp_bytes_received"]})

@@ -32,9 +32,9 @@ var (
 type churning []*testnet.Proc
 
 // sum adds up what they have done so far.
-func (c churning) sum() (sum testnet.Churned) {
+func (c churning) sum() (sum testnet.ChurnStats) {
 	for _, p := range c {
-		done := p.Churned()
+		done := p.ChurnStats()
 		sum.Processes, sum.Connections, sum.Sockets = sum.Processes+done.Processes, sum.Connections+done.Connections, sum.Sockets+done.Sockets
 		sum.For = max(sum.For, done.For)
 	}
@@ -54,7 +54,7 @@ func TestSoak(t *testing.T) {
 		}
 		testnet.States(t, "tcp4")
 		testnet.UDP(t)
-		testnet.Crowd(t, 1, 2000)
+		testnet.ConnectedPairs(t, 1, 2000)
 		var churn churning
 		for _, c := range []testnet.Churn{connectionChurn, processChurn} {
 			p := testnet.Start(t, testnet.Process{Name: "churn"})
@@ -113,9 +113,9 @@ type soak struct {
 func (s *soak) gather(t *testing.T, churn churning) {
 	t.Helper()
 	opened := churn.sum().Sockets
-	before := testnet.Sightings(t)
+	before := testnet.SocketStates(t)
 	g := s.live.gather()
-	after := testnet.Sightings(t)
+	after := testnet.SocketStates(t)
 	opened = churn.sum().Sockets - opened
 
 	host := g.one("procnetstat")
@@ -164,7 +164,7 @@ var stage = map[string]int{
 // newBounds tells of each state how many sockets a gather can have seen in it: at least those that were in it before and after the
 // gather; at most these, those that were in it either before or after, those that can have passed it in between, and those that
 // were opened meanwhile.
-func newBounds(before, after map[testnet.Sighting]int, opened int) map[string]bound {
+func newBounds(before, after map[testnet.SocketState]int, opened int) map[string]bound {
 	left := map[uint64]string{} // the state that the connection was in before, and is not any more
 	now := map[uint64]string{}
 	for s := range after {
@@ -178,7 +178,7 @@ func newBounds(before, after map[testnet.Sighting]int, opened int) map[string]bo
 		}
 	}
 	bounds := map[string]bound{}
-	of := func(field string, is func(testnet.Sighting) bool) {
+	of := func(field string, is func(testnet.SocketState) bool) {
 		b := bound{most: int64(opened)}
 		for s, n := range before {
 			if is(s) {
@@ -193,13 +193,13 @@ func newBounds(before, after map[testnet.Sighting]int, opened int) map[string]bo
 		}
 		bounds[field] = b
 	}
-	of("udp_socket", func(s testnet.Sighting) bool { return s.Protocol == "udp" })
+	of("udp_socket", func(s testnet.SocketState) bool { return s.Protocol == "udp" })
 	for _, field := range stateFields {
 		if field == "" || field == "tcp_close" {
 			continue
 		}
 		name := strings.ToUpper(strings.TrimPrefix(field, "tcp_"))
-		of(field, func(s testnet.Sighting) bool { return s.Protocol == "tcp" && s.State == name })
+		of(field, func(s testnet.SocketState) bool { return s.Protocol == "tcp" && s.State == name })
 		b := bounds[field]
 		for cookie, was := range left {
 			is, stays := now[cookie]
@@ -213,14 +213,14 @@ func newBounds(before, after map[testnet.Sighting]int, opened int) map[string]bo
 }
 
 func TestBounds(t *testing.T) {
-	tcp := func(state string, cookie uint64) testnet.Sighting {
-		return testnet.Sighting{Protocol: "tcp", State: state, Cookie: cookie}
+	tcp := func(state string, cookie uint64) testnet.SocketState {
+		return testnet.SocketState{Protocol: "tcp", State: state, Cookie: cookie}
 	}
-	before := map[testnet.Sighting]int{
+	before := map[testnet.SocketState]int{
 		tcp("ESTABLISHED", 1): 1, tcp("ESTABLISHED", 2): 1, tcp("ESTABLISHED", 3): 1, tcp("LISTEN", 4): 1, tcp("SYN_RECV", 0): 2,
 		{Protocol: "udp", State: "CLOSE", Cookie: 1}: 1,
 	}
-	after := map[testnet.Sighting]int{
+	after := map[testnet.SocketState]int{
 		tcp("ESTABLISHED", 1): 1, tcp("TIME_WAIT", 2): 1, tcp("LISTEN", 5): 1, tcp("SYN_RECV", 0): 1,
 		{Protocol: "udp", State: "CLOSE", Cookie: 1}: 1, {Protocol: "udp", State: "CLOSE", Cookie: 9}: 1,
 	}
