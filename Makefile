@@ -3,6 +3,7 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --match 'v[0-9]*' --long --always --dirty 2>/dev/null || echo unknown)
 TELEGRAF := $(shell sed -n 's/^.*influxdata\/telegraf \(v[0-9.]*\).*/\1/p' go.mod)
+TESTNET  := github.com/procnetstat/procnetstat/internal/testnet
 MODULES  := . netstat internal/testnet bench dashboards test/kafka
 SOURCES  := go.work go.mod go.sum netstat/go.mod netstat/go.sum $(shell find cmd netstat plugins -name '*.go' -not -name '*_test.go' -o -name '*.conf' -not -path '*/testcases/*')
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X github.com/influxdata/telegraf/internal.Version=$(TELEGRAF:v%=%)
@@ -126,6 +127,21 @@ pictures: build ## Regenerate the pictures in docs/pictures, of Prometheus's pag
 	@$(call install,$(TEST_DEPENDENCIES) chromium:chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core)
 	mkdir -p docs/pictures
 	PICTURES=$(CURDIR)/docs/pictures E2E_BIN=$(CURDIR)/bin $(GO) test -tags pictures -run '^TestPictures$$' -count 1 -v ./test/e2e
+
+GREMLINS := github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
+MUTATED  := internal/sockdiag internal/procfs internal/bpf cgroup
+EFFICACY ?= 85
+
+.PHONY: mutate
+mutate: ## Change the decoders in many small ways; EFFICACY=85 percent of the changes must fail a test
+	@mkdir -p bin; cp netstat/go.mod bin/mutate.mod; cp netstat/go.sum bin/mutate.sum
+	@# The tests run in a copy of the module, outside the workspace.
+	@$(GO) mod edit -replace=$(TESTNET)=$(CURDIR)/internal/testnet bin/mutate.mod
+	GOBIN=$(CURDIR)/bin $(GO) install $(GREMLINS)
+	cd netstat && for package in $(MUTATED); do \
+		GOWORK=off GOFLAGS='-modfile=$(CURDIR)/bin/mutate.mod -short' $(CURDIR)/bin/gremlins unleash -S l \
+			-E '_linux\.go$$' -E 'others\.go$$' -E 'bpfel\.go$$' --threshold-efficacy $(EFFICACY) ./$$package || exit 1; \
+	done
 
 FUZZTIME ?= 10m
 

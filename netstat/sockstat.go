@@ -64,7 +64,7 @@ func (s *Sockstat) read(path string) error {
 
 // parse sets the counts of a file. On an error it returns the line, and s is not to be used.
 func (s *Sockstat) parse(content []byte, pageSize uint64) (line int, err error) {
-	return procfs.ParseSockstat(content, func(name, key string, value uint64) error {
+	return procfs.ParseSockstat(content, func(name, key []byte, value uint64) error {
 		field, unit := s.field(name, key, pageSize)
 		if field == nil {
 			return nil // of another kernel
@@ -78,8 +78,8 @@ func (s *Sockstat) parse(content []byte, pageSize uint64) (line int, err error) 
 }
 
 // field returns where a count belongs, and what it is to be multiplied with; nil if it belongs nowhere.
-func (s *Sockstat) field(name, key string, pageSize uint64) (field **uint64, unit uint64) {
-	switch name + " " + key {
+func (s *Sockstat) field(name, key []byte, pageSize uint64) (field **uint64, unit uint64) {
+	switch string(name) + " " + string(key) {
 	case "sockets used":
 		return &s.SocketsUsed, 1
 	case "TCP inuse":

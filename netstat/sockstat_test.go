@@ -95,7 +95,7 @@ func TestSockstatFields(t *testing.T) {
 	} {
 		name, keys, _ := strings.Cut(line, " ")
 		for key := range strings.FieldsSeq(keys) {
-			place, _ := s.field(name, key, 1)
+			place, _ := s.field([]byte(name), []byte(key), 1)
 			require.NotNil(t, place, "%s %s", name, key)
 			require.False(t, places[place], "%s %s", name, key)
 			places[place] = true

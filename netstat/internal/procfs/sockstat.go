@@ -10,9 +10,10 @@ import (
 //
 //	TCP: inuse 7 orphan 4 tw 2 alloc 15 mem 3
 //
-// It calls count with each value, the name of its line and its key, such as TCP and inuse. An error of count is one of the value.
+// It calls count with each value, the name of its line and its key, such as TCP and inuse: they are not to be kept. An error of count is
+// one of the value.
 // With an error it returns the number of the line.
-func ParseSockstat(content []byte, count func(name, key string, value uint64) error) (line int, err error) {
+func ParseSockstat(content []byte, count func(name, key []byte, value uint64) error) (line int, err error) {
 	for row := range bytes.Lines(content) {
 		line++
 		name, counts, ok := bytes.Cut(bytes.TrimSuffix(row, newline), colon)
@@ -28,7 +29,7 @@ func ParseSockstat(content []byte, count func(name, key string, value uint64) er
 			columns = columns[2:]
 			value, err := parseCount(text)
 			if err == nil {
-				err = count(string(name), string(key), value)
+				err = count(name, key, value)
 			}
 			if err != nil {
 				return line, fmt.Errorf("%.100s %.100q: %w", key, text, err)

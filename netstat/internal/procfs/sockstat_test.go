@@ -13,8 +13,8 @@ import (
 func TestParseSockstat(t *testing.T) {
 	var got []string
 	content := "sockets: used 34\nTCP: inuse 7 orphan -4\nNEW:\nFRAG: memory 18446744073709551615"
-	line, err := ParseSockstat([]byte(content), func(name, key string, value uint64) error {
-		got = append(got, fmt.Sprint(name, " ", key, " ", value))
+	line, err := ParseSockstat([]byte(content), func(name, key []byte, value uint64) error {
+		got = append(got, fmt.Sprintf("%s %s %d", name, key, value))
 		return nil
 	})
 	require.NoError(t, err)
@@ -22,8 +22,8 @@ func TestParseSockstat(t *testing.T) {
 	require.Equal(t, []string{"sockets used 34", "TCP inuse 7", "TCP orphan 0", "FRAG memory 18446744073709551615"}, got)
 
 	failed := errors.New("not now")
-	line, err = ParseSockstat([]byte(content), func(_, key string, _ uint64) error {
-		if key == "inuse" {
+	line, err = ParseSockstat([]byte(content), func(_, key []byte, _ uint64) error {
+		if string(key) == "inuse" {
 			return failed
 		}
 		return nil
@@ -51,7 +51,7 @@ func TestParseSockstatErrors(t *testing.T) {
 		{"TCP: inuse -9223372036854775808\n", 1, `inuse "-9223372036854775808": out of range`}, // not with a sum of ints
 		{"NEW: what 1.5\n", 1, `what "1.5": not a number`},
 	} {
-		line, err := ParseSockstat([]byte(test.content), func(string, string, uint64) error { return nil })
+		line, err := ParseSockstat([]byte(test.content), func([]byte, []byte, uint64) error { return nil })
 		require.EqualError(t, err, test.want)
 		require.Equal(t, test.line, line)
 	}
@@ -60,9 +60,9 @@ func TestParseSockstatErrors(t *testing.T) {
 // An error or counts that are in the file.
 func FuzzParseSockstat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
-		line, err := ParseSockstat(content, func(name, key string, value uint64) error {
-			require.Contains(t, string(content), name+":")
-			require.Contains(t, string(content), key)
+		line, err := ParseSockstat(content, func(name, key []byte, value uint64) error {
+			require.Contains(t, string(content), string(name)+":")
+			require.Contains(t, string(content), string(key))
 			if value != 0 {
 				require.Contains(t, string(content), strconv.FormatUint(value, 10))
 			}
