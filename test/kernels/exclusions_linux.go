@@ -16,7 +16,7 @@ type exclusion struct {
 
 var exclusions = []exclusion{
 	{test: "TestNamespaceOfRestlessProcess", reason: "it looks for a race within 50 µs, in which an emulated processor gets nowhere"},
-	{test: "TestBegunConnectsOfManyCPUs", reason: "it reads no kernel, and takes minutes here"},
+	{test: "TestConnectIndexOfManyCPUs", reason: "it reads no kernel, and takes minutes here"},
 	{test: "TestHundredThousandDescriptors", reason: "it reads no kernel, and takes minutes here"},
 	{
 		test: "TestOwnersIterateAnew", release: "6.1",
