@@ -6,24 +6,23 @@ import (
 	"time"
 )
 
-// retryInterval is the time after which a scanner tries again what was refused: a kernel module may have been loaded, or a limit
-// raised.
+// retryInterval is the time after which a scanner retries what was refused: a kernel module may have been loaded, a limit raised.
 const retryInterval = 5 * time.Minute
 
-// fallbacks remembers what a scanner has to do without. Each thing has a key.
+// fallbacks keeps what was refused or is missing, by key, and when to retry it.
 type fallbacks struct {
-	warn  func(error)      // nil: nobody is told
-	now   func() time.Time // a monotonic clock
-	said  map[string]bool
-	until map[string]time.Time // when to try again what was refused
-	due   map[string]bool      // what the scan that runs is to try again
+	warn   func(error)      // may be nil
+	now    func() time.Time // a monotonic clock
+	warned map[string]bool
+	until  map[string]time.Time // time of the retry
+	due    map[string]bool      // retries of the current scan
 }
 
 func newFallbacks(warn func(error)) *fallbacks {
-	return &fallbacks{warn: warn, now: time.Now, said: map[string]bool{}, until: map[string]time.Time{}, due: map[string]bool{}}
+	return &fallbacks{warn: warn, now: time.Now, warned: map[string]bool{}, until: map[string]time.Time{}, due: map[string]bool{}}
 }
 
-// begin opens a scan.
+// begin starts a scan.
 func (f *fallbacks) begin() {
 	clear(f.due)
 	for what, until := range f.until {
@@ -33,42 +32,42 @@ func (f *fallbacks) begin() {
 	}
 }
 
-// say reports the error, the first time.
-func (f *fallbacks) say(what string, err error) {
-	if f.said[what] {
+// warnOnce reports the error unless one was reported for the key.
+func (f *fallbacks) warnOnce(what string, err error) {
+	if f.warned[what] {
 		return
 	}
-	f.said[what] = true
+	f.warned[what] = true
 	if f.warn != nil {
 		f.warn(err)
 	}
 }
 
-// refuse reports the error, the first time, and sets when to try again.
+// refuse reports the error once, and schedules a retry.
 func (f *fallbacks) refuse(what string, err error) {
-	f.say(what, err)
+	f.warnOnce(what, err)
 	f.schedule(what, err)
 }
 
-// schedule sets when to try again, and reports nothing.
+// schedule sets the time of the retry.
 func (f *fallbacks) schedule(what string, err error) {
 	wait := retryInterval
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // there may be a descriptor in the next scan
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // the next scan may find a free descriptor
 		wait = 0
 	}
 	f.until[what] = f.now().Add(wait)
 }
 
-// isDue tells whether the scan that runs is to try again what was refused.
+// isDue reports whether the current scan retries what was refused.
 func (f *fallbacks) isDue(what string) bool { return f.due[what] }
 
-// restore notes that what was refused works now. Should it be refused again, that is reported again.
+// restore records that what was refused works. A later refusal is reported again.
 func (f *fallbacks) restore(what string) {
 	delete(f.until, what)
-	delete(f.said, what)
+	delete(f.warned, what)
 }
 
-// The keys of what can be refused, and works later.
+// Keys of what can be refused and retried.
 const (
 	fallbackDiag     = "sock_diag"
 	fallbackBPF      = "bpf"
@@ -77,7 +76,7 @@ const (
 	fallbackEntering = "netlink in namespaces"
 )
 
-// fallbackTransports are the keys of the modules that answer for the transports.
+// fallbackTransports are the keys of the kernel modules of the transports.
 var fallbackTransports = func() (keys [len(transportNames)]string) {
 	for transport, name := range transportNames {
 		keys[transport] = fallbackDiag + " " + name

@@ -60,7 +60,7 @@ func TestFallbacks(t *testing.T) {
 	require.False(t, f.isDue("a"))
 	f.refuse("a", refused)
 	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, said)
-	newFallbacks(nil).say("d", refused) // nobody is told
+	newFallbacks(nil).warnOnce("d", refused) // nobody is told
 }
 
 // A diag module that is loaded later is used.

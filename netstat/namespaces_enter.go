@@ -33,7 +33,7 @@ func (all *namespaces) enterFound() error {
 		case slices.Contains(all.wanted, NamespaceAll):
 			all.sayDenied(err)
 		default:
-			all.fallbacks.say("namespace "+n.Name, fmt.Errorf("network namespace %q is not read: %w", n.Name, err))
+			all.fallbacks.warnOnce("namespace "+n.Name, fmt.Errorf("network namespace %q is not read: %w", n.Name, err))
 		}
 	}
 	all.shareRoom(0)
@@ -50,7 +50,7 @@ func (all *namespaces) noteRefused() {
 		if n.entry == entryRefused && n.tried == all.scan {
 			all.fallbacks.schedule(fallbackEntering, n.refused)
 			if !all.requireDiag && n.diag == nil {
-				all.fallbacks.say(fallbackEntering, fmt.Errorf("cannot open netlink in network namespace %s (%w); falling back to /proc, "+
+				all.fallbacks.warnOnce(fallbackEntering, fmt.Errorf("cannot open netlink in network namespace %s (%w); falling back to /proc, "+
 					"which gives fewer fields and costs more", n, n.errNoNetlink()))
 			}
 		}

@@ -43,7 +43,7 @@ func (all *namespaces) find() error {
 	var failed errorSummary
 	for _, wanted := range all.wanted {
 		if err := all.findWanted(wanted); isAbsent(err) {
-			all.fallbacks.say("namespace "+wanted, fmt.Errorf("network namespace %q is not read: %w", wanted, err))
+			all.fallbacks.warnOnce("namespace "+wanted, fmt.Errorf("network namespace %q is not read: %w", wanted, err))
 		} else if err != nil {
 			failed.add(fmt.Errorf("network namespace %q: %w", wanted, err))
 		}
@@ -215,7 +215,7 @@ func (all *namespaces) addNames() error {
 
 func (all *namespaces) sayDenied(err error) {
 	if errors.Is(err, fs.ErrPermission) {
-		all.fallbacks.say("all namespaces", fmt.Errorf("some network namespaces are not read, or not known by their names: %w", err))
+		all.fallbacks.warnOnce("all namespaces", fmt.Errorf("some network namespaces are not read, or not known by their names: %w", err))
 	}
 }
 

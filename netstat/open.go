@@ -12,21 +12,20 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// warnOfHidden says so if the proc file system hides processes from the reader: see hidepid in proc(5). Otherwise the stat of
-// process 1, which is always there, is open to all.
+// warnOfHidden warns if the proc file system hides processes from the reader: see hidepid in proc(5). Without hidepid any user can
+// read the stat of process 1, which always exists.
 func (s *Scanner) warnOfHidden() {
 	root := s.config.ProcRoot
 	if s.config.OwnerMethod == OwnersOff && s.namespaces.static() || !procfs.IsMounted(root) {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
-		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their executables, command "+
-			"lines, cgroups and network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount "+
-			"option gid names: %w", root, err))
+		s.fallbacks.warnOnce("hidepid", fmt.Errorf("%s is mounted with hidepid, which hides processes and their executables, command "+
+			"lines, cgroups and network namespaces; seeing them needs CAP_SYS_PTRACE or the group of the mount option gid: %w", root, err))
 	}
 }
 
-// openNamespaces opens a netlink socket in the reader's own namespace, and makes ready to find others.
+// openNamespaces opens a netlink socket in the reader's own namespace and prepares to find others.
 func (s *Scanner) openNamespaces() error {
 	root := s.config.ProcRoot
 	s.namespaces = namespaces{
@@ -56,7 +55,7 @@ func (s *Scanner) openNamespaces() error {
 	return nil
 }
 
-// openSelf opens the netlink sockets in the reader's own namespace, if it is to be read by them.
+// openSelf opens the netlink sockets in the reader's own namespace, unless it is read from /proc/net.
 func (s *Scanner) openSelf() error {
 	self := s.namespaces.self
 	if s.config.Source == SourceProcfs || !s.live {
@@ -79,7 +78,7 @@ func (s *Scanner) openSelf() error {
 	return s.subscribeSelf()
 }
 
-// requireNetlink tells what keeps the tables from being read by netlink.
+// requireNetlink returns an error unless all tables can be read by sock_diag.
 func (s *Scanner) requireNetlink() error {
 	for _, transport := range s.config.Transports {
 		if transport == TransportICMP {
@@ -111,12 +110,12 @@ func (s *Scanner) requireNetlink() error {
 	return nil
 }
 
-// noModule says which kernel module is missing.
+// noModule names the missing kernel module.
 func (s *Scanner) noModule(transport Transport, err error) error {
 	return fmt.Errorf("%w (module %s)", err, diagModules[transport])
 }
 
-// openFinder sets the way to find owners.
+// openFinder sets the owner finder.
 func (s *Scanner) openFinder() error {
 	s.finder, s.stats.OwnerMethod = noOwners{}, OwnersOff
 	switch s.config.OwnerMethod {
@@ -126,7 +125,7 @@ func (s *Scanner) openFinder() error {
 		s.walkForOwners()
 		return nil
 	case OwnersAuto:
-		if !s.live { // no kernel's pids are those of a copy
+		if !s.live { // the pids of a copy are not the kernel's
 			s.walkForOwners()
 			return nil
 		}
@@ -135,7 +134,7 @@ func (s *Scanner) openFinder() error {
 	return s.openBPF()
 }
 
-// openBPF has the owners found by BPF, or else by reading procfs.
+// openBPF finds the owners by BPF, and by /proc/<pid>/fd if that does not work.
 func (s *Scanner) openBPF() error {
 	finder, err := newBPFOwners(s.processes)
 	if err == nil {
@@ -160,23 +159,23 @@ func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
 	s.finder, s.stats.OwnerMethod, s.current.table = finder, method, &s.owners
 }
 
-// walkForOwners has the owners found by reading the links in procfs.
+// walkForOwners finds the owners by the links in /proc/<pid>/fd.
 func (s *Scanner) walkForOwners() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
 
 func (s *Scanner) refuseBPF(err error) {
 	s.fallbacks.refuse(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
 }
 
-// retryRefused asks once more for what was refused, when it is time. What fails for another reason is left for the next scan.
+// retryRefused retries what was refused and is due. What fails for another reason is retried in the next scan.
 func (s *Scanner) retryRefused() {
 	s.fallbacks.begin()
 	for _, transport := range s.config.Transports {
 		if s.fallbacks.isDue(fallbackTransports[transport]) {
-			s.namespaces.noDiag[transport] = false // or it is refused again by the first dump
+			s.namespaces.noDiag[transport] = false // the first dump may refuse it again
 		}
 	}
 	if s.fallbacks.isDue(fallbackBPF) {
-		_ = s.openBPF() // it is not required, or would not have been refused
+		_ = s.openBPF() // it fails only if BPF is required, and then nothing was refused
 	}
 	if s.namespaces.subscribe != nil && (s.fallbacks.isDue(fallbackBPF) || s.fallbacks.isDue(fallbackConnects)) {
 		s.openConnects()
@@ -189,7 +188,7 @@ func (s *Scanner) retryRefused() {
 	case self.diag != nil && self.closed == nil && s.fallbacks.isDue(fallbackClosed):
 		what, open = fallbackClosed, s.subscribeSelf
 	}
-	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread has left it
+	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread is in another one
 		return
 	}
 	if err := open(); err != nil {
@@ -202,10 +201,10 @@ func (s *Scanner) retryRefused() {
 
 // findOwners fills the table of owners.
 func (s *Scanner) findOwners(ctx context.Context) error {
-	s.current.next() // the last socket of the scan before is not in the new table
+	s.current.next() // the new table does not have the last socket of the last scan
 	found, err := s.finder.refresh(ctx, &s.owners)
 	if s.config.OwnerMethod == OwnersAuto && s.stats.OwnerMethod == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
-		s.refuseBPF(err) // a capability that was given up since
+		s.refuseBPF(err) // the process has dropped a capability
 		s.walkForOwners()
 		found, err = s.finder.refresh(ctx, &s.owners)
 	}

@@ -831,9 +831,9 @@ func TestOwnersGiveBack(t *testing.T) {
 	t.Run("failed", func(t *testing.T) {
 		for i := range times {
 			_, err := NewScanner(ScannerConfig{OwnerMethod: OwnersBPF, Source: 9})
-			require.EqualError(t, err, "Source(9) is no source")
+			require.EqualError(t, err, "Source(9) is not a source")
 			_, err = NewScanner(ScannerConfig{OwnerMethod: OwnerMethod(9 + i)})
-			require.ErrorContains(t, err, "is no way to find owners")
+			require.ErrorContains(t, err, "is not an owner method")
 		}
 		require.Equal(t, before, openDescriptors(t))
 	})

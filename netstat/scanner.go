@@ -11,80 +11,81 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// Source is where the sockets are read from.
+// Source is the kernel interface that the sockets are read from.
 type Source uint8
 
 // The sources of sockets.
 const (
-	// SourceAuto is the first of SourceNetlink and SourceProcfs that works, for each namespace and transport. What was
-	// refused is tried again every five minutes. A copy of a proc file system is read by SourceProcfs.
+	// SourceAuto uses sock_diag(7), and /proc/net where the kernel refuses that, for each namespace and transport. It
+	// retries sock_diag every five minutes. A copy of a proc file system is read as one.
 	SourceAuto Source = iota
-	// SourceNetlink asks the kernel through sock_diag(7), and is required: [NewScanner] fails where that does not work.
+	// SourceNetlink requires sock_diag(7): [NewScanner] fails without it.
 	SourceNetlink
 	// SourceProcfs reads the tables in /proc/net.
 	SourceProcfs
-	// SourceMixed is what [ScanStats] says where some tables came from netlink and others from procfs.
+	// SourceMixed is only a result, in [ScanStats]: some tables came from sock_diag, others from /proc/net.
 	SourceMixed
 )
 
 var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs", SourceMixed: "mixed"}
 
-// String returns the source's name, and Source(n) for a number that is no source.
+// String returns the source's name, and Source(n) for an invalid number.
 func (s Source) String() string { return enumName("Source", s, sourceNames[:]) }
 
 // MarshalText returns the source's name.
 func (s Source) MarshalText() ([]byte, error) { return marshalEnum("Source", s, sourceNames[:]) }
 
-// UnmarshalText sets the source to the one with the name; "mixed" is not one to ask for.
+// UnmarshalText sets the source by its name: auto, netlink or procfs.
 func (s *Source) UnmarshalText(name []byte) error {
 	return unmarshalEnum(s, name, sourceNames[:SourceMixed])
 }
 
-// ScannerConfig says what a [Scanner] reads. The zero value reads the TCP and UDP sockets in the best way that works.
+// ScannerConfig configures a [Scanner]. The zero value reads the TCP and UDP sockets of the own network namespace and looks up their
+// owners, by the best methods that work.
 type ScannerConfig struct {
 	// ProcRoot is the proc file system to read; "/proc" if empty.
 	ProcRoot string
 	// Namespaces are the network namespaces to read: NamespaceSelf, NamespaceHost, NamespaceAll, names in /run/netns, and
-	// pids; NamespaceSelf if empty. They are looked for in every scan. One that is not there, or may not be read, is said
-	// to Warn.
+	// pids; NamespaceSelf if empty. Every scan resolves them anew. Those that do not exist or cannot be read are reported to
+	// Warn.
 	Namespaces []string
 	// Transports to read, in this order; TCP and UDP if empty.
 	Transports []Transport
 	// Source of the sockets.
 	Source Source
-	// OwnerMethod is the way to find the processes behind the sockets.
+	// OwnerMethod is the method of finding the processes that hold the sockets.
 	OwnerMethod OwnerMethod
-	// TCPInfo asks for Socket.TCP, which makes the answers of the kernel two to three times as long.
+	// TCPInfo requests Socket.TCP, which makes the kernel's answers two to three times as long.
 	TCPInfo bool
-	// UnixPaths asks for Socket.Path, which makes garbage for each unix socket that has one.
+	// UnixPaths requests Socket.Path, which allocates for each unix socket that has one.
 	UnixPaths bool
-	// TCPFilter leaves out the TCP connections that the filter does not want, by the kernel itself where it is asked
-	// through sock_diag; nil wants all. Listening sockets and those of other transports are handed out in any case.
+	// TCPFilter skips TCP connections that do not match; with sock_diag the kernel applies it. Nil matches all. Listening
+	// sockets and those of other transports are not filtered.
 	TCPFilter *Filter
-	// Closed asks for the TCP sockets that the kernel has destroyed since the scan before as well: see "Closed sockets" in the
-	// package's documentation.
+	// Closed requests the TCP sockets that the kernel has destroyed since the last scan: see "Closed sockets" in the package
+	// documentation.
 	Closed ClosedMode
-	// Warn is called with each thing that the scanner has to do without, once, and again if it worked meanwhile: a source that had to be replaced, a
-	// table that the kernel does not have, what may not be read of processes. Nil: nobody is told.
+	// Warn, if not nil, is called once for each thing that the scanner falls back from or lacks: a source, a table, a
+	// privilege. It is called again only if the thing has worked meanwhile.
 	Warn func(error)
 }
 
-// Scanner reads the sockets of network namespaces, again and again: it keeps its netlink sockets, its buffers and what it
-// knows of the processes. It is not for concurrent use. It must be closed.
+// Scanner reads the sockets of network namespaces repeatedly. It keeps netlink sockets, buffers and processes from scan to scan. It
+// must be closed. It is not safe for concurrent use.
 //
-// Its own namespace is from netlink that of the thread that called NewScanner, from procfs that of the process.
+// Its own namespace is that of the thread that called NewScanner with sock_diag, and that of the process with /proc/net.
 type Scanner struct {
 	config     ScannerConfig
 	namespaces namespaces
 	reading    *trackedNamespace
 	used       [len(sourceNames)]bool // sources of the tables of this scan
 	openDiag   func() (diagConn, error)
-	// bytecode is config.Connections for the kernel; nil if it is to be done here.
+	// bytecode is config.TCPFilter for the kernel; nil: the scanner applies the filter.
 	bytecode []byte
 	rows     procfs.RowReader
-	pings    []uint64 // inodes of the ping sockets of a scan, which are few
+	pings    []uint64 // inodes of the ping sockets of a scan; few
 
-	procNetNS uint64 // the network namespace that /proc/net tells of
+	procNetNS uint64 // inode number of the network namespace of /proc/net
 
 	finder    ownerFinder
 	processes *processCache
@@ -94,25 +95,25 @@ type Scanner struct {
 	current   currentSocket
 	socket    Socket
 	late      lateSockets
-	live      bool // the proc file system is none that stays as it is
+	live      bool // the proc file system is mounted, not a copy
 
 	fallbacks *fallbacks
 	stats     ScanStats
 	isClosed  bool
 }
 
-// ScanStats tells how a scan went.
+// ScanStats are the statistics of a scan.
 type ScanStats struct {
-	Source      Source      // that the tables were read from; SourceMixed if not all from the same
-	OwnerMethod OwnerMethod // that was used
-	Sockets     int         // sockets handed out, without closed ones
+	Source      Source      // source of the tables; SourceMixed if they differ
+	OwnerMethod OwnerMethod // method that was used
+	Sockets     int         // live sockets returned
 	Processes   int         // processes that hold a socket
-	Denied      int         // processes whose descriptors may not be read: a capability is missing
-	ClosedLost  int         // TCP sockets that were destroyed since the scan before, and that the kernel had no room to tell of
-	Interrupted int         // tables that changed while they were dumped (NLM_F_DUMP_INTR): sockets may be missing
+	Denied      int         // processes whose descriptors cannot be read for want of a capability
+	ClosedLost  int         // TCP sockets destroyed since the last scan whose events were lost
+	Interrupted int         // tables that changed during the dump (NLM_F_DUMP_INTR): sockets may be missing
 }
 
-// TableError says that the sockets of a transport in a network namespace could not be read, or not all of them.
+// TableError is the error of reading the sockets of one transport in one network namespace. Some of them may have been returned.
 type TableError struct {
 	Namespace *Namespace
 	Transport Transport
@@ -126,12 +127,12 @@ func (e *TableError) Error() string {
 	return fmt.Sprintf("network namespace %s: %v", e.Namespace, e.Err)
 }
 
-// Unwrap returns what went wrong.
+// Unwrap returns Err.
 func (e *TableError) Unwrap() error { return e.Err }
 
-// NewScanner returns a scanner. Whatever is not permitted or not there is replaced by the next best and reported to
-// config.Warn, and tried again every five minutes. It fails for an invalid configuration, where a source or a way to find owners
-// that the configuration names does not work, and for exhausted resources (EMFILE, ENOMEM).
+// NewScanner returns a scanner. What the kernel refuses or lacks is reported to config.Warn, replaced by the next best method, and
+// retried every five minutes. It fails only for an invalid configuration, a required method that does not work, and exhausted
+// resources (EMFILE, ENOMEM).
 func NewScanner(config ScannerConfig) (*Scanner, error) {
 	if config.ProcRoot == "" {
 		config.ProcRoot = "/proc"
@@ -150,7 +151,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	s.openDiag = diagOpener(s.prefetchOwners)
 	s.bytecode = config.TCPFilter.bytecode()
 	s.budget = newClosedBudget(maxClosed)
-	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.say)
+	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.warnOnce)
 	s.socket.scan = &s.current
 	err := s.openFinder()
 	if err == nil {
@@ -167,11 +168,11 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	return s, nil
 }
 
-// check tells what is wrong with a configuration.
+// check validates the configuration.
 func (c *ScannerConfig) check() error {
 	for i, transport := range c.Transports {
 		if tables[transport] == nil {
-			return fmt.Errorf("%s is no transport", transport)
+			return fmt.Errorf("%s is not a transport", transport)
 		}
 		if slices.Contains(c.Transports[:i], transport) {
 			return fmt.Errorf("transport %s is given twice", transport)
@@ -183,10 +184,10 @@ func (c *ScannerConfig) check() error {
 		}
 	}
 	if int(c.OwnerMethod) >= len(ownerMethodNames) {
-		return fmt.Errorf("%s is no way to find owners", c.OwnerMethod)
+		return fmt.Errorf("%s is not an owner method", c.OwnerMethod)
 	}
 	if c.Source >= SourceMixed {
-		return fmt.Errorf("%s is no source", c.Source)
+		return fmt.Errorf("%s is not a source", c.Source)
 	}
 	if c.Source == SourceNetlink && !procfs.IsMounted(c.ProcRoot) {
 		return requiredError("source", SourceNetlink.String(),
@@ -195,7 +196,7 @@ func (c *ScannerConfig) check() error {
 	return c.checkClosed()
 }
 
-// Close gives back what the scanner holds. It can be called again; a scan after it yields [os.ErrClosed].
+// Close releases the resources of the scanner. It can be called repeatedly. A scan after it yields [os.ErrClosed].
 func (s *Scanner) Close() error {
 	if s.isClosed {
 		return nil
@@ -207,10 +208,10 @@ func (s *Scanner) Close() error {
 	return nil
 }
 
-// Stats tells how the last scan went.
+// Stats returns the statistics of the last scan.
 func (s *Scanner) Stats() ScanStats { return s.stats }
 
-// Namespaces returns the network namespaces that the last scan has read, in their order, as they are after it.
+// Namespaces returns the network namespaces of the last scan in the order in which it read them.
 func (s *Scanner) Namespaces() []*Namespace {
 	read := make([]*Namespace, len(s.namespaces.known))
 	for i, n := range s.namespaces.known {
@@ -219,17 +220,16 @@ func (s *Scanner) Namespaces() []*Namespace {
 	return read
 }
 
-// Sockets looks up the owners and then goes through the sockets, namespace by namespace, and transport by transport;
-// listening TCP sockets come before connections: from netlink before all, from procfs before those of their family. Each step
-// fills the same [Socket]. Sockets that do not listen, and of which no process was known then, come last in their namespace: if
-// they are many, the owners are looked up once more, as most of these sockets have been opened since.
+// Sockets looks up the owners, then iterates over the sockets by namespace and transport. Each step fills the same [Socket].
+// Listening TCP sockets come before connections: with sock_diag before all, with /proc/net before those of their family. Other
+// sockets without an owner come last in their namespace. If they are many, they were probably opened since the lookup, and Sockets
+// looks up the owners again.
 //
-// If ScannerConfig.Closed asks for them, the TCP sockets that were destroyed in a namespace until then follow, in their order, but
-// those that never had a peer first. Those of a namespace that has ended come before all.
+// With ScannerConfig.Closed the closed sockets of a namespace follow its live ones, those that never had a peer first. Those of a
+// namespace that has ended come first of all.
 //
-// An error stands for a part that failed, and its socket is nil: a [*TableError] for the sockets of a transport, another
-// for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
-// ctx is an error, and the last; so is [os.ErrClosed], after Close.
+// An error has a nil socket. It is a [*TableError] for the sockets of a transport, another error for the owners or for a socket that
+// cannot be decoded. The loop can continue with what works. The error of ctx is the last one, and so is [os.ErrClosed] after Close.
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yieldTo func(*Socket, error) bool) {
 		yield := func(socket *Socket, err error) bool {
@@ -274,7 +274,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			if err != nil {
 				return yield(nil, err)
 			}
-			if s.leavesOut(&s.socket) {
+			if s.isFiltered(&s.socket) {
 				return true
 			}
 			if s.live && s.current.table != nil && s.late.hold(&s.socket) {
@@ -315,9 +315,8 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	}
 }
 
-// leavesOut tells whether the socket is a connection that config.Connections does not want. Where the kernel runs the filter
-// it is not looked at again.
-func (s *Scanner) leavesOut(socket *Socket) bool {
+// isFiltered reports whether config.TCPFilter skips the socket. It does not repeat what the kernel has filtered.
+func (s *Scanner) isFiltered(socket *Socket) bool {
 	if s.config.TCPFilter == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
 		return false
 	}
@@ -327,7 +326,7 @@ func (s *Scanner) leavesOut(socket *Socket) bool {
 
 var errScannerClosed = fmt.Errorf("scanning the sockets: %w", os.ErrClosed)
 
-// noteSource sets the source that the scan has read.
+// noteSource sets ScanStats.Source.
 func (s *Scanner) noteSource() {
 	switch {
 	case s.used[SourceNetlink] && s.used[SourceProcfs]:

@@ -63,7 +63,7 @@ func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut
 			return err
 		case errors.Is(err, fs.ErrNotExist) && i > 0: // a kernel without IPv6
 		case errors.Is(err, fs.ErrNotExist) && transport != TransportTCP:
-			s.fallbacks.say(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
+			s.fallbacks.warnOnce(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
 		default:
 			failed = append(failed, err)
 		}

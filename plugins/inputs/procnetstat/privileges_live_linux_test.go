@@ -284,8 +284,8 @@ const (
 		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
 	saysDenied = `W! processes whose descriptors may not be read: \d+; their sockets count as "unattributed"\. To read them takes ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it`
-	saysHidden = `W! /\S+ is mounted with hidepid, and hides processes with their executables, command lines, cgroups and ` +
-		`network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount option gid names: ` +
+	saysHidden = `W! /\S+ is mounted with hidepid, which hides processes and their executables, command lines, cgroups and ` +
+		`network namespaces; seeing them needs CAP_SYS_PTRACE or the group of the mount option gid: ` +
 		`open /\S+/1/stat: (no such file or directory|operation not permitted)`
 	saysNoExe = `W! executables of processes are not known: reading them takes CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
