@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,6 +35,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "the forger:", err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	}
+	if flag.Parse(); testing.Short() {
+		fmt.Println("no test here is pure: skipped with -short")
 		os.Exit(0)
 	}
 	if os.Getenv(scratchEnv) == "" {
