@@ -75,12 +75,14 @@ func TestResults(t *testing.T) {
 			"1 failures: TestC",
 		},
 		"a panic": {
-			section(pass+crash, "2") + section(pass+"PASS\n", "0"), 2, []string{"TestA", "TestA"}, nil, nil,
-			[]string{`(?s)TestD.*panic: oh.*the tests of example\.org/p ended with status 2`}, "1 failures: ",
+			section(pass+crash, "2") + section(pass+"PASS\n", "0"), 2,
+			[]string{"TestA", "TestA"}, []string{"example.org/p"}, nil,
+			[]string{`(?s)TestD.*panic: oh.*the tests of example\.org/p ended with status 2`}, "1 failures: example.org/p",
 		},
 		"the guest ends": {
-			section(pass+"PASS\n", "0") + "\n" + beginMark + "example.org/q\n" + stuck, 2, []string{"TestA"}, nil, nil,
-			[]string{`(?s)TestE.*the tests of example\.org/q did not end`}, "1 failures: \nthe tests of 1 packages ended, of 2",
+			section(pass+"PASS\n", "0") + "\n" + beginMark + "example.org/q\n" + stuck, 2,
+			[]string{"TestA"}, []string{"example.org/q"}, nil,
+			[]string{`(?s)TestE.*the tests of example\.org/q did not end`}, "1 failures: example.org/q\nthe tests of 1 packages ended, of 2",
 		},
 		"the guest does not begin": {"", 1, nil, nil, nil, nil, "the tests of 0 packages ended, of 1\nno test passed"},
 		"no tests": {

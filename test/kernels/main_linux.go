@@ -117,7 +117,7 @@ func testKernel(ctx context.Context, release string, suites []suite, o options, 
 		if err != nil {
 			return errors.Join(bootErr, err)
 		}
-		fmt.Printf("%s\n--- the end of the console of Linux %s\n", lastLines(string(console), 40), k.version)
+		fmt.Printf("%s\n--- the end of the console of Linux %s\n", lastLines(string(console), 100), k.version)
 	}
 	return errors.Join(bootErr, r.err(len(suites)))
 }

@@ -17,7 +17,7 @@ import (
 type results struct {
 	packages int // whose tests ended
 	passed   []string
-	failed   []string
+	failed   []string // tests, and packages of which no test is known to have failed
 	failures []string // what failed, with its output
 	skipped  []string // with the reasons
 }
@@ -51,6 +51,7 @@ func readResults(ctx context.Context, path string) (*results, error) {
 		default:
 			continue
 		}
+		r.failed = append(r.failed, name)
 		r.failures = append(r.failures, fmt.Sprintf("%s\n--- the tests of %s %s", lastLines(output, 40), name, how))
 	}
 	return r, nil
