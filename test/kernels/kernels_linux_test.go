@@ -114,8 +114,8 @@ func TestResults(t *testing.T) {
 func TestBootLimit(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	program := filepath.Join(os.Getenv("PATH"), qemu)
-	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\nexec /bin/sleep 100\n"), 0o755)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\nexec /bin/sleep 100\n"), 0o755))
 	require.EqualError(t, boot(t.Context(), kernel{}, "", t.TempDir(), 100*time.Millisecond), "the guest did not end in 100ms")
-	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho no machine >&2\nexit 1\n"), 0o755)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\necho no machine >&2\nexit 1\n"), 0o755))
 	require.EqualError(t, boot(t.Context(), kernel{}, "", t.TempDir(), time.Minute), qemu+": exit status 1: no machine\n")
 }

@@ -32,8 +32,9 @@ func main() {
 	flag.Parse()
 	o.packages = strings.Fields(*packages)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := testKernels(ctx, o, flag.Args()); err != nil {
+	err := testKernels(ctx, o, flag.Args())
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "kernels:", err)
 		os.Exit(1)
 	}
@@ -74,7 +75,7 @@ func testKernels(ctx context.Context, o options, releases []string) error {
 	var failures []error
 	for _, release := range releases {
 		if err := testKernel(ctx, release, suites, o, cache); err != nil {
-			failures = append(failures, fmt.Errorf("Linux %s: %w", release, err))
+			failures = append(failures, fmt.Errorf("kernel %s: %w", release, err))
 		}
 	}
 	return errors.Join(failures...)

@@ -42,7 +42,7 @@ func readResults(ctx context.Context, path string) (*results, error) {
 		if ended {
 			r.packages++
 		}
-		how := ""
+		var how string
 		switch {
 		case !ended:
 			how = "did not end"
