@@ -83,6 +83,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 
 // What could not be read of a process for want of files is read the next time it is asked for.
 func TestProcessOutOfDescriptors(t *testing.T) {
+	testnet.SkipIfShort(t)
 	p := testnet.Start(t, testnet.Process{Name: "asked", Args: []string{"an argument"}, UID: 65534})
 	of := &Process{PID: p.PID, root: "/proc"}
 	ask := func() (answers []string) {
@@ -136,6 +137,7 @@ func (f endingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStat
 
 // A scan after Close is an error, and opens nothing.
 func TestScanAfterClose(t *testing.T) {
+	testnet.SkipIfShort(t)
 	for _, config := range []ScannerConfig{
 		{}, {Closed: ClosedRequired, Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, OwnerMethod: OwnersProcfs}, {OwnerMethod: OwnersOff},
 	} {
@@ -250,7 +252,8 @@ func TestProcessWithPIDOfAnother(t *testing.T) {
 }
 
 // As many descriptors as a process may have, up to 100,000.
-func TestManyDescriptors(t *testing.T) {
+func TestSlowManyDescriptors(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		const most = 100_000
 		var limit unix.Rlimit
@@ -280,7 +283,8 @@ func TestManyDescriptors(t *testing.T) {
 }
 
 // A process with 100,000 descriptors, which the hard limit of few hosts lets a test have: every second is a socket.
-func TestHundredThousandDescriptors(t *testing.T) {
+func TestSlowHundredThousandDescriptors(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	const descriptors = 100_000
 	root := t.TempDir()
 	fds := filepath.Join(root, "7", "fd")
@@ -381,7 +385,8 @@ func showAsCmdline(t *testing.T, memory []byte) error {
 }
 
 // Command lines of 64 KiB, with every byte that there is.
-func TestCmdlineOfEveryByte(t *testing.T) {
+func TestSlowCmdlineOfEveryByte(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	var all []byte
 	for b := 1; b < 256; b++ {
 		all = append(all, byte(b))
@@ -394,7 +399,8 @@ func TestCmdlineOfEveryByte(t *testing.T) {
 }
 
 // Names of processes with every byte that there is.
-func TestProcessNamesOfEveryByte(t *testing.T) {
+func TestSlowProcessNamesOfEveryByte(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		own, err := os.ReadFile("/proc/self/comm")
 		require.NoError(t, err)
@@ -426,7 +432,8 @@ func TestProcessNamesOfEveryByte(t *testing.T) {
 
 // Names of unix sockets with every byte that there is. From procfs a newline ends a name, and what follows can look like the row of
 // a socket that there is not; netlink is not taken in.
-func TestUnixNamesOfEveryByte(t *testing.T) {
+func TestSlowUnixNamesOfEveryByte(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		const longest = 106
 		var names []string

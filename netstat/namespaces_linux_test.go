@@ -839,6 +839,7 @@ const inUserNamespace = "NETSTAT_TEST_IN_USER_NAMESPACE"
 // Who is root in a user namespace only can enter the network namespaces of containers there, but not come back to the one that
 // it is in itself. The threads that did end; the first, which stands for the process, is spared.
 func TestNamespacesOfUserNamespace(t *testing.T) {
+	testnet.SkipIfShort(t)
 	if os.Getenv(inUserNamespace) == "" {
 		exe, err := os.Executable()
 		require.NoError(t, err)

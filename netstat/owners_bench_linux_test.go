@@ -31,7 +31,7 @@ func BenchmarkBPFOwners(b *testing.B) {
 
 func benchmarkOwners(b *testing.B, newFinder func() ownerFinder) {
 	b.Helper()
-	grow := crowd(b)
+	grow := growingPair(b)
 	for _, size := range []int{1000, 10_000} {
 		grow(size)
 		b.Run(fmt.Sprintf("sockets=%d", size), func(b *testing.B) {

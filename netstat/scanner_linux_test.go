@@ -526,6 +526,7 @@ func openDescriptors(t *testing.T) []string {
 }
 
 func TestScannerCloseGivesBackDescriptors(t *testing.T) {
+	testnet.SkipIfShort(t)
 	_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
 	before := openDescriptors(t)
 	for _, source := range []Source{SourceAuto, SourceProcfs} {
@@ -549,6 +550,7 @@ func TestScannerCloseGivesBackDescriptors(t *testing.T) {
 }
 
 func TestNewScannerOutOfDescriptors(t *testing.T) {
+	testnet.SkipIfShort(t)
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}))
@@ -560,6 +562,7 @@ func TestNewScannerOutOfDescriptors(t *testing.T) {
 
 // A process that may open no netlink socket, as under systemd's RestrictAddressFamilies=, reads procfs.
 func TestScannerWithoutNetlink(t *testing.T) {
+	testnet.SkipIfShort(t)
 	for _, errno := range []unix.Errno{unix.EAFNOSUPPORT, unix.EPERM} {
 		t.Run(errno.Error(), func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_SOCKET, errno, unix.AF_NETLINK)
@@ -625,6 +628,7 @@ func dropCapabilities(tb testing.TB, capabilities []uint) {
 }
 
 func TestScannerSource(t *testing.T) {
+	testnet.SkipIfShort(t)
 	tree := proctree.Materialize(t, smallTree)
 	for _, test := range []struct {
 		config ScannerConfig

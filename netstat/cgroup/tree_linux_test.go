@@ -26,6 +26,7 @@ func mustTree(tb testing.TB) *Tree {
 
 // The ids are those in file handles, at every depth.
 func TestCgroup2(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a/b/c")
 	mount := strings.TrimSuffix(dir, path)
 	ids, want := map[string]uint64{}, []string{}
@@ -82,6 +83,7 @@ func inNamespaces(t *testing.T, others int, f func(open func() (*Tree, error))) 
 
 // The id of a cgroup that was removed before is looked for once.
 func TestTreeOfRemoved(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, _ := testnet.Cgroup(t, "removed")
 	id, tree := directoryInode(t, dir), mustTree(t)
 	require.NoError(t, unix.Rmdir(dir))
@@ -95,6 +97,7 @@ func TestTreeOfRemoved(t *testing.T) {
 
 // The file system is found where it is mounted, in part or under another one, and again when it has moved.
 func TestCgroup2IsFound(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a/b")
 	id, outer := directoryInode(t, dir), directoryInode(t, filepath.Dir(dir))
 	mount, scratch := strings.TrimSuffix(dir, path), t.TempDir()
@@ -134,6 +137,7 @@ func TestCgroup2IsFound(t *testing.T) {
 
 // What is mounted within the tree is not taken for cgroups.
 func TestCgroup2WithMounts(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a")
 	inNamespaces(t, 0, func(open func() (*Tree, error)) {
 		require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
@@ -153,6 +157,7 @@ func TestCgroup2WithMounts(t *testing.T) {
 
 // Cgroups that come and go while the tree is read are nobody's error, and hide none that stays.
 func TestCgroup2Churn(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a")
 	churn := filepath.Join(filepath.Dir(dir), "churn")
 	stop, done := make(chan struct{}), make(chan struct{})

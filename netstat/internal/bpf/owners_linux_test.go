@@ -127,7 +127,8 @@ func (c *countAgain) Read(b []byte) (int, error) {
 
 // After a million descriptors without a socket a read of the iterator gives EAGAIN (MAX_ITER_OBJECTS,
 // kernel/bpf/bpf_iter.c). Here they are of one process, by threads that each have as many as a process may have.
-func TestOwnersMillionDescriptors(t *testing.T) {
+func TestSlowOwnersMillionDescriptors(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
 		const descriptors = 2_100_000 // a million before or after the socket, wherever that is

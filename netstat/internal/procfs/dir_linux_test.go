@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
 func openDir(t *testing.T, root string) *Dir {
@@ -64,6 +66,7 @@ func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.
 
 // A process that ends while it is looked at gives no other error, whichever file is read.
 func TestProcessEndsWhileLookedAt(t *testing.T) {
+	testnet.SkipIfShort(t)
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
 	defer conn.Close()

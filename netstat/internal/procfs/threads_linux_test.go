@@ -70,6 +70,7 @@ func TestThreadLeavesTable(t *testing.T) {
 // The sockets of a process whose main thread ends between two walks are found in all of them, also where the tables of threads
 // cannot be compared, and for a reader who has no privileges but the same user.
 func TestMainThreadEnds(t *testing.T) {
+	testnet.SkipIfShort(t)
 	const nobody = 65534
 	for name, prepare := range map[string]func(*testing.T, *SocketWalk){
 		"kcmp": func(t *testing.T, w *SocketWalk) { t.Helper(); require.Nil(t, w.tables.compare) },
@@ -117,6 +118,7 @@ func TestMainThreadEnds(t *testing.T) {
 
 // The directories of a thread that is about to end are root's: that is no reason to count its process as denied.
 func TestThreadThatMayNotBeRead(t *testing.T) {
+	testnet.SkipIfShort(t)
 	root := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(root), 0o755))
 	process := filepath.Join(root, "70")

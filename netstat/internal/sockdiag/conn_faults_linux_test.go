@@ -172,6 +172,7 @@ func TestConnInterrupted(t *testing.T) {
 
 // The end of the context ends the wait for a silent kernel.
 func TestConnContextEndsWait(t *testing.T) {
+	testnet.SkipIfShort(t)
 	d := openConn(t)
 	d.pending = true // it waits for an answer that was never asked for
 	ctx, cancel := context.WithCancel(t.Context())

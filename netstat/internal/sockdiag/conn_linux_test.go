@@ -260,6 +260,7 @@ func TestConnContext(t *testing.T) {
 }
 
 func TestConnClosedTwice(t *testing.T) {
+	testnet.SkipIfShort(t)
 	conn, err := new(Opener).Open()
 	require.NoError(t, err)
 	number := socketOf(conn).fd
@@ -285,6 +286,7 @@ func openDescriptors(t *testing.T) (numbers []string) {
 
 // A socket that cannot be made ready is closed again.
 func TestConnIsClosedOnError(t *testing.T) {
+	testnet.SkipIfShort(t)
 	before := openDescriptors(t)
 	for _, test := range []struct {
 		call uintptr

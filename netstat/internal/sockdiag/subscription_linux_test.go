@@ -280,6 +280,7 @@ func TestSubscriptionClose(t *testing.T) {
 
 // A subscription that is refused says whether the kernel does not have it, and leaves no descriptor.
 func TestSubscribeErrors(t *testing.T) {
+	testnet.SkipIfShort(t)
 	before := openDescriptors(t)
 	for _, test := range []struct {
 		call        uintptr
