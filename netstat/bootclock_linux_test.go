@@ -13,11 +13,11 @@ import (
 )
 
 // In a time namespace, a process that a BPF program has seen is the one that the proc file system shows.
-func TestMoreTimeAfterBoot(t *testing.T) {
+func TestBootClockAhead(t *testing.T) {
 	testnet.IsolateTime(t, 100_000*time.Second, func() { requireOneBootClock(t, 100_000*time.Second) })
 }
 
-func TestLessTimeAfterBoot(t *testing.T) {
+func TestBootClockBehind(t *testing.T) {
 	testnet.IsolateTime(t, -5*time.Second, func() { requireOneBootClock(t, -5*time.Second) })
 }
 

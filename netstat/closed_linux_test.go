@@ -21,8 +21,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
-// The networks of a town.
-var townNetworks = []struct {
+// The networks of a tcpListener.
+var listenerNetworks = []struct {
 	name         string
 	family       int
 	listenAt, to netip.Addr
@@ -39,26 +39,26 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// town is a listener, and connections to it.
-type town struct {
+// tcpListener is a listener, and connections to it.
+type tcpListener struct {
 	t  testing.TB
 	fd int
 	at netip.AddrPort
 }
 
-func newTown(t testing.TB, family int, listenAt, to netip.Addr) *town {
+func listenOn(t testing.TB, family int, listenAt, to netip.Addr) *tcpListener {
 	t.Helper()
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
 	require.NoError(t, unix.Bind(fd, sockaddr(netip.AddrPortFrom(listenAt, 0))))
 	require.NoError(t, unix.Listen(fd, 100))
-	return &town{t: t, fd: fd, at: netip.AddrPortFrom(to, portOf(t, fd))}
+	return &tcpListener{t: t, fd: fd, at: netip.AddrPortFrom(to, portOf(t, fd))}
 }
 
-func newTown4(t testing.TB) *town {
+func listenIPv4(t testing.TB) *tcpListener {
 	t.Helper()
-	return newTown(t, townNetworks[0].family, townNetworks[0].listenAt, townNetworks[0].to)
+	return listenOn(t, listenerNetworks[0].family, listenerNetworks[0].listenAt, listenerNetworks[0].to)
 }
 
 func portOf(t testing.TB, fd int) uint16 {
@@ -83,16 +83,16 @@ func cookieOf(t testing.TB, fd int) uint64 {
 }
 
 // open opens a connection.
-func (w *town) open() (client, server int) {
+func (l *tcpListener) open() (client, server int) {
 	family := unix.AF_INET
-	if w.at.Addr().Is6() {
+	if l.at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	client, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(w.t, err)
-	require.NoError(w.t, unix.Connect(client, sockaddr(w.at)))
-	server, _, err = unix.Accept4(w.fd, unix.SOCK_CLOEXEC)
-	require.NoError(w.t, err)
+	require.NoError(l.t, err)
+	require.NoError(l.t, unix.Connect(client, sockaddr(l.at)))
+	server, _, err = unix.Accept4(l.fd, unix.SOCK_CLOEXEC)
+	require.NoError(l.t, err)
 	return client, server
 }
 
@@ -178,12 +178,12 @@ func described(s *Socket) string {
 // Every closed connection is handed out once at each end, with all that it has carried.
 func TestClosedSockets(t *testing.T) {
 	testnet.Isolate(t, func() {
-		for _, network := range townNetworks {
+		for _, network := range listenerNetworks {
 			t.Run(network.name, func(t *testing.T) {
 				const connections, asked, answered = 2000, 100, 5000 // bytes
 				s := newClosedScanner(t, ScannerConfig{})
-				w := newTown(t, network.family, network.listenAt, network.to)
-				clientIs, serverIs, serverAt := FamilyIPv4, FamilyIPv4, w.at
+				l := listenOn(t, network.family, network.listenAt, network.to)
+				clientIs, serverIs, serverAt := FamilyIPv4, FamilyIPv4, l.at
 				if network.family == unix.AF_INET6 {
 					serverIs = FamilyIPv6
 				}
@@ -194,12 +194,12 @@ func TestClosedSockets(t *testing.T) {
 					mapped = func(a netip.AddrPort) netip.AddrPort {
 						return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
 					}
-					serverAt = mapped(w.at)
+					serverAt = mapped(l.at)
 				}
 				want := map[uint64][]string{}
 				var late []int
 				for i := range connections {
-					client, server := w.open()
+					client, server := l.open()
 					at := netip.AddrPortFrom(network.to, portOf(t, client))
 					send(t, client, server, asked)
 					send(t, server, client, answered)
@@ -209,7 +209,7 @@ func TestClosedSockets(t *testing.T) {
 							local, remote, acked, got, sent, closedFields))
 					}
 					// BytesAcked has the FIN, and the SYN of the end that connected; that of the other end is not counted.
-					expectClient := func(got int) { expect(client, clientIs, at, w.at, asked+2, got, asked) }
+					expectClient := func(got int) { expect(client, clientIs, at, l.at, asked+2, got, asked) }
 					expectServer := func(got int) { expect(server, serverIs, serverAt, mapped(at), answered+1, got, answered) }
 
 					// BytesReceived has the FIN of the peer. Who closes first does not have it once its own FIN was
@@ -269,7 +269,7 @@ func TestClosedOrder(t *testing.T) {
 		stop := make(chan struct{})
 		var busy sync.WaitGroup
 		for range 2 {
-			w := newTown4(t)
+			l := listenIPv4(t)
 			busy.Go(func() {
 				var open [][2]int
 				finishFirst := func() {
@@ -289,7 +289,7 @@ func TestClosedOrder(t *testing.T) {
 						return
 					default:
 					}
-					client, server := w.open()
+					client, server := l.open()
 					opened.Store(cookieOf(t, client), true)
 					opened.Store(cookieOf(t, server), true)
 					count.Add(2)
@@ -340,7 +340,7 @@ func TestClosedOrder(t *testing.T) {
 // What does not fit into the receive buffer or the queue is counted.
 func TestClosedLost(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t) // its listener stays: it is not destroyed
+		l := listenIPv4(t) // its listener stays: it is not destroyed
 		for name, squeeze := range map[string]func(c *closedEvents){
 			"by the kernel": func(c *closedEvents) { c.setRoom(16 << 10) },
 			"by the queue":  func(c *closedEvents) { c.queue.budget = newClosedBudget(1400) },
@@ -354,7 +354,7 @@ func TestClosedLost(t *testing.T) {
 					c.sync(func() { // meanwhile nobody reads
 						before := eventDrops(t)
 						for range connections {
-							client, server := w.open()
+							client, server := l.open()
 							reset(t, client, server)
 						}
 						if name == "by the kernel" { // which sends the events from a work queue
@@ -400,8 +400,8 @@ func eventDrops(t *testing.T) (drops int) {
 func TestClosedWithoutPort(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{})
-		w := newTown4(t)
-		client, server := w.open()
+		l := listenIPv4(t)
+		client, server := l.open()
 		send(t, client, server, 100)
 		aborted := cookieOf(t, client)
 		reset(t, client)
@@ -454,9 +454,9 @@ func TestClosedOwners(t *testing.T) {
 		s := newClosedScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		known := &fakeConnects{initiators: map[uint64]bpf.Connect{}}
 		s.setConnects(known)
-		w := newTown4(t)
+		l := listenIPv4(t)
 		holder := testnet.Start(t, testnet.Process{Name: "holder", UID: 65534})
-		held := holder.Connect(w.at, 1)[0]
+		held := holder.Connect(l.at, 1)[0]
 		by := func(pid int, startTime uint64, name string) bpf.Connect {
 			p := bpf.Process{PID: uint32(pid), StartBootTime: startTime*10_000_000 + 9_999_999, UID: 77}
 			copy(p.Comm[:], name)
@@ -474,7 +474,7 @@ func TestClosedOwners(t *testing.T) {
 		})
 		require.NotNil(t, live)
 		holder.Close(held)
-		server, _, err := unix.Accept4(w.fd, unix.SOCK_CLOEXEC)
+		server, _, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC)
 		require.NoError(t, err)
 		require.NoError(t, unix.Close(server))
 		awaitClosed(t, s.namespaces.self, 2)
@@ -492,7 +492,7 @@ func TestClosedOwners(t *testing.T) {
 
 		var past *Process
 		for range 3 {
-			client, server := w.open()
+			client, server := l.open()
 			known.mu.Lock()
 			known.initiators[cookieOf(t, client)] = by(1<<22+1, 12, "past")
 			known.mu.Unlock()
@@ -522,11 +522,11 @@ func TestClosedOwners(t *testing.T) {
 // The filter is for closed connections too.
 func TestClosedFilter(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w, other := newTown4(t), newTown4(t)
-		port := w.at.Port()
+		l, other := listenIPv4(t), listenIPv4(t)
+		port := l.at.Port()
 		s := newClosedScanner(t, ScannerConfig{TCPFilter: newFilter(t, FilterConfig{LocalPorts: []PortRange{{port, port}}})})
-		for _, w := range []*town{other, w, other} {
-			client, server := w.open()
+		for _, l := range []*tcpListener{other, l, other} {
+			client, server := l.open()
 			finish(t, client, server)
 		}
 		require.Equal(t, []uint16{port}, closedOf(t, s, 1, func(s *Socket) uint16 { return s.Local.Port() }))
@@ -538,10 +538,10 @@ func TestClosedStopped(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections, each = 500, 300
 		s := newClosedScanner(t, ScannerConfig{})
-		w := newTown4(t)
+		l := listenIPv4(t)
 		seen := map[uint64]bool{}
 		for range connections {
-			client, server := w.open()
+			client, server := l.open()
 			reset(t, client, server)
 		}
 		for end := time.Now().Add(10 * time.Second); len(seen) < 2*connections && time.Now().Before(end); {
@@ -566,30 +566,30 @@ func TestClosedStopped(t *testing.T) {
 func TestClosedNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
-		w := newTown4(t)
+		l := listenIPv4(t)
 		mustScan(t, s, inode)
 		without := ownDescriptors(t)
-		hut := settle(t, 3, testnet.Process{Name: "hut", Netns: true})
+		other := startInNamespace(t, 3, testnet.Process{Name: "other", Netns: true})
 		mustScan(t, s, inode)
-		n := namespaceOf(t, s, hut)
+		n := namespaceOf(t, s, other)
 		require.True(t, n.ClosedEvents())
 		require.Len(t, ownDescriptors(t), len(without)+2)
 
-		client, server := w.open()
+		client, server := l.open()
 		finish(t, client, server)
-		hut.process.Close(hut.sockets[3:]...)
+		other.process.Close(other.sockets[3:]...)
 		byNamespace := map[uint64]int{}
 		closedOf(t, s, 2+6, func(s *Socket) bool {
 			byNamespace[s.NetNS]++
 			return true
 		})
-		require.Equal(t, map[uint64]int{s.namespaces.self.Inode: 2, hut.inode: 6}, byNamespace)
+		require.Equal(t, map[uint64]int{s.namespaces.self.Inode: 2, other.inode: 6}, byNamespace)
 
-		hut.process.Connect(everywhere, 5)
-		hut.process.Stop()
+		other.process.Connect(sharedAddr, 5)
+		other.process.Stop()
 		awaitClosed(t, trackedOf(t, s, n), 10)
 		order := closedOf(t, s, 10, func(s *Socket) *Namespace {
-			require.Equal(t, hut.inode, s.NetNS)
+			require.Equal(t, other.inode, s.NetNS)
 			return s.Namespace
 		})
 		require.Equal(t, slices.Repeat([]*Namespace{n}, 10), order)
@@ -608,7 +608,7 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 		without := ownDescriptors(t)
 		last := testnet.Start(t, testnet.Process{Name: "last", Netns: true})
 		holder := testnet.Start(t, testnet.Process{Name: "holder"}) // of sockets in that namespace, in which it is not
-		listener := holder.In(last.Netns()).Listen("tcp4", everywhere, connections)
+		listener := holder.In(last.Netns()).Listen("tcp4", sharedAddr, connections)
 		ends := holder.In(last.Netns()).Connect(listener.Local, connections)
 		ends = append(ends, holder.Accept(listener, connections)...)
 		mustScan(t, s, inode)
@@ -617,7 +617,7 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 
 		last.Stop()
 		tracked := trackedOf(t, s, n)
-		s.finder = &lateFinder{ownerFinder: s.finder, before: func() {
+		s.finder = &hookedFinder{ownerFinder: s.finder, before: func() {
 			require.NotContains(t, s.Namespaces(), n)
 			holder.Close(ends...)
 			awaitClosed(t, tracked, 2*connections)
@@ -638,7 +638,7 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 func TestClosedOfUnreadNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		require.NoError(t, openFound(s))
 		tracked := s.namespaces.known[1]
 		other.process.Stop()
@@ -653,10 +653,10 @@ func TestClosedOfUnreadNamespace(t *testing.T) {
 // What happens in the reader's own namespace while it is not read is left out.
 func TestClosedOfUnreadSelf(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
-		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{hut.pid()}})
-		w := newTown4(t)
-		client, server := w.open()
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{other.pid()}})
+		l := listenIPv4(t)
+		client, server := l.open()
 		finish(t, client, server)
 		time.Sleep(50 * time.Millisecond)
 		closedOf(t, s, 0, inode)
@@ -667,7 +667,7 @@ func TestClosedOfUnreadSelf(t *testing.T) {
 
 func TestClosedRefused(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t)
+		l := listenIPv4(t)
 		config := func(mode ClosedMode, source Source, warned *[]string) ScannerConfig {
 			return ScannerConfig{Closed: mode, Source: source, OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP},
 				Warn: func(err error) { *warned = append(*warned, err.Error()) }}
@@ -679,7 +679,7 @@ func TestClosedRefused(t *testing.T) {
 			for range 2 {
 				var elsewhere sync.WaitGroup
 				elsewhere.Go(func() { // where nothing is forbidden
-					client, server := w.open()
+					client, server := l.open()
 					reset(t, client, server)
 				})
 				elsewhere.Wait()
@@ -741,7 +741,7 @@ func TestClosedRefused(t *testing.T) {
 		t.Run("nobody may", func(t *testing.T) {
 			testnet.BecomeNobody(t)
 			s := newClosedScanner(t, ScannerConfig{})
-			client, server := w.open()
+			client, server := l.open()
 			begun := map[uint64]bool{cookieOf(t, client): true, cookieOf(t, server): true}
 			finish(t, client, server)
 			for end := time.Now().Add(10 * time.Second); len(begun) > 0 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
@@ -760,7 +760,7 @@ func TestClosedRefused(t *testing.T) {
 // A namespace in which the subscription fails for now is read anyway, and subscribed to in the next scan.
 func TestClosedFailsInNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		for name, test := range map[string]struct {
 			err   error
 			fails bool
@@ -771,7 +771,7 @@ func TestClosedFailsInNamespace(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				var warned []string
 				s := newScanner(t, ScannerConfig{
-					Namespaces: []string{hut.pid()}, Closed: ClosedAuto, OwnerMethod: OwnersOff,
+					Namespaces: []string{other.pid()}, Closed: ClosedAuto, OwnerMethod: OwnersOff,
 					Warn: func(err error) { warned = append(warned, err.Error()) },
 				})
 				subscribe := s.namespaces.subscribe
@@ -790,16 +790,16 @@ func TestClosedFailsInNamespace(t *testing.T) {
 				if test.fails {
 					require.Empty(t, warned)
 				} else {
-					require.Equal(t, []string{"closed TCP sockets are not known: network namespace of process " + hut.pid() +
+					require.Equal(t, []string{"closed TCP sockets are not known: network namespace of process " + other.pid() +
 						": unsupported operation: not here"}, warned)
 				}
-				require.Len(t, ownDescriptors(t), len(before)+2*oneIf(test.fails))
+				require.Len(t, ownDescriptors(t), len(before)+2*boolToInt(test.fails))
 			})
 		}
 	})
 }
 
-func TestClosedGivesBack(t *testing.T) {
+func TestClosedReleasesResources(t *testing.T) {
 	testnet.Isolate(t, func() {
 		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
 		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
@@ -840,7 +840,7 @@ func BenchmarkClosedReader(b *testing.B) {
 					var s *Scanner
 					switch as {
 					case "nobody":
-						onThread(func() {
+						onNewThread(func() {
 							testnet.BecomeNobody(b)
 							s = newClosedScanner(b, ScannerConfig{})
 						})
@@ -994,12 +994,12 @@ func subscriptionBuffers(t *testing.T) (buffers []int) {
 }
 
 // What the kernel has sent until the end of a subscription can be taken afterwards.
-func TestClosedTakenAfterEnd(t *testing.T) {
+func TestClosedTakenAfterClose(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t)
+		l := listenIPv4(t)
 		c, err := openClosedConn(&connects{}, newClosedBudget(maxClosed), closedRoom)
 		require.NoError(t, err)
-		client, server := w.open()
+		client, server := l.open()
 		reset(t, client, server)
 		awaitClosed(t, &trackedNamespace{netlinkSockets: netlinkSockets{closed: c}}, 2)
 		c.close()

@@ -378,10 +378,10 @@ func TestConnectsPrivileges(t *testing.T) {
 }
 
 // Nothing is left of many programs: no descriptor, no memory, and nothing in the kernel.
-func TestConnectsGiveBack(t *testing.T) {
+func TestConnectsReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
 	openBPFConnects(t).Lookup(1) // what is opened once
-	before, memory := openDescriptors(t), bpfMemory(t)
+	before, memory := openDescriptors(t), bpfMappings(t)
 	for range 30 {
 		connects, err := bpf.OpenConnects("/proc")
 		require.NoError(t, err)
@@ -389,7 +389,7 @@ func TestConnectsGiveBack(t *testing.T) {
 		connects.Close()
 	}
 	require.Equal(t, before, openDescriptors(t))
-	require.Equal(t, memory, bpfMemory(t))
+	require.Equal(t, memory, bpfMappings(t))
 
 	t.Run("out of descriptors", func(t *testing.T) {
 		var limit unix.Rlimit

@@ -126,12 +126,12 @@ func TestScannerRequiredSource(t *testing.T) {
 // A required source is required in every namespace that is read.
 func TestScannerRequiredInNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		config := ScannerConfig{Source: SourceNetlink, OwnerMethod: OwnersOff, Namespaces: []string{"self", other.pid()}}
 		s := newScanner(t, config)
 		require.Len(t, mustScan(t, s, inode), len(other.sockets))
 
-		later := settle(t, 1, testnet.Process{Name: "later", Netns: true}) // than the start
+		later := startInNamespace(t, 1, testnet.Process{Name: "later", Netns: true}) // than the start
 		s.namespaces.wanted = []string{"self", later.pid()}
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
@@ -182,8 +182,8 @@ func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 // A scanner that was refused netlink takes it when it is permitted.
 func TestScannerRetriesNetlink(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 1, testnet.Process{Name: "own"})
-		w := newTown4(t)
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
+		l := listenIPv4(t)
 		var warned []string
 		s := newScannerWithoutNetlink(t, &warned)
 		c := setClock(s)
@@ -194,7 +194,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
-		onThread(func() { // not in the namespace of another thread
+		onNewThread(func() { // not in the namespace of another thread
 			require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
 			mustScan(t, s, inode)
 			require.Equal(t, SourceProcfs, s.Stats().Source)
@@ -203,7 +203,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 		require.Equal(t, SourceNetlink, s.Stats().Source)
 		require.True(t, s.Namespaces()[0].ClosedEvents())
 		require.Len(t, openDescriptors(t), before+3)
-		client, server := w.open()
+		client, server := l.open()
 		reset(t, client, server)
 		awaitClosed(t, s.namespaces.self, 2)
 		closedOf(t, s, 2, inode)
@@ -240,7 +240,7 @@ func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
 // A subscription to closed sockets that was refused is asked for again, in each namespace.
 func TestScannerRetriesClosed(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		var warned []string
 		var s *Scanner
 		testnet.Failing(t, func() {
@@ -252,21 +252,21 @@ func TestScannerRetriesClosed(t *testing.T) {
 		subscribe := s.namespaces.subscribe
 		s.namespaces.subscribe = func(int) (closedConn, error) { return nil, fmt.Errorf("%w: not here", errors.ErrUnsupported) }
 		c := setClock(s)
-		heard := func() (heard []bool) {
+		subscribed := func() (subscribed []bool) {
 			for _, n := range s.Namespaces() {
-				heard = append(heard, n.ClosedEvents())
+				subscribed = append(subscribed, n.ClosedEvents())
 			}
-			return heard
+			return subscribed
 		}
 		mustScan(t, s, inode)
-		require.Equal(t, []bool{false, false}, heard())
+		require.Equal(t, []bool{false, false}, subscribed())
 		s.namespaces.subscribe = subscribe
 		mustScan(t, s, inode)
-		require.Equal(t, []bool{false, false}, heard(), "it is not time")
+		require.Equal(t, []bool{false, false}, subscribed(), "it is not time")
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
 		require.Len(t, mustScan(t, s, inode), len(other.sockets))
-		require.Equal(t, []bool{true, true}, heard())
+		require.Equal(t, []bool{true, true}, subscribed())
 		require.Len(t, openDescriptors(t), before+4, "two for each subscription")
 		require.Len(t, warned, 1)
 	})
@@ -275,7 +275,7 @@ func TestScannerRetriesClosed(t *testing.T) {
 // A namespace that could not be entered is entered when it is permitted.
 func TestScannerRetriesEntering(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		s, w := newNamespaceScanner(t, SourceAuto, other.pid())
 		c := setClock(s)
 		openDiag := s.namespaces.openDiag

@@ -65,8 +65,8 @@ func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 					require.ErrorIs(t, err, unix.EMFILE)
 					continue
 				}
-				withoutBPF += oneIf(s.Stats().OwnerMethod != OwnersBPF)
-				withoutConnects += oneIf(closed == ClosedAuto && !s.connects.isOpen())
+				withoutBPF += boolToInt(s.Stats().OwnerMethod != OwnersBPF)
+				withoutConnects += boolToInt(closed == ClosedAuto && !s.connects.isOpen())
 				processes := s.processes
 				mustScan(t, s, inode)
 				require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)

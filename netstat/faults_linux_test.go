@@ -22,8 +22,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
-// withoutDescriptors runs f while this process may open no file more.
-func withoutDescriptors(t *testing.T, f func()) {
+// withDescriptorLimit0 runs f while this process may open no file more.
+func withDescriptorLimit0(t *testing.T, f func()) {
 	t.Helper()
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
@@ -50,7 +50,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 					errno unix.Errno
 					run   func(func())
 				}{
-					"EMFILE": {unix.EMFILE, func(f func()) { withoutDescriptors(t, f) }},
+					"EMFILE": {unix.EMFILE, func(f func()) { withDescriptorLimit0(t, f) }},
 					"ENFILE": {unix.ENFILE, func(f func()) { // root may open files beyond the limit of the host
 						testnet.Failing(t, f, testnet.Fails(unix.SYS_OPENAT, unix.ENFILE),
 							testnet.Fails(unix.SYS_BPF, unix.ENFILE), testnet.Fails(unix.SYS_SOCKET, unix.ENFILE))
@@ -92,7 +92,7 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	}
 	nothing := []string{"", "", "", "0 false"}
 	var got []string
-	withoutDescriptors(t, func() { got = ask() })
+	withDescriptorLimit0(t, func() { got = ask() })
 	require.Equal(t, nothing[1:], got[1:], "a link takes no descriptor")
 	of.exe = nil
 	testnet.Failing(t, func() { got = ask() },
@@ -115,7 +115,7 @@ func TestOwnersContextEnds(t *testing.T) {
 	require.NoError(t, os.Symlink("socket:[1]", filepath.Join(root, "1", "fd", "3")))
 	s := newFakeScanner(t, ScannerConfig{ProcRoot: root}, &fakeDiag{})
 	ctx, cancel := context.WithCancel(t.Context())
-	s.finder = endingFinder{s.finder, cancel}
+	s.finder = cancelingFinder{s.finder, cancel}
 	var errs []error
 	for socket, err := range s.Sockets(ctx) {
 		require.Nil(t, socket)
@@ -124,13 +124,13 @@ func TestOwnersContextEnds(t *testing.T) {
 	require.Equal(t, []error{context.Canceled}, errs, "it is said once")
 }
 
-// endingFinder ends the context before it looks for owners.
-type endingFinder struct {
+// cancelingFinder ends the context before it looks for owners.
+type cancelingFinder struct {
 	ownerFinder
 	cancel context.CancelFunc
 }
 
-func (f endingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
+func (f cancelingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	f.cancel()
 	return f.ownerFinder.refresh(ctx, table)
 }
@@ -160,8 +160,8 @@ func TestScanAfterClose(t *testing.T) {
 // A loop in which the scanner is closed ends, with that error.
 func TestCloseInScan(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t)
-		client, server := w.open()
+		l := listenIPv4(t)
+		client, server := l.open()
 		defer reset(t, client, server)
 		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
 		before := openDescriptors(t)
@@ -215,7 +215,7 @@ func TestScannerTableCutOff(t *testing.T) {
 }
 
 // A process that takes the pid of one that has ended is another one.
-func TestProcessWithPIDOfAnother(t *testing.T) {
+func TestProcessReusesPID(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		find := func(of testnet.Socket) (found *Process) {
@@ -476,7 +476,7 @@ func TestSlowUnixNamesOfEveryByte(t *testing.T) {
 }
 
 // Sockets that were opened after their processes were looked at have owners all the same, if they are many.
-func TestScannerLooksAgain(t *testing.T) {
+func TestScannerRepeatsOwnerLookup(t *testing.T) {
 	testnet.Isolate(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "opener"})
 		open := func(n int) {
@@ -487,7 +487,7 @@ func TestScannerLooksAgain(t *testing.T) {
 		open(200)
 		for _, method := range ownerMethods {
 			s := newScanner(t, ScannerConfig{OwnerMethod: method, Transports: []Transport{TransportUDP}})
-			finder := &lateFinder{ownerFinder: s.finder}
+			finder := &hookedFinder{ownerFinder: s.finder}
 			s.finder = finder
 			look := func(opened, looks int) (unowned int) {
 				t.Helper()
@@ -521,7 +521,7 @@ func TestScannerLooksAgain(t *testing.T) {
 }
 
 // Sockets that are held back until their owners are looked up again are not read from another source as well.
-func TestScannerHoldsBackAndFails(t *testing.T) {
+func TestScannerBuffersThenFails(t *testing.T) {
 	diag := &fakeDiag{dumps: []fakeDump{tcpConnections: {payloads: tcpMessages(1<<32-2, 1<<32-3), err: errors.ErrUnsupported}}}
 	s := newFakeScanner(t, ScannerConfig{ProcRoot: "/proc", OwnerMethod: OwnersProcfs, Transports: []Transport{TransportTCP}}, diag)
 	inodes, errs := scan(s, inode)
@@ -537,15 +537,15 @@ func TestScannerHoldsBackAndFails(t *testing.T) {
 	require.Len(t, s.late.held, mostLate)
 }
 
-// lateFinder is an ownerFinder after which, the first time in a scan, something happens to sockets.
-type lateFinder struct {
+// hookedFinder is an ownerFinder after which, the first time in a scan, something happens to sockets.
+type hookedFinder struct {
 	ownerFinder
 	before func()
 	looks  int
 	blind  bool // it finds nothing
 }
 
-func (f *lateFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
+func (f *hookedFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	stats, err := f.ownerFinder.refresh(ctx, table)
 	if f.looks++; f.looks == 1 {
 		f.before()

@@ -66,7 +66,7 @@ func filterSockets() map[string]*Socket {
 	}
 }
 
-func TestFilterWants(t *testing.T) {
+func TestFilterMatch(t *testing.T) {
 	for _, test := range filterCases {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFilter(t, test.config)
@@ -143,7 +143,7 @@ func TestFilterWithZone(t *testing.T) {
 	}
 }
 
-func TestNilFilterWantsAll(t *testing.T) {
+func TestNilFilterMatchesAll(t *testing.T) {
 	for _, f := range []*Filter{nil, {}} {
 		require.True(t, f.IsEmpty())
 		require.Nil(t, f.bytecode())

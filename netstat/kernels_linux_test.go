@@ -37,12 +37,12 @@ func TestVRF(t *testing.T) {
 		configure(t, "ip", "addr", "add", "10.9.8.1/24", "dev", "port")
 		red, port := interfaceIndex(t, "red"), interfaceIndex(t, "port")
 
-		const inVRF, everywhere = "10.9.8.1", "0.0.0.0" // a socket that is not bound to a VRF cannot have an address of it
+		const inVRF, sharedAddr = "10.9.8.1", "0.0.0.0" // a socket that is not bound to a VRF cannot have an address of it
 		want := make(map[string]uint32)
 		for _, l := range []struct {
 			device, address string
 			index           uint32
-		}{{"red", inVRF, red}, {"", everywhere, 0}} {
+		}{{"red", inVRF, red}, {"", sharedAddr, 0}} {
 			bound := net.ListenConfig{Control: bindToDevice(l.device)}
 			listener, err := bound.Listen(t.Context(), "tcp4", l.address+":0")
 			require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestVRF(t *testing.T) {
 		for _, l := range []struct {
 			device, address string
 			index           uint32
-		}{{"red", inVRF, red}, {"port", inVRF, port}, {"", everywhere, 0}} {
+		}{{"red", inVRF, red}, {"port", inVRF, port}, {"", sharedAddr, 0}} {
 			bound := net.ListenConfig{Control: bindToDevice(l.device)}
 			socket, err := bound.ListenPacket(t.Context(), "udp4", l.address+":0")
 			require.NoError(t, err)
@@ -123,13 +123,13 @@ func TestLoss(t *testing.T) {
 		configure(t, "tc", "qdisc", "del", "dev", "lo", "root")
 		_, err = io.ReadFull(server, make([]byte, len(text)))
 		require.NoError(t, err)
-		var mended netstat.TCPInfo
+		var recovered netstat.TCPInfo
 		require.Eventually(t, func() bool {
-			mended = tcpInfo(t, client)
-			return mended.Retransmits == 0 && mended.Lost == 0
+			recovered = tcpInfo(t, client)
+			return recovered.Retransmits == 0 && recovered.Lost == 0
 		}, 30*time.Second, 10*time.Millisecond)
-		require.Greater(t, mended.RetransSegs, lossy.RetransSegs, "one more, that arrived")
-		require.Equal(t, uint64(len(greeting))+uint64(len(text))*uint64(1+mended.RetransSegs), mended.BytesSent)
+		require.Greater(t, recovered.RetransSegs, lossy.RetransSegs, "one more, that arrived")
+		require.Equal(t, uint64(len(greeting))+uint64(len(text))*uint64(1+recovered.RetransSegs), recovered.BytesSent)
 	})
 }
 

@@ -24,8 +24,8 @@ func netNS(t *testing.T, link string) uint64 {
 	return inode
 }
 
-// onThread runs f on a thread that ends with it.
-func onThread(f func()) {
+// onNewThread runs f on a thread that ends with it.
+func onNewThread(f func()) {
 	netns.OnOtherThread(func() (restored bool) {
 		f()
 		return false
@@ -39,7 +39,7 @@ func TestScannerNetNS(t *testing.T) {
 		process := testnet.Ping(t).Sockets
 		var netlink, procfs *Scanner
 		var thread uint64
-		onThread(func() {
+		onNewThread(func() {
 			err := unix.Unshare(unix.CLONE_NEWNET)
 			if errors.Is(err, unix.EPERM) {
 				return

@@ -15,7 +15,7 @@ import (
 )
 
 // A table that turns out to be another namespace's is closed again.
-func TestNamespaceTableOfAnother(t *testing.T) {
+func TestNamespaceTableOfOtherNamespace(t *testing.T) {
 	before := openDescriptors(t)
 	n := &Namespace{PID: os.Getpid(), procDir: "/proc/self", table: 1}
 	_, err := n.openTable("net/dev")
@@ -46,7 +46,7 @@ func TestNamespaceAdopts(t *testing.T) {
 			[]any{n.Inode, n.Name, n.path, n.entry, n.tried})
 		require.Equal(t, isOpen, namedDiag.closed)
 		require.Equal(t, isOpen, namedClosed.closed)
-		require.EqualValues(t, maxClosed/closedChunkLen-oneIf(!isOpen), budget.left.Load(), "what it had received is dropped")
+		require.EqualValues(t, maxClosed/closedChunkLen-boolToInt(!isOpen), budget.left.Load(), "what it had received is dropped")
 		require.False(t, diag.closed || closed.closed)
 		require.Equal(t, isOpen, n.diag == diagConn(diag))
 		require.Equal(t, isOpen, n.closed == closedConn(closed))
@@ -76,7 +76,7 @@ func TestNamespaceTakes(t *testing.T) {
 }
 
 // The subscriptions of namespaces that have ended are closed before namespaces are found, also if nobody has taken what they tell.
-func TestNamespacesThatEndedAreClosed(t *testing.T) {
+func TestEndedNamespacesAreClosed(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
 		ended := &fakeClosed{}
@@ -94,7 +94,7 @@ func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 			s, w := newNamespaceScanner(t, SourceAuto, "all")
 			mustScan(t, s, inode)
 			before := ownDescriptors(t)
-			first := settle(t, 1, testnet.Process{Name: "first", Netns: true})
+			first := startInNamespace(t, 1, testnet.Process{Name: "first", Netns: true})
 			second := testnet.Start(t, testnet.Process{Name: "second", In: first.process.Netns()})
 			require.NoError(t, s.namespaces.find())
 			require.Len(t, s.Namespaces(), 2)
@@ -125,7 +125,7 @@ func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 func TestNamespaceProcessIsReplaced(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
-		first := settle(t, 1, testnet.Process{Name: "first", Netns: true})
+		first := startInNamespace(t, 1, testnet.Process{Name: "first", Netns: true})
 		second := testnet.Start(t, testnet.Process{Name: "second", In: first.process.Netns()})
 		mustScan(t, s, inode)
 		n := namespaceOf(t, s, first)
@@ -139,9 +139,9 @@ func TestNamespaceProcessIsReplaced(t *testing.T) {
 }
 
 // A namespace that was known by its tables alone is entered as soon as a process lets it be seen.
-func TestNamespaceIsSeenLater(t *testing.T) {
+func TestNamespaceIdentifiedLater(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		s, w := newNamespaceScanner(t, SourceAuto, "all")
 		mustScan(t, s, inode)
 		n := trackedOf(t, s, namespaceOf(t, s, other))
@@ -158,9 +158,9 @@ func TestNamespaceIsSeenLater(t *testing.T) {
 }
 
 // A namespace that was known by its tables alone is told by them from the one that has a name.
-func TestNamespaceIsFoundUnderName(t *testing.T) {
+func TestNamespaceMatchedWithName(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		path := testnet.NameNetns(t, "blue", other.process.Netns())
 		s, w := newNamespaceScanner(t, SourceAuto, "all")
 		all := &s.namespaces
@@ -176,15 +176,15 @@ func TestNamespaceIsFoundUnderName(t *testing.T) {
 		require.True(t, len(all.known) == 1 && all.known[0] == n)
 		require.Equal(t, []any{other.inode, "blue", path, true}, []any{n.Inode, n.Name, n.path, n.diag != nil})
 		require.Same(t, n, all.byInode[other.inode])
-		requireScan(t, s, other, &quarter{inode: netNS(t, "/proc/self/ns/net")})
+		requireScan(t, s, other, &testNamespace{inode: netNS(t, "/proc/self/ns/net")})
 		require.Empty(t, w.take())
 	})
 }
 
 // Numbers of namespaces that have ended, and that nothing has kept, can be those of new ones.
-func TestNamespaceNumbersOfEnded(t *testing.T) {
+func TestNamespaceNumbersOfEndedOnes(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		table := netns.TableOf(filepath.Join("/proc", other.pid()))
 		failed := func(n Namespace) *trackedNamespace {
 			return &trackedNamespace{Namespace: n, tried: 1, entry: entryFailed}
@@ -205,7 +205,7 @@ func TestNamespaceNumbersOfEnded(t *testing.T) {
 					_, errs := scan(s, inode)
 					require.Empty(t, errs)
 				}
-				requireRead(t, s, &quarter{inode: netNS(t, "/proc/self/ns/net")}, other)
+				requireNamespaces(t, s, &testNamespace{inode: netNS(t, "/proc/self/ns/net")}, other)
 				require.Equal(t, SourceNetlink, namespaceOf(t, s, other).SourceOf(TransportTCP))
 				require.Same(t, s.namespaces.known[1], s.namespaces.byTable[table])
 				require.Same(t, s.namespaces.known[1], s.namespaces.byInode[other.inode])
@@ -216,9 +216,9 @@ func TestNamespaceNumbersOfEnded(t *testing.T) {
 }
 
 // A namespace that has a name, and cannot be entered, is read through a process in it, which is looked for in each scan.
-func TestNamespaceWithNameIsReadThroughProcess(t *testing.T) {
+func TestNamedNamespaceReadThroughProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		blue := settle(t, 1, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
+		blue := startInNamespace(t, 1, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
 		s, w := newNamespaceScanner(t, SourceAuto, "blue")
 		s.namespaces.openDiag = refuseDiag
 		for range 3 {

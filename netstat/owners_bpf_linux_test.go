@@ -36,8 +36,8 @@ type holders map[uint64][]int
 
 func (h holders) of(s testnet.Socket, pids ...int) { h[s.Inode] = pids }
 
-// oneOf is the holder of sockets that have one, and are not held if they have no inode.
-func (h holders) oneOf(pid int, sockets ...testnet.Socket) {
+// setAll is the holder of sockets that have one, and are not held if they have no inode.
+func (h holders) setAll(pid int, sockets ...testnet.Socket) {
 	for _, s := range sockets {
 		if s.Inode != 0 {
 			h.of(s, pid)
@@ -128,10 +128,10 @@ func TestOwnersAgree(t *testing.T) {
 		want, anywhere := holders{}, netip.AddrPort{}
 
 		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} { // TIME_WAIT and orphans too
-			want.oneOf(os.Getpid(), testnet.States(t, network).Sockets...)
+			want.setAll(os.Getpid(), testnet.States(t, network).Sockets...)
 		}
 		for _, load := range []*testnet.Load{testnet.UDP(t), testnet.Raw(t), testnet.Ping(t)} {
-			want.oneOf(os.Getpid(), load.Sockets...)
+			want.setAll(os.Getpid(), load.Sockets...)
 		}
 		for _, s := range testnet.Unix(t) {
 			want[s.Inode] = []int{os.Getpid()}
@@ -141,11 +141,11 @@ func TestOwnersAgree(t *testing.T) {
 		shared := master.Listen("tcp4", anywhere, 16)
 		workers := master.Fork(8)
 		client := testnet.Start(t, testnet.Process{Name: "client"})
-		want.oneOf(client.PID, client.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), shared.Local.Port()), 8)...)
+		want.setAll(client.PID, client.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), shared.Local.Port()), 8)...)
 		pids := []int{master.PID}
 		for _, worker := range workers {
 			pids = append(pids, worker.PID)
-			want.oneOf(worker.PID, worker.Accept(shared, 1)...)
+			want.setAll(worker.PID, worker.Accept(shared, 1)...)
 		}
 		want.of(shared, pids...)
 
@@ -176,12 +176,12 @@ func TestOwnersAgree(t *testing.T) {
 
 		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})
 		listener := user.Listen("tcp6", netip.MustParseAddrPort("[::1]:0"), 5)
-		want.oneOf(user.PID, listener, user.Connect(listener.Local, 1)[0], user.Accept(listener, 1)[0], user.UDP("udp6", anywhere, anywhere))
+		want.setAll(user.PID, listener, user.Connect(listener.Local, 1)[0], user.Accept(listener, 1)[0], user.UDP("udp6", anywhere, anywhere))
 
 		var odd []*testnet.Proc
 		for _, name := range oddNames {
 			p := testnet.Start(t, testnet.Process{Name: name})
-			want.oneOf(p.PID, p.UDP("udp4", anywhere, anywhere))
+			want.setAll(p.PID, p.UDP("udp4", anywhere, anywhere))
 			odd = append(odd, p)
 		}
 
@@ -254,7 +254,7 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 		before := testnet.BindUDP(t)
 		other := testnet.Start(t, testnet.Process{Name: "other"})
 		want := holders{}
-		want.oneOf(other.PID, other.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
+		want.setAll(other.PID, other.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
 		words := want.inWords(t)
 		type thread struct {
 			id    int
@@ -310,7 +310,7 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 		p.EndMainThread()
 		sockets = append(sockets, p.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}))
 		want := holders{}
-		want.oneOf(p.PID, sockets...)
+		want.setAll(p.PID, sockets...)
 
 		bpfScanner := newBPFScanner(t, ScannerConfig{})
 		for range 3 {
@@ -803,8 +803,8 @@ func TestOwnersOfServiceUser(t *testing.T) {
 	})
 }
 
-// bpfMemory counts the mappings of BPF maps in this process.
-func bpfMemory(t *testing.T) int {
+// bpfMappings counts the mappings of BPF maps in this process.
+func bpfMappings(t *testing.T) int {
 	t.Helper()
 	mappings, err := os.ReadFile("/proc/self/maps")
 	require.NoError(t, err)
@@ -812,11 +812,11 @@ func bpfMemory(t *testing.T) int {
 }
 
 // Nothing is left of many scanners: no descriptor, and so no program, map or link, and no memory of a map.
-func TestOwnersGiveBack(t *testing.T) {
+func TestOwnersReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
 	const times = 30
 	mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what is opened once
-	before, memory := openDescriptors(t), bpfMemory(t)
+	before, memory := openDescriptors(t), bpfMappings(t)
 	t.Run("closed", func(t *testing.T) {
 		for range times {
 			s, err := NewScanner(ScannerConfig{OwnerMethod: OwnersBPF})
@@ -826,7 +826,7 @@ func TestOwnersGiveBack(t *testing.T) {
 			require.NoError(t, s.Close())
 		}
 		require.Equal(t, before, openDescriptors(t))
-		require.Equal(t, memory, bpfMemory(t))
+		require.Equal(t, memory, bpfMappings(t))
 	})
 	t.Run("failed", func(t *testing.T) {
 		for i := range times {
@@ -875,7 +875,7 @@ func TestOwnersGiveBack(t *testing.T) {
 				require.NoError(t, s.Close())
 			}
 			require.Equal(t, before, openDescriptors(t))
-			require.Equal(t, memory, bpfMemory(t))
+			require.Equal(t, memory, bpfMappings(t))
 		})
 	}
 }

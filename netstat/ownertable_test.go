@@ -192,7 +192,7 @@ func (m modelTable) requireSame(t *testing.T, table *ownerTable, asked []uint64)
 }
 
 // Tables that grow and shrink from scan to scan are what the model is.
-func TestOwnerTableIsItsModel(t *testing.T) {
+func TestOwnerTableMatchesModel(t *testing.T) {
 	const seed = 20
 	for _, numbers := range inodePatterns {
 		t.Run(numbers.name, func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestOwnerTableShrinks(t *testing.T) {
 	require.Len(t, table.slots, leastSlots)
 }
 
-// A table that is a quarter full does not shrink only to grow again.
+// A table that is a testNamespace full does not shrink only to grow again.
 func TestOwnerTableKeepsItsSize(t *testing.T) {
 	var table ownerTable
 	inodes := make([]uint64, 10_000)

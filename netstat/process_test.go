@@ -199,16 +199,16 @@ func TestProcessOfConnect(t *testing.T) {
 	}
 	cache.begin()
 	younger := cache.see(7, 200, []byte("younger"))
-	elder := cache.ofConnect(by(100, 33))
-	require.NotSame(t, younger, elder)
-	require.Equal(t, []any{7, uint64(100), "before"}, []any{elder.PID, elder.StartTime, elder.Name})
-	require.Same(t, elder, cache.ofConnect(by(100, 33)))
+	older := cache.ofConnect(by(100, 33))
+	require.NotSame(t, younger, older)
+	require.Equal(t, []any{7, uint64(100), "before"}, []any{older.PID, older.StartTime, older.Name})
+	require.Same(t, older, cache.ofConnect(by(100, 33)))
 	require.Same(t, younger, cache.ofConnect(by(200, 33)))
-	require.NotSame(t, elder, cache.ofConnect(by(101, 33)), "another one before it")
+	require.NotSame(t, older, cache.ofConnect(by(101, 33)), "another one before it")
 	cache.end()
 	cache.begin()
 	cache.end() // none of them has a socket now
-	require.Same(t, elder, cache.ofConnect(by(100, 33)), "it is kept for a while")
+	require.Same(t, older, cache.ofConnect(by(100, 33)), "it is kept for a while")
 	require.Same(t, younger, cache.ofConnect(by(200, 33)))
 	require.Equal(t, "younger", younger.Name, "what it was seen to have")
 }

@@ -151,7 +151,7 @@ func TestConnections(t *testing.T) {
 }
 
 // A table of another network namespace is a path as well.
-func TestConnectionsOfOwnProtocol(t *testing.T) {
+func TestConnectionsOfCustomProtocol(t *testing.T) {
 	netstat.UseLittleEndian(t)
 	useProcRoot(t, proctree.Materialize(t, smallTree))
 	protocol := &netstat.Protocol{Name: "tcp of the container", RelPath: "1003/net/tcp"}

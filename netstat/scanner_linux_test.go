@@ -45,8 +45,8 @@ func file(s *Socket) string {
 	return s.Transport.String()
 }
 
-// inTerms makes of a socket what testnet knows of it.
-func inTerms(s *Socket) testnet.Socket {
+// toTestnet makes of a socket what testnet knows of it.
+func toTestnet(s *Socket) testnet.Socket {
 	of := testnet.Socket{
 		Protocol: file(s), State: s.State.String(), Local: s.Local, Remote: s.Remote,
 		UID: s.UID, Inode: s.Inode, Cookie: s.Cookie, RecvQ: s.RecvQueue, SendQ: s.SendQueue,
@@ -178,7 +178,7 @@ func requireLoad(t *testing.T, load []testnet.Socket, s *Scanner) {
 			return struct{}{}
 		}
 		states[file(s)+" "+s.State.String()]++
-		of := inTerms(s)
+		of := toTestnet(s)
 		if s.Transport == TransportRaw || s.Transport == TransportICMP {
 			of.Cookie = 0
 		}
@@ -260,7 +260,7 @@ func linesOfScan(t *testing.T, s *Scanner) (lines []string) {
 	t.Helper()
 	mustScan(t, s, func(s *Socket) struct{} {
 		if s.Transport == TransportTCP || s.Transport == TransportUDP {
-			lines = append(lines, lineOfSS(inTerms(s), s.Cookie, s.UID, s.Drops, ownersOf(s)))
+			lines = append(lines, lineOfSS(toTestnet(s), s.Cookie, s.UID, s.Drops, ownersOf(s)))
 		}
 		return struct{}{}
 	})
@@ -525,7 +525,7 @@ func openDescriptors(t *testing.T) []string {
 	return names
 }
 
-func TestScannerCloseGivesBackDescriptors(t *testing.T) {
+func TestScannerCloseReleasesDescriptors(t *testing.T) {
 	testnet.SkipIfShort(t)
 	_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
 	before := openDescriptors(t)

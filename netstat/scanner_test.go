@@ -167,7 +167,7 @@ func TestNewScannerErrors(t *testing.T) {
 	}
 }
 
-func TestNewScannerKeepsNothingOfTheConfig(t *testing.T) {
+func TestNewScannerCopiesConfig(t *testing.T) {
 	transports := []Transport{TransportTCP}
 	s := newScanner(t, ScannerConfig{
 		ProcRoot: proctree.Materialize(t, smallTree), Transports: transports, Source: SourceProcfs, OwnerMethod: OwnersOff,

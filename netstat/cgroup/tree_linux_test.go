@@ -82,7 +82,7 @@ func inNamespaces(t *testing.T, others int, f func(open func() (*Tree, error))) 
 }
 
 // The id of a cgroup that was removed before is looked for once.
-func TestTreeOfRemoved(t *testing.T) {
+func TestTreeRemovedCgroup(t *testing.T) {
 	testnet.SkipIfShort(t)
 	dir, _ := testnet.Cgroup(t, "removed")
 	id, tree := directoryInode(t, dir), mustTree(t)

@@ -148,7 +148,7 @@ func TestWorkloadOf(t *testing.T) {
 }
 
 // Names that are like those of workloads, and are not.
-func TestWorkloadOfOthers(t *testing.T) {
+func TestWorkloadOfSimilarNames(t *testing.T) {
 	const notHex = "8d3f0c5b9a71e264d3c0b5a49788f6e1d2c3b4a5968778695a4b3c2d1e0f1a2g"
 	for _, path := range []string{
 		"", "//", "docker", "///docker//",

@@ -21,8 +21,8 @@ func openConnects(tb testing.TB) *Connects {
 	return connects
 }
 
-// refusedOnes begins connections that are refused at once, and returns their cookies.
-func refusedOnes(t testing.TB, n int) []uint64 {
+// refusedConnections begins connections that are refused at once, and returns their cookies.
+func refusedConnections(t testing.TB, n int) []uint64 {
 	t.Helper()
 	unused, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestConnectsOverflow(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openConnects(t)
 		room := int(connects.objects.Records.MaxEntries())
-		cookies := refusedOnes(t, room+room/2)
+		cookies := refusedConnections(t, room+room/2)
 		last := cookies[len(cookies)-room/2:] // other processes of this machine connect meanwhile, too
 		for _, cookie := range last {
 			_, ok := connects.Lookup(cookie)
@@ -63,10 +63,10 @@ func TestConnectsOverflow(t *testing.T) {
 	})
 }
 
-func TestConnectsAllocateNothing(t *testing.T) {
+func TestConnectsDoNotAllocate(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openConnects(t)
-		cookie := refusedOnes(t, 1)[0]
+		cookie := refusedConnections(t, 1)[0]
 		require.Zero(t, testing.AllocsPerRun(100, func() {
 			if _, ok := connects.Lookup(cookie); !ok {
 				t.Error("not known")
@@ -81,7 +81,7 @@ func TestConnectsAllocateNothing(t *testing.T) {
 func BenchmarkConnectsLookup(b *testing.B) {
 	testnet.Isolate(b, func() {
 		connects := openConnects(b)
-		cookies := refusedOnes(b, 10_000)
+		cookies := refusedConnections(b, 10_000)
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
 			connects.Lookup(cookies[i%len(cookies)])

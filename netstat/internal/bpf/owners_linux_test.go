@@ -75,7 +75,7 @@ func openForProcess(t *testing.T, owners *Owners, pid int) *os.File {
 }
 
 // The program begins each iteration with the process, also where the one before, or one at the same time, had come to it last.
-func TestOwnersIterateAnew(t *testing.T) {
+func TestOwnersIterationRestarts(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
 		const sockets = 9000 // the kernel's buffer has room for 4096

@@ -71,7 +71,7 @@ func TestEnter(t *testing.T) {
 }
 
 // A file that is no namespace cannot be entered.
-func TestEnterAnotherFile(t *testing.T) {
+func TestEnterOtherFile(t *testing.T) {
 	_, err := Enter("/proc/self/stat", 0, func() error { return errors.New("it was called") })
 	require.ErrorIs(t, err, unix.EINVAL)
 	_, err = Enter("/proc/self/none", 0, func() error { return errors.New("it was called") })

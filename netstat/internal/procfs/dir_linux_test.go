@@ -65,7 +65,7 @@ func startProcess(t *testing.T, socket *os.File) (pid int, end func()) {
 func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // A process that ends while it is looked at gives no other error, whichever file is read.
-func TestProcessEndsWhileLookedAt(t *testing.T) {
+func TestProcessEndsWhileRead(t *testing.T) {
 	testnet.SkipIfShort(t)
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)

@@ -117,8 +117,7 @@ func TestMainThreadEnds(t *testing.T) {
 }
 
 // The directories of a thread that is about to end are root's: that is no reason to count its process as denied.
-func TestThreadThatMayNotBeRead(t *testing.T) {
-	testnet.SkipIfShort(t)
+func TestUnreadableThread(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(root), 0o755))
 	process := filepath.Join(root, "70")
@@ -173,7 +172,7 @@ func TestFDTableOrder(t *testing.T) {
 	})
 }
 
-func TestFDTableOrderIsNotKnown(t *testing.T) {
+func TestFDTableOrderUnknown(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))

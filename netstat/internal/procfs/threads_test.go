@@ -33,7 +33,7 @@ func walkOnce(t *testing.T, walk *SocketWalk, pid int) (inodes []uint64, err err
 	return inodes, err
 }
 
-func TestThreadsAreDue(t *testing.T) {
+func TestThreadScanSchedule(t *testing.T) {
 	const period, walks = 60, 600
 	due := func(pid int) (numbers []uint32) {
 		for n := uint32(1); n <= walks; n++ {
@@ -172,7 +172,7 @@ func TestTablesAreReadOnce(t *testing.T) {
 }
 
 // What a walk says of one process does not come to be said of another, whichever come and go.
-func TestWalkRecalls(t *testing.T) {
+func TestWalkKeepsStatePerProcess(t *testing.T) {
 	root := t.TempDir()
 	walk := NewSocketWalk(root)
 	defer walk.Close()
@@ -198,7 +198,7 @@ func TestWalkRecalls(t *testing.T) {
 }
 
 // A process with many threads that share a table costs no more than one without, but when they are compared.
-func TestThreadsThatShareAreNotRead(t *testing.T) {
+func TestThreadsWithSharedTable(t *testing.T) {
 	const threads, walks = 500, 600
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
@@ -225,7 +225,7 @@ func TestThreadsThatShareAreNotRead(t *testing.T) {
 }
 
 // What cannot be read of the threads for want of something is an error, and read in the next walk.
-func TestThreadsThatFail(t *testing.T) {
+func TestThreadErrors(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
 	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")

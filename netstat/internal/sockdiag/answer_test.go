@@ -120,7 +120,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-func TestNotSupportedKeepsOthers(t *testing.T) {
+func TestNotSupportedOtherErrors(t *testing.T) {
 	require.NoError(t, notSupported(nil))
 	require.Equal(t, syscall.EIO, notSupported(syscall.EIO))
 	require.EqualError(t, notSupported(syscall.ENOENT), "unsupported operation: no such file or directory")

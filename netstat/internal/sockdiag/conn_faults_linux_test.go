@@ -16,19 +16,19 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-const crowdSockets = 2*1000 + 1
+const manySockets = 2*1000 + 1
 
-// openConnInCrowd makes crowdSockets sockets, and returns a connection to ask for them.
-func openConnInCrowd(t *testing.T) *Conn {
+// openConnWithManySockets makes manySockets sockets, and returns a connection to ask for them.
+func openConnWithManySockets(t *testing.T) *Conn {
 	t.Helper()
-	testnet.ConnectedPairs(t, 1, crowdSockets/2)
+	testnet.ConnectedPairs(t, 1, manySockets/2)
 	return openConn(t)
 }
 
 // A dump for which the kernel has no memory fails, and nothing else: the next one has all sockets again.
 func TestConnOutOfMemory(t *testing.T) {
 	testnet.Isolate(t, func() {
-		d := openConnInCrowd(t)
+		d := openConnWithManySockets(t)
 		var err error
 		count := func() (n int, err error) {
 			_, err = d.Dump(t.Context(), Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}, func([]byte) bool {
@@ -38,19 +38,19 @@ func TestConnOutOfMemory(t *testing.T) {
 			return n, err
 		}
 		for range 3 {
-			testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_RECVMMSG, unix.ENOBUFS, socketOf(d).fd))
+			testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_RECVMMSG, unix.ENOBUFS, dumpSocketOf(d).fd))
 			require.ErrorIs(t, err, unix.ENOBUFS)
 			require.NotErrorIs(t, err, errors.ErrUnsupported)
 			n, err := count()
 			require.NoError(t, err)
-			require.Equal(t, crowdSockets, n)
+			require.Equal(t, manySockets, n)
 		}
-		testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_SENDTO, unix.ENOBUFS, socketOf(d).fd))
+		testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_SENDTO, unix.ENOBUFS, dumpSocketOf(d).fd))
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.NotErrorIs(t, err, errors.ErrUnsupported)
 		n, err := count()
 		require.NoError(t, err)
-		require.Equal(t, crowdSockets, n)
+		require.Equal(t, manySockets, n)
 	})
 }
 
@@ -60,7 +60,7 @@ func acknowledgment(sequence uint32) []byte {
 }
 
 // The kernel fills a buffer when one was read. After it could not there is none to read, until it is asked for something.
-func TestConnGoesOnAfterStall(t *testing.T) {
+func TestConnContinuesAfterStall(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"))
 	_, _, err := dump(t.Context(), d)
@@ -97,7 +97,7 @@ func TestConnGoesOnAfterStall(t *testing.T) {
 // The real kernel acknowledges in the middle of a dump, and goes on with it.
 func TestConnNudge(t *testing.T) {
 	testnet.Isolate(t, func() {
-		d := openConnInCrowd(t)
+		d := openConnWithManySockets(t)
 		var err error
 		request := Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}
 		for range 3 {
@@ -108,7 +108,7 @@ func TestConnNudge(t *testing.T) {
 			n := 0
 			_, err = d.Dump(t.Context(), request, func([]byte) bool { n++; return true })
 			require.NoError(t, err)
-			require.Equal(t, crowdSockets, n)
+			require.Equal(t, manySockets, n)
 			require.False(t, d.stalled)
 		}
 	})

@@ -263,7 +263,7 @@ func TestConnClosedTwice(t *testing.T) {
 	testnet.SkipIfShort(t)
 	conn, err := new(Opener).Open()
 	require.NoError(t, err)
-	number := socketOf(conn).fd
+	number := dumpSocketOf(conn).fd
 	require.NoError(t, conn.Close())
 	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file gets the number")
 	require.ErrorIs(t, conn.Close(), unix.EBADF)
@@ -339,7 +339,7 @@ func TestConnSkipsForeignMessages(t *testing.T) {
 // record returns what the kernel answers, buffer by buffer.
 func record(t *testing.T, request Request) (recorded []byte, to Exchange) {
 	t.Helper()
-	socket := socketOf(openConn(t))
+	socket := dumpSocketOf(openConn(t))
 	to = Exchange{socket.port, 1}
 	require.NoError(t, socket.send(request.appendTo(nil, to.Sequence)))
 	for {
@@ -355,8 +355,8 @@ func record(t *testing.T, request Request) (recorded []byte, to Exchange) {
 	}
 }
 
-// socketOf returns the netlink socket that a Conn has.
-func socketOf(c *Conn) *dumpSocket { return c.conn.(*dumpSocket) }
+// dumpSocketOf returns the netlink socket that a Conn has.
+func dumpSocketOf(c *Conn) *dumpSocket { return c.conn.(*dumpSocket) }
 
 // update is the flag by which TestRecordCaptures replaces the captures.
 var update = flag.Bool("update-sockdiag", false, "record the answers of this kernel in testdata")

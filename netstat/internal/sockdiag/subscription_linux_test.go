@@ -206,7 +206,7 @@ func TestSubscriptionLost(t *testing.T) {
 }
 
 // After the buffer was full the kernel sends the next events, and does not wait until all is read.
-func TestSubscriptionGoesOnAfterLoss(t *testing.T) {
+func TestSubscriptionContinuesAfterLoss(t *testing.T) {
 	testnet.Isolate(t, func() {
 		listener := newListener(t)
 		s, _ := newSubscription(t)
