@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// In a time namespace, a process that a BPF program has seen is the one that the proc file system shows.
+// In a time namespace, BPF and the proc file system agree on the start time of a process.
 func TestBootClockAhead(t *testing.T) {
 	testnet.IsolateTime(t, 100_000*time.Second, func() { requireOneBootClock(t, 100_000*time.Second) })
 }

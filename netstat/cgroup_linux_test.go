@@ -23,7 +23,7 @@ func newTree(tb testing.TB) *cgroup.Tree {
 	return tree
 }
 
-// cgroupPaths returns the path of the cgroup of each socket that has one, by its cookie.
+// cgroupPaths returns the cgroup path of each socket that has one, by cookie.
 func cgroupPaths(t *testing.T, s *Scanner, tree *cgroup.Tree) map[uint64]string {
 	t.Helper()
 	paths := map[uint64]string{}
@@ -39,14 +39,14 @@ func cgroupPaths(t *testing.T, s *Scanner, tree *cgroup.Tree) map[uint64]string 
 	return paths
 }
 
-// connectAll makes a listener, a connection to it and its other end, all of the process.
+// connectAll opens a listener and both ends of a connection to it in the process.
 func connectAll(p *testnet.Proc) []testnet.Socket {
 	listener := p.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 5)
 	sockets := append(p.Connect(listener.Local, 1), listener)
 	return append(sockets, p.Accept(listener, 1)...)
 }
 
-// The scanner, the tree, the process and ss agree on the cgroup of every socket.
+// The scanner with the tree, /proc and ss agree on the cgroup of every socket.
 func TestCgroupsOfSockets(t *testing.T) {
 	testnet.Isolate(t, func() {
 		scanner, tree := newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), newTree(t)
@@ -103,7 +103,7 @@ func TestCgroupsOfSockets(t *testing.T) {
 	})
 }
 
-// Any user may know the cgroups of all sockets.
+// Any user can read the cgroups of all sockets.
 func TestCgroupsAsUser(t *testing.T) {
 	testnet.Isolate(t, func() {
 		if os.Getuid() != 0 {

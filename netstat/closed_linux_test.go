@@ -21,7 +21,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
-// The networks of a tcpListener.
+// listenerNetworks are the families and addresses of listeners, and the addresses that clients connect to.
 var listenerNetworks = []struct {
 	name         string
 	family       int
@@ -39,7 +39,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// tcpListener is a listener, and connections to it.
+// tcpListener is a listener in this process.
 type tcpListener struct {
 	t  testing.TB
 	fd int
@@ -82,7 +82,7 @@ func cookieOf(t testing.TB, fd int) uint64 {
 	return cookie
 }
 
-// open opens a connection.
+// open opens a connection to the listener.
 func (l *tcpListener) open() (client, server int) {
 	family := unix.AF_INET
 	if l.at.Addr().Is6() {
@@ -96,7 +96,7 @@ func (l *tcpListener) open() (client, server int) {
 	return client, server
 }
 
-// reset closes both ends at once: no TIME_WAIT stays.
+// reset closes sockets with a RST, so that no TIME_WAIT stays.
 func reset(t testing.TB, ends ...int) {
 	t.Helper()
 	for _, fd := range ends {
@@ -114,7 +114,7 @@ func send(t testing.TB, from, to, n int) {
 	require.Equal(t, n, read)
 }
 
-// finish closes one end, and the other when it knows.
+// finish closes one end, and then the other after it has received the FIN.
 func finish(t testing.TB, first, then int) {
 	t.Helper()
 	require.NoError(t, unix.Close(first))
@@ -124,7 +124,7 @@ func finish(t testing.TB, first, then int) {
 	require.NoError(t, unix.Close(then))
 }
 
-// newClosedScanner returns a scanner of TCP sockets that is subscribed to closed ones.
+// newClosedScanner returns a scanner of TCP sockets that subscribes to closed ones.
 func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	t.Helper()
 	config.Closed, config.Transports, config.TCPInfo = ClosedRequired, []Transport{TransportTCP}, true
@@ -134,8 +134,8 @@ func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	return newScanner(t, config)
 }
 
-// awaitClosed waits until the queue of a namespace has so many sockets that have not been handed out. The kernel sends them
-// from a work queue: a scan that comes too early is one more in which what is kept of processes can be forgotten.
+// awaitClosed waits until at least this many closed sockets are queued for a namespace. The kernel sends them from a work queue,
+// and an earlier scan would age the cached processes.
 func awaitClosed(t *testing.T, of *trackedNamespace, want int) {
 	t.Helper()
 	c := of.closed.(*closedEvents)
@@ -145,7 +145,7 @@ func awaitClosed(t *testing.T, of *trackedNamespace, want int) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// closedOf scans until so many closed sockets have been handed out, and once more.
+// closedOf scans until it has seen this many closed sockets, and once more.
 func closedOf[T any](t *testing.T, s *Scanner, want int, visit func(*Socket) T) (seen []T) {
 	t.Helper()
 	look := func() {
@@ -175,7 +175,7 @@ func described(s *Socket) string {
 		s.Local, s.Remote, s.Interface, s.TCP.BytesAcked, s.TCP.BytesReceived, s.TCP.BytesSent, s.fields)
 }
 
-// Every closed connection is handed out once at each end, with all that it has carried.
+// Both ends of every closed connection are handed out once, with all their counters.
 func TestClosedSockets(t *testing.T) {
 	testnet.Isolate(t, func() {
 		for _, network := range listenerNetworks {
@@ -259,8 +259,8 @@ type closedLine struct {
 	text   string
 }
 
-// No socket is handed out closed before it is handed out live for the last time, none twice, and none is missed: but for stubs,
-// which stay.
+// No socket is handed out live after it was handed out closed, and each is handed out closed exactly once. A TIME_WAIT socket is
+// not live.
 func TestClosedOrder(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{})
@@ -337,7 +337,7 @@ func TestClosedOrder(t *testing.T) {
 	})
 }
 
-// What does not fit into the receive buffer or the queue is counted.
+// Events that exceed the receive buffer or the queue are counted.
 func TestClosedLost(t *testing.T) {
 	testnet.Isolate(t, func() {
 		l := listenIPv4(t) // its listener stays: it is not destroyed
@@ -377,7 +377,8 @@ func TestClosedLost(t *testing.T) {
 	})
 }
 
-// eventDrops counts the messages to multicast groups that did not fit into receive buffers, in this network namespace.
+// eventDrops counts the multicast messages that the sock_diag sockets of this network namespace dropped because of full receive
+// buffers.
 func eventDrops(t *testing.T) (drops int) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/netlink")
@@ -395,8 +396,8 @@ func eventDrops(t *testing.T) (drops int) {
 	return drops
 }
 
-// A refused connect has its peer but not the port, and mostly no address of its own; one that is aborted has lost its port and all
-// that was counted. Sockets that never had a port are not handed out.
+// After a refused connect a socket has its peer's address but no ports, and mostly no local address. After a RST it has lost its
+// port and its counters. Sockets that never had a port are not handed out.
 func TestClosedWithoutPort(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{})
@@ -432,7 +433,7 @@ func newSocket(t *testing.T) int {
 	return fd
 }
 
-// fakeConnects knows who initiated connections.
+// fakeConnects has the initiators of a test.
 type fakeConnects struct {
 	mu         sync.Mutex
 	initiators map[uint64]bpf.Connect
@@ -448,7 +449,7 @@ func (f *fakeConnects) Lookup(cookie uint64) (bpf.Connect, bool) {
 
 func (f *fakeConnects) Close() { f.closed = true }
 
-// A closed socket is of the process that initiated the connection, also when that has ended.
+// The owner of a closed socket is the initiator of the connection, even if it has ended.
 func TestClosedOwners(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
@@ -519,7 +520,7 @@ func TestClosedOwners(t *testing.T) {
 	})
 }
 
-// The filter is for closed connections too.
+// The filter applies to closed connections.
 func TestClosedFilter(t *testing.T) {
 	testnet.Isolate(t, func() {
 		l, other := listenIPv4(t), listenIPv4(t)
@@ -533,7 +534,7 @@ func TestClosedFilter(t *testing.T) {
 	})
 }
 
-// A loop that is stopped leaves the rest to the next.
+// If a loop stops, the next scan hands out the remaining closed sockets.
 func TestClosedStopped(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections, each = 500, 300
@@ -562,7 +563,7 @@ func TestClosedStopped(t *testing.T) {
 	})
 }
 
-// Closed sockets come after the live ones of their namespace, and those of one that has ended come once more.
+// The closed sockets of a namespace follow its live ones. Those of an ended namespace are handed out by one more scan.
 func TestClosedNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
@@ -599,7 +600,7 @@ func TestClosedNamespaces(t *testing.T) {
 	})
 }
 
-// What the kernel sends after a namespace was found to have ended, while the owners are looked for, is not lost.
+// Events that arrive during the owner lookup are not lost, even if the namespace has ended before.
 func TestClosedAfterNamespaceEnded(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		const connections = 3
@@ -634,7 +635,7 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 	})
 }
 
-// The closed sockets of a namespace that ended before any scan read it have a namespace.
+// Closed sockets have their namespace even if it ended before any scan read it.
 func TestClosedOfUnreadNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
@@ -650,7 +651,7 @@ func TestClosedOfUnreadNamespace(t *testing.T) {
 	})
 }
 
-// What happens in the reader's own namespace while it is not read is left out.
+// If the scanner's own namespace is not among those to read, its closed sockets are discarded.
 func TestClosedOfUnreadSelf(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -757,7 +758,7 @@ func TestClosedRefused(t *testing.T) {
 	})
 }
 
-// A namespace in which the subscription fails for now is read anyway, and subscribed to in the next scan.
+// A namespace is read even if the subscription fails for lack of resources, and the next scan subscribes again.
 func TestClosedFailsInNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -823,8 +824,8 @@ func TestClosedReleasesResources(t *testing.T) {
 	})
 }
 
-// BenchmarkClosedReader tells what the reader takes of a core while a process closes connections, for as many milliseconds as it is
-// told: -benchtime 10000x.
+// BenchmarkClosedReader reports the CPU time that reading events takes while another process closes connections, for b.N
+// milliseconds: use -benchtime 10000x.
 func BenchmarkClosedReader(b *testing.B) {
 	testnet.Isolate(b, func() {
 		for _, rate := range []int{0, 1_000, 10_000} {
@@ -872,7 +873,7 @@ func BenchmarkClosedReader(b *testing.B) {
 	})
 }
 
-// processorTime is what this process has used of it.
+// processorTime returns the CPU time that this process has used.
 func processorTime(tb testing.TB) time.Duration {
 	tb.Helper()
 	var usage unix.Rusage
@@ -889,7 +890,7 @@ func residentMiB(tb testing.TB) float64 {
 	return float64(pages*os.Getpagesize()) / (1 << 20)
 }
 
-// fakeClosed is a subscription that receives the sockets of a test.
+// fakeClosed is a subscription with the events of a test.
 type fakeClosed struct {
 	chunks []*closedChunk
 	lost   int
@@ -908,7 +909,7 @@ func (f *fakeClosed) take(to []*closedChunk) (chunks []*closedChunk, lost int, e
 func (f *fakeClosed) setRoom(bytes int) { f.room = bytes }
 func (f *fakeClosed) close()            { f.closed = true }
 
-// What was lost counts in all namespaces together.
+// ClosedLost is the sum over all namespaces.
 func TestClosedLostInNamespaces(t *testing.T) {
 	s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
 	s.namespaces.known = []*trackedNamespace{
@@ -923,7 +924,7 @@ func TestClosedLostInNamespaces(t *testing.T) {
 	}
 }
 
-// A cgroup that is not known is none.
+// An unknown cgroup is absent.
 func TestClosedCgroup(t *testing.T) {
 	for _, id := range []uint64{0, 77} {
 		s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
@@ -937,7 +938,7 @@ func TestClosedCgroup(t *testing.T) {
 	}
 }
 
-// All subscriptions share the room, those of namespaces that have ended included.
+// All subscriptions share the receive buffers, including those of ended namespaces.
 func TestClosedShareRoom(t *testing.T) {
 	s := newFakeScanner(t, ScannerConfig{Namespaces: []string{"all"}, OwnerMethod: OwnersOff}, &fakeDiag{})
 	own, ended := &fakeClosed{}, &fakeClosed{}
@@ -975,7 +976,7 @@ func TestClosedShareRoom(t *testing.T) {
 	})
 }
 
-// subscriptionBuffers are the receive buffers of the netlink sockets of this process that are in a multicast group.
+// subscriptionBuffers returns the receive buffer sizes of this process's netlink sockets that are in a multicast group.
 func subscriptionBuffers(t *testing.T) (buffers []int) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
@@ -993,7 +994,7 @@ func subscriptionBuffers(t *testing.T) (buffers []int) {
 	return buffers
 }
 
-// What the kernel has sent until the end of a subscription can be taken afterwards.
+// Events that arrived before close can be taken after it.
 func TestClosedTakenAfterClose(t *testing.T) {
 	testnet.Isolate(t, func() {
 		l := listenIPv4(t)

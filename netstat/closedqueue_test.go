@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
-// closedPayload is what the kernel sends of a socket that it has destroyed.
+// closedPayload returns the event for a destroyed socket.
 func closedPayload(cookie uint64) []byte {
 	info := make([]byte, 248)
 	binary.NativeEndian.PutUint64(info[120:], 102)
@@ -70,7 +70,7 @@ func TestClosedQueue(t *testing.T) {
 	require.Zero(t, lost)
 }
 
-// What cannot be decoded is one error, however much it is.
+// All messages that cannot be decoded are reported as one error.
 func TestClosedQueueCutOff(t *testing.T) {
 	c := closedEvents{queue: closedQueue{budget: newClosedBudget(maxClosed)}}
 	whole := closedPayload(1)
@@ -91,7 +91,7 @@ func TestClosedQueueCutOff(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// An event does not allocate.
+// Adding and taking an event does not allocate.
 func TestClosedQueueAllocs(t *testing.T) {
 	known := everyConnect{Initiator: bpf.Process{PID: 7}, Port: 9}
 	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
@@ -114,7 +114,7 @@ type everyConnect bpf.Connect
 func (e everyConnect) Lookup(uint64) (bpf.Connect, bool) { return bpf.Connect(e), true }
 func (everyConnect) Close()                              {}
 
-// Processes that initiate connections in turn are not mixed up.
+// Each closed socket keeps its own initiator.
 func TestClosedQueueInitiators(t *testing.T) {
 	q := closedQueue{budget: newClosedBudget(maxClosed)}
 	for i := range 1000 {
@@ -134,7 +134,7 @@ func TestClosedQueueInitiators(t *testing.T) {
 	require.False(t, ok)
 }
 
-// Whatever comes is an error, or a socket that had an address, and nothing else.
+// An event is an error or a closed socket with an address.
 func FuzzClosedQueue(f *testing.F) {
 	f.Add(closedPayload(1))
 	f.Add(closedPayload(1)[:100])
@@ -180,7 +180,7 @@ func BenchmarkClosedQueue(b *testing.B) {
 	}
 }
 
-// Sockets without a peer come first, and neither they nor those before are mixed up in chunks that are used again.
+// Sockets without a peer are taken first, and reused chunks keep nothing of earlier sockets.
 func TestClosedQueueUnpaired(t *testing.T) {
 	budget := newClosedBudget(maxClosed)
 	q := closedQueue{budget: budget}
@@ -219,7 +219,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 	}
 }
 
-// One namespace cannot take what is for all, and what is handed out or dropped is given back.
+// One namespace can use at most half of the shared budget. Chunks that were handed out or dropped return to it.
 func TestClosedBudget(t *testing.T) {
 	const chunks = 16
 	budget := newClosedBudget(chunks * closedChunkLen)

@@ -36,12 +36,12 @@ func openBPFConnects(tb testing.TB) *bpf.Connects {
 	return connects
 }
 
-// initiated says which process initiated a connection, and where to.
+// initiated describes the initiator and the destination port of a connection.
 func initiated(process string, uid uint32, port uint16, cgroup uint64) string {
 	return fmt.Sprintf("%s, user %d, to port %d, cgroup %d", process, uid, port, cgroup)
 }
 
-// known is what is known of the connection of a socket; empty if that is nothing.
+// known describes the recorded connect of a socket; it is empty if there is none.
 func known(c connectLookup, cookie uint64) string {
 	connect, ok := c.Lookup(cookie)
 	if !ok {
@@ -52,7 +52,7 @@ func known(c connectLookup, cookie uint64) string {
 	return initiated(process, p.UID, connect.Port, connect.CgroupID)
 }
 
-// cgroupIDs returns those that sock_diag has of the TCP sockets in this network namespace, by cookie.
+// cgroupIDs returns the cgroup IDs of the TCP sockets in this network namespace, by cookie.
 func cgroupIDs(t *testing.T) map[uint64]uint64 {
 	t.Helper()
 	ids := map[uint64]uint64{}
@@ -65,7 +65,7 @@ func cgroupIDs(t *testing.T) map[uint64]uint64 {
 	return ids
 }
 
-// ownCgroupID is that of this process.
+// ownCgroupID returns the cgroup ID of this process.
 func ownCgroupID(t *testing.T) uint64 {
 	t.Helper()
 	fd := openTCP(t, unix.AF_INET)
@@ -73,7 +73,7 @@ func ownCgroupID(t *testing.T) uint64 {
 	return cgroupIDs(t)[cookieOf(t, fd)]
 }
 
-// openTCP opens a socket until the test ends.
+// openTCP returns a TCP socket that is closed when the test ends.
 func openTCP(t testing.TB, family int) int {
 	t.Helper()
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -86,7 +86,7 @@ func loopback(port uint16) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}}
 }
 
-// unusedPort is one that nobody listens at.
+// unusedPort returns a port without a listener.
 func unusedPort(t testing.TB) uint16 {
 	t.Helper()
 	fd := openTCP(t, unix.AF_INET)
@@ -144,7 +144,7 @@ func TestConnects(t *testing.T) {
 	})
 }
 
-// What this process does, on any thread, and however connect(2) ends.
+// Connects of this process are recorded on all threads, whatever connect(2) returns.
 func TestConnectsOfThisProcess(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openBPFConnects(t)
@@ -263,7 +263,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 	})
 }
 
-// A socket that connects again and again has a record at any time, and a whole one.
+// A socket that connects repeatedly always has a complete record.
 func TestConnectsAgain(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openBPFConnects(t)
@@ -300,7 +300,7 @@ func TestConnectsAgain(t *testing.T) {
 	})
 }
 
-// Which privileges recording takes, and the error where it is not possible. Nothing is left of it then.
+// Recording requires these privileges. Without them it returns an error and leaves nothing open.
 func TestConnectsPrivileges(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -377,7 +377,7 @@ func TestConnectsPrivileges(t *testing.T) {
 	})
 }
 
-// Nothing is left of many programs: no descriptor, no memory, and nothing in the kernel.
+// Close releases all descriptors, memory and kernel objects.
 func TestConnectsReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
 	openBPFConnects(t).Lookup(1) // what is opened once
@@ -437,8 +437,8 @@ func TestConnectsReleaseResources(t *testing.T) {
 	}
 }
 
-// openedID returns a number that the kernel gives to BPF objects: that of one whose descriptor was opened since. A link has
-// the number of its program, too.
+// openedID returns the ID of the BPF object whose descriptor was opened since before. The fdinfo of a link also has the ID of its
+// program.
 func openedID(t *testing.T, before []string, key string) (id uint32) {
 	t.Helper()
 	for _, descriptor := range openDescriptors(t) {
@@ -458,7 +458,7 @@ func openedID(t *testing.T, before []string, key string) (id uint32) {
 	return 0
 }
 
-// BenchmarkConnect is what a connection costs those who make it, both ends: each goes through five states or so.
+// BenchmarkConnect measures what a connection costs both of its ends. Each goes through about five states.
 func BenchmarkConnect(b *testing.B) {
 	testnet.Isolate(b, func() {
 		testnet.RequireBPF(b)

@@ -13,12 +13,12 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
-// clock is a clock that a test sets.
+// clock is a settable clock.
 type clock struct{ time.Time }
 
 func (c *clock) now() time.Time { return c.Time }
 
-// setClock has the scanner's fallbacks look at a clock of the test's.
+// setClock replaces the clock of the scanner's fallbacks.
 func setClock(s *Scanner) *clock {
 	c := &clock{time.Now()}
 	s.fallbacks.now = c.now
@@ -63,7 +63,7 @@ func TestFallbacks(t *testing.T) {
 	newFallbacks(nil).warnOnce("d", refused) // nobody is told
 }
 
-// A diag module that is loaded later is used.
+// The scanner uses a diag module that is loaded later.
 func TestScannerRetriesTransport(t *testing.T) {
 	refused := fmt.Errorf("%w: no such module", errors.ErrUnsupported)
 	diag := &fakeDiag{dumps: []fakeDump{{err: refused}}}
@@ -99,7 +99,7 @@ func TestScannerRetriesTransport(t *testing.T) {
 	require.Len(t, warned, 1)
 }
 
-// A required source is not replaced, also if it works no more.
+// A required source is not replaced, even if it stops working.
 func TestScannerRequiredSource(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newScanner(t, ScannerConfig{Source: SourceNetlink, OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}})
@@ -123,7 +123,7 @@ func TestScannerRequiredSource(t *testing.T) {
 	})
 }
 
-// A required source is required in every namespace that is read.
+// A required source is required in every namespace.
 func TestScannerRequiredInNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -168,7 +168,7 @@ func refuseDiag() (diagConn, error) {
 	return nil, fmt.Errorf("%w: not permitted", errors.ErrUnsupported)
 }
 
-// newScannerWithoutNetlink returns a scanner that was refused netlink when it was made, and from then on is not.
+// newScannerWithoutNetlink returns a scanner that was refused netlink sockets at its creation, but may open them from then on.
 func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 	t.Helper()
 	testnet.Failing(t, func() {
@@ -179,7 +179,7 @@ func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 	return s
 }
 
-// A scanner that was refused netlink takes it when it is permitted.
+// A scanner that was refused netlink uses it once it is permitted.
 func TestScannerRetriesNetlink(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
@@ -214,7 +214,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 	})
 }
 
-// Where there is a descriptor for netlink when it is permitted, and none for the subscription, that follows.
+// If netlink becomes permitted but there is no descriptor left for the subscription, the subscription follows later.
 func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var warned []string
@@ -237,7 +237,7 @@ func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
 	})
 }
 
-// A subscription to closed sockets that was refused is asked for again, in each namespace.
+// A refused subscription to closed sockets is retried in each namespace.
 func TestScannerRetriesClosed(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -272,7 +272,7 @@ func TestScannerRetriesClosed(t *testing.T) {
 	})
 }
 
-// A namespace that could not be entered is entered when it is permitted.
+// A namespace that could not be entered is entered once it is permitted.
 func TestScannerRetriesEntering(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})

@@ -12,10 +12,10 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// ownerMethods are those that a kernel of this architecture can have.
+// ownerMethods are the methods that this architecture supports.
 var ownerMethods = []OwnerMethod{OwnersBPF, OwnersProcfs}
 
-// BPF that was refused is tried again when it is time, and so is the program that records who connects.
+// After retryInterval the scanner tries refused BPF programs again: the owner iterator and the connect recorder.
 func TestScannerRetriesBPF(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -49,7 +49,7 @@ func TestScannerRetriesBPF(t *testing.T) {
 	})
 }
 
-// What descriptors were missing for at the start works when there are some.
+// What failed at the start for lack of descriptors works once there are some.
 func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)

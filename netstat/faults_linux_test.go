@@ -22,8 +22,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
-// withDescriptorLimit0 runs f while this process may open no file more.
-func withDescriptorLimit0(t *testing.T, f func()) {
+// withoutFreeDescriptors runs f while this process cannot open files.
+func withoutFreeDescriptors(t *testing.T, f func()) {
 	t.Helper()
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
@@ -32,7 +32,8 @@ func withDescriptorLimit0(t *testing.T, f func()) {
 	f()
 }
 
-// A process or a host that has run out of files costs a scan what takes one, and says so; when it has some again, all is there.
+// If the process or the host is out of descriptors, a scan reports what it could not read. The next scan with descriptors is
+// complete.
 func TestScannerOutOfDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "holder"})
@@ -50,7 +51,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 					errno unix.Errno
 					run   func(func())
 				}{
-					"EMFILE": {unix.EMFILE, func(f func()) { withDescriptorLimit0(t, f) }},
+					"EMFILE": {unix.EMFILE, func(f func()) { withoutFreeDescriptors(t, f) }},
 					"ENFILE": {unix.ENFILE, func(f func()) { // root may open files beyond the limit of the host
 						testnet.Failing(t, f, testnet.Fails(unix.SYS_OPENAT, unix.ENFILE),
 							testnet.Fails(unix.SYS_BPF, unix.ENFILE), testnet.Fails(unix.SYS_SOCKET, unix.ENFILE))
@@ -81,7 +82,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 	})
 }
 
-// What could not be read of a process for want of files is read the next time it is asked for.
+// Attributes of a process that could not be read for lack of descriptors are read at the next call.
 func TestProcessOutOfDescriptors(t *testing.T) {
 	testnet.SkipIfShort(t)
 	p := testnet.Start(t, testnet.Process{Name: "asked", Args: []string{"an argument"}, UID: 65534})
@@ -92,7 +93,7 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	}
 	nothing := []string{"", "", "", "0 false"}
 	var got []string
-	withDescriptorLimit0(t, func() { got = ask() })
+	withoutFreeDescriptors(t, func() { got = ask() })
 	require.Equal(t, nothing[1:], got[1:], "a link takes no descriptor")
 	of.exe = nil
 	testnet.Failing(t, func() { got = ask() },
@@ -108,7 +109,7 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// The end of the context ends the search for owners.
+// The end of the context stops the owner lookup.
 func TestOwnersContextEnds(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "1", "fd"), 0o755))
@@ -124,7 +125,7 @@ func TestOwnersContextEnds(t *testing.T) {
 	require.Equal(t, []error{context.Canceled}, errs, "it is said once")
 }
 
-// cancelingFinder ends the context before it looks for owners.
+// cancelingFinder cancels the context before it looks up owners.
 type cancelingFinder struct {
 	ownerFinder
 	cancel context.CancelFunc
@@ -135,7 +136,7 @@ func (f cancelingFinder) refresh(ctx context.Context, table *ownerTable) (ownerS
 	return f.ownerFinder.refresh(ctx, table)
 }
 
-// A scan after Close is an error, and opens nothing.
+// A scan after Close returns an error and opens nothing.
 func TestScanAfterClose(t *testing.T) {
 	testnet.SkipIfShort(t)
 	for _, config := range []ScannerConfig{
@@ -157,7 +158,7 @@ func TestScanAfterClose(t *testing.T) {
 	}
 }
 
-// A loop in which the scanner is closed ends, with that error.
+// Closing the scanner in a loop ends the loop with an error.
 func TestCloseInScan(t *testing.T) {
 	testnet.Isolate(t, func() {
 		l := listenIPv4(t)
@@ -179,7 +180,7 @@ func TestCloseInScan(t *testing.T) {
 	})
 }
 
-// Rows that are cut off, wherever: those before are handed out as they are, and there is at most one error.
+// A table is cut off at each byte. All complete rows before the cut are handed out, with at most one error.
 func TestScannerTableCutOff(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
 	for _, transport := range []Transport{TransportTCP, TransportUDP, TransportUnix} {
@@ -214,7 +215,7 @@ func TestScannerTableCutOff(t *testing.T) {
 	}
 }
 
-// A process that takes the pid of one that has ended is another one.
+// A new process with the pid of an ended one is another process.
 func TestProcessReusesPID(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
@@ -251,7 +252,7 @@ func TestProcessReusesPID(t *testing.T) {
 	})
 }
 
-// As many descriptors as a process may have, up to 100,000.
+// A process has as many descriptors as the hard limit allows, up to 100,000.
 func TestSlowManyDescriptors(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
@@ -282,7 +283,8 @@ func TestSlowManyDescriptors(t *testing.T) {
 	})
 }
 
-// A process with 100,000 descriptors, which the hard limit of few hosts lets a test have: every second is a socket.
+// A process in a fake proc file system has 100,000 descriptors, more than the hard limit of most hosts. Every second one is a
+// socket.
 func TestSlowHundredThousandDescriptors(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	const descriptors = 100_000
@@ -311,7 +313,7 @@ func TestSlowHundredThousandDescriptors(t *testing.T) {
 	}
 }
 
-// The kernel numbers sockets with 32 bits. After the last number comes 1, and a number can be in use by then.
+// The kernel numbers sockets with 32 bits. After the highest number it continues with 1, which may be in use.
 func TestInodeNumbersWrap(t *testing.T) {
 	root := t.TempDir()
 	for pid, inodes := range map[string][]string{
@@ -332,7 +334,7 @@ func TestInodeNumbersWrap(t *testing.T) {
 		mustScan(t, s, func(s *Socket) string { return fmt.Sprintf("%d %s", s.Inode, ownersOf(s)) }))
 }
 
-// A process can have the kernel show any of its memory as its command line.
+// A process can have any of its memory shown as its command line.
 func TestCmdlineWithoutEnd(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const length = 2 * maxCmdline
@@ -353,8 +355,8 @@ func TestCmdlineWithoutEnd(t *testing.T) {
 	})
 }
 
-// showAsCmdline has the kernel take memory for the command line of this process, which takes no privilege: struct prctl_mm_map
-// (include/uapi/linux/prctl.h), with everything else as it is.
+// showAsCmdline sets memory as the command line of this process, and leaves everything else unchanged: struct prctl_mm_map
+// (include/uapi/linux/prctl.h). It requires no privileges.
 func showAsCmdline(t *testing.T, memory []byte) error {
 	t.Helper()
 	stat, err := os.ReadFile("/proc/self/stat")
@@ -384,7 +386,7 @@ func showAsCmdline(t *testing.T, memory []byte) error {
 	return unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_MAP, uintptr(unsafe.Pointer(&mm)), unsafe.Sizeof(mm), 0)
 }
 
-// Command lines of 64 KiB, with every byte that there is.
+// Command lines of 64 KiB that contain every byte.
 func TestSlowCmdlineOfEveryByte(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	var all []byte
@@ -398,7 +400,7 @@ func TestSlowCmdlineOfEveryByte(t *testing.T) {
 	require.Greater(t, len(strings.Join(cmdline, "\x00")), 64<<10)
 }
 
-// Names of processes with every byte that there is.
+// Names of processes that contain every byte.
 func TestSlowProcessNamesOfEveryByte(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
@@ -430,8 +432,8 @@ func TestSlowProcessNamesOfEveryByte(t *testing.T) {
 	})
 }
 
-// Names of unix sockets with every byte that there is. From procfs a newline ends a name, and what follows can look like the row of
-// a socket that there is not; netlink is not taken in.
+// Names of unix sockets that contain every byte. In procfs a newline ends a name, and the rest can look like the row of another
+// socket. Netlink has no such ambiguity.
 func TestSlowUnixNamesOfEveryByte(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
@@ -475,7 +477,7 @@ func TestSlowUnixNamesOfEveryByte(t *testing.T) {
 	})
 }
 
-// Sockets that were opened after their processes were looked at have owners all the same, if they are many.
+// If many sockets were opened after the owner lookup, it is repeated.
 func TestScannerRepeatsOwnerLookup(t *testing.T) {
 	testnet.Isolate(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "opener"})
@@ -520,7 +522,7 @@ func TestScannerRepeatsOwnerLookup(t *testing.T) {
 	})
 }
 
-// Sockets that are held back until their owners are looked up again are not read from another source as well.
+// Sockets that are buffered for a second owner lookup are not read again from another source when the dump fails.
 func TestScannerBuffersThenFails(t *testing.T) {
 	diag := &fakeDiag{dumps: []fakeDump{tcpConnections: {payloads: tcpMessages(1<<32-2, 1<<32-3), err: errors.ErrUnsupported}}}
 	s := newFakeScanner(t, ScannerConfig{ProcRoot: "/proc", OwnerMethod: OwnersProcfs, Transports: []Transport{TransportTCP}}, diag)
@@ -537,7 +539,7 @@ func TestScannerBuffersThenFails(t *testing.T) {
 	require.Len(t, s.late.held, mostLate)
 }
 
-// hookedFinder is an ownerFinder after which, the first time in a scan, something happens to sockets.
+// hookedFinder is an ownerFinder that calls before after the first lookup of a scan.
 type hookedFinder struct {
 	ownerFinder
 	before func()

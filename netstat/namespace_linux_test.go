@@ -13,7 +13,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
-// netNS returns the inode number of the namespace that the link stands for.
+// netNS returns the inode number of the network namespace that the link refers to.
 func netNS(t *testing.T, link string) uint64 {
 	t.Helper()
 	target, err := os.Readlink(link)
@@ -24,7 +24,7 @@ func netNS(t *testing.T, link string) uint64 {
 	return inode
 }
 
-// onNewThread runs f on a thread that ends with it.
+// onNewThread runs f on a thread that ends afterwards.
 func onNewThread(f func()) {
 	netns.OnOtherThread(func() (restored bool) {
 		f()
@@ -32,8 +32,8 @@ func onNewThread(f func()) {
 	})
 }
 
-// Netlink gives the sockets of the namespace that the scanner was made in, procfs those of the process; each socket says
-// which one it is in.
+// Netlink reads the namespace in which the scanner was created, procfs that of the process. Each socket has the namespace that it
+// is in.
 func TestScannerNetNS(t *testing.T) {
 	testnet.Isolate(t, func() {
 		process := testnet.Ping(t).Sockets

@@ -30,7 +30,7 @@ var (
 	sharedAddr6 = netip.MustParseAddrPort("[::1]:5000")
 )
 
-// inEachSource runs f for each source of sockets.
+// inEachSource runs f for each source.
 func inEachSource(t *testing.T, f func(t *testing.T, source Source)) {
 	t.Helper()
 	for _, source := range []Source{SourceNetlink, SourceProcfs} {
@@ -38,7 +38,7 @@ func inEachSource(t *testing.T, f func(t *testing.T, source Source)) {
 	}
 }
 
-// testNamespace is a network namespace and what is in it.
+// testNamespace is a network namespace, with the sockets of one process in it.
 type testNamespace struct {
 	inode   uint64
 	process *testnet.Proc
@@ -51,7 +51,7 @@ func ownerOf(process *testnet.Proc, name string) string {
 	return fmt.Sprintf("%d/%s", process.PID, name)
 }
 
-// startInNamespace has a process open sockets in the namespace that it is in, and n connections.
+// startInNamespace starts a process that opens listeners, a UDP socket and n connections in its namespace.
 func startInNamespace(t *testing.T, n int, p testnet.Process) *testNamespace {
 	t.Helper()
 	process := testnet.Start(t, p)
@@ -65,12 +65,12 @@ func startInNamespace(t *testing.T, n int, p testnet.Process) *testNamespace {
 
 func (ns *testNamespace) pid() string { return strconv.Itoa(ns.process.PID) }
 
-// socketLine describes a socket: where it is, what it is, and who holds it.
+// socketLine describes a socket, its namespace and its owners.
 func socketLine(namespace uint64, s testnet.Socket, owners string) string {
 	return fmt.Sprintf("%d: %s %s %v %v %d %s", namespace, s.Protocol, s.State, s.Local, s.Remote, s.Inode, owners)
 }
 
-// requireScan requires that a scan reads these namespaces, in this order, and in each every socket once.
+// requireScan requires that a scan reads these namespaces, in this order, and each of their sockets once.
 func requireScan(t *testing.T, s *Scanner, want ...*testNamespace) {
 	t.Helper()
 	sockets := mustScan(t, s, func(s *Socket) string {
@@ -104,10 +104,10 @@ func requireSockets(t *testing.T, sockets []string, want ...*testNamespace) {
 	require.ElementsMatch(t, wantSockets, sockets)
 }
 
-// warnings collects what a scanner says.
+// warnings collects the warnings of a scanner.
 type warnings struct{ said []string }
 
-// take returns what was said since it was called last.
+// take returns the warnings since the last call.
 func (w *warnings) take() []string {
 	said := w.said
 	w.said = nil
@@ -123,7 +123,7 @@ func newNamespaceScanner(t *testing.T, source Source, namespaces ...string) (*Sc
 	}), w
 }
 
-// namespaceOf returns the namespace of the last scan.
+// namespaceOf returns the namespace as the last scan read it.
 func namespaceOf(t *testing.T, s *Scanner, ns *testNamespace) *Namespace {
 	t.Helper()
 	i := slices.IndexFunc(s.Namespaces(), func(n *Namespace) bool { return n.Inode == ns.inode })
@@ -131,7 +131,7 @@ func namespaceOf(t *testing.T, s *Scanner, ns *testNamespace) *Namespace {
 	return s.Namespaces()[i]
 }
 
-// trackedOf returns what the scanner knows of a namespace that it has handed out.
+// trackedOf returns the state that the scanner keeps of a namespace.
 func trackedOf(t *testing.T, s *Scanner, of *Namespace) *trackedNamespace {
 	t.Helper()
 	i := slices.IndexFunc(s.namespaces.known, func(n *trackedNamespace) bool { return n.ID == of.ID })
@@ -139,7 +139,7 @@ func trackedOf(t *testing.T, s *Scanner, of *Namespace) *trackedNamespace {
 	return s.namespaces.known[i]
 }
 
-// Each namespace is read once, whatever and however often it is called, with the same addresses in all of them.
+// Each namespace is read once, however it is named and however often, although all of them use the same addresses.
 func TestNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
@@ -194,7 +194,7 @@ func TestNamespaces(t *testing.T) {
 	})
 }
 
-// A name is that of a namespace for as long as it is in /run/netns, however the namespace was found.
+// A namespace has its name in /run/netns only while the name exists, however the namespace was found.
 func TestNamespaceNames(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -228,7 +228,7 @@ func TestNamespaceNames(t *testing.T) {
 	})
 }
 
-// A name that is given to a new namespace is not mistaken for the old one.
+// A namespace that takes the name of an ended one gets a new ID.
 func TestNamespaceRecreated(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		inEachSource(t, func(t *testing.T, source Source) {
@@ -255,7 +255,7 @@ func TestNamespaceRecreated(t *testing.T) {
 	})
 }
 
-// A namespace that has a name and no process is read through a thread: also what there is in procfs only.
+// A named namespace without processes is read by a thread that enters it, including the tables that only procfs has.
 func TestNamespaceWithoutProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
@@ -292,7 +292,7 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 	})
 }
 
-// The counts of a namespace are not those of another that its process has gone to.
+// ReadSockstat fails if the process has moved to another namespace, instead of returning its counts.
 func TestNamespaceReadSockstat(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
@@ -321,7 +321,7 @@ func TestNamespaceReadSockstat(t *testing.T) {
 	})
 }
 
-// movingProcess is a process that can go to another namespace.
+// movingProcess is a process that can move to another network namespace.
 type movingProcess struct {
 	pid  int
 	from uint64
@@ -329,7 +329,7 @@ type movingProcess struct {
 	go_  func() error
 }
 
-// startMovingProcess starts a process in a new network namespace; it can go to that of the file.
+// startMovingProcess starts a process in a new network namespace, which can move to the namespace at path.
 func startMovingProcess(t *testing.T, path string) *movingProcess {
 	t.Helper()
 	testnet.Require(t, "sh", "nsenter", "sleep")
@@ -354,7 +354,7 @@ func (w *movingProcess) leave(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// What is not there is said once, and read when it comes into being.
+// A missing namespace causes one warning, and is read as soon as it exists.
 func TestNamespacesMissing(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		left := filepath.Join(testnet.NetnsDir, "left")
@@ -384,7 +384,8 @@ func TestNamespacesMissing(t *testing.T) {
 	})
 }
 
-// createVethPair makes a pair of network devices: the one here vanishes with the namespace in which the other one is.
+// createVethPair creates a pair of veth devices, one of them in the namespace of the process. The kernel removes both with that
+// namespace.
 func createVethPair(t *testing.T, process *testnet.Proc) (device string) {
 	t.Helper()
 	testnet.Require(t, "ip")
@@ -411,7 +412,7 @@ func ownDescriptors(t *testing.T) []string {
 	})
 }
 
-// A namespace that has ended is let go in the next scan: nothing of it is left open, and the kernel frees it.
+// The scan after a namespace has ended closes all descriptors of it, so that the kernel frees it.
 func TestNamespaceEnds(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := &testNamespace{inode: netNS(t, "/proc/self/ns/net")}
@@ -438,7 +439,8 @@ func TestNamespaceEnds(t *testing.T) {
 	})
 }
 
-// The number of a namespace that has ended is not another's until that is known: it would be taken for it.
+// As long as the scanner has not noticed that a namespace has ended, it keeps the namespace alive: the kernel does not reuse its
+// numbers.
 func TestNamespaceNumbersAreNotReused(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		inEachSource(t, func(t *testing.T, source Source) {
@@ -461,7 +463,7 @@ func TestNamespaceNumbersAreNotReused(t *testing.T) {
 	})
 }
 
-// Namespaces come and go while they are read, and leave nothing behind.
+// Namespaces that start and end during scans cause no errors and leave no descriptors.
 func TestNamespaceChurn(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 3, testnet.Process{Name: "own"})
@@ -492,8 +494,8 @@ func TestNamespaceChurn(t *testing.T) {
 	})
 }
 
-// The process through which a namespace is read can end between two of its tables. The others are not touched; what is left of
-// the namespace is read through another process in it, if there is one.
+// The process through which a namespace is read can end between two tables. The other tables are read through another process of
+// the namespace, if there is one. Other namespaces are not affected.
 func TestNamespaceProcessEndsInScan(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
@@ -554,7 +556,7 @@ func TestNamespaceProcessEndsInScan(t *testing.T) {
 	})
 }
 
-// What netlink does not give is read through the process, which can have ended: then the rest is not read either.
+// If the process of a namespace has ended, the transports that netlink lacks are not read.
 func TestNamespaceProcessEndsBeforeProcfs(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
@@ -585,7 +587,7 @@ func TestNamespaceProcessEndsBeforeProcfs(t *testing.T) {
 	})
 }
 
-// Nor is a namespace read through a process that has left it.
+// A namespace is not read through a process that has left it.
 func TestNamespaceProcessLeavesInScan(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
@@ -613,7 +615,8 @@ func TestNamespaceProcessLeavesInScan(t *testing.T) {
 	})
 }
 
-// What identifies a namespace belongs together, even if the process goes from one to the other meanwhile.
+// The inode and table numbers of a process belong to the same namespace, even if the process moves between two namespaces
+// meanwhile.
 func TestNamespaceOfMovingProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		blue := testnet.Netns(t, "blue")
@@ -670,7 +673,7 @@ func TestNamespaceOfMovingProcess(t *testing.T) {
 	})
 }
 
-// A process that has just ended refuses to be looked at, as one does that may not be: that is nothing to be said.
+// A process that has just ended refuses access, like one that may not be read. It causes no warning.
 func TestNamespaceProcessHasJustEnded(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := testnet.Start(t, testnet.Process{Name: "other", Netns: true})
@@ -689,7 +692,7 @@ func TestNamespaceProcessHasJustEnded(t *testing.T) {
 	})
 }
 
-// Without descriptors no namespace can be entered, which each scan says once; with descriptors they are.
+// Without descriptors no namespace can be entered, and each scan reports that once. With descriptors, the next scan enters them.
 func TestNamespacesOutOfDescriptors(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
@@ -737,7 +740,7 @@ func TestNamespacesOutOfDescriptors(t *testing.T) {
 	})
 }
 
-// fullDescriptorTable is a table of descriptors of which few are free.
+// fullDescriptorTable opens files until few descriptors are free.
 type fullDescriptorTable struct {
 	limit  unix.Rlimit
 	filled []int
@@ -754,7 +757,7 @@ func fillDescriptors(t *testing.T) *fullDescriptorTable {
 	return f
 }
 
-// leave leaves so many descriptors free.
+// leave leaves n descriptors free.
 func (f *fullDescriptorTable) leave(t *testing.T, free int) {
 	t.Helper()
 	for {
@@ -781,8 +784,7 @@ func (f *fullDescriptorTable) release(t *testing.T) {
 	f.filled = nil
 }
 
-// A proc file system of another PID namespace is that of a host: its process 1 and its names are meant, and in it only its
-// processes are seen.
+// A proc file system of another PID namespace counts as that of a host: host is its process 1, and only its processes are found.
 func TestNamespacesOfOtherProc(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
@@ -833,11 +835,11 @@ func boolToInt(is bool) int {
 	return 0
 }
 
-// userNamespaceEnv tells the test process that it is root in a user namespace only.
+// userNamespaceEnv is set in the test process that is root only in a user namespace.
 const userNamespaceEnv = "NETSTAT_TEST_IN_USER_NAMESPACE"
 
-// Who is root in a user namespace only can enter the network namespaces of containers there, but not come back to the one that
-// it is in itself. The threads that did end; the first, which stands for the process, is spared.
+// Root of a user namespace can enter the network namespaces of containers in it, but cannot return to its own. Threads that
+// cannot return end, except the main thread, which must not enter.
 func TestNamespacesOfUserNamespace(t *testing.T) {
 	testnet.SkipIfShort(t)
 	if os.Getenv(userNamespaceEnv) == "" {
@@ -874,7 +876,7 @@ func TestNamespacesOfUserNamespace(t *testing.T) {
 	testnet.ThreadsReturn(t)
 }
 
-// onFirstThread runs f in a goroutine that is on the thread that stands for the process, and that is likely to stay there.
+// onFirstThread runs f in a goroutine on the main thread of the process, which will probably stay there.
 func onFirstThread(t *testing.T, f func()) {
 	t.Helper()
 	const most = 1000 // threads
@@ -904,7 +906,7 @@ func onFirstThread(t *testing.T, f func()) {
 	t.Fatal("nothing runs on the first thread")
 }
 
-// What cannot be looked for has not ended: it is read on.
+// If /proc cannot be read, known namespaces do not count as ended and are still read.
 func TestNamespacesWithoutProc(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
@@ -930,8 +932,8 @@ func TestNamespacesWithoutProc(t *testing.T) {
 	})
 }
 
-// BenchmarkNamespaces is looking for namespaces where nothing has changed: by their numbers, and by their tables for who may not
-// see the numbers.
+// BenchmarkNamespaces measures the search for namespaces when nothing has changed: by inode numbers, and by tables for a user who
+// cannot read the inode numbers.
 func BenchmarkNamespaces(b *testing.B) {
 	testnet.IsolatePIDs(b, func() {
 		const namespaces, processes = 20, 200
@@ -967,7 +969,7 @@ func BenchmarkNamespaces(b *testing.B) {
 	})
 }
 
-// openFound finds the namespaces that there are, and opens those that are new.
+// openFound finds all namespaces, and opens the new ones.
 func openFound(s *Scanner) error {
 	if err := s.namespaces.find(); err != nil {
 		return err
@@ -985,7 +987,7 @@ func benchmarkRefresh(b *testing.B, s *Scanner, namespaces int) {
 	require.Len(b, s.Namespaces(), namespaces)
 }
 
-// A file that leads to another namespace than was found is not taken for it, whatever its number says.
+// A namespace file that now leads to another namespace is detected by the table number, even if the inode number matches.
 func TestNamespaceFileChanged(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
@@ -1004,7 +1006,7 @@ func TestNamespaceFileChanged(t *testing.T) {
 	})
 }
 
-// namespaceMaker makes so many network namespaces, and returns their numbers and what ends them.
+// namespaceMaker creates n network namespaces, and returns their inode numbers and a function that ends them.
 type namespaceMaker func(t *testing.T, n int) (inodes map[uint64]bool, end func())
 
 func namedNamespaces(t *testing.T, n int) (inodes map[uint64]bool, end func()) {
@@ -1039,7 +1041,7 @@ func namespacesOfProcesses(t *testing.T, n int) (inodes map[uint64]bool, end fun
 	}
 }
 
-// pinnedNamespaces are those that a socket of this process keeps.
+// pinnedNamespaces returns the inode numbers of the namespaces that a socket of this process keeps alive.
 func pinnedNamespaces(t *testing.T) map[uint64]bool {
 	t.Helper()
 	const siocgskns = 0x894c // include/uapi/linux/sockios.h
@@ -1061,7 +1063,7 @@ func pinnedNamespaces(t *testing.T) map[uint64]bool {
 	return pinned
 }
 
-// Descriptors that have run out come back when namespaces end: as many of the new ones are read as the descriptors allow.
+// When namespaces end, their descriptors are used for new namespaces: each scan reads as many as the descriptor limit allows.
 func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
 	const there, room, descriptors = 30, 11, 3 // of each: a socket for dumps, one for closed sockets, and what waits for that
 	for name, newNamespaces := range map[string]namespaceMaker{"named": namedNamespaces, "of processes": namespacesOfProcesses} {

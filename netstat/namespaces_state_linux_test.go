@@ -14,7 +14,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
-// A table that turns out to be another namespace's is closed again.
+// A table of another namespace than expected is closed again.
 func TestNamespaceTableOfOtherNamespace(t *testing.T) {
 	before := openDescriptors(t)
 	n := &Namespace{PID: os.Getpid(), procDir: "/proc/self", table: 1}
@@ -23,8 +23,8 @@ func TestNamespaceTableOfOtherNamespace(t *testing.T) {
 	require.Equal(t, before, openDescriptors(t))
 }
 
-// What was opened in a namespace that is open already is closed again; else it is taken over, and what has kept it until then is
-// closed.
+// If the namespace has open sockets, the adopted ones are closed. Otherwise it takes them over, and closes the file that kept it
+// alive.
 func TestNamespaceAdopts(t *testing.T) {
 	for _, isOpen := range []bool{true, false} {
 		held, err := os.Open("/proc/self/net/dev")
@@ -62,7 +62,7 @@ func TestNamespaceAdopts(t *testing.T) {
 	require.Nil(t, n.diag)
 }
 
-// What is opened anew in a namespace replaces what was there, but for a subscription, from which something may still be taken.
+// New sockets replace the old ones, except a subscription: it may still have events to take.
 func TestNamespaceTakes(t *testing.T) {
 	diag, closed := &fakeDiag{}, &fakeClosed{}
 	n := &trackedNamespace{netlinkSockets: netlinkSockets{diag: diag, closed: closed}}
@@ -75,7 +75,7 @@ func TestNamespaceTakes(t *testing.T) {
 	require.NoError(t, n.refusedClosed, "it is subscribed to all the same")
 }
 
-// The subscriptions of namespaces that have ended are closed before namespaces are found, also if nobody has taken what they tell.
+// find closes the subscriptions of ended namespaces, even if their events have not been taken.
 func TestEndedNamespacesAreClosed(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
@@ -87,7 +87,7 @@ func TestEndedNamespacesAreClosed(t *testing.T) {
 	})
 }
 
-// A namespace of which a process has ended since it was found is entered by another one, if there is one.
+// If the process of a namespace has ended since it was found, the namespace is entered through another one, if there is one.
 func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		for _, another := range []bool{true, false} {
@@ -121,7 +121,7 @@ func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 	})
 }
 
-// The process that stands for a namespace is one that lives.
+// When the process that represents a namespace has ended, another one replaces it.
 func TestNamespaceProcessIsReplaced(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
@@ -138,7 +138,7 @@ func TestNamespaceProcessIsReplaced(t *testing.T) {
 	})
 }
 
-// A namespace that was known by its tables alone is entered as soon as a process lets it be seen.
+// A namespace known only by its tables is entered as soon as a process shows its inode number.
 func TestNamespaceIdentifiedLater(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -157,7 +157,7 @@ func TestNamespaceIdentifiedLater(t *testing.T) {
 	})
 }
 
-// A namespace that was known by its tables alone is told by them from the one that has a name.
+// A namespace known only by its tables is matched by them with the one that has a name.
 func TestNamespaceMatchedWithName(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -181,7 +181,7 @@ func TestNamespaceMatchedWithName(t *testing.T) {
 	})
 }
 
-// Numbers of namespaces that have ended, and that nothing has kept, can be those of new ones.
+// The inode and table numbers of ended namespaces that nothing kept alive can be those of new namespaces.
 func TestNamespaceNumbersOfEndedOnes(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
@@ -215,7 +215,7 @@ func TestNamespaceNumbersOfEndedOnes(t *testing.T) {
 	})
 }
 
-// A namespace that has a name, and cannot be entered, is read through a process in it, which is looked for in each scan.
+// A named namespace that cannot be entered is read through one of its processes, which each scan looks up.
 func TestNamedNamespaceReadThroughProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		blue := startInNamespace(t, 1, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})

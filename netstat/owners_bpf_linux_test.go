@@ -31,12 +31,12 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// holders are the processes that should be found to hold the sockets, by inode.
+// holders are the expected pids that hold each socket, by inode.
 type holders map[uint64][]int
 
 func (h holders) of(s testnet.Socket, pids ...int) { h[s.Inode] = pids }
 
-// setAll is the holder of sockets that have one, and are not held if they have no inode.
+// setAll sets the holder of all sockets that have an inode.
 func (h holders) setAll(pid int, sockets ...testnet.Socket) {
 	for _, s := range sockets {
 		if s.Inode != 0 {
@@ -45,12 +45,12 @@ func (h holders) setAll(pid int, sockets ...testnet.Socket) {
 	}
 }
 
-// owner is a process as /proc/<pid>/stat shows it, or as the owner of a socket.
+// owner describes a process by the values that both /proc/<pid>/stat and the owner of a socket have.
 func owner(pid int, name string, startTime uint64) string {
 	return fmt.Sprintf("%d %q since %d", pid, name, startTime)
 }
 
-// processFromProc reads comm and the 22nd column of stat.
+// processFromProc describes a process by its comm and the 22nd column of its stat.
 func processFromProc(t *testing.T, pid int) string {
 	t.Helper()
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
@@ -75,7 +75,7 @@ func (h holders) inWords(t *testing.T) map[uint64][]string {
 	return words
 }
 
-// scanOwners returns the owners of every socket that has an inode, in the order in which Owners gives them.
+// scanOwners returns the owners of every socket that has an inode, in the order of Owners.
 func scanOwners(t *testing.T, s *Scanner) map[uint64][]string {
 	t.Helper()
 	found := map[uint64][]string{}
@@ -93,7 +93,7 @@ func scanOwners(t *testing.T, s *Scanner) map[uint64][]string {
 	return found
 }
 
-// requireOwners compares what a scanner finds with what should be found; other sockets may be there.
+// requireOwners requires the owners of these sockets; there may be others.
 func requireOwners(t *testing.T, want, found map[uint64][]string) {
 	t.Helper()
 	for inode, owners := range want {
@@ -121,7 +121,7 @@ var oddNames = []string{
 	"fifteen_bytes_x", "more_than_fifteen",
 }
 
-// The BPF iterator, the walk, ss and the one who made the sockets agree on who holds them.
+// The BPF iterator, the walk of procfs, ss and the test agree on the owners of all sockets.
 func TestOwnersAgree(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -218,7 +218,7 @@ func TestOwnersAgree(t *testing.T) {
 	})
 }
 
-// requireOwnersOfSS compares pids: ss shows not all of an odd name.
+// requireOwnersOfSS compares pids only, because ss cuts off some names.
 func requireOwnersOfSS(t *testing.T, s *Scanner) {
 	t.Helper()
 	want, found := map[uint64][]int{}, map[uint64][]int{}
@@ -246,8 +246,8 @@ func requireOwnersOfSS(t *testing.T, s *Scanner) {
 	require.Equal(t, want, found)
 }
 
-// The sockets that a thread has by descriptors of its own belong to its process. The links in /proc/<pid>/fd are those of the
-// main thread, and others are only in /proc/<pid>/task/<tid>/fd. ss does not look there.
+// The sockets in the own descriptor table of a thread belong to its process. They are in /proc/<pid>/task/<tid>/fd only, as
+// /proc/<pid>/fd has the table of the main thread. ss does not read them.
 func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -298,8 +298,8 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 	})
 }
 
-// A process whose main thread has ended is a zombie, of which /proc/<pid>/fd shows nothing, but its other threads hold its
-// sockets: each of them shows all.
+// A process whose main thread has ended is a zombie with an empty /proc/<pid>/fd, but its other threads hold its sockets, and
+// each of them shows all.
 func TestOwnersWithoutMainThread(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -332,7 +332,7 @@ func newIterator(t *testing.T) *bpfOwners {
 	return finder.(*bpfOwners)
 }
 
-// readIterator reads what the program writes: the inodes of each process, and how often it comes.
+// readIterator returns the inodes of each process as the BPF program writes them, and the number of records for it.
 func readIterator(t *testing.T, w *bpfOwners) (inodes map[int][]uint64, visits map[int]int) {
 	t.Helper()
 	inodes, visits = map[int][]uint64{}, map[int]int{}
@@ -346,8 +346,8 @@ func readIterator(t *testing.T, w *bpfOwners) (inodes map[int][]uint64, visits m
 	return inodes, visits
 }
 
-// startReaders starts processes that have the files and wait, until they are stopped or the test ends. It returns when all are
-// there.
+// startReaders starts processes that inherit the files and wait until they are stopped or the test ends. It returns when all have
+// started.
 func startReaders(t *testing.T, processes int, files ...*os.File) (stop func()) {
 	t.Helper()
 	wait, end, err := os.Pipe()
@@ -370,7 +370,7 @@ func startReaders(t *testing.T, processes int, files ...*os.File) (stop func()) 
 	return stop
 }
 
-// roomForFiles returns how many descriptors this process may have, but not more than most.
+// roomForFiles returns how many descriptors this process may have, up to a limit.
 func roomForFiles(t *testing.T, most int) int {
 	t.Helper()
 	const besides = 200
@@ -379,8 +379,8 @@ func roomForFiles(t *testing.T, most int) int {
 	return int(min(limit.Cur-besides, uint64(most)))
 }
 
-// What the program writes fills the kernel's buffer of 32 KiB many times. Where it does so is moved by 8 bytes with each scan, so
-// that it is once at each place in the records of the processes.
+// The output of the program fills the 32 KiB buffer of the kernel many times. Each scan moves the place of the overflow by 8
+// bytes, so that it is once at each place of a record.
 func TestOwnersOverflowBuffer(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -458,7 +458,7 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 	})
 }
 
-// walkFor returns the sockets of the processes that are wanted, by the links in procfs.
+// walkFor returns the sockets of the wanted processes from the links in procfs.
 func walkFor(t *testing.T, wanted func(pid int, inodes []uint64) bool) map[int][]uint64 {
 	t.Helper()
 	walk := procfs.NewSocketWalk("/proc")
@@ -472,7 +472,7 @@ func walkFor(t *testing.T, wanted func(pid int, inodes []uint64) bool) map[int][
 	return found
 }
 
-// holdersIn returns the holders of the sockets that the processes have.
+// holdersIn returns the holders that the table has for the sockets of the processes.
 func holdersIn(table *ownerTable, processes map[int][]uint64) map[uint64]string {
 	found := map[uint64]string{}
 	for _, inodes := range processes {
@@ -490,7 +490,7 @@ func holdersIn(table *ownerTable, processes map[int][]uint64) map[uint64]string 
 	return found
 }
 
-// hideBTF covers the kernel's BTF, for this thread, which ends with the test.
+// hideBTF hides the BTF of the kernel from this thread, which ends with the test.
 func hideBTF(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -509,7 +509,7 @@ const (
 	notPermitted = "unsupported operation: operation not permitted"
 )
 
-// requireReadable fails the test if a warning is not one line that somebody may want to read.
+// requireReadable requires that a warning is one short line.
 func requireReadable(t *testing.T, warning string) {
 	t.Helper()
 	require.NotContains(t, warning, "\n")
@@ -518,7 +518,7 @@ func requireReadable(t *testing.T, warning string) {
 	t.Log(warning)
 }
 
-// Where there is no BPF, the links in procfs are read, and the one warning says what would help.
+// Without BPF the links in procfs are read, with one warning that has the reason.
 func TestOwnersFallBack(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -623,7 +623,7 @@ func TestOwnersFallBack(t *testing.T) {
 	})
 }
 
-// requireFallBackFrom scans a proc file system whose pids are not what a BPF program sees.
+// requireFallBackFrom scans a proc file system whose pids are not those of the initial PID namespace.
 func requireFallBackFrom(t *testing.T, root string, want map[uint64][]string) {
 	t.Helper()
 	var warnings []string
@@ -640,7 +640,7 @@ func requireFallBackFrom(t *testing.T, root string, want map[uint64][]string) {
 	require.EqualError(t, err, `owners "bpf" is required: `+root+foreign)
 }
 
-// In a container there are other pids, but those of the host where its proc file system is shown.
+// In a container pids differ from those of the initial PID namespace, unless the proc file system of the host is mounted.
 func TestOwnersInPIDNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "contained"})
@@ -663,7 +663,7 @@ func TestOwnersInPIDNamespace(t *testing.T) {
 	})
 }
 
-// links reads the links that match a pattern.
+// links reads all links that match a pattern.
 func links(t *testing.T, pattern string) map[string]string {
 	t.Helper()
 	names, err := filepath.Glob(pattern)
@@ -675,7 +675,7 @@ func links(t *testing.T, pattern string) map[string]string {
 	return targets
 }
 
-// The proc file system of a container, read from outside.
+// The proc file system of a container is read from outside.
 func TestOwnersOfPIDNamespace(t *testing.T) {
 	testnet.Isolate(t, func() {
 		socket, inode := openSocket(t)
@@ -706,7 +706,7 @@ func TestOwnersOfPIDNamespace(t *testing.T) {
 	})
 }
 
-// A thread that gives its capabilities up after NewScanner goes on, or falls back once: that is up to the kernel.
+// After its thread has dropped the capabilities, a scanner continues or falls back once, depending on the kernel.
 func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -745,11 +745,11 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 	})
 }
 
-// serviceEnv has what a process finds that TestOwnersOfServiceUser starts.
+// serviceEnv has the owners that the process started by TestOwnersOfServiceUser must find.
 const serviceEnv = "NETSTAT_TEST_SERVICE"
 
-// A process of a user who has only CAP_BPF and CAP_PERFMON, as with systemd's AmbientCapabilities=, finds the owners of all
-// sockets, of root's processes too.
+// A user with only CAP_BPF and CAP_PERFMON, as with AmbientCapabilities= of systemd, finds the owners of all sockets, including
+// those of root.
 func TestOwnersOfServiceUser(t *testing.T) {
 	if want, isService := os.LookupEnv(serviceEnv); isService {
 		require.Equal(t, 65534, os.Geteuid())
@@ -811,7 +811,7 @@ func bpfMappings(t *testing.T) int {
 	return strings.Count(string(mappings), "bpf")
 }
 
-// Nothing is left of many scanners: no descriptor, and so no program, map or link, and no memory of a map.
+// Close releases all descriptors, including programs, maps and links, and the memory of maps.
 func TestOwnersReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
 	const times = 30
@@ -880,7 +880,7 @@ func TestOwnersReleaseResources(t *testing.T) {
 	}
 }
 
-// limitFor returns the limit of open files that leaves room for so many more of them.
+// limitFor returns the RLIMIT_NOFILE that leaves room for this many more files.
 func limitFor(t *testing.T, room int) (limit uint64) {
 	t.Helper()
 	taken := map[string]bool{}
@@ -896,7 +896,7 @@ func limitFor(t *testing.T, room int) (limit uint64) {
 	return limit
 }
 
-// cacheOf returns the processes that a finder keeps; nil if it keeps none.
+// cacheOf returns the process cache of a finder, or nil.
 func cacheOf(finder ownerFinder) *processCache {
 	switch finder := finder.(type) {
 	case *fdWalk:

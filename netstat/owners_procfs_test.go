@@ -64,7 +64,7 @@ func TestFDWalkMissing(t *testing.T) {
 	require.ErrorContains(t, err, "opening the proc file system: ")
 }
 
-// The threads of a process are one owner, whichever table a socket is in.
+// All threads of a process are one owner, even if their descriptor tables differ.
 func TestFDWalkThreads(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")

@@ -10,7 +10,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestPingSocketsWithSameIdentifier: the kernel shows one of the two in both tables.
+// For ping sockets with the same identifier, the kernel shows one of them in both tables.
 func TestPingSocketsWithSameIdentifier(t *testing.T) {
 	testnet.Isolate(t, func() {
 		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0o600))

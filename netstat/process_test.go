@@ -71,7 +71,7 @@ func TestProcessBroken(t *testing.T) {
 	}
 }
 
-// What was read is kept, also when the process has gone.
+// What was read of a process is kept, even after the process has ended.
 func TestProcessIsReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := proctree.Materialize(t, smallTree)
@@ -97,7 +97,7 @@ func TestProcessIsReadOnce(t *testing.T) {
 	})
 }
 
-// writeStatus gives a process a user.
+// writeStatus sets the user of a process.
 func writeStatus(t *testing.T, root string, pid int, uid uint32) {
 	t.Helper()
 	dir := filepath.Join(root, strconv.Itoa(pid))
@@ -105,7 +105,7 @@ func writeStatus(t *testing.T, root string, pid int, uid uint32) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "status"), fmt.Appendf(nil, "Uid:\t0\t%d\t0\t0\n", uid), 0o600))
 }
 
-// The user is read again after a while: not before, and not that of all processes at a time.
+// The user of a process is read again after minUIDAge at the earliest, and not that of all processes at once.
 func TestUIDIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const count = 300
@@ -149,7 +149,7 @@ func TestUIDIsReadAgain(t *testing.T) {
 	})
 }
 
-// What cannot be read for now leaves what is known, and is read as soon as it can be.
+// If the user cannot be read, the known one stays, and is read again as soon as possible.
 func TestUIDIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()
@@ -187,7 +187,7 @@ func TestUIDIsKept(t *testing.T) {
 	})
 }
 
-// A connection is of the process that began it, and not of a later one with its pid.
+// The owner of a connection is the process that initiated it, and not a later process with the same pid.
 func TestProcessOfConnect(t *testing.T) {
 	root := t.TempDir()
 	cache := newProcessCache(root, nil)
@@ -213,7 +213,7 @@ func TestProcessOfConnect(t *testing.T) {
 	require.Equal(t, "younger", younger.Name, "what it was seen to have")
 }
 
-// The user of a process that began a connection is the one that it has now, that it was last seen to have, or that it had then.
+// The user of the initiator is its current one, else the last one seen, else the one at the time of the connect.
 func TestUIDOfConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()

@@ -15,7 +15,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// TestConnectionsLive compares with ss, and with the sockets that the test made.
+// The connections are those that ss shows and the test opened.
 func TestConnectionsLive(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var made []testnet.Socket
@@ -90,7 +90,7 @@ func TestConnectionsLive(t *testing.T) {
 	})
 }
 
-// TestConnectionsLiveOthers compares the tables that ss does not know, or not on every kernel.
+// Connections of the tables that ss lacks, at least with some kernels.
 func TestConnectionsLiveOthers(t *testing.T) {
 	testnet.Isolate(t, func() {
 		protocols := []*netstat.Protocol{netstat.Raw, netstat.Raw6, netstat.ICMP, netstat.ICMP6}
@@ -119,7 +119,7 @@ func TestConnectionsLiveOthers(t *testing.T) {
 	})
 }
 
-// A process that may not read the descriptors of others sees their sockets, and nobody behind them.
+// A process that cannot read the descriptors of others returns their sockets without processes.
 func TestConnectionsDenied(t *testing.T) {
 	testnet.Isolate(t, func() {
 		if os.Getuid() != 0 {

@@ -134,7 +134,7 @@ func BenchmarkScanner(b *testing.B) {
 	})
 }
 
-// firstAnswer returns the first message of a capture that is about a socket in the state.
+// firstAnswer returns the first message of a capture about a socket in the state.
 func firstAnswer(b *testing.B, capture string, state TCPState) []byte {
 	b.Helper()
 	for _, payload := range readCapture(b, capture) {
@@ -148,7 +148,7 @@ func firstAnswer(b *testing.B, capture string, state TCPState) []byte {
 	return nil
 }
 
-// without returns the inet_diag_msg as it is if the attribute was not asked for.
+// without removes an attribute from an inet_diag_msg, as if it had not been requested.
 func without(b *testing.B, payload []byte, unwanted uint16) []byte {
 	b.Helper()
 	m, err := sockdiag.ParseInet(payload)
@@ -165,7 +165,7 @@ func without(b *testing.B, payload []byte, unwanted uint16) []byte {
 	return rest
 }
 
-// BenchmarkDecode decodes what a kernel answered: one message, and as many as it sends at once.
+// BenchmarkDecode decodes recorded messages: one message, and a full buffer.
 func BenchmarkDecode(b *testing.B) {
 	connection := firstAnswer(b, "tcp-connected", TCPEstablished)
 	for _, bench := range []struct {

@@ -29,7 +29,7 @@ import (
 
 var allTransports = []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportICMP, TransportUnix}
 
-// mustScan is scan for a test that expects no error.
+// mustScan is scan without errors.
 func mustScan[T any](t *testing.T, s *Scanner, visit func(*Socket) T) []T {
 	t.Helper()
 	seen, errs := scan(s, visit)
@@ -37,7 +37,7 @@ func mustScan[T any](t *testing.T, s *Scanner, visit func(*Socket) T) []T {
 	return seen
 }
 
-// file returns the name that the table of the socket has in /proc/net.
+// file returns the name of the socket's table in /proc/net.
 func file(s *Socket) string {
 	if s.Family == FamilyIPv6 {
 		return s.Transport.String() + "6"
@@ -45,7 +45,7 @@ func file(s *Socket) string {
 	return s.Transport.String()
 }
 
-// toTestnet makes of a socket what testnet knows of it.
+// toTestnet converts a socket to the type of testnet.
 func toTestnet(s *Socket) testnet.Socket {
 	of := testnet.Socket{
 		Protocol: file(s), State: s.State.String(), Local: s.Local, Remote: s.Remote,
@@ -63,7 +63,7 @@ func toTestnet(s *Socket) testnet.Socket {
 	return of
 }
 
-// owners lists processes as 12/name, in the order of their pids.
+// owners lists processes as 12/name, by pid.
 func owners[T any](processes []T, pid func(T) int, name func(T) string) string {
 	processes = slices.Clone(processes)
 	slices.SortFunc(processes, func(a, b T) int { return cmp.Compare(pid(a), pid(b)) })
@@ -83,7 +83,7 @@ func ownersOfRow(r testnet.Row) string {
 	return owners(r.Processes, func(p testnet.RowProcess) int { return p.PID }, func(p testnet.RowProcess) string { return p.Name })
 }
 
-// everySocket makes sockets of every kind and in every state, some of them of another user's process.
+// everySocket opens sockets of every kind and in every state, some of them in the process of another user.
 func everySocket(t *testing.T) (inet []testnet.Socket, units []testnet.UnixSocket) {
 	t.Helper()
 	for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
@@ -109,7 +109,7 @@ func everySocket(t *testing.T) (inet []testnet.Socket, units []testnet.UnixSocke
 	return inet, testnet.Unix(t)
 }
 
-// Netlink, procfs, ss and the one who made the sockets agree on every one of them.
+// Netlink, procfs, ss and the load agree on every socket.
 func TestSourcesAgree(t *testing.T) {
 	testnet.Isolate(t, func() {
 		load, unixLoad := everySocket(t)
@@ -168,7 +168,7 @@ func TestSourcesAgree(t *testing.T) {
 	})
 }
 
-// requireLoad compares the IP sockets with the load, and their number in each state.
+// requireLoad compares the IP sockets, and their number in each state, with the load.
 func requireLoad(t *testing.T, load []testnet.Socket, s *Scanner) {
 	t.Helper()
 	var seen []testnet.Socket
@@ -217,8 +217,8 @@ func requireUnixLoad(t *testing.T, load []testnet.UnixSocket, s *Scanner) {
 	require.Equal(t, want, seen)
 }
 
-// requireSS compares TCP and UDP sockets, field by field, with what ss says. Between the two a client can have tried again to
-// connect to a full accept queue, which is a drop more: then they are compared again.
+// requireSS compares all fields of TCP and UDP sockets with ss. It repeats the comparison because a client may retry to connect
+// to a full accept queue meanwhile, which adds a drop.
 func requireSS(t *testing.T, s *Scanner) {
 	t.Helper()
 	var want, seen []string
@@ -439,7 +439,7 @@ func TestScannerCgroup(t *testing.T) {
 	})
 }
 
-// cgroup2 returns where the cgroup2 file system is mounted.
+// cgroup2 returns the mount point of the cgroup2 file system.
 func cgroup2(t *testing.T) string {
 	t.Helper()
 	mounts, err := os.Open("/proc/self/mounts")
@@ -454,7 +454,7 @@ func cgroup2(t *testing.T) string {
 	return ""
 }
 
-// rawDump returns the error of a kernel that does not have the raw sockets in sock_diag.
+// rawDump returns the error of a kernel without raw sockets in sock_diag.
 func rawDump(t *testing.T) error {
 	t.Helper()
 	conn, err := new(sockdiag.Opener).Open()
@@ -465,7 +465,7 @@ func rawDump(t *testing.T) error {
 	return err
 }
 
-// A kernel without raw_diag has the raw sockets in /proc/net, and ping sockets are nowhere else.
+// Without raw_diag, raw sockets are read from /proc/net. Ping sockets are always read from there.
 func TestScannerRaw(t *testing.T) {
 	testnet.Isolate(t, func() {
 		load := slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets)
@@ -491,7 +491,7 @@ func TestScannerRaw(t *testing.T) {
 	})
 }
 
-// A loop that was left in the middle of a dump of many buffers does not disturb the next one.
+// A loop that stops within a dump of many buffers does not affect the next scan.
 func TestScannerStopsInDump(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections = 1000
@@ -560,7 +560,7 @@ func TestNewScannerOutOfDescriptors(t *testing.T) {
 	require.Nil(t, s)
 }
 
-// A process that may open no netlink socket, as under systemd's RestrictAddressFamilies=, reads procfs.
+// A process that cannot open netlink sockets, as with RestrictAddressFamilies= of systemd, reads procfs.
 func TestScannerWithoutNetlink(t *testing.T) {
 	testnet.SkipIfShort(t)
 	for _, errno := range []unix.Errno{unix.EAFNOSUPPORT, unix.EPERM} {
@@ -583,7 +583,7 @@ func TestScannerWithoutNetlink(t *testing.T) {
 	}
 }
 
-// Processes that may not be looked at are counted, and the sockets come all the same.
+// Processes that cannot be read are counted, and all sockets are still handed out.
 func TestScannerPrivileges(t *testing.T) {
 	testnet.Isolate(t, func() {
 		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})
@@ -614,7 +614,7 @@ func TestScannerPrivileges(t *testing.T) {
 	})
 }
 
-// dropCapabilities takes capabilities from this thread, which ends with the test.
+// dropCapabilities removes capabilities from this thread, which ends with the test.
 func dropCapabilities(tb testing.TB, capabilities []uint) {
 	tb.Helper()
 	runtime.LockOSThread()
@@ -644,7 +644,7 @@ func TestScannerSource(t *testing.T) {
 	}
 }
 
-// A process is the same one for as long as it lives under its name.
+// A process keeps its value as long as it keeps its name.
 func TestScannerProcesses(t *testing.T) {
 	for _, method := range ownerMethods {
 		t.Run(method.String(), func(t *testing.T) { testScannerProcesses(t, method) })
@@ -697,7 +697,7 @@ func testScannerProcesses(t *testing.T, method OwnerMethod) {
 	})
 }
 
-// Sockets and processes that come and go during a scan are nobody's error.
+// Sockets and processes that start and end during a scan cause no errors.
 func TestScannerChurn(t *testing.T) {
 	testnet.Isolate(t, func() {
 		end := make(chan struct{})

@@ -23,7 +23,7 @@ import (
 const fieldsAll = FieldCookie | FieldInterface | FieldCgroupID | FieldAcceptQueue | FieldAcceptQueueLimit | FieldDrops |
 	FieldTCPInfo | FieldTCPBytes | FieldTCPSegs
 
-// describe writes a socket in one line: what every source tells, and those of the fields that the socket has.
+// describe formats a socket in one line: the fields that every source has, and the given fields that the socket has.
 func describe(s *Socket, fields Field) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s", s.Transport, s.Family, s.State)
@@ -52,7 +52,7 @@ func describe(s *Socket, fields Field) string {
 	return b.String()
 }
 
-// newScanner returns a scanner that is closed after the test.
+// newScanner returns a scanner that is closed when the test ends.
 func newScanner(tb testing.TB, config ScannerConfig) *Scanner {
 	tb.Helper()
 	s, err := NewScanner(config)
@@ -61,7 +61,7 @@ func newScanner(tb testing.TB, config ScannerConfig) *Scanner {
 	return s
 }
 
-// scan returns what visit makes of each socket, and the errors.
+// scan returns the results of visit for all sockets, and the errors.
 func scan[T any](s *Scanner, visit func(*Socket) T) (seen []T, errs []error) {
 	for socket, err := range s.Sockets(context.Background()) {
 		if err != nil {
@@ -75,7 +75,7 @@ func scan[T any](s *Scanner, visit func(*Socket) T) (seen []T, errs []error) {
 
 func inode(s *Socket) uint64 { return s.Inode }
 
-// fakeDiag is a kernel that answers one dump after the other, and then with nothing.
+// fakeDiag answers each request with the next of its dumps, and all further ones with an empty dump.
 type fakeDiag struct {
 	dumps    []fakeDump
 	requests []sockdiag.Request
@@ -113,8 +113,8 @@ func (f *fakeDiag) Close() error {
 	return nil
 }
 
-// newFakeScanner returns a scanner that asks diag, and has an empty directory as its proc file system unless config says
-// otherwise.
+// newFakeScanner returns a scanner that sends its requests to diag. Its proc file system is an empty directory unless config has
+// another.
 func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner {
 	tb.Helper()
 	if config.ProcRoot == "" {
@@ -127,7 +127,7 @@ func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner
 	return s
 }
 
-// tcpMessages are connections with these inodes.
+// tcpMessages returns messages of established connections with these inodes.
 func tcpMessages(inodes ...uint32) [][]byte {
 	var payloads [][]byte
 	for _, inode := range inodes {
@@ -138,7 +138,7 @@ func tcpMessages(inodes ...uint32) [][]byte {
 	return payloads
 }
 
-// tcpListeners is the number of the request for listening sockets; the others follow it.
+// tcpListeners is the index of the request for listening sockets; the others follow.
 const tcpListeners, tcpConnections, udp4Sockets = 0, 1, 2
 
 func TestNewScannerErrors(t *testing.T) {
@@ -178,7 +178,7 @@ func TestNewScannerCopiesConfig(t *testing.T) {
 	require.NotContains(t, families, TransportUnix)
 }
 
-// text is an enumeration that can be written and read as text.
+// text is an enumeration with a text form.
 type text interface {
 	encoding.TextMarshaler
 	encoding.TextUnmarshaler
@@ -235,7 +235,7 @@ func TestNamesOfUnknownNumbers(t *testing.T) {
 	}
 }
 
-// A copy of a proc file system is read, and not the host that the test runs on.
+// With the copy of a proc file system, the scanner reads nothing of the host.
 func TestScannerReadsCopy(t *testing.T) {
 	UseLittleEndian(t)
 	s := newScanner(t, ScannerConfig{
@@ -316,7 +316,7 @@ func TestScannerWithoutWarn(t *testing.T) {
 	require.Empty(t, errs)
 }
 
-// What fails is reported, and everything else comes, once.
+// A failed dump is reported, and all other sockets are handed out once.
 func TestScannerDumpErrors(t *testing.T) {
 	broken := errors.New("input/output error")
 	tree := proctree.Materialize(t, smallTree)
@@ -405,7 +405,7 @@ func TestScannerDumpErrors(t *testing.T) {
 	}
 }
 
-// A kernel that is silent is asked once for each transport.
+// A kernel that does not answer gets one request per transport.
 func TestScannerSilentKernel(t *testing.T) {
 	silent := fakeDump{err: fmt.Errorf("%w in 5s", sockdiag.ErrNoAnswer)}
 	diag := &fakeDiag{dumps: slices.Repeat([]fakeDump{silent}, 20)}
@@ -505,7 +505,7 @@ func TestScannerStops(t *testing.T) {
 	})
 }
 
-// The end of the context is said once, last, and wherever it comes.
+// The end of the context is the last error, and is reported once.
 func TestScannerContextEnds(t *testing.T) {
 	for _, test := range []struct {
 		name       string
@@ -687,7 +687,7 @@ func TestScannerClose(t *testing.T) {
 	require.True(t, diag.closed)
 }
 
-// Owners belong to the socket that the loop is at.
+// Owners returns the owners of the current socket of the loop.
 func TestSocketOwners(t *testing.T) {
 	s := newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
 	owners := map[uint64][]string{}
@@ -714,7 +714,7 @@ func TestSocketOwners(t *testing.T) {
 	require.Equal(t, OwnersOff, s.Stats().OwnerMethod)
 }
 
-// A clone keeps its owners whatever the scan does, and a plain copy has those of no other socket.
+// A clone keeps its owners. A plain copy has no owners once the loop has moved on.
 func TestSocketClone(t *testing.T) {
 	s := newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
 	names := func(s *Socket) (names []string) {

@@ -85,7 +85,7 @@ func TestSockstatOutOfRange(t *testing.T) {
 	require.Equal(t, 2, line)
 }
 
-// Every count has a place of its own, which the names tell.
+// Every count has its own field, named after it.
 func TestSockstatFields(t *testing.T) {
 	var s Sockstat
 	places := map[**uint64]bool{}

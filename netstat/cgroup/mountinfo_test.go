@@ -78,7 +78,7 @@ func TestUnescapeOctal(t *testing.T) {
 	}
 }
 
-// An error or mounts, each as it was written.
+// An error, or mounts that survive formatting and parsing.
 func FuzzParseMountinfo(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		mounts, err := parseMountinfo(content)

@@ -24,7 +24,7 @@ func mustTree(tb testing.TB) *Tree {
 	return tree
 }
 
-// The ids are those in file handles, at every depth.
+// The ids of cgroups are the inode numbers in their file handles, at every depth.
 func TestCgroup2(t *testing.T) {
 	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a/b/c")
@@ -54,7 +54,8 @@ func TestCgroup2(t *testing.T) {
 	require.Equal(t, 2, calls)
 }
 
-// inNamespaces runs f on a thread in a mount namespace and others of its own, with the cgroups as that thread sees them.
+// inNamespaces runs f on a thread in new namespaces: a mount namespace and those in the flags others. The trees that open returns
+// see the mounts of that thread.
 func inNamespaces(t *testing.T, others int, f func(open func() (*Tree, error))) {
 	t.Helper()
 	denied, done := false, make(chan struct{})
@@ -81,7 +82,7 @@ func inNamespaces(t *testing.T, others int, f func(open func() (*Tree, error))) 
 	}
 }
 
-// The id of a cgroup that was removed before is looked for once.
+// The id of an already removed cgroup is searched for once.
 func TestTreeRemovedCgroup(t *testing.T) {
 	testnet.SkipIfShort(t)
 	dir, _ := testnet.Cgroup(t, "removed")
@@ -95,7 +96,8 @@ func TestTreeRemovedCgroup(t *testing.T) {
 	require.Equal(t, uint64(1), tree.walks)
 }
 
-// The file system is found where it is mounted, in part or under another one, and again when it has moved.
+// The file system is found at any mount point, even if only a part is mounted or another mount hides it, and again after it has
+// moved.
 func TestCgroup2IsFound(t *testing.T) {
 	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a/b")
@@ -135,7 +137,7 @@ func TestCgroup2IsFound(t *testing.T) {
 	})
 }
 
-// What is mounted within the tree is not taken for cgroups.
+// File systems mounted within the tree are not read as cgroups.
 func TestCgroup2WithMounts(t *testing.T) {
 	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a")
@@ -155,7 +157,7 @@ func TestCgroup2WithMounts(t *testing.T) {
 	})
 }
 
-// Cgroups that come and go while the tree is read are nobody's error, and hide none that stays.
+// Cgroups that are created and removed while the tree is read cause no errors, and hide no others.
 func TestCgroup2Churn(t *testing.T) {
 	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a")
@@ -187,7 +189,7 @@ func TestCgroup2Churn(t *testing.T) {
 	}
 }
 
-// In a cgroup namespace the paths begin as those in /proc/<pid>/cgroup do, unless the root of the hierarchy can be seen.
+// In a cgroup namespace the paths are those in /proc/<pid>/cgroup, unless the root of the hierarchy is visible.
 func TestCgroup2InCgroupNamespace(t *testing.T) {
 	testnet.Isolate(t, func() {
 		dir, path := testnet.Cgroup(t, "a/b")
@@ -264,7 +266,7 @@ func TestEachSubdir(t *testing.T) {
 	require.Equal(t, 1, calls)
 }
 
-// A name lies within the entries, is not empty and leads no other way than down.
+// A name lies within the entries, is not empty, and is that of a child.
 func FuzzEachSubdir(f *testing.F) {
 	f.Add(bytes.Join([][]byte{subdirent(1, unix.DT_DIR, ".."), subdirent(20, unix.DT_DIR, "a"), subdirent(3, unix.DT_REG, "b")}, nil))
 	f.Fuzz(func(t *testing.T, entries []byte) {

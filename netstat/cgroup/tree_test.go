@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fakeFS is a cgroup2 file system that counts how often it is read.
+// fakeFS is a cgroup2 file system that counts its walks.
 type fakeFS struct {
 	paths map[uint64]string
 	err   error
@@ -71,7 +71,7 @@ func TestTree(t *testing.T) {
 	})
 }
 
-// What failed is said, is no reason to believe that a cgroup is not there, and is tried again.
+// An error is reported by Err, does not prove that a cgroup does not exist, and is retried.
 func TestTreeError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken")
@@ -87,7 +87,7 @@ func TestTreeError(t *testing.T) {
 	})
 }
 
-// However many unknown ids there are, reading the tree takes no more than its share of the time.
+// However many unknown ids there are, walks take no more than their share of the time.
 func TestTreeTimeIsBounded(t *testing.T) {
 	for _, takes := range []time.Duration{time.Millisecond, 20 * time.Millisecond, time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestTreeTimeIsBounded(t *testing.T) {
 	}
 }
 
-// A long time without an unknown id saves up no more for walks than a short one.
+// A long time without unknown ids permits no more walks than a short one.
 func TestTreeTimeIsNotSavedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := &fakeFS{takes: walkCredit / 10}
@@ -128,7 +128,7 @@ func TestTreeTimeIsNotSavedUp(t *testing.T) {
 	})
 }
 
-// Removed cgroups are remembered, those that were asked for last, and no more than fit.
+// Of removed cgroups those looked up last are kept, up to a limit.
 func TestTreeMemoryIsBounded(t *testing.T) {
 	const generations, each = 10, maxRemoved / 4
 	synctest.Test(t, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestTreeMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// A tree that is too big is read from the top as far as there is room.
+// Of a tree that is too big, as many cgroups as fit are kept, from the top.
 func TestTreeTooBig(t *testing.T) {
 	tree := newTree(endlessFS{})
 	requirePath(t, tree, 1, endlessFS{}.path(1))

@@ -147,7 +147,7 @@ func TestWorkloadOf(t *testing.T) {
 	}
 }
 
-// Names that are like those of workloads, and are not.
+// Names that resemble those of workloads but are not.
 func TestWorkloadOfSimilarNames(t *testing.T) {
 	const notHex = "8d3f0c5b9a71e264d3c0b5a49788f6e1d2c3b4a5968778695a4b3c2d1e0f1a2g"
 	for _, path := range []string{
@@ -188,7 +188,7 @@ func TestWorkloadOfDoesNotAllocate(t *testing.T) {
 	}))
 }
 
-// Whatever the path, what is found is in it, in a form that can be relied on.
+// The result is part of the path and in a valid form.
 func FuzzWorkloadOf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path string) {
 		w := WorkloadOf(path)

@@ -21,7 +21,7 @@ func openConnects(tb testing.TB) *Connects {
 	return connects
 }
 
-// refusedConnections begins connections that are refused at once, and returns their cookies.
+// refusedConnections makes connects that are refused at once, and returns the cookies of the sockets.
 func refusedConnections(t testing.TB, n int) []uint64 {
 	t.Helper()
 	unused, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -45,7 +45,7 @@ func refusedConnections(t testing.TB, n int) []uint64 {
 	return cookies
 }
 
-// Of more connections than there is room for the last are known.
+// If there are more connections than room, the most recent ones are found.
 func TestConnectsOverflow(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openConnects(t)

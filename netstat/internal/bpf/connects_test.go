@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// connectWriter writes what connects.c writes, in the same order.
+// connectWriter writes records in the same order as connects.c.
 type connectWriter struct {
 	to    connectIndex
 	begun uint64
@@ -94,7 +94,7 @@ func TestConnectDecode(t *testing.T) {
 	}, c.decode())
 }
 
-// A record of which anything changes while it is read is none, also if it is the same socket's again.
+// A record that changes while it is read is not returned, even if the change is by the same socket.
 func TestConnectsRecordChanges(t *testing.T) {
 	const cookie = 7
 	var r connectsRecord
@@ -116,7 +116,7 @@ func TestConnectsRecordChanges(t *testing.T) {
 	require.False(t, ok, "it is another's")
 }
 
-// Whoever reads while records are written, of one socket and of another, sees whole ones.
+// A reader gets complete records while records of two sockets are written.
 func TestConnectsRecordIsWhole(t *testing.T) {
 	const cookie = 7
 	var r connectsRecord
@@ -149,7 +149,7 @@ func TestConnectsRecordIsWhole(t *testing.T) {
 	}
 }
 
-// cookieGenerator gives cookies as the kernel does: each CPU takes a block of 4096 (gen_cookie_next, include/linux/cookie.h).
+// cookieGenerator generates cookies like the kernel: each CPU takes a block of 4096 (gen_cookie_next, include/linux/cookie.h).
 type cookieGenerator struct {
 	taken uint64
 	last  []uint64 // of each CPU
@@ -165,7 +165,7 @@ func (g *cookieGenerator) next(cpu int) uint64 {
 	return g.last[cpu]
 }
 
-// The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not
+// The most recent connections are found on hosts of any size, however unevenly the CPUs are used and however many sockets do not
 // connect.
 func TestConnectIndexOfManyCPUs(t *testing.T) {
 	const last = 1 << 15

@@ -28,7 +28,7 @@ func openOwners(t *testing.T) *Owners {
 	return owners
 }
 
-// ownSockets returns the inodes of the sockets that this process has, one for each descriptor.
+// ownSockets returns the inodes of this process's sockets, one per descriptor.
 func ownSockets(t *testing.T) (inodes []uint64) {
 	t.Helper()
 	const dir = "/proc/self/fd"
@@ -45,7 +45,7 @@ func ownSockets(t *testing.T) (inodes []uint64) {
 	return inodes
 }
 
-// openForProcess starts an iteration over the descriptors of one process, which Linux 6.1 can do.
+// openForProcess starts an iteration over the descriptors of one process, which requires Linux 6.1.
 func openForProcess(t *testing.T, owners *Owners, pid int) *os.File {
 	t.Helper()
 	bpf := func(command int, attributes unsafe.Pointer, size uintptr) int {
@@ -74,7 +74,8 @@ func openForProcess(t *testing.T, owners *Owners, pid int) *os.File {
 	return file
 }
 
-// The program begins each iteration with the process, also where the one before, or one at the same time, had come to it last.
+// Each iteration starts with a header of the process, even if another iteration, before or at the same time, stopped in that
+// process.
 func TestOwnersIterationRestarts(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -111,7 +112,7 @@ func TestOwnersIterationRestarts(t *testing.T) {
 	})
 }
 
-// countAgain counts the reads that gave EAGAIN.
+// countAgain counts the reads that returned EAGAIN.
 type countAgain struct {
 	io.Reader
 	count int
@@ -125,8 +126,8 @@ func (c *countAgain) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// After a million descriptors without a socket a read of the iterator gives EAGAIN (MAX_ITER_OBJECTS,
-// kernel/bpf/bpf_iter.c). Here they are of one process, by threads that each have as many as a process may have.
+// After a million descriptors without a socket a read of the iterator returns EAGAIN (MAX_ITER_OBJECTS, kernel/bpf/bpf_iter.c).
+// Here they belong to one process whose threads have separate descriptor tables.
 func TestSlowOwnersMillionDescriptors(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// written is what the program writes of a process.
+// written returns what the program writes for a process.
 func written(pid int, name string, inodes ...uint64) []byte {
 	b := binary.NativeEndian.AppendUint64(nil, 0)
 	b = binary.NativeEndian.AppendUint64(b, uint64(pid)*100*hundredth)
@@ -35,7 +35,7 @@ func written(pid int, name string, inodes ...uint64) []byte {
 
 const hundredth = 10_000_000 // of a second, in ns
 
-// readRecords returns what each visits, a line for every time.
+// readRecords returns one line per visit.
 func readRecords(records *ownerRecords, from io.Reader) (visited []string, err error) {
 	err = records.each(context.Background(), from, func(p *Process, inodes []uint64) {
 		if p.UID != 1000+p.PID {
@@ -98,7 +98,7 @@ func TestOwnerRecords(t *testing.T) {
 	}
 }
 
-// pieces gives size bytes at a time, and an error between them.
+// pieces returns size bytes per read, and an error between reads.
 type pieces struct {
 	b       []byte
 	size    int
@@ -118,7 +118,7 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// What was read before an error is visited, and is not in the next scan.
+// Records before an error are visited, and do not leak into the next read.
 func TestOwnerRecordsError(t *testing.T) {
 	failure := errors.New("out of memory")
 	stream := slices.Concat(written(1, "a", 1, 2), written(2, "b", 3, 4), written(3, "c"))
@@ -143,7 +143,7 @@ func TestOwnerRecordsError(t *testing.T) {
 	}
 }
 
-// More than the buffer has room for.
+// A stream that is longer than the buffer.
 func TestOwnerRecordsLong(t *testing.T) {
 	const processes, each = 500, 40
 	var stream []byte
@@ -166,8 +166,8 @@ func TestOwnerRecordsLong(t *testing.T) {
 	}
 }
 
-// FuzzOwnerRecords: the size of the pieces changes nothing, an error is one of two, and of a stream that is whole every inode is
-// visited, with its process.
+// The result does not depend on the size of reads, an error is one of two, and every inode of a complete stream is visited with
+// its process.
 func FuzzOwnerRecords(f *testing.F) {
 	f.Add([]byte{}, uint8(1))
 	f.Add(written(1, "a", 1, 2), uint8(7))
@@ -207,7 +207,7 @@ func FuzzOwnerRecords(f *testing.F) {
 	})
 }
 
-// The end of the context ends the reading.
+// The end of the context ends the read.
 func TestOwnerRecordsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -26,7 +26,7 @@ func openDir(t *testing.T, root string) *Dir {
 	return dir
 }
 
-// A directory that one call does not return all of.
+// A directory that takes several calls of getdents64.
 func TestDirWithManyEntries(t *testing.T) {
 	const files = 3000
 	root := t.TempDir()
@@ -47,7 +47,7 @@ func TestDirWithManyEntries(t *testing.T) {
 	}
 }
 
-// startProcess starts a process that has two descriptors of the socket, and returns what kills it.
+// startProcess starts a process that has two descriptors of the socket, and returns a function that kills it.
 func startProcess(t *testing.T, socket *os.File) (pid int, end func()) {
 	t.Helper()
 	cmd := exec.Command("sleep", "60")
@@ -61,10 +61,10 @@ func startProcess(t *testing.T, socket *os.File) (pid int, end func()) {
 	return cmd.Process.Pid, end
 }
 
-// hasEnded reports whether the error is one by which the kernel says that a process has ended.
+// hasEnded reports whether the error means that a process has ended.
 func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
-// A process that ends while it is looked at gives no other error, whichever file is read.
+// Whichever file is read, a process that ends meanwhile causes only the errors of hasEnded.
 func TestProcessEndsWhileRead(t *testing.T) {
 	testnet.SkipIfShort(t)
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -112,7 +112,7 @@ func TestProcessEndsWhileRead(t *testing.T) {
 	require.True(t, hasEnded(err), "opening stat: %v", err)
 }
 
-// The end of the context ends a walk, also within one process.
+// The end of the context stops a walk, even within one process.
 func TestSocketWalkContextEnds(t *testing.T) {
 	root := t.TempDir()
 	for pid, descriptors := range map[int]int{1: 2500, 2: 1, 3: 1} {

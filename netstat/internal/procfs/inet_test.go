@@ -140,7 +140,7 @@ func TestParseInetRow(t *testing.T) {
 	}
 }
 
-// The forms in which kernels since 2.6.27 write, or wrote, what is read of a row.
+// The formats of rows that kernels since 2.6.27 write.
 func TestParseInetRowForms(t *testing.T) {
 	const (
 		any4 = "00000000:0202 00000000:0000"
@@ -209,7 +209,7 @@ func TestRowsDoNotAllocate(t *testing.T) {
 	require.Zero(t, allocs)
 }
 
-// formatInetRow is the inverse of InetRow.ParseWithDrops, written with the standard library.
+// formatInetRow is the inverse of InetRow.ParseWithDrops.
 func formatInetRow(r *InetRow, order binary.ByteOrder) string {
 	row := fmt.Sprintf("0: %s %s %02X %08X:%08X 00:00000000 00000000 %d 0 %d 2 0",
 		formatAddrPort(r.Local, order), formatAddrPort(r.Remote, order), r.State, r.TxQueue, r.RxQueue, r.UID, r.Inode)

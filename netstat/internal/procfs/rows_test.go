@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// numberedRow is what a RowReader hands out.
+// numberedRow holds the arguments of a call by RowReader.
 type numberedRow struct {
 	line int
 	text string
@@ -80,7 +80,7 @@ func TestRowReaderError(t *testing.T) {
 	require.Equal(t, []numberedRow{{2, "a", nil}}, rows, "a row that was not read to its end")
 }
 
-// FuzzRowReader compares with the plainest way to read lines.
+// FuzzRowReader compares with a simple line reader.
 func FuzzRowReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte, repeat uint16) {
 		// Long lines are out of a fuzzer's reach.

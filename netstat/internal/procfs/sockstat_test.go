@@ -57,7 +57,7 @@ func TestParseSockstatErrors(t *testing.T) {
 	}
 }
 
-// An error or counts that are in the file.
+// An error, or counts of the file.
 func FuzzParseSockstat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		line, err := ParseSockstat(content, func(name, key []byte, value uint64) error {

@@ -17,7 +17,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// A thread that leaves the table of the others at any time is found, at the latest after 60 walks, and then in each.
+// A thread that leaves the shared table is found after at most 60 walks, and then in each.
 func TestThreadLeavesTable(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		walk := NewSocketWalk("/proc")
@@ -67,8 +67,8 @@ func TestThreadLeavesTable(t *testing.T) {
 	})
 }
 
-// The sockets of a process whose main thread ends between two walks are found in all of them, also where the tables of threads
-// cannot be compared, and for a reader who has no privileges but the same user.
+// If the main thread ends between two walks, each walk finds the sockets: even if the tables of threads cannot be compared, and
+// for an unprivileged reader of the same user.
 func TestMainThreadEnds(t *testing.T) {
 	testnet.SkipIfShort(t)
 	const nobody = 65534
@@ -116,7 +116,7 @@ func TestMainThreadEnds(t *testing.T) {
 	}
 }
 
-// The directories of a thread that is about to end are root's: that is no reason to count its process as denied.
+// The directories of an exiting thread belong to root. That does not make its process denied.
 func TestUnreadableThread(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(root), 0o755))
@@ -141,7 +141,7 @@ func TestUnreadableThread(t *testing.T) {
 	})
 }
 
-// Where the proc file system has other numbers than the kernel takes of this process, it is not asked to compare.
+// If the proc file system numbers this process differently, the kernel cannot compare tables.
 func TestFDTableOrder(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		compare, known := fdTableOrder("/proc")

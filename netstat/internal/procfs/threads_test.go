@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// descriptors makes links in a directory of a stand-in proc file system.
+// descriptors creates the links of a fd directory.
 func descriptors(t *testing.T, dir string, targets ...string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(dir, 0o755))
@@ -22,7 +22,7 @@ func descriptors(t *testing.T, dir string, targets ...string) {
 	}
 }
 
-// walkOnce returns what a walk says of the process.
+// walkOnce returns the result of a walk for one process.
 func walkOnce(t *testing.T, walk *SocketWalk, pid int) (inodes []uint64, err error) {
 	t.Helper()
 	require.NoError(t, walk.Each(t.Context(), func(of int, found []uint64, failed error) {
@@ -60,7 +60,7 @@ func TestThreadScanSchedule(t *testing.T) {
 	require.True(t, unshared.isDue())
 }
 
-// Threads with the same number have the same table.
+// Threads with the same number share a table.
 func TestFDTables(t *testing.T) {
 	errGone := errors.New("gone")
 	table := map[int]int{7: 50, 8: 50, 9: 10, 10: 90, 11: 10, 12: 50, 13: 90, 14: 70}
@@ -94,7 +94,7 @@ func TestFDTables(t *testing.T) {
 	require.Equal(t, []int{8}, find(8, 9, 10), "one stands for all others")
 }
 
-// A copy of a proc file system has the threads that were copied, and no kernel to compare their tables.
+// In a copy of a proc file system there is no kernel that compares the tables of threads.
 func TestThreadsInCopy(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
@@ -112,7 +112,7 @@ func TestThreadsInCopy(t *testing.T) {
 	}
 }
 
-// The threads are looked for again as soon as the main thread shows no descriptors any more.
+// The walk searches the threads again as soon as the main thread has no descriptors.
 func TestMainThreadEndsInCopy(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
@@ -133,7 +133,7 @@ func TestMainThreadEndsInCopy(t *testing.T) {
 	}
 }
 
-// A thread that is about to end has no table any more, and does not stand for the others.
+// An exiting thread has no table, and does not stand for the others.
 func TestThreadWithoutTableInCopy(t *testing.T) {
 	root := t.TempDir()
 	threads := filepath.Join(root, "70", "task")
@@ -150,7 +150,7 @@ func TestThreadWithoutTableInCopy(t *testing.T) {
 	}
 }
 
-// Each table is read once, whatever threads have it.
+// Each table is read once, however many threads share it.
 func TestTablesAreReadOnce(t *testing.T) {
 	const threads, tables = 60, 10
 	tableOf := func(tid int) int { return tid * 7 % tables }
@@ -171,7 +171,7 @@ func TestTablesAreReadOnce(t *testing.T) {
 	}
 }
 
-// What a walk says of one process does not come to be said of another, whichever come and go.
+// The state of one process is not used for another, however processes start and end.
 func TestWalkKeepsStatePerProcess(t *testing.T) {
 	root := t.TempDir()
 	walk := NewSocketWalk(root)
@@ -197,7 +197,7 @@ func TestWalkKeepsStatePerProcess(t *testing.T) {
 	}
 }
 
-// A process with many threads that share a table costs no more than one without, but when they are compared.
+// Threads that share one table cost nothing, except when they are compared.
 func TestThreadsWithSharedTable(t *testing.T) {
 	const threads, walks = 500, 600
 	root := t.TempDir()
@@ -224,7 +224,7 @@ func TestThreadsWithSharedTable(t *testing.T) {
 	}))
 }
 
-// What cannot be read of the threads for want of something is an error, and read in the next walk.
+// Threads that cannot be read cause an error, and are read again in the next walk.
 func TestThreadErrors(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")

@@ -58,7 +58,7 @@ func TestParseUnixRowErrors(t *testing.T) {
 	}
 }
 
-// Whatever is written for the pointer, the name follows the inode.
+// In every form of the pointer, the name follows the inode.
 func TestParseUnixPathForms(t *testing.T) {
 	for _, num := range []string{"000000001bc91a57", "c1bc91a5", "(____ptrval____)", "(ptrval)", "          (null)", "  (null)"} {
 		row := num + ": 00000002 00000000 00010000 0001 01 12386"
@@ -78,7 +78,7 @@ func FuzzParseUnixRow(f *testing.F) {
 	})
 }
 
-// FuzzParseUnixPath: a path follows the columns, whatever it holds.
+// A path that follows the columns is returned unchanged.
 func FuzzParseUnixPath(f *testing.F) {
 	f.Add([]byte("000000001bc91a57: 00000002 00000000 00010000 0001 01 30001 /run/a b\x00\xff"))
 	f.Fuzz(func(t *testing.T, row []byte) {

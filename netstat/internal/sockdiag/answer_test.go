@@ -98,7 +98,7 @@ func TestEachAnswerErrors(t *testing.T) {
 	})
 }
 
-// Answers to the request of another socket are skipped.
+// Answers to requests of other sockets are skipped.
 func TestExchange(t *testing.T) {
 	const port = sockdiagtest.Port
 	ours := Exchange{port, 7}
@@ -126,7 +126,7 @@ func TestNotSupportedOtherErrors(t *testing.T) {
 	require.EqualError(t, notSupported(syscall.ENOENT), "unsupported operation: no such file or directory")
 }
 
-// What was received is an error, or every message of ours in it is handed on, in its order and within its bounds.
+// A buffer is an error, or all our messages in it are handed out, in order and within bounds.
 func FuzzEachAnswer(f *testing.F) {
 	for name := range captures {
 		content, err := os.ReadFile(captureFile(name))
@@ -168,7 +168,7 @@ func FuzzEachAnswer(f *testing.F) {
 	})
 }
 
-// events records what a handler is called with.
+// events records the calls of a handler.
 type events struct {
 	cookies []uint64
 	errs    []error
@@ -184,7 +184,7 @@ func destroyed(cookie uint64) []byte {
 	}.Bytes())
 }
 
-// Events are the messages that nobody has asked for.
+// Events are messages that no request asked for.
 func TestEachEvent(t *testing.T) {
 	payload := destroyed(7)[headerLen:]
 	otherType := destroyed(8)
@@ -202,7 +202,7 @@ func TestEachEvent(t *testing.T) {
 	require.Equal(t, events{cookies: []uint64{1, 2, 3}}, got)
 }
 
-// Each event that is cut off is an error, and those before it count.
+// Each truncated event is an error, and the events before it count.
 func TestEachEventCutOff(t *testing.T) {
 	var got events
 	whole := destroyed(1)
@@ -226,13 +226,13 @@ func TestEachEventAllocs(t *testing.T) {
 	require.Equal(t, 2*101, got.sockets)
 }
 
-// counter counts what a handler is called with.
+// counter counts the calls of a handler.
 type counter struct{ sockets, failed int }
 
 func (c *counter) Destroyed(InetMessage) { c.sockets++ }
 func (c *counter) Failed(error)          { c.failed++ }
 
-// Whatever is received is errors or events, not more than fit into it.
+// A buffer has errors or events, but no more than fit.
 func FuzzEachEvent(f *testing.F) {
 	f.Add(destroyed(1))
 	f.Add(append(destroyed(1), destroyed(2)...))

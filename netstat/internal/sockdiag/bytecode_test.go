@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// accepts runs a program for a connection as inet_diag_bc_run (net/ipv4/inet_diag.c) does. As inet_diag_bc_audit does, it wants
-// every jump to lead to an operation, to the end, or four bytes behind it.
+// accepts runs a program for a connection like inet_diag_bc_run (net/ipv4/inet_diag.c). Like inet_diag_bc_audit it requires that
+// every jump leads to an operation, to the end, or four bytes after it.
 func accepts(t *testing.T, program []byte, local, remote netip.AddrPort) bool {
 	t.Helper()
 	no := func(at int) int { return int(binary.NativeEndian.Uint16(program[at+2:])) }
@@ -51,7 +51,7 @@ func accepts(t *testing.T, program []byte, local, remote netip.AddrPort) bool {
 	return true
 }
 
-// hostHolds compares an address with a struct inet_diag_hostcond: the bits of IPv4 also with those of an IPv4-mapped address.
+// hostHolds evaluates a struct inet_diag_hostcond for an address. IPv4 bits also match an IPv4-mapped address.
 func hostHolds(t *testing.T, condition []byte, addr netip.Addr) bool {
 	t.Helper()
 	require.Equal(t, uint32(1<<32-1), binary.NativeEndian.Uint32(condition[4:]), "any port")
@@ -129,7 +129,7 @@ func TestBytecode(t *testing.T) {
 	}
 }
 
-// Conditions that are longer than the kernel takes are not given to it, nor are none.
+// There is no bytecode for empty conditions, nor for conditions that are too long for the kernel.
 func TestBytecodeBounds(t *testing.T) {
 	require.Nil(t, (&Conditions{}).Bytecode())
 	var c Conditions

@@ -18,14 +18,14 @@ import (
 
 const manySockets = 2*1000 + 1
 
-// openConnWithManySockets makes manySockets sockets, and returns a connection to ask for them.
+// openConnWithManySockets opens manySockets TCP sockets, and returns a connection for dumps.
 func openConnWithManySockets(t *testing.T) *Conn {
 	t.Helper()
 	testnet.ConnectedPairs(t, 1, manySockets/2)
 	return openConn(t)
 }
 
-// A dump for which the kernel has no memory fails, and nothing else: the next one has all sockets again.
+// If the kernel is out of memory, only that dump fails: the next one has all sockets.
 func TestConnOutOfMemory(t *testing.T) {
 	testnet.Isolate(t, func() {
 		d := openConnWithManySockets(t)
@@ -54,12 +54,12 @@ func TestConnOutOfMemory(t *testing.T) {
 	})
 }
 
-// acknowledgment is the kernel's answer to a message that asks for one.
+// acknowledgment returns the kernel's answer to a message with NLM_F_ACK.
 func acknowledgment(sequence uint32) []byte {
 	return answer(typeError, 0x100, sequence, append(u32s(0), make([]byte, headerLen)...))
 }
 
-// The kernel fills a buffer when one was read. After it could not there is none to read, until it is asked for something.
+// The kernel fills the next buffer when one is read. If it cannot, it stops until it gets another request.
 func TestConnContinuesAfterStall(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"))
@@ -94,7 +94,7 @@ func TestConnContinuesAfterStall(t *testing.T) {
 	require.Equal(t, []uint32{2, 3}, kernel.requests(), "a dump that went well needs no acknowledgment")
 }
 
-// The real kernel acknowledges in the middle of a dump, and goes on with it.
+// The real kernel acknowledges a request within a dump, and continues the dump.
 func TestConnNudge(t *testing.T) {
 	testnet.Isolate(t, func() {
 		d := openConnWithManySockets(t)
@@ -114,8 +114,8 @@ func TestConnNudge(t *testing.T) {
 	})
 }
 
-// interruptions sends a thread a signal again and again, which ends its system calls with EINTR where the socket has a timeout
-// (signal(7)), until it is stopped.
+// interruptions sends signals to a thread until stopped. They interrupt its system calls with EINTR where the socket has a
+// timeout (signal(7)).
 func interruptions(tid int) (stop func() (sent int64)) {
 	var sent atomic.Int64
 	end, ended := make(chan struct{}), make(chan struct{})
@@ -139,7 +139,7 @@ func interruptions(tid int) (stop func() (sent int64)) {
 	}
 }
 
-// Signals that interrupt the wait for an answer neither end nor prolong it.
+// Signals neither end nor prolong the wait for an answer.
 func TestConnInterrupted(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	d.timeout = 300 * time.Millisecond
@@ -184,7 +184,7 @@ func TestConnContextEndsWait(t *testing.T) {
 	require.Greater(t, d.timeout, 2*time.Second, "it was not the deadline")
 }
 
-// A kernel that is silent costs its timeout once, and not once for each dump.
+// A silent kernel costs one timeout, not one per dump.
 func TestConnSilentKernelCostsOneTimeout(t *testing.T) {
 	d, _ := newFakeKernel(t)
 	d.timeout = 2 * time.Second
@@ -198,7 +198,7 @@ func TestConnSilentKernelCostsOneTimeout(t *testing.T) {
 	require.Less(t, took, 2*d.timeout)
 }
 
-// The end of a stream of messages is not taken for silence, nor read for ever.
+// The end of a stream is not taken for silence, and does not cause an endless loop.
 func TestConnClosedByPeer(t *testing.T) {
 	timer := time.AfterFunc(time.Minute, func() { panic(t.Name() + " hangs") })
 	defer timer.Stop()

@@ -10,7 +10,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// openForger returns a netlink socket of a process that may send to others: one with CAP_NET_ADMIN.
+// openForger returns a netlink socket that can send to those of other processes, which takes CAP_NET_ADMIN.
 func openForger(t *testing.T) (fd int) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
@@ -23,7 +23,7 @@ func destination(port uint32) *unix.SockaddrNetlink {
 	return &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port}
 }
 
-// The kernel refuses what others send to a socket of ours alone.
+// The kernel refuses messages of other processes to our connected socket.
 func TestNetlinkRefusesOthers(t *testing.T) {
 	testnet.Isolate(t, func() {
 		forger := openForger(t)
@@ -39,7 +39,7 @@ func TestNetlinkRefusesOthers(t *testing.T) {
 	})
 }
 
-// A message counts only if the kernel has sent it, and if all of it fitted into the buffer.
+// A message counts only if the kernel sent it and it was not truncated.
 func TestNetlinkBatch(t *testing.T) {
 	testnet.Isolate(t, func() {
 		// One that others can send to, as it is not connected to the kernel.
@@ -99,7 +99,7 @@ func TestNetlinkBatch(t *testing.T) {
 	})
 }
 
-// Sequence numbers cannot be foreseen, and never are that of the request for an acknowledgment.
+// Sequence numbers are unpredictable, and never that of an acknowledgment request.
 func TestSequences(t *testing.T) {
 	require.EqualValues(t, 1, nextSequence(1<<32-1))
 	require.EqualValues(t, 8, nextSequence(7))
