@@ -326,7 +326,7 @@ func TestClosedOrder(t *testing.T) {
 		look(2)
 		require.Len(t, closed, int(count.Load()))
 		opened.Range(func(cookie, _ any) bool {
-			require.True(t, closed[cookie.(uint64)], "it was not handed out closed")
+			require.True(t, closed[cookie.(uint64)], "not handed out closed")
 			return true
 		})
 		for cookie := range live {
@@ -340,10 +340,10 @@ func TestClosedOrder(t *testing.T) {
 // Events that exceed the receive buffer or the queue are counted.
 func TestClosedLost(t *testing.T) {
 	testnet.Isolate(t, func() {
-		l := listenIPv4(t) // its listener stays: it is not destroyed
+		l := listenIPv4(t) // the listener is not destroyed before the end
 		for name, squeeze := range map[string]func(c *closedEvents){
-			"by the kernel": func(c *closedEvents) { c.setRoom(16 << 10) },
-			"by the queue":  func(c *closedEvents) { c.queue.budget = newClosedBudget(1400) },
+			"kernel": func(c *closedEvents) { c.setRoom(16 << 10) },
+			"queue":  func(c *closedEvents) { c.queue.budget = newClosedBudget(1400) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				const connections = 1000
@@ -351,13 +351,13 @@ func TestClosedLost(t *testing.T) {
 				c := s.namespaces.self.closed.(*closedEvents)
 				squeeze(c)
 				for range 2 {
-					c.sync(func() { // meanwhile nobody reads
+					c.sync(func() { // nobody reads meanwhile
 						before := eventDrops(t)
 						for range connections {
 							client, server := l.open()
 							reset(t, client, server)
 						}
-						if name == "by the kernel" { // which sends the events from a work queue
+						if name == "kernel" { // the kernel sends events from a work queue
 							require.Eventually(t, func() bool { return eventDrops(t) > before }, 10*time.Second, time.Millisecond)
 						}
 					})
@@ -608,7 +608,7 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 		mustScan(t, s, inode)
 		without := ownDescriptors(t)
 		last := testnet.Start(t, testnet.Process{Name: "last", Netns: true})
-		holder := testnet.Start(t, testnet.Process{Name: "holder"}) // of sockets in that namespace, in which it is not
+		holder := testnet.Start(t, testnet.Process{Name: "holder"}) // outside of the namespace of its sockets
 		listener := holder.In(last.Netns()).Listen("tcp4", sharedAddr, connections)
 		ends := holder.In(last.Netns()).Connect(listener.Local, connections)
 		ends = append(ends, holder.Accept(listener, connections)...)
@@ -679,7 +679,7 @@ func TestClosedRefused(t *testing.T) {
 			s := newScanner(t, config(ClosedAuto, source, &warned))
 			for range 2 {
 				var elsewhere sync.WaitGroup
-				elsewhere.Go(func() { // where nothing is forbidden
+				elsewhere.Go(func() { // on a thread without the seccomp filter
 					client, server := l.open()
 					reset(t, client, server)
 				})
@@ -712,11 +712,11 @@ func TestClosedRefused(t *testing.T) {
 			require.NoError(t, err)
 			require.False(t, s.Namespaces()[0].ClosedEvents())
 			require.NoError(t, s.Close())
-			require.Empty(t, warned, "who chose it knows that it tells less")
+			require.Empty(t, warned, "procfs was requested")
 			_, err = NewScanner(config(ClosedRequired, SourceProcfs, &warned))
 			require.EqualError(t, err, "closed TCP sockets are not known: procfs has no cookies to know them by")
 		})
-		t.Run("without a file", func(t *testing.T) {
+		t.Run("out of descriptors", func(t *testing.T) {
 			var warned []string
 			testnet.Forbid(t, unix.SYS_BIND, unix.EMFILE)
 			_, err := NewScanner(config(ClosedAuto, SourceNetlink, &warned))
@@ -735,11 +735,11 @@ func TestClosedRefused(t *testing.T) {
 			require.False(t, s.Namespaces()[0].ClosedEvents())
 			require.Empty(t, warned)
 		})
-		t.Run("no mode", func(t *testing.T) {
+		t.Run("invalid mode", func(t *testing.T) {
 			_, err := NewScanner(ScannerConfig{Closed: 9})
 			require.EqualError(t, err, "ClosedMode(9) does not say whether closed sockets are wanted")
 		})
-		t.Run("nobody may", func(t *testing.T) {
+		t.Run("as nobody", func(t *testing.T) {
 			testnet.BecomeNobody(t)
 			s := newClosedScanner(t, ScannerConfig{})
 			client, server := l.open()
@@ -802,7 +802,7 @@ func TestClosedFailsInNamespace(t *testing.T) {
 
 func TestClosedReleasesResources(t *testing.T) {
 	testnet.Isolate(t, func() {
-		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
 		for range 20 {
 			s, err := NewScanner(ScannerConfig{Closed: ClosedRequired})
@@ -965,7 +965,7 @@ func TestClosedShareRoom(t *testing.T) {
 	s.namespaces.known, s.namespaces.ended = nil, nil
 	require.Equal(t, []int{closedRoom}, rooms(0))
 
-	testnet.IsolatePIDs(t, func() { // and the kernel has it so
+	testnet.IsolatePIDs(t, func() { // the same with real sockets
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
 		for n := range 3 {
 			testnet.Netns(t, fmt.Sprint("blue", n))
@@ -984,7 +984,7 @@ func subscriptionBuffers(t *testing.T) (buffers []int) {
 	for _, entry := range fds {
 		fd, err := strconv.Atoi(entry.Name())
 		require.NoError(t, err)
-		name, _ := unix.Getsockname(fd) // an error: no socket
+		name, _ := unix.Getsockname(fd) // an error if it is not a socket
 		if netlink, ok := name.(*unix.SockaddrNetlink); ok && netlink.Groups != 0 {
 			buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 			require.NoError(t, err)

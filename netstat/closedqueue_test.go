@@ -54,7 +54,7 @@ func TestClosedQueue(t *testing.T) {
 	}
 	sockets, lost, err := takeClosed(t, &q)
 	require.NoError(t, err)
-	const room = 3000 / closedChunkLen / 2 * closedChunkLen // as much as it leaves for others
+	const room = 3000 / closedChunkLen / 2 * closedChunkLen // the half that one queue may use
 	require.Equal(t, 2000-room, lost)
 	require.Len(t, sockets, room)
 	for i, s := range sockets {
@@ -97,7 +97,7 @@ func TestClosedQueueAllocs(t *testing.T) {
 	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
 	message := closedMessage(1)
 	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
-	q.add(message) // the first chunk
+	q.add(message) // allocates the first chunk
 	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() { q.add(message) }))
 	var s Socket
 	taken.chunks, _, _ = q.take(taken.chunks)
@@ -189,7 +189,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 			Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:" + port, Remote: "0.0.0.0:0", Cookie: cookie,
 		}.Bytes())
 	}
-	for range 3 { // the second time in chunks that were used
+	for range 3 { // reuses chunks
 		q.connects = everyConnect{Initiator: bpf.Process{PID: 9}}
 		for i := range uint64(3 * closedChunkLen / 2) {
 			q.add(closedMessage(1000 + i))
@@ -198,7 +198,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 		for i := range uint64(closedChunkLen + 1) {
 			q.add(unpaired(1+i, "80"))
 		}
-		q.add(unpaired(5000, "0")) // it never had a port
+		q.add(unpaired(5000, "0")) // without a port
 		var taken takenClosed
 		taken.chunks, _, _ = q.take(nil)
 		var s Socket
@@ -215,7 +215,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 			}
 			require.Equal(t, want, cookie)
 		}
-		require.EqualValues(t, maxClosed/closedChunkLen, budget.left.Load(), "all is given back")
+		require.EqualValues(t, maxClosed/closedChunkLen, budget.left.Load(), "all chunks are returned")
 	}
 }
 
@@ -229,7 +229,7 @@ func TestClosedBudget(t *testing.T) {
 	}
 	require.Equal(t, chunks/2*closedChunkLen, flooded.waiting())
 	require.Equal(t, chunks/2*closedChunkLen, flooded.lost)
-	var hangs takenClosed // what a gather that hangs has taken is the namespace's too
+	var hangs takenClosed // chunks that were taken and not handed out also count for the namespace
 	hangs.chunks, _, _ = flooded.take(nil)
 	flooded.add(closedMessage(1))
 	require.Zero(t, flooded.waiting())
@@ -237,7 +237,7 @@ func TestClosedBudget(t *testing.T) {
 	for i := range uint64(2 * closedChunkLen) {
 		quiet.add(closedMessage(i))
 	}
-	require.Equal(t, 2*closedChunkLen, quiet.waiting(), "there is room for others")
+	require.Equal(t, 2*closedChunkLen, quiet.waiting(), "room for the other queue")
 	require.Zero(t, quiet.lost)
 
 	for _, give := range []func(*takenClosed){

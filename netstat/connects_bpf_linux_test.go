@@ -130,7 +130,7 @@ func TestConnects(t *testing.T) {
 		}
 		require.Len(t, cgroups, len(clients))
 		for _, s := range accepted {
-			require.Empty(t, known(connects, s.Cookie), "it was accepted")
+			require.Empty(t, known(connects, s.Cookie), "accepted, not initiated")
 		}
 		clients[0].proc.Stop()
 		for cookie, is := range want {
@@ -170,7 +170,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unused)))
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Equal(t, by(0, port), known(connects, cookie), "it connected again")
+			require.Equal(t, by(0, port), known(connects, cookie), "second connect")
 			server.Accept(listener, 1)
 		})
 		t.Run("refused, IPv6", func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, to))
 			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
 		})
-		t.Run("no route", func(t *testing.T) { // then it never is in SYN_SENT
+		t.Run("no route", func(t *testing.T) { // it never enters SYN_SENT
 			fd := openTCP(t, unix.AF_INET)
 			to := &unix.SockaddrInet4{Port: 1, Addr: [4]byte{192, 0, 2, 1}}
 			require.Equal(t, unix.ENETUNREACH, unix.Connect(fd, to))
@@ -197,7 +197,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			testnet.StartThread(0, 0, func() {
 				name := append([]byte("thread"), 0)
 				assert.NoError(t, unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0))
-				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 0) // unix.Setresuid would be of all threads
+				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 0) // unix.Setresuid applies to all threads
 				assert.Zero(t, errno)
 				done <- unix.Connect(fd, loopback(unused))
 			})
@@ -205,7 +205,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			require.Equal(t, by(65534, unused), known(connects, cookieOf(t, fd)))
 		})
 		t.Run("Fast Open", func(t *testing.T) {
-			// With data in the SYN, without a cookie of the server's.
+			// Data in the SYN, without a cookie from the server.
 			require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1541"), 0o600)) // 0x605
 			fd := openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.Sendto(fd, []byte("data"), unix.MSG_FASTOPEN, loopback(port)))
@@ -214,7 +214,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 
 			fd = openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
-			require.NoError(t, unix.Connect(fd, loopback(unused)), "no packet has been sent")
+			require.NoError(t, unix.Connect(fd, loopback(unused)), "no packet was sent")
 			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
 			_, err := unix.Write(fd, []byte("data"))
 			require.Equal(t, unix.ECONNREFUSED, err)
@@ -228,7 +228,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			require.NoError(t, unix.Connect(fd, loopback(port)))
 			at, err := unix.Getsockname(fd)
 			require.NoError(t, err)
-			require.Empty(t, known(connects, cookieOf(t, fd)), "the whole")
+			require.Empty(t, known(connects, cookieOf(t, fd)), "the MPTCP socket")
 			var of []string
 			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if int(s.Local.Port()) == at.(*unix.SockaddrInet4).Port {
@@ -239,7 +239,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			require.Equal(t, []string{by(0, port)}, of)
 			server.Accept(listener, 1)
 		})
-		t.Run("non-blocking", func(t *testing.T) { // those that find the queue full stay in SYN_SENT
+		t.Run("non-blocking", func(t *testing.T) { // if the queue is full they stay in SYN_SENT
 			states := map[TCPState]int{}
 			cookies := map[uint64]bool{}
 			for range 2*backlog + 2 {
@@ -273,7 +273,7 @@ func TestConnectsAgain(t *testing.T) {
 		done := make(chan struct{})
 		testnet.StartThread(0, 0, func() {
 			defer close(done)
-			for i := 0; !end.Load(); i++ { // each of the two ports has a user
+			for i := 0; !end.Load(); i++ { // one user per port
 				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(i%2)*65534, ^uintptr(0))
 				if !assert.Zero(t, errno) || !assert.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(ports[i%2]))) {
 					return
@@ -335,7 +335,7 @@ func TestConnectsPrivileges(t *testing.T) {
 			name   string
 			before func(*testing.T)
 			root   string
-			err    string // a regular expression; empty: it works
+			err    string // regular expression; empty: no error
 		}{
 			{"root", nil, "/proc", ""},
 			{"nobody with both", nobody(unix.CAP_BPF, unix.CAP_PERFMON), "/proc", ""},
@@ -346,7 +346,7 @@ func TestConnectsPrivileges(t *testing.T) {
 			{"root without CAP_BPF", without(unix.CAP_BPF, unix.CAP_SYS_ADMIN), "/proc", refused},
 			{"root without CAP_PERFMON", without(unix.CAP_PERFMON, unix.CAP_SYS_ADMIN), "/proc", refused},
 			{"seccomp", forbidden(unix.EPERM), "/proc", refused},
-			{"seccomp lets nothing be attached", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), "/proc", refused},
+			{"seccomp forbids attaching", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), "/proc", refused},
 			{"kernel without links of tracepoints", forbidden(unix.EINVAL, unix.BPF_LINK_CREATE), "/proc", ""}, // before Linux 5.15
 			{"kernel without BPF", forbidden(unix.ENOSYS), "/proc", lacks + ".*$"},
 			{"kernel without BTF", hideBTF, "/proc", lacks + ".*: no BTF found for kernel version .*: not supported$"},
@@ -354,7 +354,7 @@ func TestConnectsPrivileges(t *testing.T) {
 			{"no proc file system", nil, missing, "^" + missing + foreign},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				runtime.LockOSThread() // the thread ends with the test, and with it what it may not do
+				runtime.LockOSThread() // the thread and its restrictions end with the test
 				before := openDescriptors(t)
 				if test.before != nil {
 					test.before(t)
@@ -380,7 +380,7 @@ func TestConnectsPrivileges(t *testing.T) {
 // Close releases all descriptors, memory and kernel objects.
 func TestConnectsReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
-	openBPFConnects(t).Lookup(1) // what is opened once
+	openBPFConnects(t).Lookup(1) // opens what stays open
 	before, memory := openDescriptors(t), bpfMappings(t)
 	for range 30 {
 		connects, err := bpf.OpenConnects("/proc")
@@ -395,7 +395,7 @@ func TestConnectsReleaseResources(t *testing.T) {
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 		works := 0
-		for room := range 12 { // they run out at one place after the other
+		for room := range 12 { // descriptors run out at a different step each time
 			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
 			connects, err := bpf.OpenConnects("/proc")
@@ -432,7 +432,7 @@ func TestConnectsReleaseResources(t *testing.T) {
 	}
 	require.Equal(t, []string{"program", "map", "link"}, left())
 	connects.Close()
-	for end := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) { // the kernel takes its time
+	for end := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) { // the kernel frees objects asynchronously
 		require.True(t, time.Now().Before(end), "%s", left())
 	}
 }
@@ -454,7 +454,7 @@ func openedID(t *testing.T, before []string, key string) (id uint32) {
 			}
 		}
 	}
-	require.Fail(t, "no descriptor has it", key)
+	require.Fail(t, "no new descriptor has the key", key)
 	return 0
 }
 

@@ -39,8 +39,8 @@ func TestFallbacks(t *testing.T) {
 	f.refuse("b", scarce)
 	f.begin()
 	require.False(t, f.isDue("a"))
-	require.True(t, f.isDue("b"), "what is scarce can be there in the next scan")
-	require.False(t, f.isDue("c"), "it was never refused")
+	require.True(t, f.isDue("b"), "lack of resources is retried in the next scan")
+	require.False(t, f.isDue("c"), "never refused")
 
 	c.Time = c.Add(retryInterval - 1)
 	f.begin()
@@ -49,10 +49,10 @@ func TestFallbacks(t *testing.T) {
 	f.begin()
 	require.True(t, f.isDue("a"))
 	f.refuse("a", refused)
-	require.True(t, f.isDue("a"), "to all that look in this scan")
+	require.True(t, f.isDue("a"), "for the rest of this scan")
 	f.begin()
 	require.False(t, f.isDue("a"))
-	require.Equal(t, []string{"refused", "opening it: too many open files"}, said, "each is said once")
+	require.Equal(t, []string{"refused", "opening it: too many open files"}, said, "each is reported once")
 
 	f.restore("a")
 	c.Time = c.Add(time.Hour)
@@ -60,7 +60,7 @@ func TestFallbacks(t *testing.T) {
 	require.False(t, f.isDue("a"))
 	f.refuse("a", refused)
 	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, said)
-	newFallbacks(nil).warnOnce("d", refused) // nobody is told
+	newFallbacks(nil).warnOnce("d", refused) // without Warn
 }
 
 // The scanner uses a diag module that is loaded later.
@@ -131,7 +131,7 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s := newScanner(t, config)
 		require.Len(t, mustScan(t, s, inode), len(other.sockets))
 
-		later := startInNamespace(t, 1, testnet.Process{Name: "later", Netns: true}) // than the start
+		later := startInNamespace(t, 1, testnet.Process{Name: "later", Netns: true}) // after the start
 		s.namespaces.wanted = []string{"self", later.pid()}
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
@@ -146,11 +146,11 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		c := setClock(s)
 		s.namespaces.openDiag = s.openDiag
 		_, errs = scan(s, inode)
-		require.Len(t, errs, 2, "it is not time")
+		require.Len(t, errs, 2, "too early for a retry")
 		c.Time = c.Add(retryInterval)
 		require.Len(t, mustScan(t, s, inode), len(later.sockets))
 
-		testnet.Netns(t, "blue") // which has no process, and so nothing but netlink
+		testnet.Netns(t, "blue") // it has no process, so only netlink can read it
 		s.namespaces.wanted = []string{"blue"}
 		s.namespaces.openDiag = refuseDiag
 		for range 2 {
@@ -194,7 +194,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
-		onNewThread(func() { // not in the namespace of another thread
+		onNewThread(func() { // a thread in another namespace does not retry
 			require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
 			mustScan(t, s, inode)
 			require.Equal(t, SourceProcfs, s.Stats().Source)
@@ -209,7 +209,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 		closedOf(t, s, 2, inode)
 		c.Time = c.Add(retryInterval)
 		mustScan(t, s, inode)
-		require.Len(t, openDescriptors(t), before+3, "it is opened once")
+		require.Len(t, openDescriptors(t), before+3, "opened once")
 		require.Len(t, warned, 1)
 	})
 }
@@ -262,12 +262,12 @@ func TestScannerRetriesClosed(t *testing.T) {
 		require.Equal(t, []bool{false, false}, subscribed())
 		s.namespaces.subscribe = subscribe
 		mustScan(t, s, inode)
-		require.Equal(t, []bool{false, false}, subscribed(), "it is not time")
+		require.Equal(t, []bool{false, false}, subscribed(), "too early for a retry")
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
 		require.Len(t, mustScan(t, s, inode), len(other.sockets))
 		require.Equal(t, []bool{true, true}, subscribed())
-		require.Len(t, openDescriptors(t), before+4, "two for each subscription")
+		require.Len(t, openDescriptors(t), before+4, "two per subscription")
 		require.Len(t, warned, 1)
 	})
 }
@@ -285,12 +285,12 @@ func TestScannerRetriesEntering(t *testing.T) {
 		require.Len(t, w.take(), 1)
 		s.namespaces.openDiag = openDiag
 		requireScan(t, s, other)
-		require.Equal(t, SourceProcfs, s.Namespaces()[0].SourceOf(TransportTCP), "it is not time")
+		require.Equal(t, SourceProcfs, s.Namespaces()[0].SourceOf(TransportTCP), "too early for a retry")
 		before := len(ownDescriptors(t))
 		c.Time = c.Add(retryInterval)
 		requireScan(t, s, other)
 		require.Equal(t, SourceNetlink, s.Namespaces()[0].SourceOf(TransportTCP))
-		require.Len(t, ownDescriptors(t), before, "a netlink socket in place of the file that has kept it")
+		require.Len(t, ownDescriptors(t), before, "a netlink socket replaces the file that kept the namespace alive")
 		require.Empty(t, w.take())
 	})
 }

@@ -28,7 +28,7 @@ func TestScannerRetriesBPF(t *testing.T) {
 		}, testnet.Fails(unix.SYS_BPF, unix.EPERM))
 		c := setClock(s)
 		mustScan(t, s, inode)
-		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod, "it is not time")
+		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod, "too early for a retry")
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)
 		testnet.Failing(t, func() { mustScan(t, s, inode) }, testnet.Fails(unix.SYS_BPF, unix.EPERM))
@@ -39,7 +39,7 @@ func TestScannerRetriesBPF(t *testing.T) {
 		require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
 		require.True(t, s.connects.isOpen())
 
-		s.connects.Close() // as if it had been refused alone
+		s.connects.Close() // as if only this program had been refused
 		s.fallbacks.refuse(fallbackConnects, errors.ErrUnsupported)
 		mustScan(t, s, inode)
 		require.False(t, s.connects.isOpen())
@@ -53,10 +53,10 @@ func TestScannerRetriesBPF(t *testing.T) {
 func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
-		mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 		full := fillDescriptors(t)
 		withoutBPF, withoutConnects := 0, 0
-		for room := range 12 { // they run out at one place after the other
+		for room := range 12 { // descriptors run out at a different step each time
 			for _, closed := range []ClosedMode{ClosedOff, ClosedAuto} {
 				full.leave(t, room)
 				s, err := NewScanner(ScannerConfig{Transports: []Transport{TransportTCP}, Closed: closed})
@@ -70,7 +70,7 @@ func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 				processes := s.processes
 				mustScan(t, s, inode)
 				require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
-				require.Same(t, processes, s.finder.(*bpfOwners).processes, "which are the same as before")
+				require.Same(t, processes, s.finder.(*bpfOwners).processes, "the cache is kept")
 				require.Equal(t, closed == ClosedAuto, s.connects.isOpen())
 				require.NoError(t, s.Close())
 			}

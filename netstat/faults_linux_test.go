@@ -52,7 +52,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 					run   func(func())
 				}{
 					"EMFILE": {unix.EMFILE, func(f func()) { withoutFreeDescriptors(t, f) }},
-					"ENFILE": {unix.ENFILE, func(f func()) { // root may open files beyond the limit of the host
+					"ENFILE": {unix.ENFILE, func(f func()) { // root is exempt from the limit of the host
 						testnet.Failing(t, f, testnet.Fails(unix.SYS_OPENAT, unix.ENFILE),
 							testnet.Fails(unix.SYS_BPF, unix.ENFILE), testnet.Fails(unix.SYS_SOCKET, unix.ENFILE))
 					}},
@@ -71,7 +71,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 							require.Empty(t, sockets)
 							require.Len(t, errs, 3, "the owners, tcp and udp")
 						}
-						require.Equal(t, method, s.Stats().OwnerMethod, "which is not replaced for that")
+						require.Equal(t, method, s.Stats().OwnerMethod, "not replaced because of that")
 						sockets, errs = look()
 						require.Empty(t, errs)
 						require.Equal(t, want, sockets)
@@ -94,7 +94,7 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	nothing := []string{"", "", "", "0 false"}
 	var got []string
 	withoutFreeDescriptors(t, func() { got = ask() })
-	require.Equal(t, nothing[1:], got[1:], "a link takes no descriptor")
+	require.Equal(t, nothing[1:], got[1:], "reading a link takes no descriptor")
 	of.exe = nil
 	testnet.Failing(t, func() { got = ask() },
 		testnet.Fails(unix.SYS_OPENAT, unix.ENFILE), testnet.Fails(unix.SYS_READLINKAT, unix.ENOMEM))
@@ -105,7 +105,7 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 		require.True(t, strings.HasSuffix(got[1], "asked an argument"), got[1])
 		require.True(t, strings.HasPrefix(got[2], "/"), got[2])
 		require.Equal(t, "65534 true", got[3])
-		p.Stop() // it is kept
+		p.Stop() // the values are kept
 	}
 }
 
@@ -122,7 +122,7 @@ func TestOwnersContextEnds(t *testing.T) {
 		require.Nil(t, socket)
 		errs = append(errs, err)
 	}
-	require.Equal(t, []error{context.Canceled}, errs, "it is said once")
+	require.Equal(t, []error{context.Canceled}, errs, "reported once")
 }
 
 // cancelingFinder cancels the context before it looks up owners.
@@ -152,7 +152,7 @@ func TestScanAfterClose(t *testing.T) {
 			require.Empty(t, sockets)
 			require.Len(t, errs, 1)
 			require.ErrorIs(t, errs[0], os.ErrClosed)
-			require.NoError(t, s.Close(), "closing again is nothing")
+			require.NoError(t, s.Close(), "second Close")
 		}
 		require.Equal(t, before, openDescriptors(t))
 	}
@@ -164,7 +164,7 @@ func TestCloseInScan(t *testing.T) {
 		l := listenIPv4(t)
 		client, server := l.open()
 		defer reset(t, client, server)
-		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 		before := openDescriptors(t)
 		for _, config := range []ScannerConfig{
 			{Closed: ClosedRequired}, {Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, OwnerMethod: OwnersProcfs}, {OwnerMethod: OwnersOff},
@@ -194,7 +194,7 @@ func TestScannerTableCutOff(t *testing.T) {
 			s := newScanner(t, ScannerConfig{ProcRoot: root, Transports: []Transport{transport}, OwnerMethod: OwnersOff, UnixPaths: true})
 			row := func(s *Socket) string { return describe(s, fieldsAll) + s.Path }
 			whole := mustScan(t, s, row)
-			var complete []string // from the rows that are not cut off
+			var complete []string // from the rows before the cut
 			for end := range content {
 				require.NoError(t, os.WriteFile(table, content[:end], 0o600))
 				sockets, errs := scan(s, row)
@@ -244,7 +244,7 @@ func TestProcessReusesPID(t *testing.T) {
 		require.Equal(t, "the second", after.Cmdline()[1])
 		require.Equal(t, "the first", before.Cmdline()[1])
 
-		require.Empty(t, unread.Cmdline(), "it has gone, whoever has its pid")
+		require.Empty(t, unread.Cmdline(), "its process has ended")
 		require.Empty(t, unread.Exe())
 		require.Empty(t, unread.Cgroup())
 		_, known := unread.UID()
@@ -318,7 +318,7 @@ func TestInodeNumbersWrap(t *testing.T) {
 	root := t.TempDir()
 	for pid, inodes := range map[string][]string{
 		"7": {"4294967294", "4294967295", "1"},
-		"8": {"4294967297", "2"}, // as a kernel with more bits would write 1
+		"8": {"4294967297", "2"}, // 1 in 32 bits
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Join(root, pid, "fd"), 0o755))
 		for fd, inode := range inodes {
@@ -343,9 +343,9 @@ func TestCmdlineWithoutEnd(t *testing.T) {
 		for i := range memory {
 			memory[i] = 'x'
 		}
-		memory[length-1] = 0 // or the kernel would take it for what setproctitle(3) writes
+		memory[length-1] = 0 // otherwise the kernel takes it for a title of setproctitle(3)
 		if err := showAsCmdline(t, memory); errors.Is(err, unix.EINVAL) {
-			testnet.SkipOrFail(t, "showing another command line wants a kernel with CONFIG_CHECKPOINT_RESTORE")
+			testnet.SkipOrFail(t, "replacing the command line requires a kernel with CONFIG_CHECKPOINT_RESTORE")
 		} else {
 			require.NoError(t, err)
 		}
@@ -361,7 +361,7 @@ func showAsCmdline(t *testing.T, memory []byte) error {
 	t.Helper()
 	stat, err := os.ReadFile("/proc/self/stat")
 	require.NoError(t, err)
-	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // the first is that of the state, the third of the file
+	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // columns[0] is the end of comm, columns[1] the third column of the file
 	column := func(number int) uint64 {
 		v, err := strconv.ParseUint(columns[number-2], 10, 64)
 		require.NoError(t, err)
@@ -418,7 +418,7 @@ func TestSlowProcessNamesOfEveryByte(t *testing.T) {
 			for b := first; b < min(first+15, 256); b++ {
 				name = append(name, byte(b))
 			}
-			slices.Reverse(name) // a parenthesis that closes comes before one that opens
+			slices.Reverse(name) // a closing parenthesis before an opening one
 			require.NoError(t, os.WriteFile("/proc/self/comm", name, 0))
 			for _, s := range scanners {
 				names := map[uint64]string{}
@@ -505,15 +505,15 @@ func TestScannerRepeatsOwnerLookup(t *testing.T) {
 			}
 			sockets := func() int { return len(testnet.SS(t, "-u")) }
 			require.Zero(t, look(0, 1))
-			require.Equal(t, 1, look(1, 1), "few are not worth a second look")
+			require.Equal(t, 1, look(1, 1), "too few for a second lookup")
 			before := sockets()
 			require.Zero(t, look(20, 2))
 			require.Equal(t, before+20, s.Stats().Sockets)
 
 			finder.blind = true
 			require.Equal(t, before+20, look(0, 2))
-			require.Equal(t, before+20, look(0, 1), "what has no owner that can be found is not looked for again")
-			require.Equal(t, before+40, look(20, 2), "but what is new is")
+			require.Equal(t, before+20, look(0, 1), "the same sockets without owners cause no second lookup")
+			require.Equal(t, before+40, look(20, 2), "new ones do")
 			require.Equal(t, before+40, look(0, 1))
 			finder.blind = false
 			require.Zero(t, look(0, 1))
@@ -544,7 +544,7 @@ type hookedFinder struct {
 	ownerFinder
 	before func()
 	looks  int
-	blind  bool // it finds nothing
+	blind  bool // finds no owners
 }
 
 func (f *hookedFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {

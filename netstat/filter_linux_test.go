@@ -29,7 +29,7 @@ func TestFilterInTheKernel(t *testing.T) {
 			{"2001:db8::1", "[2001:db8::2]:444"},
 			{"2001:db8::2", "[2001:db8::1]:5001"},
 			{"fd00::1", "[2001:db8::1]:4000"},
-			{"127.0.0.1", "10.0.0.1:4001"}, // loopback at the one end, and at the other
+			{"127.0.0.1", "10.0.0.1:4001"}, // loopback at one end
 			{"10.0.0.1", "127.0.0.1:4001"},
 			{"::ffff:127.0.0.1", "[::ffff:10.0.0.1]:4002"},
 			{"::ffff:10.0.0.1", "[::ffff:127.0.0.1]:4002"},
@@ -78,7 +78,7 @@ func addAddresses(t *testing.T, addresses ...string) {
 		addr := netip.MustParseAddr(text)
 		args := []string{"addr", "add", netip.PrefixFrom(addr, addr.BitLen()).String(), "dev", "lo"}
 		if addr.Is6() {
-			args = append(args, "nodad") // else it could not be used for a second
+			args = append(args, "nodad") // otherwise it is tentative for a second
 		}
 		out, err := exec.Command("ip", args...).CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -102,7 +102,7 @@ func connectBetween(t *testing.T, from netip.Addr, to netip.AddrPort) {
 	listener := p.Listen(network, to, 1)
 	p.ConnectFrom(from, to, 1)
 	p.Accept(listener, 1)
-	p.Close(listener) // whose port the next one may want
+	p.Close(listener) // the next connection may use its port
 }
 
 func manyRanges(n uint16) []PortRange {

@@ -37,7 +37,7 @@ func TestVRF(t *testing.T) {
 		configure(t, "ip", "addr", "add", "10.9.8.1/24", "dev", "port")
 		red, port := interfaceIndex(t, "red"), interfaceIndex(t, "port")
 
-		const inVRF, sharedAddr = "10.9.8.1", "0.0.0.0" // a socket that is not bound to a VRF cannot have an address of it
+		const inVRF, sharedAddr = "10.9.8.1", "0.0.0.0" // only a socket bound to a VRF can have its address
 		want := make(map[string]uint32)
 		for _, l := range []struct {
 			device, address string
@@ -88,7 +88,7 @@ func TestDelay(t *testing.T) {
 		for range 10 {
 			exchange(t, before, server)
 		}
-		require.Less(t, tcpInfo(t, before).MinRTT, uint32(delay.Microseconds()), "there is no delay yet")
+		require.Less(t, tcpInfo(t, before).MinRTT, uint32(delay.Microseconds()), "no delay yet")
 
 		configure(t, "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", delay.String())
 		after, server := connectLoopback(t)
@@ -116,7 +116,7 @@ func TestLoss(t *testing.T) {
 			lossy = tcpInfo(t, client)
 			return lossy.Retransmits >= 2
 		}, 30*time.Second, 10*time.Millisecond)
-		require.GreaterOrEqual(t, lossy.RetransSegs, uint32(lossy.Retransmits), "probes are not in the latter")
+		require.GreaterOrEqual(t, lossy.RetransSegs, uint32(lossy.Retransmits), "Retransmits does not count probes")
 		require.EqualValues(t, 1, lossy.Lost)
 		require.Zero(t, tcpInfo(t, server).RetransSegs)
 
@@ -128,7 +128,7 @@ func TestLoss(t *testing.T) {
 			recovered = tcpInfo(t, client)
 			return recovered.Retransmits == 0 && recovered.Lost == 0
 		}, 30*time.Second, 10*time.Millisecond)
-		require.Greater(t, recovered.RetransSegs, lossy.RetransSegs, "one more, that arrived")
+		require.Greater(t, recovered.RetransSegs, lossy.RetransSegs, "one more retransmission, which arrived")
 		require.Equal(t, uint64(len(greeting))+uint64(len(text))*uint64(1+recovered.RetransSegs), recovered.BytesSent)
 	})
 }
@@ -137,7 +137,7 @@ func TestLoss(t *testing.T) {
 // sock_diag.
 func TestWithoutModules(t *testing.T) {
 	if os.Getenv("TESTNET_MACHINE") != "disposable" {
-		t.Skip("it unloads kernel modules that other programs use: make test-kernels runs it in a virtual machine")
+		t.Skip("unloads kernel modules that other programs use: make test-kernels runs it in a virtual machine")
 	}
 	testnet.Isolate(t, func() {
 		transports := []netstat.Transport{

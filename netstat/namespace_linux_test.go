@@ -53,7 +53,7 @@ func TestScannerNetNS(t *testing.T) {
 			procfs = newScanner(t, ScannerConfig{Source: SourceProcfs, Transports: transports})
 		})
 		if netlink == nil {
-			testnet.SkipOrFail(t, "another network namespace wants CAP_SYS_ADMIN")
+			testnet.SkipOrFail(t, "another network namespace requires CAP_SYS_ADMIN")
 		}
 		own := netNS(t, "/proc/self/ns/net")
 		require.NotEqual(t, own, thread)

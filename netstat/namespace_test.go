@@ -52,7 +52,7 @@ func TestNamespaceValues(t *testing.T) {
 		}
 		require.Same(t, during, of.Namespace)
 		seen[of.Transport]++
-		s.Namespaces() // has no effect on the scan
+		s.Namespaces() // does not affect the scan
 		return struct{}{}
 	})
 	require.Empty(t, errs)
@@ -68,5 +68,5 @@ func TestNamespaceValues(t *testing.T) {
 		return struct{}{}
 	})
 	require.Empty(t, errs)
-	require.Same(t, after, s.Namespaces()[0], "nothing has changed")
+	require.Same(t, after, s.Namespaces()[0], "unchanged")
 }

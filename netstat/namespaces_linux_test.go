@@ -42,7 +42,7 @@ func inEachSource(t *testing.T, f func(t *testing.T, source Source)) {
 type testNamespace struct {
 	inode   uint64
 	process *testnet.Proc
-	owner   string // of the sockets, as ownersOf has it
+	owner   string // of the sockets, as ownersText returns it
 	sockets []testnet.Socket
 }
 
@@ -127,7 +127,7 @@ func newNamespaceScanner(t *testing.T, source Source, namespaces ...string) (*Sc
 func namespaceOf(t *testing.T, s *Scanner, ns *testNamespace) *Namespace {
 	t.Helper()
 	i := slices.IndexFunc(s.Namespaces(), func(n *Namespace) bool { return n.Inode == ns.inode })
-	require.GreaterOrEqual(t, i, 0, "it was not read")
+	require.GreaterOrEqual(t, i, 0, "not read")
 	return s.Namespaces()[i]
 }
 
@@ -135,7 +135,7 @@ func namespaceOf(t *testing.T, s *Scanner, ns *testNamespace) *Namespace {
 func trackedOf(t *testing.T, s *Scanner, of *Namespace) *trackedNamespace {
 	t.Helper()
 	i := slices.IndexFunc(s.namespaces.known, func(n *trackedNamespace) bool { return n.ID == of.ID })
-	require.GreaterOrEqual(t, i, 0, "it is not known")
+	require.GreaterOrEqual(t, i, 0, "not known")
 	return s.namespaces.known[i]
 }
 
@@ -181,7 +181,7 @@ func TestNamespaces(t *testing.T) {
 							first = slices.Clone(s.Namespaces())
 						}
 						for i, n := range s.Namespaces() {
-							require.Same(t, first[i], n, "it is the same as long as it is found")
+							require.Same(t, first[i], n, "the value stays the same")
 							require.Equal(t, n.Inode == own.inode, n.Self)
 							require.Equal(t, source, n.SourceOf(TransportTCP))
 						}
@@ -212,14 +212,14 @@ func TestNamespaceNames(t *testing.T) {
 					testnet.NameNetns(t, "blue", other.process.Netns())
 					require.Equal(t, "blue,", names())
 					testnet.NameNetns(t, "a", other.process.Netns())
-					require.Equal(t, "a,", names(), "the first of two")
+					require.Equal(t, "a,", names(), "the first of two names")
 					testnet.UnnameNetns(t, "a")
 					testnet.UnnameNetns(t, "blue")
 					require.Equal(t, ",", names())
 					testnet.NameNetns(t, "blue", third.process.Netns())
 					require.Equal(t, ",blue", names())
 					require.Equal(t, same.ID, namespaceOf(t, s, other).ID)
-					require.Empty(t, same.Name, "what was handed out does not change")
+					require.Empty(t, same.Name, "a value that was handed out does not change")
 					testnet.UnnameNetns(t, "blue")
 					require.Empty(t, w.take())
 				})
@@ -269,7 +269,7 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 		inEachSource(t, func(t *testing.T, source Source) {
 			w := &warnings{}
 			if source == SourceNetlink {
-				source = SourceAuto // netlink does not have ping sockets
+				source = SourceAuto // netlink lacks ping sockets
 			}
 			s := newScanner(t, ScannerConfig{
 				Source: source, Namespaces: []string{"blue", "self"}, OwnerMethod: OwnersProcfs,
@@ -379,7 +379,7 @@ func TestNamespacesMissing(t *testing.T) {
 
 			s, w = newNamespaceScanner(t, source, "all")
 			requireScan(t, s, own)
-			require.Empty(t, w.take(), "what is left of a name is nothing that is missed")
+			require.Empty(t, w.take(), "a stale name is not a missing namespace")
 		})
 	})
 }
@@ -427,7 +427,7 @@ func TestNamespaceEnds(t *testing.T) {
 			kept := ownDescriptors(t)
 			require.Len(t, kept, len(before)+1)
 			requireScan(t, s, own, other)
-			require.Equal(t, kept, ownDescriptors(t), "it is opened once")
+			require.Equal(t, kept, ownDescriptors(t), "opened once")
 
 			other.process.Stop()
 			requireScan(t, s, own)
@@ -452,7 +452,7 @@ func TestNamespaceNumbersAreNotReused(t *testing.T) {
 			device := createVethPair(t, other.process)
 			other.process.Stop()
 			for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-				require.True(t, deviceExists(device), "the kernel has freed it")
+				require.True(t, deviceExists(device), "the kernel has freed the namespace")
 				onNewThread(func() {
 					require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
 					assert.NotEqual(t, other.inode, netns.Of(netns.ThreadDir))
@@ -467,7 +467,7 @@ func TestNamespaceNumbersAreNotReused(t *testing.T) {
 func TestNamespaceChurn(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := startInNamespace(t, 3, testnet.Process{Name: "own"})
-		// What comes and goes has no sockets.
+		// Namespaces of the churn have no sockets.
 		inEachSource(t, func(t *testing.T, source Source) {
 			s, w := newNamespaceScanner(t, source, "all")
 			requireScan(t, s, own)
@@ -632,7 +632,7 @@ func TestNamespaceOfMovingProcess(t *testing.T) {
 		tid, stop, ended := make(chan int), make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(ended)
-			onNewThread(func() { // a thread is a process here
+			onNewThread(func() { // netns.ThreadDir is that of the thread
 				var files []int
 				for _, path := range []string{blue, netns.ThreadDir + "/ns/net"} {
 					file, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -663,7 +663,7 @@ func TestNamespaceOfMovingProcess(t *testing.T) {
 			start := time.Now()
 			n, inode, err := all.ofProcess(pid)
 			require.NoError(t, err)
-			if time.Since(start) < stay { // it cannot have gone and come back
+			if time.Since(start) < stay { // too short to move there and back
 				require.Equal(t, tables[inode], n.table)
 				observed[inode] = true
 			}
@@ -711,7 +711,7 @@ func TestNamespacesOutOfDescriptors(t *testing.T) {
 			return sources
 		}
 
-		const toEnter = 3 // descriptors
+		const toEnter = 3 // descriptors that entering takes
 		full := fillDescriptors(t)
 		full.leave(t, toEnter-1)
 		for range 3 {
@@ -735,7 +735,7 @@ func TestNamespacesOutOfDescriptors(t *testing.T) {
 		full.release(t)
 		requireScan(t, s, all...)
 		require.Equal(t, slices.Repeat([]Source{SourceNetlink}, len(all)), sources())
-		require.Len(t, ownDescriptors(t), before+len(all)-1, "one for each")
+		require.Len(t, ownDescriptors(t), before+len(all)-1, "one per entered namespace")
 		require.Empty(t, w.take())
 	})
 }
@@ -890,7 +890,7 @@ func onFirstThread(t *testing.T, f func()) {
 			isFirst := unix.Gettid() == unix.Getpid()
 			looked <- isFirst
 			if !isFirst {
-				<-release // so that another thread runs the next one
+				<-release // the next goroutine then runs on another thread
 				return
 			}
 			runtime.UnlockOSThread()
@@ -901,7 +901,7 @@ func onFirstThread(t *testing.T, f func()) {
 			<-found
 			return
 		}
-		time.Sleep(time.Millisecond) // the first thread may be the one that waits for timers
+		time.Sleep(time.Millisecond) // the main thread may be waiting for timers
 	}
 	t.Fatal("nothing runs on the first thread")
 }
@@ -916,7 +916,7 @@ func TestNamespacesWithoutProc(t *testing.T) {
 			requireScan(t, s, own, other)
 			before := namespaceOf(t, s, other)
 			s.namespaces.dir.Close()
-			require.NoError(t, s.namespaces.dir.Open("/proc/version")) // no directory
+			require.NoError(t, s.namespaces.dir.Open("/proc/version")) // not a directory
 			for range 2 {
 				sockets, errs := scan(s, func(s *Socket) string { return socketLine(s.NetNS, toTestnet(s), ownersOf(s)) })
 				require.Len(t, errs, 1)
@@ -1065,7 +1065,7 @@ func pinnedNamespaces(t *testing.T) map[uint64]bool {
 
 // When namespaces end, their descriptors are used for new namespaces: each scan reads as many as the descriptor limit allows.
 func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
-	const there, room, descriptors = 30, 11, 3 // of each: a socket for dumps, one for closed sockets, and what waits for that
+	const there, room, descriptors = 30, 11, 3 // of each: for dumps, for closed sockets, and to wait for those
 	for name, newNamespaces := range map[string]namespaceMaker{"named": namedNamespaces, "of processes": namespacesOfProcesses} {
 		t.Run(name, func(t *testing.T) {
 			testnet.IsolatePIDs(t, func() {
@@ -1076,10 +1076,10 @@ func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
 				mustScan(t, s, inode)
 				entered := 0
 				for round := range 6 {
-					const toEnter = 2 // descriptors that are closed again
+					const toEnter = 2 // descriptors that entering takes for a moment
 					limit := room*descriptors + toEnter
 					if round%2 == 1 {
-						limit -= toEnter // then none is left when the scan begins
+						limit -= toEnter // then none is free when the scan starts
 					}
 					inodes, end := newNamespaces(t, there)
 					full := fillDescriptors(t)

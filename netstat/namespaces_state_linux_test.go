@@ -46,7 +46,7 @@ func TestNamespaceAdopts(t *testing.T) {
 			[]any{n.Inode, n.Name, n.path, n.entry, n.tried})
 		require.Equal(t, isOpen, namedDiag.closed)
 		require.Equal(t, isOpen, namedClosed.closed)
-		require.EqualValues(t, maxClosed/closedChunkLen-boolToInt(!isOpen), budget.left.Load(), "what it had received is dropped")
+		require.EqualValues(t, maxClosed/closedChunkLen-boolToInt(!isOpen), budget.left.Load(), "its events are dropped")
 		require.False(t, diag.closed || closed.closed)
 		require.Equal(t, isOpen, n.diag == diagConn(diag))
 		require.Equal(t, isOpen, n.closed == closedConn(closed))
@@ -58,7 +58,7 @@ func TestNamespaceAdopts(t *testing.T) {
 		}
 	}
 	n := &trackedNamespace{}
-	n.adopt(&trackedNamespace{Namespace: Namespace{Inode: 5}}) // which could not be opened
+	n.adopt(&trackedNamespace{Namespace: Namespace{Inode: 5}}) // opening it failed
 	require.Nil(t, n.diag)
 }
 
@@ -72,7 +72,7 @@ func TestNamespaceTakes(t *testing.T) {
 	require.True(t, n.diag == diagConn(openedDiag) && n.closed == closedConn(closed))
 	n.take(netlinkSockets{diag: &fakeDiag{}, refusedClosed: errors.ErrUnsupported})
 	require.True(t, n.closed == closedConn(closed))
-	require.NoError(t, n.refusedClosed, "it is subscribed to all the same")
+	require.NoError(t, n.refusedClosed, "it keeps its subscription")
 }
 
 // find closes the subscriptions of ended namespaces, even if their events have not been taken.
@@ -83,7 +83,7 @@ func TestEndedNamespacesAreClosed(t *testing.T) {
 		s.namespaces.ended = []*trackedNamespace{{netlinkSockets: netlinkSockets{closed: ended}}}
 		require.NoError(t, s.namespaces.find())
 		require.True(t, ended.closed)
-		require.Len(t, s.namespaces.ended, 1, "what it has told of is handed out later")
+		require.Len(t, s.namespaces.ended, 1, "its events are handed out later")
 	})
 }
 
@@ -134,7 +134,7 @@ func TestNamespaceProcessIsReplaced(t *testing.T) {
 		mustScan(t, s, inode)
 		now := namespaceOf(t, s, first)
 		require.Equal(t, []any{n.ID, second.PID}, []any{now.ID, now.PID})
-		require.Equal(t, first.process.PID, n.PID, "what was handed out does not change")
+		require.Equal(t, first.process.PID, n.PID, "a value that was handed out does not change")
 	})
 }
 
@@ -146,7 +146,7 @@ func TestNamespaceIdentifiedLater(t *testing.T) {
 		mustScan(t, s, inode)
 		n := trackedOf(t, s, namespaceOf(t, s, other))
 		number := n.Inode
-		n.leave() // as if its processes had not let it be seen
+		n.leave() // as if its processes could not be read
 		delete(s.namespaces.byInode, n.Inode)
 		n.Inode, n.entry, n.refused = 0, entryRefused, fmt.Errorf("setns: %w", unix.EPERM)
 
@@ -171,7 +171,7 @@ func TestNamespaceMatchedWithName(t *testing.T) {
 		all.see(n)
 		n.setProcess(other.process.PID)
 		require.NoError(t, all.addName("blue"))
-		require.Len(t, all.known, 2, "nothing has shown yet that they are one")
+		require.Len(t, all.known, 2, "they are not matched yet")
 		require.NoError(t, all.enterFound())
 		require.True(t, len(all.known) == 1 && all.known[0] == n)
 		require.Equal(t, []any{other.inode, "blue", path, true}, []any{n.Inode, n.Name, n.path, n.diag != nil})
@@ -191,7 +191,7 @@ func TestNamespaceNumbersOfEndedOnes(t *testing.T) {
 		}
 		for name, test := range map[string]struct {
 			ended *trackedNamespace
-			scans int // until it is right: where the number leads elsewhere the first finds that out
+			scans int // until it is found: if the inode number is wrong, the first scan detects it
 		}{
 			"table":  {failed(Namespace{root: "/proc", Inode: other.inode + 1000, table: table}), 1},
 			"number": {failed(Namespace{root: "/proc", Inode: other.inode, table: table + 1000}), 2},
@@ -230,6 +230,6 @@ func TestNamedNamespaceReadThroughProcess(t *testing.T) {
 		require.Len(t, w.take(), 1)
 		s, w = newNamespaceScanner(t, SourceProcfs, "blue")
 		requireScan(t, s, blue)
-		require.Empty(t, w.take(), "who asked for procfs is not told that it is read")
+		require.Empty(t, w.take(), "procfs was requested")
 	})
 }

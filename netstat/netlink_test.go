@@ -88,7 +88,7 @@ func TestDecodeInetMsg(t *testing.T) {
 			s := Socket{Inode: 1, fields: fieldsAll, TCP: TCPInfo{RTT: 1}, Drops: 1, CgroupID: 1, AcceptQueue: 1, NetNS: 5}
 			require.NoError(t, s.decodeInet(test.message.Bytes(), test.transport))
 			require.Equal(t, test.want, describe(&s, fieldsAll))
-			require.EqualValues(t, 5, s.NetNS, "belongs to the scan")
+			require.EqualValues(t, 5, s.NetNS, "set by the scan")
 			requireAbsentIsZero(t, &s)
 		})
 	}

@@ -162,7 +162,7 @@ func TestOwnersAgree(t *testing.T) {
 		younger.Pass(given, older)
 		younger.Close(given)
 		want.of(given, older.PID)
-		workers[3].Pass(shared, older) // in the middle of the others, by its pid
+		workers[3].Pass(shared, older) // its pid is between those of other holders
 		workers[5].Pass(shared, younger)
 		want.of(shared, append(pids, older.PID, younger.PID)...)
 		workers[0].Dup(shared)
@@ -213,7 +213,7 @@ func TestOwnersAgree(t *testing.T) {
 			want.of(passed, younger.PID)
 			want.of(shared, append(pids, younger.PID)...)
 			agree(t)
-			require.NotContains(t, bpfScanner.finder.(*bpfOwners).processes.processes, older.PID, "it is forgotten")
+			require.NotContains(t, bpfScanner.finder.(*bpfOwners).processes.processes, older.PID, "forgotten")
 		})
 	})
 }
@@ -288,8 +288,8 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 		require.Len(t, finder.processes.processes, bpfScanner.Stats().Processes, "a process counts once")
 		sockets, visits := readIterator(t, finder)
 		others := func(inode uint64) bool { return inode != before }
-		require.Len(t, slices.DeleteFunc(slices.Clone(sockets[os.Getpid()]), others), 3, "it comes with each table of descriptors")
-		if min(first.id, second.id) > other.PID { // or the numbers began anew
+		require.Len(t, slices.DeleteFunc(slices.Clone(sockets[os.Getpid()]), others), 3, "one for each descriptor table")
+		if min(first.id, second.id) > other.PID { // unless pids wrapped
 			require.Equal(t, 2, visits[os.Getpid()], "before and after the other process")
 		}
 		close(end)
@@ -360,7 +360,7 @@ func startReaders(t *testing.T, processes int, files ...*os.File) (stop func()) 
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	stop = func() {
-		_ = end.Close() // they come to the end of what they read
+		_ = end.Close() // they read EOF
 		_ = cmd.Wait()
 	}
 	t.Cleanup(stop)
@@ -392,7 +392,7 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 		)
 		many := roomForFiles(t, 16_000)
 		if many < 15_000 {
-			testnet.SkipOrFail(t, fmt.Sprintf("it takes a limit of 15,200 open files, this one allows %d", many))
+			testnet.SkipOrFail(t, fmt.Sprintf("requires a limit of 15,200 open files, which is %d", many))
 		}
 		for range many / 2 {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -424,7 +424,7 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 			for pid := range want {
 				isFirst = isFirst && (pid >= mover.PID || pid == os.Getpid())
 			}
-			if !isFirst { // the numbers began anew
+			if !isFirst { // pids wrapped
 				stop()
 				mover.Stop()
 			}
@@ -436,15 +436,15 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 			inodes, visits := readIterator(t, iterators[scan%2])
 			for pid, of := range want {
 				slices.Sort(inodes[pid])
-				if !slices.Equal(of, inodes[pid]) { // require.Equal would print them all
+				if !slices.Equal(of, inodes[pid]) { // require.Equal would print all of them
 					t.Fatalf("scan %d: process %d has %d sockets, want %d", scan, pid, len(inodes[pid]), len(of))
 				}
 				if visits[pid] != 1 {
-					t.Fatalf("scan %d: process %d comes %d times", scan, pid, visits[pid])
+					t.Fatalf("scan %d: process %d has %d records", scan, pid, visits[pid])
 				}
 			}
 			mover.Dup(socket)
-			want[mover.PID] = append(want[mover.PID], socket.Inode) // it has no other
+			want[mover.PID] = append(want[mover.PID], socket.Inode) // its only socket
 		}
 
 		var byBPF, byWalk ownerTable
@@ -551,7 +551,7 @@ func TestOwnersFallBack(t *testing.T) {
 			name    string
 			before  func(*testing.T)
 			config  ScannerConfig
-			warning string // a regular expression; empty: none
+			warning string // regular expression; empty: none
 			want    map[uint64][]string
 		}{
 			{"nobody", nobody(), ScannerConfig{}, refused, ownOnly},
@@ -561,7 +561,7 @@ func TestOwnersFallBack(t *testing.T) {
 			{"root without CAP_PERFMON", without(unix.CAP_PERFMON, unix.CAP_SYS_ADMIN), ScannerConfig{}, refused, all},
 			{"seccomp", forbidden(unix.EPERM), ScannerConfig{}, refused, all},
 			{
-				"seccomp lets programs be loaded only", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), ScannerConfig{},
+				"seccomp forbids attaching", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), ScannerConfig{},
 				"^" + instead + "attaching the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf, all,
 			},
 			{"kernel without BPF", forbidden(unix.ENOSYS), ScannerConfig{}, lacks + ".*: function not implemented" + insteadOf, all},
@@ -575,7 +575,7 @@ func TestOwnersFallBack(t *testing.T) {
 				}
 				var warnings []string
 				test.config.Warn = func(err error) {
-					if !strings.HasPrefix(err.Error(), "the kernel has no udp sockets") { // where there is no proc file system
+					if !strings.HasPrefix(err.Error(), "the kernel has no udp sockets") { // without a proc file system
 						warnings = append(warnings, err.Error())
 					}
 				}
@@ -617,7 +617,7 @@ func TestOwnersFallBack(t *testing.T) {
 				require.EqualError(t, err, `owners "bpf" is required: `+test.err)
 			})
 		}
-		t.Run("again", func(t *testing.T) { // nothing of that stays
+		t.Run("again", func(t *testing.T) { // no restriction remains
 			require.Equal(t, all, scanOwners(t, newBPFScanner(t, ScannerConfig{})))
 		})
 	})
@@ -670,7 +670,7 @@ func links(t *testing.T, pattern string) map[string]string {
 	require.NoError(t, err)
 	targets := map[string]string{}
 	for _, name := range names {
-		targets[name], _ = os.Readlink(name) // it may be gone
+		targets[name], _ = os.Readlink(name) // it may have vanished
 	}
 	return targets
 }
@@ -697,7 +697,7 @@ func TestOwnersOfPIDNamespace(t *testing.T) {
 
 		_, err = stdin.Write([]byte("\n"))
 		require.NoError(t, err)
-		_, err = io.ReadFull(stdout, make([]byte, 1)) // it is cat
+		_, err = io.ReadFull(stdout, make([]byte, 1)) // cat has started
 		require.NoError(t, err)
 		outside := processFromProc(t, cmd.Process.Pid)
 		inside := "1" + strings.TrimPrefix(outside, strconv.Itoa(cmd.Process.Pid))
@@ -763,7 +763,7 @@ func TestOwnersOfServiceUser(t *testing.T) {
 				_, known := p.UID()
 				require.True(t, known)
 				require.NotEmpty(t, p.Cmdline())
-				require.Empty(t, p.Exe(), "it takes CAP_SYS_PTRACE")
+				require.Empty(t, p.Exe(), "requires CAP_SYS_PTRACE")
 			}
 			return struct{}{}
 		})
@@ -786,7 +786,7 @@ func TestOwnersOfServiceUser(t *testing.T) {
 				require.Zero(t, s.Stats().Denied)
 			}
 		})
-		program, err := os.Open("/proc/self/exe") // others may not go the way to it
+		program, err := os.Open("/proc/self/exe") // nobody may not traverse its path
 		require.NoError(t, err)
 		defer program.Close()
 		cmd := exec.Command("/proc/self/fd/3", "-test.run=^"+t.Name()+"$")
@@ -815,7 +815,7 @@ func bpfMappings(t *testing.T) int {
 func TestOwnersReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
 	const times = 30
-	mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what is opened once
+	mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // opens what stays open
 	before, memory := openDescriptors(t), bpfMappings(t)
 	t.Run("closed", func(t *testing.T) {
 		for range times {
@@ -841,7 +841,7 @@ func TestOwnersReleaseResources(t *testing.T) {
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 		ends := map[string]int{}
-		for room := range 12 { // they run out at one place after the other
+		for room := range 12 { // descriptors run out at a different step each time
 			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
 			s, err := NewScanner(ScannerConfig{})

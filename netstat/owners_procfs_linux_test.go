@@ -44,10 +44,10 @@ func TestFDWalkVanishingProcesses(t *testing.T) {
 	require.NoError(t, walk.Each(t.Context(), func(pid int, inodes []uint64, err error) {
 		switch pid {
 		case 1:
-			require.NoError(t, os.RemoveAll(process(2)))                     // before it is looked at
+			require.NoError(t, os.RemoveAll(process(2)))                     // before it is read
 			require.NoError(t, os.Remove(filepath.Join(process(3), "fd/3"))) // only a descriptor
 		case 4:
-			require.NoError(t, os.Remove(filepath.Join(process(4), "stat"))) // before its name is read
+			require.NoError(t, os.Remove(filepath.Join(process(4), "stat"))) // after its descriptors were read, before its name
 		}
 		require.True(t, err == nil || vanished(err), "%v", err)
 		seen = append(seen, fmt.Sprint(pid, inodes, cache.get(walk.Dir(), pid) != nil))
@@ -59,9 +59,9 @@ func TestFDWalkVanishingProcesses(t *testing.T) {
 func TestZombieIsNotDenied(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		const nobody = 65534
-		other := testnet.Start(t, testnet.Process{Name: "other"}) // of root
+		other := testnet.Start(t, testnet.Process{Name: "other"}) // runs as root
 		zombie := testnet.Start(t, testnet.Process{Name: "zombie", UID: nobody, GID: nobody})
-		require.NoError(t, unix.Kill(zombie.PID, unix.SIGKILL)) // nobody waits for it until the test ends
+		require.NoError(t, unix.Kill(zombie.PID, unix.SIGKILL)) // it stays a zombie until the test ends
 		require.Eventually(t, func() bool {
 			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", zombie.PID))
 			return err == nil && procfs.IsZombie(stat)

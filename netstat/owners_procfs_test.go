@@ -21,7 +21,7 @@ func TestFDWalk(t *testing.T) {
 		table  ownerTable
 		before = map[int]*Process{}
 	)
-	for range 2 { // the second time it has the processes still
+	for range 2 { // the second time with cached processes
 		stats, err := walk.refresh(t.Context(), &table)
 		require.NoError(t, err)
 		require.Equal(t, ownerStats{processes: 7}, stats)
@@ -53,7 +53,7 @@ func TestFDWalkBroken(t *testing.T) {
 	var table ownerTable
 	stats, err := walk.refresh(t.Context(), &table)
 	require.ErrorContains(t, err, "reading the descriptors of process 1002: not a directory")
-	require.Equal(t, ownerStats{}, stats, "no process with a stat that can be read")
+	require.Equal(t, ownerStats{}, stats, "no process has a readable stat")
 }
 
 func TestFDWalkMissing(t *testing.T) {

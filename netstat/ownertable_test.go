@@ -64,7 +64,7 @@ func TestOwnerTable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var table ownerTable
-			for range 3 { // it can be filled again
+			for range 3 { // it can be reused
 				table.clear()
 				for _, add := range test.adds {
 					table.add(&Process{PID: add.pid}, add.inodes)
@@ -156,7 +156,7 @@ func TestOwnerTableSpreads(t *testing.T) {
 					}
 				}
 				require.LessOrEqual(t, 2*table.inUse, len(table.slots)+2)
-				require.Less(t, float64(far)/float64(table.inUse), 8.0, "slots from there, in the mean")
+				require.Less(t, float64(far)/float64(table.inUse), 8.0, "mean distance in slots")
 			})
 		}
 	}
@@ -203,12 +203,12 @@ func TestOwnerTableMatchesModel(t *testing.T) {
 				model := modelTable{}
 				asked := []uint64{0, math.MaxUint64, 1 << 32}
 				for range 1 + sockets/50 {
-					p := &Process{PID: 1 + random.IntN(1+sockets/20)} // some come more than once
+					p := &Process{PID: 1 + random.IntN(1+sockets/20)} // some are added several times
 					inodes := make([]uint64, 0, 60)
 					for range random.IntN(min(sockets+1, 60)) {
 						i := random.IntN(sockets)
 						if random.IntN(3) == 0 {
-							i = random.IntN(1 + sockets/100) // which many hold
+							i = random.IntN(1 + sockets/100) // with many holders
 						}
 						inodes = append(inodes, numbers.pattern(i))
 					}
@@ -244,10 +244,10 @@ func TestOwnerTableShrinks(t *testing.T) {
 	require.NotNil(t, gone.Value())
 	require.GreaterOrEqual(t, len(table.slots), 2*big)
 
-	table.clear() // it may be as big the next time
+	table.clear() // the next scan may be as big
 	require.GreaterOrEqual(t, len(table.slots), 2*big)
 	runtime.GC()
-	require.Nil(t, gone.Value(), "the process of the scan before")
+	require.Nil(t, gone.Value(), "the process of the previous scan")
 
 	for scan := 0; len(table.slots) > leastSlots; scan++ {
 		require.Less(t, scan, 20)
@@ -288,7 +288,7 @@ func TestOwnerTableDoesNotAllocate(t *testing.T) {
 	var table ownerTable
 	var processes []*Process
 	for pid := range 20 {
-		processes = append(processes, &Process{PID: pid * 7 % 20}) // not in order
+		processes = append(processes, &Process{PID: pid * 7 % 20}) // not sorted
 	}
 	inodes := make([]uint64, sockets)
 	for i := range inodes {
@@ -315,7 +315,7 @@ func BenchmarkOwnerTable(b *testing.B) {
 		for i := range inodes {
 			inodes[i] = inodePatterns[8].pattern(i)
 		}
-		// What the kernel hands out is in the order of its own hash table.
+		// The kernel returns sockets in the order of its own hash table.
 		shuffled := slices.Clone(inodes)
 		random := rand.New(rand.NewPCG(1, 2))
 		random.Shuffle(size, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })

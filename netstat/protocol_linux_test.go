@@ -58,7 +58,7 @@ func TestConnectionsLive(t *testing.T) {
 				}
 			}
 			if r.State == "LISTEN" {
-				r.SendQ = 0 // the limit of the accept queue, which is not in /proc/net
+				r.SendQ = 0 // the accept queue limit, which /proc/net lacks
 			}
 			want = append(want, fmt.Sprint(name, " ", r.State, " ", r.Local, " ", r.Remote,
 				" rx=", r.RecvQ, " tx=", r.SendQ, " inode=", r.Inode, " uid=", r.UID, " pid=", pid))
@@ -76,7 +76,7 @@ func TestConnectionsLive(t *testing.T) {
 				require.Equal(t, uint64(s.RecvQ), c.ReceiveQueue)
 			}
 		}
-		require.Equal(t, server.PID, byInode[listener.Inode].Pid, "workers hold the listener, too")
+		require.Equal(t, server.PID, byInode[listener.Inode].Pid, "workers also hold the listener")
 		require.Equal(t, workers[1].PID, byInode[accepted[0].Inode].Pid)
 		require.Equal(t, "65534", byInode[listener.Inode].UserID)
 		require.Equal(t, []string{"first argument", "", "third"}, byInode[listener.Inode].Cmdline[1:])
@@ -123,11 +123,11 @@ func TestConnectionsLiveOthers(t *testing.T) {
 func TestConnectionsDenied(t *testing.T) {
 	testnet.Isolate(t, func() {
 		if os.Getuid() != 0 {
-			testnet.SkipOrFail(t, "becoming another user wants root")
+			testnet.SkipOrFail(t, "becoming another user requires root")
 		}
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		listener := server.Listen("tcp4", netip.AddrPort{}, 5)
-		// Of all threads. The saved user id allows to come back.
+		// This applies to all threads. The saved user ID permits the way back.
 		require.NoError(t, syscall.Setresuid(65534, 65534, 0))
 		connections, err := netstat.TCP.Connections()
 		require.NoError(t, syscall.Setresuid(0, 0, 0))

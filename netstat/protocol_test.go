@@ -196,7 +196,7 @@ func TestConnectionsAddressLength(t *testing.T) {
 }
 
 func TestProcRoot(t *testing.T) {
-	// Numbers in the path are not to be taken for pids.
+	// Numbers in the path are not pids.
 	above := filepath.Join(t.TempDir(), "1", "2", "some", "deep", "copy", "of")
 	root := filepath.Join(above, "proc")
 	require.NoError(t, proctree.Copy(root, smallTree))
@@ -204,7 +204,7 @@ func TestProcRoot(t *testing.T) {
 	require.NoError(t, os.Symlink(root, link))
 	t.Chdir(filepath.Join(above, ".."))
 
-	useProcRoot(t, "") // restores it
+	useProcRoot(t, "") // restores it afterwards
 	for _, procRoot := range []string{root, root + "/", "of/proc", "./of/proc", "of/../of//proc/", "../copy/of/proc", link, link + "/"} {
 		t.Run(procRoot, func(t *testing.T) {
 			netstat.ProcRoot = procRoot
@@ -265,7 +265,7 @@ func TestConnectionsCmdline(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, 42, connections[0].Pid)
 			require.Equal(t, test.want, connections[0].Cmdline)
-			require.Equal(t, []string{}, connections[1].Cmdline, "of a socket without process")
+			require.Equal(t, []string{}, connections[1].Cmdline, "socket without a process")
 		})
 	}
 	t.Run("missing", func(t *testing.T) {
@@ -299,7 +299,7 @@ func TestConnectionsExe(t *testing.T) {
 			require.Equal(t, test.want, connections[0].Exe)
 			require.Equal(t, []string{"program"}, connections[0].Cmdline)
 			if name == "missing" {
-				require.NoError(t, os.Symlink("x", exe)) // for the next to remove
+				require.NoError(t, os.Symlink("x", exe)) // the next case removes it
 			}
 		})
 	}

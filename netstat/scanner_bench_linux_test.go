@@ -256,7 +256,7 @@ func BenchmarkRows(b *testing.B) {
 						b.Fatalf("%d rows, error %v", seen, err)
 					}
 				}
-				read() // makes the buffer
+				read() // allocates the buffer
 				b.SetBytes(int64(len(text)))
 				b.ReportAllocs()
 				for b.Loop() {

@@ -123,7 +123,7 @@ func TestSourcesAgree(t *testing.T) {
 			for i := range load {
 				load[i].Cookie = 0
 				if load[i].State == "LISTEN" {
-					load[i].SendQ = 0 // the limit
+					load[i].SendQ = 0 // the accept queue limit
 				}
 			}
 			requireLoad(t, load, procfs)
@@ -137,7 +137,7 @@ func TestSourcesAgree(t *testing.T) {
 			common := func(s *Socket) string {
 				of := *s
 				if of.State == TCPSynRecv || of.Transport == TransportUnix {
-					of.UID = 0 // not the same from both, see Socket.UID
+					of.UID = 0 // differs between sources, see Socket.UID
 				}
 				if of.Transport == TransportUnix {
 					of.RecvQueue, of.SendQueue = 0, 0
@@ -158,11 +158,11 @@ func TestSourcesAgree(t *testing.T) {
 				stats := s.Stats()
 				require.Len(t, seen, len(load)+len(unixLoad))
 				require.Equal(t, len(seen), stats.Sockets)
-				require.GreaterOrEqual(t, stats.Processes, 2, "this one and the user's; other namespaces have processes too")
+				require.GreaterOrEqual(t, stats.Processes, 2, "this process and the user's, and those of other namespaces")
 				require.Zero(t, stats.Interrupted)
-				require.Contains(t, []OwnerMethod{OwnersBPF, OwnersProcfs}, stats.OwnerMethod, "the best that works")
+				require.Contains(t, []OwnerMethod{OwnersBPF, OwnersProcfs}, stats.OwnerMethod, "the best available")
 			}
-			require.Equal(t, SourceMixed, netlink.Stats().Source, "it does not have ping sockets")
+			require.Equal(t, SourceMixed, netlink.Stats().Source, "netlink lacks ping sockets")
 			require.Equal(t, SourceProcfs, procfs.Stats().Source)
 		})
 	})
@@ -194,7 +194,7 @@ func requireLoad(t *testing.T, load []testnet.Socket, s *Scanner) {
 	for i, of := range load {
 		wantStates[of.Protocol+" "+of.State]++
 		if strings.HasPrefix(of.Protocol, "raw") || strings.HasPrefix(of.Protocol, "icmp") {
-			load[i].Cookie = 0 // not every kernel has them in sock_diag
+			load[i].Cookie = 0 // some kernels lack them in sock_diag
 		}
 	}
 	require.Equal(t, wantStates, states)
@@ -271,7 +271,7 @@ func requireSSUnix(t *testing.T, s *Scanner) {
 	t.Helper()
 	line := func(inode uint64, state string, recv, send uint32, owners string) string {
 		if state == "LISTEN" {
-			recv, send = 0, 0 // of the accept queue, which Socket has for TCP only
+			recv, send = 0, 0 // of the accept queue, which a Socket has only for TCP
 		}
 		return fmt.Sprintln(inode, state, recv, send, owners)
 	}
@@ -360,7 +360,7 @@ func TestScannerTCPInfo(t *testing.T) {
 			info[s.Inode] = s.TCP
 			return struct{}{}
 		})
-		require.EqualValues(t, sent+1, info[client.Inode].BytesAcked, "the SYN counts")
+		require.EqualValues(t, sent+1, info[client.Inode].BytesAcked, "BytesAcked includes the SYN")
 		require.EqualValues(t, sent, info[server.Inode].BytesReceived)
 		require.Greater(t, info[client.Inode].RTT, uint32(0))
 		require.LessOrEqual(t, info[client.Inode].MinRTT, info[client.Inode].RTT)
@@ -517,7 +517,7 @@ func openDescriptors(t *testing.T) []string {
 	require.NoError(t, err)
 	var names []string
 	for _, entry := range entries {
-		// The descriptor of this directory is gone.
+		// The descriptor of this directory is closed.
 		if target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name())); err == nil {
 			names = append(names, entry.Name()+" "+target)
 		}
@@ -527,7 +527,7 @@ func openDescriptors(t *testing.T) []string {
 
 func TestScannerCloseReleasesDescriptors(t *testing.T) {
 	testnet.SkipIfShort(t)
-	_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+	_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 	before := openDescriptors(t)
 	for _, source := range []Source{SourceAuto, SourceProcfs} {
 		for _, stop := range []bool{false, true} {
@@ -597,7 +597,7 @@ func TestScannerPrivileges(t *testing.T) {
 			})
 			return owners, s.Stats().Denied
 		}
-		owners, deniedToAll := scanOwners(t) // a host can have processes that deny root too
+		owners, deniedToAll := scanOwners(t) // a host can have processes that even root cannot read
 		require.Equal(t, []string{fmt.Sprintf("%d/the user's", user.PID)}, owners)
 
 		for name, capabilities := range map[string][]uint{
@@ -689,7 +689,7 @@ func testScannerProcesses(t *testing.T, method OwnerMethod) {
 		require.NotSame(t, first[self], renamed[self])
 		require.Equal(t, "new (name)", renamed[self].Name)
 		require.Equal(t, first[self].StartTime, renamed[self].StartTime)
-		require.Equal(t, strings.TrimSpace(string(name)), first[self].Name, "what was handed out stays as it is")
+		require.Equal(t, strings.TrimSpace(string(name)), first[self].Name, "a value that was handed out does not change")
 		require.Same(t, first[other.PID], renamed[other.PID])
 
 		other.Stop()
@@ -741,11 +741,11 @@ func TestScannerChurn(t *testing.T) {
 			newScanner(t, ScannerConfig{Source: SourceProcfs, Transports: allTransports}),
 		}
 		_ = mustScan(t, scanners[0], inode)
-		denied := scanners[0].Stats().Denied // also to root, on some hosts
+		denied := scanners[0].Stats().Denied // some hosts deny even root
 		for scan := range 10 {
 			s := scanners[scan%len(scanners)]
 			mustScan(t, s, func(s *Socket) int { return len(s.Owners()) })
-			require.Equal(t, denied, s.Stats().Denied, "a process that has gone denies nothing")
+			require.Equal(t, denied, s.Stats().Denied, "an ended process does not count as denied")
 		}
 		close(end)
 		<-processes

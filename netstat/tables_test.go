@@ -51,7 +51,7 @@ func TestParseRow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.want.Transport = test.transport
-			// Nothing of the socket before is left over.
+			// Nothing of the previous socket remains.
 			got := Socket{
 				State: 99, UID: 99, Inode: 99, RecvQueue: 99, SendQueue: 99, AcceptQueue: 99, Drops: 99,
 				Local: any4, Path: "/run/b", fields: FieldTCPInfo | FieldDrops,

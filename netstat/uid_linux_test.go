@@ -48,7 +48,7 @@ func TestUIDOfDaemon(t *testing.T) {
 				daemon.SetUser(65534)
 				if method == OwnersProcfs {
 					process.uid.until = time.Now().Add(time.Hour)
-					require.Zero(t, user(), "it is not read in each scan")
+					require.Zero(t, user(), "not read in each scan")
 					process.uid.until = time.Now()
 				}
 				require.Equal(t, uint32(65534), user())

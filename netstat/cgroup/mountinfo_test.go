@@ -19,7 +19,7 @@ func TestParseMountinfo(t *testing.T) {
 		{"mountinfo_unified", []mount{{"/", "/sys/fs/cgroup"}}},
 		{"mountinfo_hybrid", []mount{{"/", "/sys/fs/cgroup/unified"}}},
 		{"mountinfo_v1", nil},
-		// A container with a cgroup namespace of its own, which has the host's file system besides.
+		// A container with its own cgroup namespace that also mounts the host's file system.
 		{"mountinfo_container", []mount{{"/../..", "/hostfs/sys/fs/cgroup"}, {"/", "/sys/fs/cgroup"}}},
 		// A container in the cgroup namespace of the host; a mount point with blanks and the like; optional fields; a
 		// source without a name.
@@ -68,7 +68,7 @@ func TestUnescapeOctal(t *testing.T) {
 		{`/a\040b`, "/a b"},
 		{`\134040`, `\040`},
 		{`\377\000`, "\xff\x00"},
-		{`\400`, `\400`}, // no byte
+		{`\400`, `\400`}, // not a byte
 		{`\04`, `\04`},
 		{`\049`, `\049`},
 		{`\`, `\`},

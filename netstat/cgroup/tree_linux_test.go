@@ -47,7 +47,7 @@ func TestCgroup2(t *testing.T) {
 		}
 		return true
 	}))
-	require.Equal(t, want, got, "those of a level before those below")
+	require.Equal(t, want, got, "parents before children")
 
 	calls := 0
 	require.NoError(t, fs.each(func(uint64, string) bool { calls++; return calls < 2 }))
@@ -78,7 +78,7 @@ func inNamespaces(t *testing.T, others int, f func(open func() (*Tree, error))) 
 	})
 	<-done
 	if denied {
-		testnet.SkipOrFail(t, "another mount namespace wants CAP_SYS_ADMIN")
+		testnet.SkipOrFail(t, "another mount namespace requires CAP_SYS_ADMIN")
 	}
 }
 
@@ -88,7 +88,7 @@ func TestTreeRemovedCgroup(t *testing.T) {
 	dir, _ := testnet.Cgroup(t, "removed")
 	id, tree := directoryInode(t, dir), mustTree(t)
 	require.NoError(t, unix.Rmdir(dir))
-	t.Cleanup(func() { _ = os.Mkdir(dir, 0o755) }) // for Cgroup to remove
+	t.Cleanup(func() { _ = os.Mkdir(dir, 0o755) }) // testnet.Cgroup removes it
 	for range 3 {
 		requireNoPath(t, tree, id)
 		require.NoError(t, tree.Err())
@@ -116,9 +116,9 @@ func TestCgroup2IsFound(t *testing.T) {
 		require.Equal(t, mount, at(c))
 		require.NoError(t, unix.Mount("tmpfs", mount, "tmpfs", 0, ""))
 		requirePath(t, c, id, path)
-		require.Equal(t, whole, at(c), "the other is hidden now")
+		require.Equal(t, whole, at(c), "the first mount is hidden")
 
-		require.NoError(t, unix.Unmount(whole, 0), "nothing keeps it from being unmounted")
+		require.NoError(t, unix.Unmount(whole, 0), "it is not kept busy")
 		c, err = open()
 		require.NoError(t, err)
 		require.Equal(t, part, at(c))
@@ -131,7 +131,7 @@ func TestCgroup2IsFound(t *testing.T) {
 		requireNoPath(t, c, 2)
 		require.ErrorIs(t, c.Err(), ErrNotMounted)
 		require.EqualError(t, c.Err(), ErrNotMounted.Error()+"; another file system is mounted over "+mount)
-		requirePath(t, c, id, path) // as it was
+		requirePath(t, c, id, path) // back to the initial state
 		_, err = open()
 		require.ErrorIs(t, err, ErrNotMounted)
 	})

@@ -56,14 +56,14 @@ func TestTree(t *testing.T) {
 
 		requireNoPath(t, tree, 30)
 		requireNoPath(t, tree, 30)
-		require.Equal(t, 2, fs.walks, "not read again for an id that is not there")
+		require.Equal(t, 2, fs.walks, "not read again for an unknown id")
 
 		fs.paths = map[uint64]string{1: "/", 40: "/b\xff\\x2d"}
 		requirePath(t, tree, 40, "/b\xff\\x2d")
-		requirePath(t, tree, 20, "/a") // removed
+		requirePath(t, tree, 20, "/a") // already removed
 		require.Equal(t, 3, fs.walks)
 
-		fs.paths = map[uint64]string{1: "/", 20: "/c", 50: "/d"} // where ids have 32 bits, they come again
+		fs.paths = map[uint64]string{1: "/", 20: "/c", 50: "/d"} // kernels with 32-bit ids reuse them
 		requirePath(t, tree, 50, "/d")
 		requirePath(t, tree, 20, "/c")
 		require.Equal(t, 4, fs.walks)
@@ -104,7 +104,7 @@ func TestTreeTimeIsBounded(t *testing.T) {
 				}
 				spent := time.Duration(fs.walks) * takes
 				require.Less(t, spent, time.Since(start)/walkShare+walkCredit+takes)
-				require.Greater(t, spent, min(time.Since(start)/walkShare, 360*walkCredit)*8/10, "the share is used")
+				require.Greater(t, spent, min(time.Since(start)/walkShare, 360*walkCredit)*8/10, "walks use their share")
 
 				time.Sleep(time.Hour)
 				fs.paths = map[uint64]string{id + 1: "/new"}
@@ -144,7 +144,7 @@ func TestTreeMemoryIsBounded(t *testing.T) {
 			requirePath(t, tree, 2, "/asked for")
 			require.LessOrEqual(t, len(tree.known), maxRemoved+1+each)
 		}
-		requirePath(t, tree, 1000*generations-1000+7, "/8/7") // not asked for, but it went only lately
+		requirePath(t, tree, 1000*generations-1000+7, "/8/7") // never looked up, but removed recently
 		requireNoPath(t, tree, 1007)
 	})
 }

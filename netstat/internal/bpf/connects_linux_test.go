@@ -27,7 +27,7 @@ func refusedConnections(t testing.TB, n int) []uint64 {
 	unused, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(unused)
-	require.NoError(t, unix.Bind(unused, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})) // and does not listen
+	require.NoError(t, unix.Bind(unused, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})) // bound, but not listening
 	to, err := unix.Getsockname(unused)
 	require.NoError(t, err)
 	cookies := make([]uint64, 0, n)
@@ -51,14 +51,14 @@ func TestConnectsOverflow(t *testing.T) {
 		connects := openConnects(t)
 		room := int(connects.objects.Records.MaxEntries())
 		cookies := refusedConnections(t, room+room/2)
-		last := cookies[len(cookies)-room/2:] // other processes of this machine connect meanwhile, too
+		last := cookies[len(cookies)-room/2:] // other processes of this machine also connect
 		for _, cookie := range last {
 			_, ok := connects.Lookup(cookie)
 			require.True(t, ok, "the socket with the cookie %d, of those from %d on", cookie, last[0])
 		}
 		for _, cookie := range cookies[:len(cookies)-room] {
 			_, ok := connects.Lookup(cookie)
-			require.False(t, ok, "its record has been replaced")
+			require.False(t, ok, "replaced record")
 		}
 	})
 }

@@ -73,8 +73,8 @@ func TestConnectIndex(t *testing.T) {
 	for _, cookie := range []uint64{0, 2, 5<<32 | 1, 1 << 32, 1<<32 - 1} {
 		require.Zero(t, found(cookie), "cookie %d", cookie)
 	}
-	w.to.records[1].write(8, 200) // and another entry is not yet
-	require.Zero(t, found(1), "the record is another's")
+	w.to.records[1].write(8, 200) // its bucket entry is not written yet
+	require.Zero(t, found(1), "the record belongs to another socket")
 	require.Equal(t, uint64(104), found(7))
 }
 
@@ -100,20 +100,20 @@ func TestConnectsRecordChanges(t *testing.T) {
 	var r connectsRecord
 	r.write(cookie, 1)
 	require.True(t, r.unchanged(func() {}))
-	require.False(t, r.unchanged(func() { r.write(cookie, 2) }), "a whole one was written")
-	require.False(t, r.unchanged(func() { r.Version++ }), "one was begun")
+	require.False(t, r.unchanged(func() { r.write(cookie, 2) }), "a complete write")
+	require.False(t, r.unchanged(func() { r.Version++ }), "a started write")
 
 	called := false
-	require.False(t, r.unchanged(func() { called = true }), "one is being written")
+	require.False(t, r.unchanged(func() { called = true }), "a write in progress")
 	require.False(t, called)
 	_, ok := r.read(cookie)
-	require.False(t, ok, "one is being written")
+	require.False(t, ok, "a write in progress")
 	r.Version++
 	connect, ok := r.read(cookie)
 	require.True(t, ok)
 	require.Equal(t, uint64(2), connect.CgroupID)
 	_, ok = r.read(cookie + 1)
-	require.False(t, ok, "it is another's")
+	require.False(t, ok, "another socket")
 }
 
 // A reader gets complete records while records of two sockets are written.
@@ -144,7 +144,7 @@ func TestConnectsRecordIsWhole(t *testing.T) {
 		port := uint16(connect.CgroupID)
 		if connect.CgroupID == ^uint64(0) || connect.Initiator.StartBootTime != connect.CgroupID ||
 			connect.Initiator.PID != uint32(connect.CgroupID) || connect.Port != port {
-			require.Fail(t, "a record of several", "%+v", connect)
+			require.Fail(t, "a mixed record", "%+v", connect)
 		}
 	}
 }
@@ -171,7 +171,7 @@ func TestConnectIndexOfManyCPUs(t *testing.T) {
 	const last = 1 << 15
 	random := rand.New(rand.NewPCG(1, 2))
 	even := func(cpus int) int { return random.IntN(cpus) }
-	few := func(cpus int) int { // one in 16 does nearly all
+	few := func(cpus int) int { // one CPU in 16 does most
 		if random.IntN(20) > 0 {
 			return random.IntN(max(1, cpus/16))
 		}
@@ -195,16 +195,16 @@ func TestConnectIndexOfManyCPUs(t *testing.T) {
 						connect, ok := w.to.lookup(cookie)
 						switch {
 						case ok && connect.CgroupID != cookie:
-							require.Fail(t, "a record of another", "cookie %d: %+v", cookie, connect)
+							require.Fail(t, "record of another socket", "cookie %d: %+v", cookie, connect)
 						case ok:
 							continue
 						case i >= last:
-							require.Fail(t, "one of the last is lost", "cookie %d, of %d", cookie, last)
+							require.Fail(t, "a recent connection is lost", "cookie %d, of %d", cookie, last)
 						}
 						lost++
 					}
-					require.Less(t, lost, last/100, "of those before them")
-					t.Logf("of the %d before them %d are lost", last, lost)
+					require.Less(t, lost, last/100, "older connections")
+					t.Logf("%[2]d of %[1]d older connections are lost", last, lost)
 				})
 			}
 		}

@@ -30,7 +30,7 @@ func TestMissing(t *testing.T) {
 			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{
-			&ebpf.VerifierError{Cause: unix.EPERM}, // without a word
+			&ebpf.VerifierError{Cause: unix.EPERM}, // without a log
 			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{

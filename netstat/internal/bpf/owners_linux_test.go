@@ -36,7 +36,7 @@ func ownSockets(t *testing.T) (inodes []uint64) {
 	require.NoError(t, err)
 	for _, entry := range entries {
 		var inode uint64
-		target, _ := os.Readlink(filepath.Join(dir, entry.Name())) // the descriptor of dir is closed
+		target, _ := os.Readlink(filepath.Join(dir, entry.Name())) // the descriptor of dir itself is closed already
 		if n, _ := fmt.Sscanf(target, "socket:[%d]", &inode); n == 1 {
 			inodes = append(inodes, inode)
 		}
@@ -51,7 +51,7 @@ func openForProcess(t *testing.T, owners *Owners, pid int) *os.File {
 	bpf := func(command int, attributes unsafe.Pointer, size uintptr) int {
 		fd, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(attributes), size)
 		if errno == unix.EINVAL {
-			testnet.SkipOrFail(t, "an iterator over one process takes Linux 6.1")
+			testnet.SkipOrFail(t, "an iterator over one process requires Linux 6.1")
 		}
 		require.Zero(t, errno)
 		return int(fd)
@@ -79,7 +79,7 @@ func openForProcess(t *testing.T, owners *Owners, pid int) *os.File {
 func TestOwnersIterationRestarts(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
-		const sockets = 9000 // the kernel's buffer has room for 4096
+		const sockets = 9000 // more than the 4096 that fit into the kernel's buffer
 		for range sockets / 2 {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 			require.NoError(t, err)
@@ -132,9 +132,9 @@ func TestSlowOwnersMillionDescriptors(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
-		const descriptors = 2_100_000 // a million before or after the socket, wherever that is
+		const descriptors = 2_100_000 // at least a million on one side of the socket
 		if inherited := ownSockets(t); len(inherited) > 0 {
-			testnet.SkipOrFail(t, fmt.Sprintf("this process was given sockets: %d", inherited))
+			testnet.SkipOrFail(t, fmt.Sprintf("this process inherited sockets: %d", inherited))
 		}
 		null, err := os.Open(os.DevNull)
 		require.NoError(t, err)
@@ -145,7 +145,7 @@ func TestSlowOwnersMillionDescriptors(t *testing.T) {
 		files := int(min(limit.Cur-besides, 19_000))
 		threads := descriptors/files + 1
 		if threads > 1000 {
-			testnet.SkipOrFail(t, fmt.Sprintf("it takes %d threads, as each can have %d open files", threads, files))
+			testnet.SkipOrFail(t, fmt.Sprintf("requires %d threads, each with %d open files", threads, files))
 		}
 		for range files {
 			fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -180,7 +180,7 @@ func TestSlowOwnersMillionDescriptors(t *testing.T) {
 		require.NoError(t, owners.Each(t.Context(), again, func(_ *Process, inodes []uint64) { found = append(found, inodes...) }))
 		require.Equal(t, []uint64{want}, found)
 		require.Positive(t, again.count)
-		records, err := owners.Start() // as part of the whole machine
+		records, err := owners.Start() // with all other processes of the machine
 		require.NoError(t, err)
 		defer records.Close()
 		found = nil

@@ -23,7 +23,7 @@ func written(pid int, name string, inodes ...uint64) []byte {
 	b := binary.NativeEndian.AppendUint64(nil, 0)
 	b = binary.NativeEndian.AppendUint64(b, uint64(pid)*100*hundredth)
 	b = binary.NativeEndian.AppendUint32(b, uint32(pid))
-	b = binary.NativeEndian.AppendUint32(b, uint32(1000+pid)) // user
+	b = binary.NativeEndian.AppendUint32(b, uint32(1000+pid)) // the user
 	var comm [16]byte
 	copy(comm[:], name)
 	b = append(b, comm[:]...)
@@ -78,7 +78,7 @@ func TestOwnerRecords(t *testing.T) {
 		"only a header": {written(1, "a"), nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var records ownerRecords // is used again: nothing of a stream is left in it
+			var records ownerRecords // reused: it keeps nothing of a stream
 			read := func(from io.Reader, how string, args ...any) {
 				t.Helper()
 				visited, err := readRecords(&records, from)
@@ -185,7 +185,7 @@ func FuzzOwnerRecords(f *testing.F) {
 		require.Equal(t, whole, inPieces)
 		require.Contains(t, []error{nil, io.ErrUnexpectedEOF, errNoProcess}, err)
 
-		// A digit begins a process, and any other byte is one of its sockets.
+		// A digit starts a process, and each other byte is one of its sockets.
 		var stream []byte
 		var want []string
 		for i := 0; i < len(data); i++ {

@@ -40,7 +40,7 @@ func TestDirWithManyEntries(t *testing.T) {
 	}
 	dir := openDir(t, root)
 	for range 2 {
-		require.NoError(t, dir.Open(root), "it is open already")
+		require.NoError(t, dir.Open(root), "already open")
 		pids, err := dir.AppendPIDs(nil)
 		require.NoError(t, err)
 		require.Equal(t, want, pids)
@@ -82,7 +82,7 @@ func TestProcessEndsWhileRead(t *testing.T) {
 	inodes, descriptors, err := dir.appendSockets(t.Context(), nil, pid, dir.pathOf(pid, "/fd\x00"))
 	require.NoError(t, err)
 	require.Equal(t, []uint64{inode, inode}, inodes)
-	require.GreaterOrEqual(t, descriptors, 5, "and the standard input, output and error")
+	require.GreaterOrEqual(t, descriptors, 5, "two sockets and the standard files")
 	buf := make([]byte, 1000)
 	stat, err := dir.ReadFile(pid, "stat", buf)
 	require.NoError(t, err)

@@ -38,7 +38,7 @@ func TestThreadLeavesTable(t *testing.T) {
 		for range 5 {
 			require.Contains(t, walkSelf(), shared)
 		}
-		require.NotNil(t, walk.tables.compare, "the kernel compares")
+		require.NotNil(t, walk.tables.compare, "the kernel can compare tables")
 
 		ask <- func() {
 			assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
@@ -53,7 +53,7 @@ func TestThreadLeavesTable(t *testing.T) {
 		for range 5 {
 			inodes := walkSelf()
 			require.Contains(t, inodes, own)
-			require.Equal(t, 2, count(inodes, shared), "it is in both tables, and the other threads share one")
+			require.Equal(t, 2, count(inodes, shared), "once in each of two tables")
 		}
 		close(ask)
 		<-end
@@ -93,7 +93,7 @@ func TestMainThreadEnds(t *testing.T) {
 				prepare(t, walk)
 				buf := make([]byte, 4096)
 				for i := range 7 {
-					if i == 4 { // before the fifth walk, which is none that looks for threads anyway
+					if i == 4 { // before the fifth walk, which does not search threads by schedule
 						p.EndMainThread()
 					}
 					holders := map[uint64][]int{}
@@ -125,7 +125,9 @@ func TestUnreadableThread(t *testing.T) {
 	for tid := 71; tid <= 73; tid++ {
 		descriptors(t, filepath.Join(process, "task", strconv.Itoa(tid), "fd"), fmt.Sprintf("socket:[%d]", tid))
 	}
-	require.NoError(t, os.Chmod(filepath.Join(process, "task", "72", "fd"), 0))
+	unreadable := filepath.Join(process, "task", "72", "fd")
+	require.NoError(t, os.Chmod(unreadable, 0))
+	t.Cleanup(func() { _ = os.Chmod(unreadable, 0o700) }) // so that its owner can remove it
 	t.Run("walk", func(t *testing.T) {
 		if os.Geteuid() == 0 {
 			testnet.BecomeNobody(t)
@@ -157,7 +159,7 @@ func TestFDTableOrder(t *testing.T) {
 		p := testnet.Start(t, testnet.Process{Name: "inner", Proc: dir})
 		compare, known = fdTableOrder(dir)
 		require.True(t, known)
-		require.Nil(t, compare, "it does not show this process")
+		require.Nil(t, compare, "this process is not visible")
 		forward, err := compareFDTables(p.PID, unix.Getpid())
 		require.NoError(t, err)
 		backward, err := compareFDTables(unix.Getpid(), p.PID)
@@ -165,10 +167,10 @@ func TestFDTableOrder(t *testing.T) {
 		require.NotZero(t, forward)
 		require.Equal(t, forward, -backward)
 
-		require.NoError(t, unix.Unmount("/proc", unix.MNT_DETACH)) // that of the host is below
+		require.NoError(t, unix.Unmount("/proc", unix.MNT_DETACH)) // below it is that of the host
 		compare, known = fdTableOrder("/proc")
 		require.True(t, known)
-		require.Nil(t, compare, "it shows this process by another number")
+		require.Nil(t, compare, "this process has another pid there")
 	})
 }
 

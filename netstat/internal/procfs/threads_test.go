@@ -55,7 +55,7 @@ func TestThreadScanSchedule(t *testing.T) {
 			perWalk[n]++
 		}
 	}
-	require.Equal(t, 10, perWalk[599], "the processes take turns")
+	require.Equal(t, 10, perWalk[599], "processes take turns")
 	unshared := fdState{walks: 3, unshared: true}
 	require.True(t, unshared.isDue())
 }
@@ -79,7 +79,7 @@ func TestFDTables(t *testing.T) {
 		}
 		return isNew
 	}
-	for range 2 { // nothing is left over
+	for range 2 { // nothing of the previous use remains
 		tables.reset(7, true)
 		require.Equal(t, []int{9, 10, 14}, find(8, 9, 666, 10, 11, 12, 13, 14, 7))
 		require.Equal(t, []int{9, 7, 14, 10}, tables.seen)
@@ -91,7 +91,7 @@ func TestFDTables(t *testing.T) {
 	tables.reset(7, true)
 	require.Empty(t, find(8, 9))
 	tables.reset(7, false)
-	require.Equal(t, []int{8}, find(8, 9, 10), "one stands for all others")
+	require.Equal(t, []int{8}, find(8, 9, 10), "one thread represents all others")
 }
 
 // In a copy of a proc file system there is no kernel that compares the tables of threads.
@@ -108,7 +108,7 @@ func TestThreadsInCopy(t *testing.T) {
 	for range 5 {
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
-		require.ElementsMatch(t, []uint64{1, 1, 2}, inodes) // in the order of the directories, which is the file system's
+		require.ElementsMatch(t, []uint64{1, 1, 2}, inodes) // in the order of the directory
 	}
 }
 
@@ -119,7 +119,7 @@ func TestMainThreadEndsInCopy(t *testing.T) {
 	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
 	walk := NewSocketWalk(root)
 	defer walk.Close()
-	for range 4 { // and the fifth walk is none that looks for threads anyway
+	for range 4 { // the fifth walk does not search threads by schedule
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
 		require.Equal(t, []uint64{1}, inodes)

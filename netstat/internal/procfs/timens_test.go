@@ -9,7 +9,7 @@ import (
 func TestBootClock(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string
-		want    uint64 // of 1,000 seconds after boot
+		want    uint64 // ticks of 1,000 seconds after boot
 	}{
 		"the machine's":        {"monotonic           0         0\nboottime            0         0\n", 100_000},
 		"more":                 {"monotonic          86400         0\nboottime           604800         0\n", 60_580_000},

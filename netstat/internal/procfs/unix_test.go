@@ -28,7 +28,7 @@ func TestParseUnixRow(t *testing.T) {
 		"kptr_restrict":          {"0000000000000000: 0000000B 00000000 00000000 0002 03  3238 /run/systemd/journal/socket", UnixRow{0, SSConnected, 3238}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := UnixRow{99, 99, 99} // nothing is left over
+			got := UnixRow{99, 99, 99} // nothing of the previous use remains
 			require.NoError(t, got.Parse([]byte(test.row)))
 			require.Equal(t, test.want, got)
 		})

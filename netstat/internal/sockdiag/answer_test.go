@@ -86,7 +86,7 @@ func TestEachAnswerErrors(t *testing.T) {
 			})
 			require.ErrorIs(t, err, ErrShort)
 			require.Equal(t, test.done, done)
-			require.True(t, interrupted, "what was seen before the error counts")
+			require.True(t, interrupted, "messages before the error count")
 			require.Equal(t, 1, seen)
 		})
 	}
@@ -158,7 +158,7 @@ func FuzzEachAnswer(f *testing.F) {
 		if interrupted {
 			require.NotEmpty(t, b)
 		}
-		if err == nil && !done { // all of b are messages
+		if err == nil && !done { // b consists of messages
 			for len(b) > 0 {
 				var messageErr error
 				_, b, messageErr = nextMessage(b)
@@ -194,7 +194,7 @@ func TestEachEvent(t *testing.T) {
 		destroyed(1),
 		append(destroyed(2), destroyed(3)...),
 		otherType,
-		answer(typeByFamily, 0, 0, payload), // an answer to a request of another socket
+		answer(typeByFamily, 0, 0, payload), // answers the request of another socket
 		answer(typeByFamily, 0, 7, payload),
 	} {
 		eachEvent(b, &got)

@@ -117,7 +117,7 @@ func TestBytecode(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			program := test.conditions.Bytecode()
 			require.NotEmpty(t, program)
-			require.Zero(t, len(program)%4, "as inet_diag_bc_audit wants it")
+			require.Zero(t, len(program)%4, "required by inet_diag_bc_audit")
 			var got []string
 			for name, ends := range connections {
 				if accepts(t, program, netip.MustParseAddrPort(ends[0]), netip.MustParseAddrPort(ends[1])) {
@@ -145,7 +145,7 @@ func TestBytecodeBounds(t *testing.T) {
 	for port, want := range map[uint16]bool{0: true, 1: false, 5998: true, 5999: false, 6000: false} {
 		require.Equal(t, want, accepts(t, program, netip.AddrPortFrom(remote.Addr(), port), remote), port)
 	}
-	const jump, ends = 4, 2 * 8 // bytes of a range of ports
+	const jump, ends = 4, 2 * 8 // bytes of a port range
 	longest := (maxBytecode + jump) / (jump + ends)
 	c.LocalPorts = make([]PortRange, longest+1)
 	require.Nil(t, c.Bytecode())

@@ -68,7 +68,7 @@ func TestConnContinuesAfterStall(t *testing.T) {
 	require.Equal(t, []uint32{1}, kernel.requests())
 
 	nudged := make(chan error, 1)
-	go func() { // the kernel, which goes on when it is asked for an acknowledgment
+	go func() { // the kernel continues when it gets a request
 		request := make([]byte, 100)
 		n, err := unix.Read(kernel.fd, request)
 		if err == nil && (n != headerLen || binary.NativeEndian.Uint16(request[4:]) != unix.NLMSG_NOOP) {
@@ -91,7 +91,7 @@ func TestConnContinuesAfterStall(t *testing.T) {
 	payloads, _, err = dump(t.Context(), d)
 	require.NoError(t, err)
 	require.Equal(t, []string{"four"}, payloads)
-	require.Equal(t, []uint32{2, 3}, kernel.requests(), "a dump that went well needs no acknowledgment")
+	require.Equal(t, []uint32{2, 3}, kernel.requests(), "a complete dump needs no acknowledgment")
 }
 
 // The real kernel acknowledges a request within a dump, and continues the dump.
@@ -127,7 +127,7 @@ func interruptions(tid int) (stop func() (sent int64)) {
 				return
 			default:
 			}
-			if unix.Tgkill(unix.Getpid(), tid, unix.SIGURG) == nil { // the signal that Go's scheduler uses itself
+			if unix.Tgkill(unix.Getpid(), tid, unix.SIGURG) == nil { // the signal of Go's scheduler
 				sent.Add(1)
 			}
 		}
@@ -146,7 +146,7 @@ func TestConnInterrupted(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	long := unix.NsecToTimeval(int64(time.Minute))
-	require.NoError(t, unix.SetsockoptTimeval(d.conn.(*pairConn).fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "nothing but a signal ends a read")
+	require.NoError(t, unix.SetsockoptTimeval(d.conn.(*pairConn).fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "only a signal ends a read")
 	stop := interruptions(unix.Gettid())
 
 	start := time.Now()
@@ -158,7 +158,7 @@ func TestConnInterrupted(t *testing.T) {
 
 	d.stalled = false
 	go func() {
-		pause := d.timeout * 2 / 3 // two are too long, if the time before is counted as well
+		pause := d.timeout * 2 / 3 // two exceed the timeout together
 		for _, message := range [][]byte{endAnswer(1), socketAnswer(2, "one!"), endAnswer(2)} {
 			time.Sleep(pause)
 			_ = unix.Send(kernel.fd, message, 0)
@@ -174,14 +174,14 @@ func TestConnInterrupted(t *testing.T) {
 func TestConnContextEndsWait(t *testing.T) {
 	testnet.SkipIfShort(t)
 	d := openConn(t)
-	d.pending = true // it waits for an answer that was never asked for
+	d.pending = true // it waits for an answer to no request
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	start := time.Now()
 	_, _, err := dump(ctx, d)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Less(t, time.Since(start), time.Second)
-	require.Greater(t, d.timeout, 2*time.Second, "it was not the deadline")
+	require.Greater(t, d.timeout, 2*time.Second, "not the timeout")
 }
 
 // A silent kernel costs one timeout, not one per dump.

@@ -63,7 +63,7 @@ func newFakeKernel(t *testing.T) (*Conn, fakeKernel) {
 		require.NoError(t, d.Close())
 		require.NoError(t, unix.Close(k.fd))
 	})
-	deadline := unix.NsecToTimeval((10 * time.Second).Nanoseconds()) // for a request that never comes
+	deadline := unix.NsecToTimeval((10 * time.Second).Nanoseconds()) // if no request arrives
 	require.NoError(t, unix.SetsockoptTimeval(k.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &deadline))
 	timeout := unix.NsecToTimeval(int64(10 * time.Millisecond))
 	require.NoError(t, unix.SetsockoptTimeval(fds[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout))
@@ -148,7 +148,7 @@ func TestConnErrors(t *testing.T) {
 		errno       unix.Errno
 		unsupported bool
 	}{
-		{unix.ENOENT, true}, // no module for the protocol
+		{unix.ENOENT, true}, // the protocol has no module
 		{unix.EPERM, true},
 		{unix.EACCES, true},
 		{unix.EOPNOTSUPP, true},
@@ -207,7 +207,7 @@ func TestConnDrains(t *testing.T) {
 
 func TestConnSilentKernel(t *testing.T) {
 	d, kernel := newFakeKernel(t)
-	for range 2 { // the second time it still waits for the answer to the first request
+	for range 2 { // the second dump first waits for the answer to the first request
 		_, _, err := dump(t.Context(), d)
 		require.ErrorIs(t, err, ErrNoAnswer)
 		require.EqualError(t, err, "no answer from the kernel in 100ms")
@@ -249,7 +249,7 @@ func TestConnContext(t *testing.T) {
 		return true
 	})
 	require.Equal(t, context.Canceled, err)
-	require.Equal(t, []string{"one!", "two!"}, payloads, "what is in the buffer already is handed out")
+	require.Equal(t, []string{"one!", "two!"}, payloads, "the rest of the buffer is handed out")
 
 	_, _, err = dump(ctx, d)
 	require.Equal(t, context.Canceled, err)
@@ -264,9 +264,9 @@ func TestConnClosedTwice(t *testing.T) {
 	require.NoError(t, err)
 	number := dumpSocketOf(conn).fd
 	require.NoError(t, conn.Close())
-	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file gets the number")
+	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file takes the number")
 	require.ErrorIs(t, conn.Close(), unix.EBADF)
-	require.NoError(t, unix.Close(number), "which is open still")
+	require.NoError(t, unix.Close(number), "still open")
 	_, err = conn.Dump(t.Context(), Request{Protocol: ProtocolTCP}, func([]byte) bool { return true })
 	require.ErrorIs(t, err, unix.EBADF)
 }
@@ -306,7 +306,7 @@ func TestConnIsClosedOnError(t *testing.T) {
 // foreignConn inserts messages of other processes between those of the kernel.
 type foreignConn struct {
 	*pairConn
-	foreign int // messages of others before the next of the kernel
+	foreign int // messages of others before the kernel's next one
 }
 
 func (c *foreignConn) receive() ([]byte, error) {
@@ -379,7 +379,7 @@ func TestRecordCaptures(t *testing.T) {
 		user.UDP("udp6", netip.AddrPort{}, netip.AddrPort{})
 
 		if *update {
-			time.Sleep(500 * time.Millisecond) // for some segments to be sent again
+			time.Sleep(500 * time.Millisecond) // until some segments have been retransmitted
 		}
 		for name, request := range captures {
 			recorded, to := record(t, request)

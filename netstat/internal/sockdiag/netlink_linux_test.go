@@ -42,7 +42,7 @@ func TestNetlinkRefusesOthers(t *testing.T) {
 // A message counts only if the kernel sent it and it was not truncated.
 func TestNetlinkBatch(t *testing.T) {
 	testnet.Isolate(t, func() {
-		// One that others can send to, as it is not connected to the kernel.
+		// Others can send to this socket: it is not connected to the kernel.
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 		require.NoError(t, err)
 		s := &socket{fd: fd}
@@ -80,7 +80,7 @@ func TestNetlinkBatch(t *testing.T) {
 		ask(2)
 		require.Equal(t, 1, receive())
 		_, err = batch.message(0)
-		require.NoError(t, err, "nothing of the messages before is kept")
+		require.NoError(t, err, "nothing of earlier messages remains")
 
 		_ = testnet.States(t, "tcp4")
 		require.NoError(t, s.send((&Request{Protocol: ProtocolTCP, States: StatesAll}).appendTo(nil, 3)))
@@ -88,14 +88,14 @@ func TestNetlinkBatch(t *testing.T) {
 		_, err = batch.message(0)
 		require.Equal(t, errTruncated, err)
 		require.NoError(t, unix.Sendto(forger, make([]byte, 100), 0, destination(s.port)))
-		for { // to the last
+		for { // until all are read
 			n := receive()
 			_, err = batch.message(n - 1)
 			if !errors.Is(err, errTruncated) {
 				break
 			}
 		}
-		require.Equal(t, errNotFromKernel, err, "whoever sends a message that is too long")
+		require.Equal(t, errNotFromKernel, err, "even if the message is truncated")
 	})
 }
 

@@ -110,7 +110,7 @@ func TestSubscriptionReads(t *testing.T) {
 // A pause is no longer than the receive buffer holds a burst, by its actual size.
 func TestSubscriptionPause(t *testing.T) {
 	testnet.Isolate(t, func() {
-		const little, much = 208 << 10, 1 << 20 // net.core.rmem_max as it long was
+		const little, much = 208 << 10, 1 << 20 // the default net.core.rmem_max of many kernels, and more
 		s, _ := newSubscription(t)
 		require.Equal(t, maxPause, s.pause)
 		require.Equal(t, minPause, pauseFor(0))
@@ -128,7 +128,7 @@ func TestSubscriptionPause(t *testing.T) {
 				buffer := bufferOf(t, fd)
 				require.Equal(t, 2*asked, buffer)
 				burst := int(burstRate * pauseFor(buffer) / time.Second)
-				destroy(t, listener, burst) // two messages each
+				destroy(t, listener, burst) // two events each
 				dropped := func() bool { s.countDrops(); return s.lost > 0 }
 				require.Eventually(t, dropped, 10*time.Second, 10*time.Millisecond)
 				require.GreaterOrEqual(t, s.receive(), burst)
@@ -159,10 +159,10 @@ func TestSubscriptionBuffer(t *testing.T) {
 				s, _ := newSubscription(t)
 				locked(s, func(fd int) {
 					require.Equal(t, as.buffer, bufferOf(t, fd))
-					const smallest = 1000 // bytes that the kernel takes for a message, whichever kernel
+					const smallest = 1000 // bytes that any kernel charges for an event, at least
 					destroy(t, listener, (min(limit, testBuffer)/smallest+1)/2)
 					if limit > testBuffer {
-						t.Log("net.core.rmem_max is no bound here")
+						t.Log("net.core.rmem_max does not limit the buffer here")
 						return
 					}
 					before, now := s.drops, memInfo{}
@@ -214,10 +214,10 @@ func TestSubscriptionContinuesAfterLoss(t *testing.T) {
 			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<10))
 			destroy(t, listener, 100)
 			require.Eventually(t, func() bool { return dropsOf(t, fd).drops > s.drops }, 10*time.Second, time.Millisecond)
-			// With a larger buffer it sends the next ones, though nothing was read.
+			// With a larger buffer it sends more events, although nothing was read.
 			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, testBuffer))
 			var before memInfo
-			require.Eventually(t, func() bool { // it has sent all
+			require.Eventually(t, func() bool { // until all have arrived
 				last := before
 				before = dropsOf(t, fd)
 				return before == last
@@ -235,11 +235,11 @@ func TestSubscriptionReadsLastEvents(t *testing.T) {
 		s, handler := newSubscription(t)
 		require.NoError(t, s.waiter.SetReadDeadline(time.Unix(1, 0)))
 		<-s.done
-		require.Equal(t, counter{failed: 1}, *handler, "it says that it does not wait any more")
+		require.Equal(t, counter{failed: 1}, *handler, "reports that the goroutine has ended")
 		destroyOne := func() {
 			destroy(t, listener, 1)
 			require.Eventually(t, func() bool {
-				return dropsOf(t, s.socket.fd).received > 1408 // two messages
+				return dropsOf(t, s.socket.fd).received > 1408 // two events
 			}, 10*time.Second, time.Millisecond)
 		}
 		destroyOne()
@@ -263,7 +263,7 @@ func TestSubscriptionReadsLastEvents(t *testing.T) {
 // Close immediately releases the descriptors and the goroutine, and can be called twice.
 func TestSubscriptionClose(t *testing.T) {
 	testnet.Isolate(t, func() {
-		first, _ := newSubscription(t) // what the runtime opens once
+		first, _ := newSubscription(t) // opens what the runtime keeps open
 		first.Close()
 		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
 		for range 20 {
