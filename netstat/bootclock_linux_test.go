@@ -31,11 +31,11 @@ func requireOneBootClock(t *testing.T, more time.Duration) {
 	socket := client.Connect(listener.Local, 1)[0]
 
 	want := holders{}
-	want.of(listener, server.PID)
-	want.of(socket, client.PID)
+	want.set(listener, server.PID)
+	want.set(socket, client.PID)
 	s := newBPFScanner(t, ScannerConfig{})
-	requireOwners(t, want.inWords(t), scanOwners(t, s))
-	requireOwners(t, want.inWords(t), scanOwners(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})))
+	requireOwners(t, want.describe(t), scanOwners(t, s))
+	requireOwners(t, want.describe(t), scanOwners(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})))
 	users := map[string]uint32{}
 	mustScan(t, s, func(s *Socket) any {
 		for _, p := range s.Owners() {

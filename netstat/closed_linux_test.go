@@ -458,7 +458,7 @@ func TestClosedOwners(t *testing.T) {
 		l := listenIPv4(t)
 		holder := testnet.Start(t, testnet.Process{Name: "holder", UID: 65534})
 		held := holder.Connect(l.at, 1)[0]
-		by := func(pid int, startTime uint64, name string) bpf.Connect {
+		initiatedBy := func(pid int, startTime uint64, name string) bpf.Connect {
 			p := bpf.Process{PID: uint32(pid), StartBootTime: startTime*10_000_000 + 9_999_999, UID: 77}
 			copy(p.Comm[:], name)
 			return bpf.Connect{CgroupID: 5, Initiator: p, Port: 4444}
@@ -468,7 +468,7 @@ func TestClosedOwners(t *testing.T) {
 			if s.Inode == held.Inode && held.Inode != 0 {
 				live = s.Owners()[0]
 				known.mu.Lock()
-				known.initiators[s.Cookie] = by(live.PID, live.StartTime, "before")
+				known.initiators[s.Cookie] = initiatedBy(live.PID, live.StartTime, "before")
 				known.mu.Unlock()
 			}
 			return true
@@ -495,7 +495,7 @@ func TestClosedOwners(t *testing.T) {
 		for range 3 {
 			client, server := l.open()
 			known.mu.Lock()
-			known.initiators[cookieOf(t, client)] = by(1<<22+1, 12, "past")
+			known.initiators[cookieOf(t, client)] = initiatedBy(1<<22+1, 12, "past")
 			known.mu.Unlock()
 			reset(t, client, server)
 			owned := 0
@@ -673,7 +673,7 @@ func TestClosedRefused(t *testing.T) {
 			return ScannerConfig{Closed: mode, Source: source, OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP},
 				Warn: func(err error) { *warned = append(*warned, err.Error()) }}
 		}
-		require1 := func(t *testing.T, source Source, want string) {
+		requireRefused := func(t *testing.T, source Source, want string) {
 			t.Helper()
 			var warned []string
 			s := newScanner(t, config(ClosedAuto, source, &warned))
@@ -697,13 +697,13 @@ func TestClosedRefused(t *testing.T) {
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
 				testnet.Forbid(t, unix.SYS_BIND, errno)
-				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+				requireRefused(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
 					"(needs Linux 4.12): unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
-			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+			requireRefused(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
 				"(needs Linux 4.12): unsupported operation: "+unix.ENOPROTOOPT.Error())
 		})
 		t.Run("procfs", func(t *testing.T) {
@@ -743,17 +743,17 @@ func TestClosedRefused(t *testing.T) {
 			testnet.BecomeNobody(t)
 			s := newClosedScanner(t, ScannerConfig{})
 			client, server := l.open()
-			begun := map[uint64]bool{cookieOf(t, client): true, cookieOf(t, server): true}
+			open := map[uint64]bool{cookieOf(t, client): true, cookieOf(t, server): true}
 			finish(t, client, server)
-			for end := time.Now().Add(10 * time.Second); len(begun) > 0 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			for end := time.Now().Add(10 * time.Second); len(open) > 0 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 				mustScan(t, s, func(s *Socket) struct{} {
 					if s.Closed {
-						delete(begun, s.Cookie)
+						delete(open, s.Cookie)
 					}
 					return struct{}{}
 				})
 			}
-			require.Empty(t, begun)
+			require.Empty(t, open)
 		})
 	})
 }
@@ -807,9 +807,9 @@ func TestClosedReleasesResources(t *testing.T) {
 		for range 20 {
 			s, err := NewScanner(ScannerConfig{Closed: ClosedRequired})
 			require.NoError(t, err)
-			began := time.Now()
+			start := time.Now()
 			require.NoError(t, s.Close())
-			require.Less(t, time.Since(began), time.Second)
+			require.Less(t, time.Since(start), time.Second)
 		}
 		require.Equal(t, before, openDescriptors(t))
 		require.Equal(t, goroutines, runtime.NumGoroutine())

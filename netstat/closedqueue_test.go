@@ -229,8 +229,8 @@ func TestClosedBudget(t *testing.T) {
 	}
 	require.Equal(t, chunks/2*closedChunkLen, flooded.waiting())
 	require.Equal(t, chunks/2*closedChunkLen, flooded.lost)
-	var hangs takenClosed // chunks that were taken and not handed out also count for the namespace
-	hangs.chunks, _, _ = flooded.take(nil)
+	var unread takenClosed // chunks that were taken and not handed out also count for the namespace
+	unread.chunks, _, _ = flooded.take(nil)
 	flooded.add(closedMessage(1))
 	require.Zero(t, flooded.waiting())
 	require.Equal(t, 1, flooded.lost)
@@ -251,7 +251,7 @@ func TestClosedBudget(t *testing.T) {
 		for i := range uint64(3 * closedChunkLen) {
 			quiet.add(closedMessage(i))
 		}
-		give(&hangs)
+		give(&unread)
 		for _, q := range []*closedQueue{&flooded, &quiet} {
 			var taken takenClosed
 			taken.chunks, _, _ = q.take(nil)

@@ -149,7 +149,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openBPFConnects(t)
 		self, cgroup := processFromProc(t, os.Getpid()), ownCgroupID(t)
-		by := func(uid uint32, port uint16) string { return initiated(self, uid, port, cgroup) }
+		initiatedBy := func(uid uint32, port uint16) string { return initiated(self, uid, port, cgroup) }
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		const backlog = 3
 		listener := server.Listen("tcp4", netip.AddrPort{}, backlog)
@@ -158,7 +158,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 		t.Run("blocking", func(t *testing.T) {
 			fd := openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Equal(t, by(0, port), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(0, port), known(connects, cookieOf(t, fd)))
 			server.Accept(listener, 1)
 		})
 		t.Run("refused", func(t *testing.T) {
@@ -166,18 +166,18 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			cookie := cookieOf(t, fd)
 			require.Empty(t, known(connects, cookie), "before")
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unused)))
-			require.Equal(t, by(0, unused), known(connects, cookie))
+			require.Equal(t, initiatedBy(0, unused), known(connects, cookie))
 
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unused)))
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Equal(t, by(0, port), known(connects, cookie), "second connect")
+			require.Equal(t, initiatedBy(0, port), known(connects, cookie), "second connect")
 			server.Accept(listener, 1)
 		})
 		t.Run("refused, IPv6", func(t *testing.T) {
 			fd := openTCP(t, unix.AF_INET6)
 			to := &unix.SockaddrInet6{Port: int(unused), Addr: netip.IPv6Loopback().As16()}
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, to))
-			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(0, unused), known(connects, cookieOf(t, fd)))
 		})
 		t.Run("no route", func(t *testing.T) { // it never enters SYN_SENT
 			fd := openTCP(t, unix.AF_INET)
@@ -202,20 +202,20 @@ func TestConnectsOfThisProcess(t *testing.T) {
 				done <- unix.Connect(fd, loopback(unused))
 			})
 			require.Equal(t, unix.ECONNREFUSED, <-done)
-			require.Equal(t, by(65534, unused), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(65534, unused), known(connects, cookieOf(t, fd)))
 		})
 		t.Run("Fast Open", func(t *testing.T) {
 			// Data in the SYN, without a cookie from the server.
 			require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1541"), 0o600)) // 0x605
 			fd := openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.Sendto(fd, []byte("data"), unix.MSG_FASTOPEN, loopback(port)))
-			require.Equal(t, by(0, port), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(0, port), known(connects, cookieOf(t, fd)))
 			server.Accept(listener, 1)
 
 			fd = openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
 			require.NoError(t, unix.Connect(fd, loopback(unused)), "no packet was sent")
-			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(0, unused), known(connects, cookieOf(t, fd)))
 			_, err := unix.Write(fd, []byte("data"))
 			require.Equal(t, unix.ECONNREFUSED, err)
 		})
@@ -236,7 +236,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 				}
 				return nil
 			})
-			require.Equal(t, []string{by(0, port)}, of)
+			require.Equal(t, []string{initiatedBy(0, port)}, of)
 			server.Accept(listener, 1)
 		})
 		t.Run("non-blocking", func(t *testing.T) { // if the queue is full they stay in SYN_SENT
@@ -253,7 +253,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if cookies[s.Cookie] {
 					states[s.State]++
-					require.Equal(t, by(0, port), known(connects, s.Cookie), s.State)
+					require.Equal(t, initiatedBy(0, port), known(connects, s.Cookie), s.State)
 				}
 				return nil
 			})
@@ -269,7 +269,7 @@ func TestConnectsAgain(t *testing.T) {
 		connects := openBPFConnects(t)
 		fd, ports := openTCP(t, unix.AF_INET), []uint16{unusedPort(t), unusedPort(t)}
 		cookie := cookieOf(t, fd)
-		var begun, end atomic.Bool
+		var started, end atomic.Bool
 		done := make(chan struct{})
 		testnet.StartThread(0, 0, func() {
 			defer close(done)
@@ -278,7 +278,7 @@ func TestConnectsAgain(t *testing.T) {
 				if !assert.Zero(t, errno) || !assert.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(ports[i%2]))) {
 					return
 				}
-				begun.Store(true)
+				started.Store(true)
 			}
 		})
 		defer func() { end.Store(true); <-done }()
@@ -286,7 +286,7 @@ func TestConnectsAgain(t *testing.T) {
 		var port uint16
 		for changes, limit := 0, time.Now().Add(time.Minute); changes < 2000; {
 			require.True(t, time.Now().Before(limit), "it connected %d times", changes)
-			if !begun.Load() {
+			if !started.Load() {
 				continue
 			}
 			connect, ok := connects.Lookup(cookie)
@@ -432,7 +432,7 @@ func TestConnectsReleaseResources(t *testing.T) {
 	}
 	require.Equal(t, []string{"program", "map", "link"}, left())
 	connects.Close()
-	for end := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) { // the kernel frees objects asynchronously
+	for end := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) { // freed later
 		require.True(t, time.Now().Before(end), "%s", left())
 	}
 }

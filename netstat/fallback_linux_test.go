@@ -30,8 +30,8 @@ func setClock(s *Scanner) *clock {
 
 func TestFallbacks(t *testing.T) {
 	c := &clock{time.Unix(1000, 0)}
-	var said []string
-	f := newFallbacks(func(err error) { said = append(said, err.Error()) })
+	var warned []string
+	f := newFallbacks(func(err error) { warned = append(warned, err.Error()) })
 	f.now = c.now
 	refused, scarce := errors.New("refused"), fmt.Errorf("opening it: %w", unix.EMFILE)
 
@@ -52,14 +52,14 @@ func TestFallbacks(t *testing.T) {
 	require.True(t, f.isDue("a"), "for the rest of this scan")
 	f.begin()
 	require.False(t, f.isDue("a"))
-	require.Equal(t, []string{"refused", "opening it: too many open files"}, said, "each is reported once")
+	require.Equal(t, []string{"refused", "opening it: too many open files"}, warned, "each is reported once")
 
 	f.restore("a")
 	c.Time = c.Add(time.Hour)
 	f.begin()
 	require.False(t, f.isDue("a"))
 	f.refuse("a", refused)
-	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, said)
+	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, warned)
 	newFallbacks(nil).warnOnce("d", refused) // without Warn
 }
 
@@ -73,7 +73,7 @@ func TestScannerRetriesTransport(t *testing.T) {
 		Warn: func(err error) { warned = append(warned, err.Error()) },
 	}, diag)
 	c := setClock(s)
-	require1 := func(want Source, sockets, requests int) {
+	requireSource := func(want Source, sockets, requests int) {
 		t.Helper()
 		inodes, errs := scan(s, inode)
 		require.Empty(t, errs)
@@ -82,20 +82,20 @@ func TestScannerRetriesTransport(t *testing.T) {
 		require.Equal(t, want, s.Namespaces()[0].SourceOf(TransportRaw))
 		require.Len(t, diag.requests, requests)
 	}
-	require1(SourceProcfs, 2, 1)
+	requireSource(SourceProcfs, 2, 1)
 	c.Time = c.Add(retryInterval - 1)
-	require1(SourceProcfs, 2, 1)
+	requireSource(SourceProcfs, 2, 1)
 
 	c.Time = c.Add(1)
 	diag.dumps = []fakeDump{{err: refused}}
-	require1(SourceProcfs, 2, 2)
-	require1(SourceProcfs, 2, 2)
+	requireSource(SourceProcfs, 2, 2)
+	requireSource(SourceProcfs, 2, 2)
 	require.Len(t, warned, 1)
 
 	c.Time = c.Add(retryInterval)
 	diag.dumps = []fakeDump{{payloads: tcpMessages(7, 8, 9)}}
-	require1(SourceNetlink, 3, 4)
-	require1(SourceNetlink, 0, 6)
+	requireSource(SourceNetlink, 3, 4)
+	requireSource(SourceNetlink, 0, 6)
 	require.Len(t, warned, 1)
 }
 

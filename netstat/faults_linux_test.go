@@ -256,10 +256,10 @@ func TestProcessReusesPID(t *testing.T) {
 func TestSlowManyDescriptors(t *testing.T) {
 	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
-		const most = 100_000
+		const maxDescriptors = 100_000
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-		raised := unix.Rlimit{Cur: min(limit.Max, most+1000), Max: limit.Max}
+		raised := unix.Rlimit{Cur: min(limit.Max, maxDescriptors+1000), Max: limit.Max}
 		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &raised))
 		n := int(raised.Cur) - 500
 		t.Logf("%d descriptors in a process, which may have %d", n, limit.Max)
@@ -361,7 +361,7 @@ func showAsCmdline(t *testing.T, memory []byte) error {
 	t.Helper()
 	stat, err := os.ReadFile("/proc/self/stat")
 	require.NoError(t, err)
-	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // columns[0] is the end of comm, columns[1] the third column of the file
+	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // columns[1] is column 3
 	column := func(number int) uint64 {
 		v, err := strconv.ParseUint(columns[number-2], 10, 64)
 		require.NoError(t, err)

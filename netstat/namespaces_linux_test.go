@@ -105,13 +105,13 @@ func requireSockets(t *testing.T, sockets []string, want ...*testNamespace) {
 }
 
 // warnings collects the warnings of a scanner.
-type warnings struct{ said []string }
+type warnings struct{ texts []string }
 
 // take returns the warnings since the last call.
 func (w *warnings) take() []string {
-	said := w.said
-	w.said = nil
-	return said
+	texts := w.texts
+	w.texts = nil
+	return texts
 }
 
 func newNamespaceScanner(t *testing.T, source Source, namespaces ...string) (*Scanner, *warnings) {
@@ -119,7 +119,7 @@ func newNamespaceScanner(t *testing.T, source Source, namespaces ...string) (*Sc
 	w := &warnings{}
 	return newScanner(t, ScannerConfig{
 		Source: source, Namespaces: namespaces, OwnerMethod: OwnersProcfs,
-		Warn: func(err error) { w.said = append(w.said, err.Error()) },
+		Warn: func(err error) { w.texts = append(w.texts, err.Error()) },
 	}), w
 }
 
@@ -274,7 +274,7 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 			s := newScanner(t, ScannerConfig{
 				Source: source, Namespaces: []string{"blue", "self"}, OwnerMethod: OwnersProcfs,
 				Transports: []Transport{TransportICMP, TransportTCP, TransportUDP},
-				Warn:       func(err error) { w.said = append(w.said, err.Error()) },
+				Warn:       func(err error) { w.texts = append(w.texts, err.Error()) },
 			})
 			for range 3 {
 				requireScan(t, s, blue, &testNamespace{inode: netNS(t, "/proc/self/ns/net")})
@@ -565,7 +565,7 @@ func TestNamespaceProcessEndsBeforeProcfs(t *testing.T) {
 		s := newScanner(t, ScannerConfig{
 			Namespaces: []string{"self", other.pid()}, OwnerMethod: OwnersOff,
 			Transports: []Transport{TransportICMP, TransportTCP, TransportUDP},
-			Warn:       func(err error) { w.said = append(w.said, err.Error()) },
+			Warn:       func(err error) { w.texts = append(w.texts, err.Error()) },
 		})
 		require.Len(t, mustScan(t, s, inode), len(own.sockets)+len(other.sockets))
 		seen := 0
@@ -751,8 +751,8 @@ func fillDescriptors(t *testing.T) *fullDescriptorTable {
 	f := &fullDescriptorTable{}
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &f.limit))
 	t.Cleanup(func() { f.release(t) })
-	const most = 1000
-	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: f.limit.Max}))
+	const maxDescriptors = 1000
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxDescriptors, Max: f.limit.Max}))
 	f.leave(t, 0)
 	return f
 }
@@ -801,7 +801,7 @@ func TestNamespacesOfOtherProc(t *testing.T) {
 						w := &warnings{}
 						s := newScanner(t, ScannerConfig{
 							ProcRoot: proc, Source: source, Namespaces: strings.Fields(namespaces), OwnerMethod: OwnersProcfs,
-							Warn: func(err error) { w.said = append(w.said, err.Error()) },
+							Warn: func(err error) { w.texts = append(w.texts, err.Error()) },
 						})
 						for range 2 {
 							sockets := mustScan(t, s, func(s *Socket) string { return socketLine(s.NetNS, toTestnet(s), ownersOf(s)) })
@@ -879,10 +879,10 @@ func TestNamespacesOfUserNamespace(t *testing.T) {
 // onFirstThread runs f in a goroutine on the main thread of the process, which will probably stay there.
 func onFirstThread(t *testing.T, f func()) {
 	t.Helper()
-	const most = 1000 // threads
+	const maxThreads = 1000
 	found, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
-	for range most {
+	for range maxThreads {
 		looked := make(chan bool)
 		go func() {
 			runtime.LockOSThread()

@@ -34,13 +34,13 @@ import (
 // holders are the expected pids that hold each socket, by inode.
 type holders map[uint64][]int
 
-func (h holders) of(s testnet.Socket, pids ...int) { h[s.Inode] = pids }
+func (h holders) set(s testnet.Socket, pids ...int) { h[s.Inode] = pids }
 
 // setAll sets the holder of all sockets that have an inode.
 func (h holders) setAll(pid int, sockets ...testnet.Socket) {
 	for _, s := range sockets {
 		if s.Inode != 0 {
-			h.of(s, pid)
+			h.set(s, pid)
 		}
 	}
 }
@@ -63,7 +63,7 @@ func processFromProc(t *testing.T, pid int) string {
 	return owner(pid, strings.TrimSuffix(string(comm), "\n"), startTime)
 }
 
-func (h holders) inWords(t *testing.T) map[uint64][]string {
+func (h holders) describe(t *testing.T) map[uint64][]string {
 	t.Helper()
 	words := map[uint64][]string{}
 	for inode, pids := range h {
@@ -147,32 +147,32 @@ func TestOwnersAgree(t *testing.T) {
 			pids = append(pids, worker.PID)
 			want.setAll(worker.PID, worker.Accept(shared, 1)...)
 		}
-		want.of(shared, pids...)
+		want.set(shared, pids...)
 
 		older, younger := testnet.Start(t, testnet.Process{Name: "older"}), testnet.Start(t, testnet.Process{Name: "younger"})
 		duplicated := older.Listen("tcp6", anywhere, 5)
 		for range 3 {
 			older.Dup(duplicated)
 		}
-		want.of(duplicated, older.PID)
+		want.set(duplicated, older.PID)
 		passed := younger.Listen("tcp4", anywhere, 5)
 		younger.Pass(passed, older)
-		want.of(passed, older.PID, younger.PID)
-		given := younger.Listen("tcp4", anywhere, 5)
-		younger.Pass(given, older)
-		younger.Close(given)
-		want.of(given, older.PID)
+		want.set(passed, older.PID, younger.PID)
+		handedOver := younger.Listen("tcp4", anywhere, 5)
+		younger.Pass(handedOver, older)
+		younger.Close(handedOver)
+		want.set(handedOver, older.PID)
 		workers[3].Pass(shared, older) // its pid is between those of other holders
 		workers[5].Pass(shared, younger)
-		want.of(shared, append(pids, older.PID, younger.PID)...)
+		want.set(shared, append(pids, older.PID, younger.PID)...)
 		workers[0].Dup(shared)
 
 		inFlight, held := younger.UDP("udp4", anywhere, anywhere), younger.UDP("udp6", anywhere, anywhere)
 		younger.PutInFlight(inFlight)
 		younger.Close(inFlight)
-		want.of(inFlight)
+		want.set(inFlight)
 		younger.PutInFlight(held)
-		want.of(held, younger.PID)
+		want.set(held, younger.PID)
 
 		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})
 		listener := user.Listen("tcp6", netip.MustParseAddrPort("[::1]:0"), 5)
@@ -189,7 +189,7 @@ func TestOwnersAgree(t *testing.T) {
 		walk := newScanner(t, ScannerConfig{Transports: allTransports, OwnerMethod: OwnersProcfs})
 		agree := func(t *testing.T) {
 			t.Helper()
-			words := want.inWords(t)
+			words := want.describe(t)
 			for range 3 {
 				byBPF, byWalk := scanOwners(t, bpfScanner), scanOwners(t, walk)
 				requireOwners(t, words, byBPF)
@@ -209,9 +209,9 @@ func TestOwnersAgree(t *testing.T) {
 		t.Run("stopped", func(t *testing.T) {
 			older.Stop()
 			delete(want, duplicated.Inode)
-			delete(want, given.Inode)
-			want.of(passed, younger.PID)
-			want.of(shared, append(pids, younger.PID)...)
+			delete(want, handedOver.Inode)
+			want.set(passed, younger.PID)
+			want.set(shared, append(pids, younger.PID)...)
 			agree(t)
 			require.NotContains(t, bpfScanner.finder.(*bpfOwners).processes.processes, older.PID, "forgotten")
 		})
@@ -255,7 +255,7 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 		other := testnet.Start(t, testnet.Process{Name: "other"})
 		want := holders{}
 		want.setAll(other.PID, other.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
-		words := want.inWords(t)
+		words := want.describe(t)
 		type thread struct {
 			id    int
 			inode uint64
@@ -314,11 +314,11 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 
 		bpfScanner := newBPFScanner(t, ScannerConfig{})
 		for range 3 {
-			require.Equal(t, want.inWords(t), scanOwners(t, bpfScanner))
+			require.Equal(t, want.describe(t), scanOwners(t, bpfScanner))
 		}
 		walk := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		for range 3 {
-			require.Equal(t, want.inWords(t), scanOwners(t, walk))
+			require.Equal(t, want.describe(t), scanOwners(t, walk))
 		}
 	})
 }
@@ -527,10 +527,10 @@ func TestOwnersFallBack(t *testing.T) {
 		want := holders{}
 		roots := testnet.Start(t, testnet.Process{Name: "root's"})
 		ofRoot := roots.Listen("tcp4", netip.AddrPort{}, 5)
-		want.of(ofRoot, roots.PID)
+		want.set(ofRoot, roots.PID)
 		nobodys := testnet.Start(t, testnet.Process{Name: "nobody's", UID: 65534, GID: 65534})
-		want.of(nobodys.Listen("tcp6", netip.AddrPort{}, 5), nobodys.PID)
-		all := want.inWords(t)
+		want.set(nobodys.Listen("tcp6", netip.AddrPort{}, 5), nobodys.PID)
+		all := want.describe(t)
 		ownOnly := maps.Clone(all)
 		ownOnly[ofRoot.Inode] = nil
 
@@ -646,8 +646,8 @@ func TestOwnersInPIDNamespace(t *testing.T) {
 		p := testnet.Start(t, testnet.Process{Name: "contained"})
 		want := holders{}
 		listener := p.Listen("tcp4", netip.AddrPort{}, 5)
-		want.of(listener, p.PID)
-		requireFallBackFrom(t, "/proc", want.inWords(t))
+		want.set(listener, p.PID)
+		requireFallBackFrom(t, "/proc", want.describe(t))
 
 		require.NoError(t, unix.Unmount("/proc", unix.MNT_DETACH))
 		var pid int
@@ -658,8 +658,8 @@ func TestOwnersInPIDNamespace(t *testing.T) {
 			}
 		}
 		require.NotEqual(t, p.PID, pid)
-		want.of(listener, pid)
-		requireFallBackFrom(t, "/proc", want.inWords(t))
+		want.set(listener, pid)
+		requireFallBackFrom(t, "/proc", want.describe(t))
 	})
 }
 
@@ -712,8 +712,8 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 		testnet.RequireBPF(t)
 		p := testnet.Start(t, testnet.Process{Name: "server"})
 		want := holders{}
-		want.of(p.Listen("tcp4", netip.AddrPort{}, 5), p.PID)
-		words := want.inWords(t)
+		want.set(p.Listen("tcp4", netip.AddrPort{}, 5), p.PID)
+		words := want.describe(t)
 		for name, refuse := range map[string]func(*testing.T){
 			"capabilities": func(t *testing.T) {
 				t.Helper()
@@ -774,15 +774,15 @@ func TestOwnersOfServiceUser(t *testing.T) {
 		master := testnet.Start(t, testnet.Process{Name: "root's"})
 		want := holders{}
 		shared := master.Listen("tcp4", netip.AddrPort{}, 5)
-		want.of(shared, master.PID, master.Fork(1)[0].PID)
+		want.set(shared, master.PID, master.Fork(1)[0].PID)
 		other := testnet.Start(t, testnet.Process{Name: "another's", UID: 1234})
-		want.of(other.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}), other.PID)
+		want.set(other.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}), other.PID)
 
 		t.Run("thread", func(t *testing.T) {
 			testnet.BecomeNobody(t, unix.CAP_BPF, unix.CAP_PERFMON)
 			s := newBPFScanner(t, ScannerConfig{Transports: allTransports})
 			for range 3 {
-				require.Equal(t, want.inWords(t), scanOwners(t, s))
+				require.Equal(t, want.describe(t), scanOwners(t, s))
 				require.Zero(t, s.Stats().Denied)
 			}
 		})
@@ -792,7 +792,7 @@ func TestOwnersOfServiceUser(t *testing.T) {
 		cmd := exec.Command("/proc/self/fd/3", "-test.run=^"+t.Name()+"$")
 		cmd.ExtraFiles = []*os.File{program}
 		cmd.Dir = "/"
-		cmd.Env = append(os.Environ(), serviceEnv+"="+fmt.Sprint(want.inWords(t)), "GOCOVERDIR="+os.TempDir())
+		cmd.Env = append(os.Environ(), serviceEnv+"="+fmt.Sprint(want.describe(t)), "GOCOVERDIR="+os.TempDir())
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
 			AmbientCaps: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON},

@@ -192,24 +192,24 @@ func TestProcessOfConnect(t *testing.T) {
 	root := t.TempDir()
 	cache := newProcessCache(root, nil)
 	cache.keepsPast = true
-	by := func(startTime uint64, uid uint32) *bpf.Connect {
+	initiatedBy := func(startTime uint64, uid uint32) *bpf.Connect {
 		return &bpf.Connect{Initiator: bpf.Process{
 			PID: 7, StartBootTime: startTime * 10_000_000, UID: uid, Comm: [16]byte{'b', 'e', 'f', 'o', 'r', 'e'},
 		}}
 	}
 	cache.begin()
 	younger := cache.see(7, 200, []byte("younger"))
-	older := cache.ofConnect(by(100, 33))
+	older := cache.ofConnect(initiatedBy(100, 33))
 	require.NotSame(t, younger, older)
 	require.Equal(t, []any{7, uint64(100), "before"}, []any{older.PID, older.StartTime, older.Name})
-	require.Same(t, older, cache.ofConnect(by(100, 33)))
-	require.Same(t, younger, cache.ofConnect(by(200, 33)))
-	require.NotSame(t, older, cache.ofConnect(by(101, 33)), "earlier start time")
+	require.Same(t, older, cache.ofConnect(initiatedBy(100, 33)))
+	require.Same(t, younger, cache.ofConnect(initiatedBy(200, 33)))
+	require.NotSame(t, older, cache.ofConnect(initiatedBy(101, 33)), "earlier start time")
 	cache.end()
 	cache.begin()
 	cache.end() // neither has a socket now
-	require.Same(t, older, cache.ofConnect(by(100, 33)), "kept for a while")
-	require.Same(t, younger, cache.ofConnect(by(200, 33)))
+	require.Same(t, older, cache.ofConnect(initiatedBy(100, 33)), "kept for a while")
+	require.Same(t, younger, cache.ofConnect(initiatedBy(200, 33)))
 	require.Equal(t, "younger", younger.Name, "the name as last seen")
 }
 

@@ -16,18 +16,18 @@ import (
 
 // connectWriter writes records in the same order as connects.c.
 type connectWriter struct {
-	to    connectIndex
-	begun uint64
+	to      connectIndex
+	started uint64
 }
 
 func newConnectWriter() *connectWriter {
 	return &connectWriter{to: connectIndex{make([]connectsRecord, 1<<16), make([]connectsBucket, 1<<15)}}
 }
 
-func (w *connectWriter) begin(cookie, word uint64) {
-	w.begun++
-	w.to.records[w.begun%uint64(len(w.to.records))].write(cookie, word)
-	w.enter(cookie, uint32(w.begun))
+func (w *connectWriter) start(cookie, word uint64) {
+	w.started++
+	w.to.records[w.started%uint64(len(w.to.records))].write(cookie, word)
+	w.enter(cookie, uint32(w.started))
 }
 
 func (r *connectsRecord) write(cookie, word uint64) {
@@ -67,7 +67,7 @@ func TestConnectIndex(t *testing.T) {
 		require.Zero(t, found(cookie), "cookie %d, before any connection", cookie)
 	}
 	for i, cookie := range []uint64{1, 7, big, 1<<64 - 1, 7} {
-		w.begin(cookie, uint64(100+i))
+		w.start(cookie, uint64(100+i))
 	}
 	require.Equal(t, []uint64{100, 104, 102, 103}, []uint64{found(1), found(7), found(big), found(1<<64 - 1)})
 	for _, cookie := range []uint64{0, 2, 5<<32 | 1, 1 << 32, 1<<32 - 1} {
@@ -186,7 +186,7 @@ func TestConnectIndexOfManyCPUs(t *testing.T) {
 					for len(cookies) < 10*last {
 						cookie := generator.next(busy(cpus))
 						if random.IntN(oneIn) == 0 {
-							w.begin(cookie, cookie)
+							w.start(cookie, cookie)
 							cookies = append(cookies, cookie)
 						}
 					}

@@ -103,12 +103,12 @@ func TestOwnersIterationRestarts(t *testing.T) {
 		for range 3 {
 			read(openForProcess(t, owners, os.Getpid()))
 		}
-		given := openForProcess(t, owners, os.Getpid())
-		begun := make([]byte, 1<<10)
-		n, err := io.ReadFull(given, begun)
+		partial := openForProcess(t, owners, os.Getpid())
+		prefix := make([]byte, 1<<10)
+		n, err := io.ReadFull(partial, prefix)
 		require.NoError(t, err)
 		read(openForProcess(t, owners, os.Getpid()))
-		read(io.MultiReader(bytes.NewReader(begun[:n]), given))
+		read(io.MultiReader(bytes.NewReader(prefix[:n]), partial))
 	})
 }
 
@@ -152,7 +152,7 @@ func TestSlowOwnersMillionDescriptors(t *testing.T) {
 			require.NoError(t, err)
 			defer unix.Close(fd)
 		}
-		begun, end, ended := make(chan uint64), make(chan struct{}), make(chan struct{})
+		started, end, ended := make(chan uint64), make(chan struct{}), make(chan struct{})
 		defer func() {
 			close(end)
 			for range threads {
@@ -165,13 +165,13 @@ func TestSlowOwnersMillionDescriptors(t *testing.T) {
 				defer func() { ended <- struct{}{} }()
 				assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
 				if i == threads/2 {
-					begun <- testnet.BindUDP(t)
+					started <- testnet.BindUDP(t)
 				} else {
-					begun <- 0
+					started <- 0
 				}
 				<-end
 			})
-			want += <-begun
+			want += <-started
 		}
 
 		owners := openOwners(t)

@@ -47,7 +47,7 @@ func readRecords(records *ownerRecords, from io.Reader) (visited []string, err e
 }
 
 func TestOwnerRecords(t *testing.T) {
-	const most = 1<<64 - 1
+	const maxInode = 1<<64 - 1
 	for name, test := range map[string]struct {
 		stream []byte
 		want   []string
@@ -62,7 +62,7 @@ func TestOwnerRecords(t *testing.T) {
 				`4 "a\xff\n" since 400: [4]`,
 			}, nil,
 		},
-		"many":       {written(9, "x", 1, 2, 2, most), []string{fmt.Sprintf(`9 "x" since 900: [1 2 2 %d]`, uint64(most))}, nil},
+		"many":       {written(9, "x", 1, 2, 2, maxInode), []string{fmt.Sprintf(`9 "x" since 900: [1 2 2 %d]`, uint64(maxInode))}, nil},
 		"no sockets": {slices.Concat(written(1, "a"), written(2, "b", 3)), []string{`2 "b" since 200: [3]`}, nil},
 		"twice": {
 			slices.Concat(written(1, "a", 1), written(1, "a", 2), written(2, "b", 3), written(1, "a", 4)),

@@ -133,7 +133,7 @@ func TestParseInetRow(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := InetRow{State: 99, UID: 99, Inode: 99, RxQueue: 99, TxQueue: 99, Drops: 99, HasDrops: true} // nothing of the previous use remains
+			got := InetRow{State: 99, UID: 99, Inode: 99, RxQueue: 99, TxQueue: 99, Drops: 99, HasDrops: true} // nothing of it remains
 			require.NoError(t, parseInetRow(&got, test.row, test.isTCP, test.order))
 			require.Equal(t, test.want, got)
 		})

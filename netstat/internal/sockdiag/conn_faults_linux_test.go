@@ -146,7 +146,8 @@ func TestConnInterrupted(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	long := unix.NsecToTimeval(int64(time.Minute))
-	require.NoError(t, unix.SetsockoptTimeval(d.conn.(*pairConn).fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "only a signal ends a read")
+	fd := d.conn.(*pairConn).fd
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "only a signal ends a read")
 	stop := interruptions(unix.Gettid())
 
 	start := time.Now()

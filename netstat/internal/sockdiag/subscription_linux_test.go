@@ -110,17 +110,17 @@ func TestSubscriptionReads(t *testing.T) {
 // A pause is no longer than the receive buffer holds a burst, by its actual size.
 func TestSubscriptionPause(t *testing.T) {
 	testnet.Isolate(t, func() {
-		const little, much = 208 << 10, 1 << 20 // the default net.core.rmem_max of many kernels, and more
+		const small, large = 208 << 10, 1 << 20 // the default net.core.rmem_max of many kernels, and more
 		s, _ := newSubscription(t)
 		require.Equal(t, maxPause, s.pause)
 		require.Equal(t, minPause, pauseFor(0))
-		for _, asked := range []int{little, much} {
+		for _, asked := range []int{small, large} {
 			require.Greater(t, pauseFor(2*asked), minPause)
 			require.Less(t, pauseFor(2*asked), maxPause)
 		}
 
 		listener := newListener(t)
-		for _, asked := range []int{little, much} {
+		for _, asked := range []int{small, large} {
 			s, _ := newSubscription(t)
 			s.SetBuffer(asked)
 			require.Equal(t, pauseFor(2*asked), s.pause)
