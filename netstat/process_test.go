@@ -315,7 +315,7 @@ func TestProcessCgroup(t *testing.T) {
 		p := &Process{PID: pid, root: root}
 		require.Equal(t, want, p.Cgroup(), "process %d", pid)
 		require.NoError(t, os.RemoveAll(filepath.Join(root, strconv.Itoa(pid))))
-		require.Equal(t, want, p.Cgroup(), "process %d has gone: what was read is kept", pid)
+		require.Equal(t, want, p.Cgroup(), "kept after the end of process %d", pid)
 	}
 	for _, pid := range []int{1001, 1002} {
 		require.Empty(t, (&Process{PID: pid, root: brokenTree}).Cgroup())

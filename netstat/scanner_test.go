@@ -153,7 +153,7 @@ func TestNewScannerErrors(t *testing.T) {
 			"transport udp is given twice"},
 		{"owners", ScannerConfig{OwnerMethod: 4}, "OwnerMethod(4) is not an owner method"},
 		{"source", ScannerConfig{Source: 4}, "Source(4) is not a source"},
-		{"a source that is none to ask for", ScannerConfig{Source: SourceMixed}, "mixed is not a source"},
+		{"not a source to choose", ScannerConfig{Source: SourceMixed}, "mixed is not a source"},
 		{"netlink and a copy", ScannerConfig{Source: SourceNetlink, ProcRoot: "testdata"},
 			`source "netlink" is required: sock_diag reads the running kernel, but testdata is not its proc file system`},
 		{"namespace", ScannerConfig{Namespaces: []string{"self", "a/b"}},
