@@ -208,14 +208,14 @@ func TestClosedSockets(t *testing.T) {
 						want[cookie] = append(want[cookie], fmt.Sprintf("%d tcp %s CLOSE self %v %v 0 %d %d %d fields %b", cookie, family,
 							local, remote, acked, got, sent, closedFields))
 					}
-					// BytesAcked has the FIN, and the SYN of the end that connected; that of the other end is not counted.
+					// BytesAcked includes the FIN, and on the client the SYN.
 					expectClient := func(got int) { expect(client, clientIs, at, l.at, asked+2, got, asked) }
 					expectServer := func(got int) { expect(server, serverIs, serverAt, mapped(at), answered+1, got, answered) }
 
-					// BytesReceived has the FIN of the peer. Who closes first does not have it once its own FIN was
-					// acknowledged: it is a stub by then, which counts nothing. The peer delays that by 40 ms (it is in
-					// "pingpong mode" then, see tcp_fin in net/ipv4/tcp_input.c), and its FIN, if it closes soon, is
-					// the acknowledgment: then the FIN has been counted.
+					// BytesReceived includes the FIN of the peer, except at the end that closes first if its own FIN has
+					// been acknowledged before: its socket is then replaced by a TIME_WAIT entry, which counts nothing.
+					// The peer delays the acknowledgment by 40 ms ("pingpong mode", tcp_fin in net/ipv4/tcp_input.c).
+					// If it closes earlier, its FIN is the acknowledgment, and is counted.
 					first, then := client, server
 					expectFirst, expectThen, payload, other := expectClient, expectServer, answered, asked
 					if i%2 == 1 {

@@ -84,7 +84,7 @@ func ownersOfRow(r testnet.Row) string {
 }
 
 // everySocket opens sockets of every kind and in every state, some of them in the process of another user.
-func everySocket(t *testing.T) (inet []testnet.Socket, units []testnet.UnixSocket) {
+func everySocket(t *testing.T) (inet []testnet.Socket, unixSockets []testnet.UnixSocket) {
 	t.Helper()
 	for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
 		load := testnet.States(t, network)

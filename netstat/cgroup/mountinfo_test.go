@@ -21,8 +21,8 @@ func TestParseMountinfo(t *testing.T) {
 		{"mountinfo_v1", nil},
 		// A container with its own cgroup namespace that also mounts the host's file system.
 		{"mountinfo_container", []mount{{"/../..", "/hostfs/sys/fs/cgroup"}, {"/", "/sys/fs/cgroup"}}},
-		// A container in the cgroup namespace of the host; a mount point with blanks and the like; optional fields; a
-		// source without a name.
+		// A container in the cgroup namespace of the host, escaped characters in a mount point, optional fields, and a mount
+		// without a source.
 		{"mountinfo_part", []mount{
 			{"/a slice", "/mnt/a \\b\tc\ndé"},
 			{"/docker/8d3f0c5b9a71e264d3c0b5a49788f6e1d2c3b4a5968778695a4b3c2d1e0f1a2b", "/sys/fs/cgroup"},
