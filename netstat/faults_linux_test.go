@@ -531,7 +531,7 @@ func TestScannerBuffersThenFails(t *testing.T) {
 	require.Equal(t, []string{"reading tcp sockets by sock_diag: unsupported operation"}, messages(errs))
 	require.Equal(t, 2, s.Stats().Sockets)
 
-	// If no owners are found, as without privileges, at most mostLate sockets are buffered.
+	// If no owners are found, as without privileges, the number of buffered sockets is limited.
 	diag.dumps = []fakeDump{tcpConnections: {payloads: slices.Repeat(tcpMessages(1<<32-2), mostLate+1000)}}
 	inodes, errs = scan(s, inode)
 	require.Empty(t, errs)
