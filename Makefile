@@ -71,11 +71,13 @@ bin/%: $(SOURCES)
 test: test-dependencies build ## Run all tests with the race detector, against the kernel and real servers
 	$(GO) vet $(PACKAGES)
 	E2E_BIN=$(CURDIR)/bin $(GO) test -race -timeout 20m $(PACKAGES)
-	$(GO) test -run '^TestSoak$$' -timeout 10m ./plugins/inputs/procnetstat
 	cd bench && $(GO) vet ./... && $(GO) test -race -timeout 10m ./...
 
 .PHONY: test-slow
-test-slow: ## Run the slow tests: the decoders on s390x, which is big-endian, and on 386
+test-slow: test-dependencies ## Run the slow tests, SOAK=1m, and the decoders on 386 and on s390x, which is big-endian
+	SLOW_TESTS=1 $(GO) test -race -run '^TestSlow' -timeout 30m ./netstat/... ./plugins/...
+	@# Only without the race detector does the soak check its memory.
+	SLOW_TESTS=1 $(GO) test -run '^TestSlowSoak$$' -timeout 30m ./plugins/inputs/procnetstat
 	@$(call install,qemu-s390x-static:qemu-user-static)
 	@$(call test-decoders,386,$(if $(filter amd64,$(shell $(GO) env GOARCH)),,qemu-i386-static))
 	@$(call test-decoders,s390x,qemu-s390x-static)

@@ -12,12 +12,12 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// In a time namespace, a process that a BPF program has seen is the one that the proc file system shows.
-func TestMoreTimeAfterBoot(t *testing.T) {
+// In a time namespace, BPF and the proc file system agree on the start time of a process.
+func TestBootClockAhead(t *testing.T) {
 	testnet.IsolateTime(t, 100_000*time.Second, func() { requireOneBootClock(t, 100_000*time.Second) })
 }
 
-func TestLessTimeAfterBoot(t *testing.T) {
+func TestBootClockBehind(t *testing.T) {
 	testnet.IsolateTime(t, -5*time.Second, func() { requireOneBootClock(t, -5*time.Second) })
 }
 
@@ -31,11 +31,11 @@ func requireOneBootClock(t *testing.T, more time.Duration) {
 	socket := client.Connect(listener.Local, 1)[0]
 
 	want := holders{}
-	want.of(listener, server.PID)
-	want.of(socket, client.PID)
+	want.set(listener, server.PID)
+	want.set(socket, client.PID)
 	s := newBPFScanner(t, ScannerConfig{})
-	requireOwners(t, want.inWords(t), scanOwners(t, s))
-	requireOwners(t, want.inWords(t), scanOwners(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})))
+	requireOwners(t, want.describe(t), scanOwners(t, s))
+	requireOwners(t, want.describe(t), scanOwners(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})))
 	users := map[string]uint32{}
 	mustScan(t, s, func(s *Socket) any {
 		for _, p := range s.Owners() {

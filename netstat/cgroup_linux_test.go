@@ -23,7 +23,7 @@ func newTree(tb testing.TB) *cgroup.Tree {
 	return tree
 }
 
-// cgroupPaths returns the path of the cgroup of each socket that has one, by its cookie.
+// cgroupPaths returns the cgroup path of each socket that has one, by cookie.
 func cgroupPaths(t *testing.T, s *Scanner, tree *cgroup.Tree) map[uint64]string {
 	t.Helper()
 	paths := map[uint64]string{}
@@ -39,14 +39,14 @@ func cgroupPaths(t *testing.T, s *Scanner, tree *cgroup.Tree) map[uint64]string 
 	return paths
 }
 
-// connectAll makes a listener, a connection to it and its other end, all of the process.
+// connectAll opens a listener and both ends of a connection to it in the process.
 func connectAll(p *testnet.Proc) []testnet.Socket {
 	listener := p.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 5)
 	sockets := append(p.Connect(listener.Local, 1), listener)
 	return append(sockets, p.Accept(listener, 1)...)
 }
 
-// The scanner, the tree, the process and ss agree on the cgroup of every socket.
+// The scanner with the tree, /proc and ss agree on the cgroup of every socket.
 func TestCgroupsOfSockets(t *testing.T) {
 	testnet.Isolate(t, func() {
 		scanner, tree := newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), newTree(t)
@@ -74,19 +74,19 @@ func TestCgroupsOfSockets(t *testing.T) {
 		}
 		require.Equal(t, len(want), rows)
 
-		// One that is made when the tree was read already.
+		// A cgroup created after the tree was read.
 		proc, dir, path := start("later/below.scope")
 		require.Subset(t, cgroupPaths(t, scanner, tree), want)
 
-		// One that is removed while its sockets live on, held by a process elsewhere.
+		// A cgroup removed while a process of another cgroup holds its sockets.
 		mount := strings.TrimSuffix(dir, path)
 		require.NoError(t, os.WriteFile(filepath.Join(mount, "cgroup.procs"), []byte(strconv.Itoa(proc.PID)), 0o600))
 		require.NoError(t, unix.Rmdir(dir))
-		t.Cleanup(func() { _ = os.Mkdir(dir, 0o755) }) // for Cgroup to remove
+		t.Cleanup(func() { _ = os.Mkdir(dir, 0o755) }) // testnet.Cgroup removes it
 		start("even later")
 		require.Subset(t, cgroupPaths(t, scanner, tree), want)
 
-		// A tree that did not know it while it existed cannot know it.
+		// A tree that was created afterwards cannot find its path.
 		late := newTree(t)
 		for range 3 {
 			unknown := 0
@@ -103,11 +103,11 @@ func TestCgroupsOfSockets(t *testing.T) {
 	})
 }
 
-// Any user may know the cgroups of all sockets.
+// Any user can read the cgroups of all sockets.
 func TestCgroupsAsUser(t *testing.T) {
 	testnet.Isolate(t, func() {
 		if os.Getuid() != 0 {
-			testnet.SkipOrFail(t, "becoming another user wants root")
+			testnet.SkipOrFail(t, "becoming another user requires root")
 		}
 		dir, path := testnet.Cgroup(t, "of root/with others' sockets.service")
 		want := map[uint64]string{}
@@ -115,7 +115,7 @@ func TestCgroupsAsUser(t *testing.T) {
 		for _, socket := range connectAll(proc) {
 			want[socket.Cookie] = path
 		}
-		// Of all threads. The saved user id allows to come back.
+		// This applies to all threads. The saved user ID permits the way back.
 		require.NoError(t, syscall.Setresuid(65534, 65534, 0))
 		defer func() { require.NoError(t, syscall.Setresuid(0, 0, 0)) }()
 		paths := cgroupPaths(t, newScanner(t, ScannerConfig{}), newTree(t))

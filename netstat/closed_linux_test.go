@@ -21,8 +21,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
-// The networks of a town.
-var townNetworks = []struct {
+// listenerNetworks are the families and addresses of listeners, and the addresses that clients connect to.
+var listenerNetworks = []struct {
 	name         string
 	family       int
 	listenAt, to netip.Addr
@@ -39,26 +39,26 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// town is a listener, and connections to it.
-type town struct {
+// tcpListener is a listener in this process.
+type tcpListener struct {
 	t  testing.TB
 	fd int
 	at netip.AddrPort
 }
 
-func newTown(t testing.TB, family int, listenAt, to netip.Addr) *town {
+func listenOn(t testing.TB, family int, listenAt, to netip.Addr) *tcpListener {
 	t.Helper()
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
 	require.NoError(t, unix.Bind(fd, sockaddr(netip.AddrPortFrom(listenAt, 0))))
 	require.NoError(t, unix.Listen(fd, 100))
-	return &town{t: t, fd: fd, at: netip.AddrPortFrom(to, portOf(t, fd))}
+	return &tcpListener{t: t, fd: fd, at: netip.AddrPortFrom(to, portOf(t, fd))}
 }
 
-func newTown4(t testing.TB) *town {
+func listenIPv4(t testing.TB) *tcpListener {
 	t.Helper()
-	return newTown(t, townNetworks[0].family, townNetworks[0].listenAt, townNetworks[0].to)
+	return listenOn(t, listenerNetworks[0].family, listenerNetworks[0].listenAt, listenerNetworks[0].to)
 }
 
 func portOf(t testing.TB, fd int) uint16 {
@@ -82,21 +82,21 @@ func cookieOf(t testing.TB, fd int) uint64 {
 	return cookie
 }
 
-// open opens a connection.
-func (w *town) open() (client, server int) {
+// open opens a connection to the listener.
+func (l *tcpListener) open() (client, server int) {
 	family := unix.AF_INET
-	if w.at.Addr().Is6() {
+	if l.at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	client, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	require.NoError(w.t, err)
-	require.NoError(w.t, unix.Connect(client, sockaddr(w.at)))
-	server, _, err = unix.Accept4(w.fd, unix.SOCK_CLOEXEC)
-	require.NoError(w.t, err)
+	require.NoError(l.t, err)
+	require.NoError(l.t, unix.Connect(client, sockaddr(l.at)))
+	server, _, err = unix.Accept4(l.fd, unix.SOCK_CLOEXEC)
+	require.NoError(l.t, err)
 	return client, server
 }
 
-// reset closes both ends at once: no TIME_WAIT stays.
+// reset closes sockets with a RST, so that no TIME_WAIT stays.
 func reset(t testing.TB, ends ...int) {
 	t.Helper()
 	for _, fd := range ends {
@@ -114,7 +114,7 @@ func send(t testing.TB, from, to, n int) {
 	require.Equal(t, n, read)
 }
 
-// finish closes one end, and the other when it knows.
+// finish closes one end, and then the other after it has received the FIN.
 func finish(t testing.TB, first, then int) {
 	t.Helper()
 	require.NoError(t, unix.Close(first))
@@ -124,7 +124,7 @@ func finish(t testing.TB, first, then int) {
 	require.NoError(t, unix.Close(then))
 }
 
-// newClosedScanner returns a scanner of TCP sockets that is subscribed to closed ones.
+// newClosedScanner returns a scanner of TCP sockets that subscribes to closed ones.
 func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	t.Helper()
 	config.Closed, config.Transports, config.TCPInfo = ClosedRequired, []Transport{TransportTCP}, true
@@ -134,8 +134,8 @@ func newClosedScanner(t testing.TB, config ScannerConfig) *Scanner {
 	return newScanner(t, config)
 }
 
-// awaitClosed waits until the queue of a namespace has so many sockets that have not been handed out. The kernel sends them
-// from a work queue: a scan that comes too early is one more in which what is kept of processes can be forgotten.
+// awaitClosed waits until at least this many closed sockets are queued for a namespace. The kernel sends them from a work queue,
+// and an earlier scan would age the cached processes.
 func awaitClosed(t *testing.T, of *trackedNamespace, want int) {
 	t.Helper()
 	c := of.closed.(*closedEvents)
@@ -145,7 +145,7 @@ func awaitClosed(t *testing.T, of *trackedNamespace, want int) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// closedOf scans until so many closed sockets have been handed out, and once more.
+// closedOf scans until it has seen this many closed sockets, and once more.
 func closedOf[T any](t *testing.T, s *Scanner, want int, visit func(*Socket) T) (seen []T) {
 	t.Helper()
 	look := func() {
@@ -175,15 +175,15 @@ func described(s *Socket) string {
 		s.Local, s.Remote, s.Interface, s.TCP.BytesAcked, s.TCP.BytesReceived, s.TCP.BytesSent, s.fields)
 }
 
-// Every closed connection is handed out once at each end, with all that it has carried.
+// Both ends of every closed connection are handed out once, with all their counters.
 func TestClosedSockets(t *testing.T) {
 	testnet.Isolate(t, func() {
-		for _, network := range townNetworks {
+		for _, network := range listenerNetworks {
 			t.Run(network.name, func(t *testing.T) {
 				const connections, asked, answered = 2000, 100, 5000 // bytes
 				s := newClosedScanner(t, ScannerConfig{})
-				w := newTown(t, network.family, network.listenAt, network.to)
-				clientIs, serverIs, serverAt := FamilyIPv4, FamilyIPv4, w.at
+				l := listenOn(t, network.family, network.listenAt, network.to)
+				clientIs, serverIs, serverAt := FamilyIPv4, FamilyIPv4, l.at
 				if network.family == unix.AF_INET6 {
 					serverIs = FamilyIPv6
 				}
@@ -194,12 +194,12 @@ func TestClosedSockets(t *testing.T) {
 					mapped = func(a netip.AddrPort) netip.AddrPort {
 						return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
 					}
-					serverAt = mapped(w.at)
+					serverAt = mapped(l.at)
 				}
 				want := map[uint64][]string{}
 				var late []int
 				for i := range connections {
-					client, server := w.open()
+					client, server := l.open()
 					at := netip.AddrPortFrom(network.to, portOf(t, client))
 					send(t, client, server, asked)
 					send(t, server, client, answered)
@@ -208,14 +208,14 @@ func TestClosedSockets(t *testing.T) {
 						want[cookie] = append(want[cookie], fmt.Sprintf("%d tcp %s CLOSE self %v %v 0 %d %d %d fields %b", cookie, family,
 							local, remote, acked, got, sent, closedFields))
 					}
-					// BytesAcked has the FIN, and the SYN of the end that connected; that of the other end is not counted.
-					expectClient := func(got int) { expect(client, clientIs, at, w.at, asked+2, got, asked) }
+					// BytesAcked includes the FIN, and on the client the SYN.
+					expectClient := func(got int) { expect(client, clientIs, at, l.at, asked+2, got, asked) }
 					expectServer := func(got int) { expect(server, serverIs, serverAt, mapped(at), answered+1, got, answered) }
 
-					// BytesReceived has the FIN of the peer. Who closes first does not have it once its own FIN was
-					// acknowledged: it is a stub by then, which counts nothing. The peer delays that by 40 ms (it is in
-					// "pingpong mode" then, see tcp_fin in net/ipv4/tcp_input.c), and its FIN, if it closes soon, is
-					// the acknowledgment: then the FIN has been counted.
+					// BytesReceived includes the FIN of the peer, except at the end that closes first if its own FIN has
+					// been acknowledged before: its socket is then replaced by a TIME_WAIT entry, which counts nothing.
+					// The peer delays the acknowledgment by 40 ms ("pingpong mode", tcp_fin in net/ipv4/tcp_input.c).
+					// If it closes earlier, its FIN is the acknowledgment, and is counted.
 					first, then := client, server
 					expectFirst, expectThen, payload, other := expectClient, expectServer, answered, asked
 					if i%2 == 1 {
@@ -259,8 +259,8 @@ type closedLine struct {
 	text   string
 }
 
-// No socket is handed out closed before it is handed out live for the last time, none twice, and none is missed: but for stubs,
-// which stay.
+// No socket is handed out live after it was handed out closed, and each is handed out closed exactly once. A TIME_WAIT socket is
+// not live.
 func TestClosedOrder(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{})
@@ -269,7 +269,7 @@ func TestClosedOrder(t *testing.T) {
 		stop := make(chan struct{})
 		var busy sync.WaitGroup
 		for range 2 {
-			w := newTown4(t)
+			l := listenIPv4(t)
 			busy.Go(func() {
 				var open [][2]int
 				finishFirst := func() {
@@ -289,7 +289,7 @@ func TestClosedOrder(t *testing.T) {
 						return
 					default:
 					}
-					client, server := w.open()
+					client, server := l.open()
 					opened.Store(cookieOf(t, client), true)
 					opened.Store(cookieOf(t, server), true)
 					count.Add(2)
@@ -326,7 +326,7 @@ func TestClosedOrder(t *testing.T) {
 		look(2)
 		require.Len(t, closed, int(count.Load()))
 		opened.Range(func(cookie, _ any) bool {
-			require.True(t, closed[cookie.(uint64)], "it was not handed out closed")
+			require.True(t, closed[cookie.(uint64)], "not handed out closed")
 			return true
 		})
 		for cookie := range live {
@@ -337,13 +337,13 @@ func TestClosedOrder(t *testing.T) {
 	})
 }
 
-// What does not fit into the receive buffer or the queue is counted.
+// Events that exceed the receive buffer or the queue are counted.
 func TestClosedLost(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t) // its listener stays: it is not destroyed
+		l := listenIPv4(t) // the listener is not destroyed before the end
 		for name, squeeze := range map[string]func(c *closedEvents){
-			"by the kernel": func(c *closedEvents) { c.setRoom(16 << 10) },
-			"by the queue":  func(c *closedEvents) { c.queue.budget = newClosedBudget(1400) },
+			"kernel": func(c *closedEvents) { c.setRoom(16 << 10) },
+			"queue":  func(c *closedEvents) { c.queue.budget = newClosedBudget(1400) },
 		} {
 			t.Run(name, func(t *testing.T) {
 				const connections = 1000
@@ -351,13 +351,13 @@ func TestClosedLost(t *testing.T) {
 				c := s.namespaces.self.closed.(*closedEvents)
 				squeeze(c)
 				for range 2 {
-					c.sync(func() { // meanwhile nobody reads
+					c.sync(func() { // nobody reads meanwhile
 						before := eventDrops(t)
 						for range connections {
-							client, server := w.open()
+							client, server := l.open()
 							reset(t, client, server)
 						}
-						if name == "by the kernel" { // which sends the events from a work queue
+						if name == "kernel" { // the kernel sends events from a work queue
 							require.Eventually(t, func() bool { return eventDrops(t) > before }, 10*time.Second, time.Millisecond)
 						}
 					})
@@ -377,7 +377,8 @@ func TestClosedLost(t *testing.T) {
 	})
 }
 
-// eventDrops counts the messages to multicast groups that did not fit into receive buffers, in this network namespace.
+// eventDrops counts the multicast messages that the sock_diag sockets of this network namespace dropped because of full receive
+// buffers.
 func eventDrops(t *testing.T) (drops int) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/netlink")
@@ -395,13 +396,13 @@ func eventDrops(t *testing.T) (drops int) {
 	return drops
 }
 
-// A refused connect has its peer but not the port, and mostly no address of its own; one that is aborted has lost its port and all
-// that was counted. Sockets that never had a port are not handed out.
+// After a refused connect a socket has its peer's address but no ports, and mostly no local address. After a RST it has lost its
+// port and its counters. Sockets that never had a port are not handed out.
 func TestClosedWithoutPort(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{})
-		w := newTown4(t)
-		client, server := w.open()
+		l := listenIPv4(t)
+		client, server := l.open()
 		send(t, client, server, 100)
 		aborted := cookieOf(t, client)
 		reset(t, client)
@@ -432,7 +433,7 @@ func newSocket(t *testing.T) int {
 	return fd
 }
 
-// fakeConnects knows who initiated connections.
+// fakeConnects has the initiators of a test.
 type fakeConnects struct {
 	mu         sync.Mutex
 	initiators map[uint64]bpf.Connect
@@ -448,16 +449,16 @@ func (f *fakeConnects) Lookup(cookie uint64) (bpf.Connect, bool) {
 
 func (f *fakeConnects) Close() { f.closed = true }
 
-// A closed socket is of the process that initiated the connection, also when that has ended.
+// The owner of a closed socket is the initiator of the connection, even if it has ended.
 func TestClosedOwners(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newClosedScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		known := &fakeConnects{initiators: map[uint64]bpf.Connect{}}
 		s.setConnects(known)
-		w := newTown4(t)
+		l := listenIPv4(t)
 		holder := testnet.Start(t, testnet.Process{Name: "holder", UID: 65534})
-		held := holder.Connect(w.at, 1)[0]
-		by := func(pid int, startTime uint64, name string) bpf.Connect {
+		held := holder.Connect(l.at, 1)[0]
+		initiatedBy := func(pid int, startTime uint64, name string) bpf.Connect {
 			p := bpf.Process{PID: uint32(pid), StartBootTime: startTime*10_000_000 + 9_999_999, UID: 77}
 			copy(p.Comm[:], name)
 			return bpf.Connect{CgroupID: 5, Initiator: p, Port: 4444}
@@ -467,14 +468,14 @@ func TestClosedOwners(t *testing.T) {
 			if s.Inode == held.Inode && held.Inode != 0 {
 				live = s.Owners()[0]
 				known.mu.Lock()
-				known.initiators[s.Cookie] = by(live.PID, live.StartTime, "before")
+				known.initiators[s.Cookie] = initiatedBy(live.PID, live.StartTime, "before")
 				known.mu.Unlock()
 			}
 			return true
 		})
 		require.NotNil(t, live)
 		holder.Close(held)
-		server, _, err := unix.Accept4(w.fd, unix.SOCK_CLOEXEC)
+		server, _, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC)
 		require.NoError(t, err)
 		require.NoError(t, unix.Close(server))
 		awaitClosed(t, s.namespaces.self, 2)
@@ -492,9 +493,9 @@ func TestClosedOwners(t *testing.T) {
 
 		var past *Process
 		for range 3 {
-			client, server := w.open()
+			client, server := l.open()
 			known.mu.Lock()
-			known.initiators[cookieOf(t, client)] = by(1<<22+1, 12, "past")
+			known.initiators[cookieOf(t, client)] = initiatedBy(1<<22+1, 12, "past")
 			known.mu.Unlock()
 			reset(t, client, server)
 			owned := 0
@@ -519,29 +520,29 @@ func TestClosedOwners(t *testing.T) {
 	})
 }
 
-// The filter is for closed connections too.
+// The filter applies to closed connections.
 func TestClosedFilter(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w, other := newTown4(t), newTown4(t)
-		port := w.at.Port()
+		l, other := listenIPv4(t), listenIPv4(t)
+		port := l.at.Port()
 		s := newClosedScanner(t, ScannerConfig{TCPFilter: newFilter(t, FilterConfig{LocalPorts: []PortRange{{port, port}}})})
-		for _, w := range []*town{other, w, other} {
-			client, server := w.open()
+		for _, l := range []*tcpListener{other, l, other} {
+			client, server := l.open()
 			finish(t, client, server)
 		}
 		require.Equal(t, []uint16{port}, closedOf(t, s, 1, func(s *Socket) uint16 { return s.Local.Port() }))
 	})
 }
 
-// A loop that is stopped leaves the rest to the next.
+// If a loop stops, the next scan hands out the remaining closed sockets.
 func TestClosedStopped(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections, each = 500, 300
 		s := newClosedScanner(t, ScannerConfig{})
-		w := newTown4(t)
+		l := listenIPv4(t)
 		seen := map[uint64]bool{}
 		for range connections {
-			client, server := w.open()
+			client, server := l.open()
 			reset(t, client, server)
 		}
 		for end := time.Now().Add(10 * time.Second); len(seen) < 2*connections && time.Now().Before(end); {
@@ -562,34 +563,34 @@ func TestClosedStopped(t *testing.T) {
 	})
 }
 
-// Closed sockets come after the live ones of their namespace, and those of one that has ended come once more.
+// The closed sockets of a namespace follow its live ones. Those of an ended namespace are handed out by one more scan.
 func TestClosedNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
-		w := newTown4(t)
+		l := listenIPv4(t)
 		mustScan(t, s, inode)
 		without := ownDescriptors(t)
-		hut := settle(t, 3, testnet.Process{Name: "hut", Netns: true})
+		other := startInNamespace(t, 3, testnet.Process{Name: "other", Netns: true})
 		mustScan(t, s, inode)
-		n := namespaceOf(t, s, hut)
+		n := namespaceOf(t, s, other)
 		require.True(t, n.ClosedEvents())
 		require.Len(t, ownDescriptors(t), len(without)+2)
 
-		client, server := w.open()
+		client, server := l.open()
 		finish(t, client, server)
-		hut.process.Close(hut.sockets[3:]...)
+		other.process.Close(other.sockets[3:]...)
 		byNamespace := map[uint64]int{}
 		closedOf(t, s, 2+6, func(s *Socket) bool {
 			byNamespace[s.NetNS]++
 			return true
 		})
-		require.Equal(t, map[uint64]int{s.namespaces.self.Inode: 2, hut.inode: 6}, byNamespace)
+		require.Equal(t, map[uint64]int{s.namespaces.self.Inode: 2, other.inode: 6}, byNamespace)
 
-		hut.process.Connect(everywhere, 5)
-		hut.process.Stop()
+		other.process.Connect(sharedAddr, 5)
+		other.process.Stop()
 		awaitClosed(t, trackedOf(t, s, n), 10)
 		order := closedOf(t, s, 10, func(s *Socket) *Namespace {
-			require.Equal(t, hut.inode, s.NetNS)
+			require.Equal(t, other.inode, s.NetNS)
 			return s.Namespace
 		})
 		require.Equal(t, slices.Repeat([]*Namespace{n}, 10), order)
@@ -599,7 +600,7 @@ func TestClosedNamespaces(t *testing.T) {
 	})
 }
 
-// What the kernel sends after a namespace was found to have ended, while the owners are looked for, is not lost.
+// Events that arrive during the owner lookup are not lost, even if the namespace has ended before.
 func TestClosedAfterNamespaceEnded(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		const connections = 3
@@ -607,8 +608,8 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 		mustScan(t, s, inode)
 		without := ownDescriptors(t)
 		last := testnet.Start(t, testnet.Process{Name: "last", Netns: true})
-		holder := testnet.Start(t, testnet.Process{Name: "holder"}) // of sockets in that namespace, in which it is not
-		listener := holder.In(last.Netns()).Listen("tcp4", everywhere, connections)
+		holder := testnet.Start(t, testnet.Process{Name: "holder"}) // outside of the namespace of its sockets
+		listener := holder.In(last.Netns()).Listen("tcp4", sharedAddr, connections)
 		ends := holder.In(last.Netns()).Connect(listener.Local, connections)
 		ends = append(ends, holder.Accept(listener, connections)...)
 		mustScan(t, s, inode)
@@ -617,7 +618,7 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 
 		last.Stop()
 		tracked := trackedOf(t, s, n)
-		s.finder = &lateFinder{ownerFinder: s.finder, before: func() {
+		s.finder = &hookedFinder{ownerFinder: s.finder, before: func() {
 			require.NotContains(t, s.Namespaces(), n)
 			holder.Close(ends...)
 			awaitClosed(t, tracked, 2*connections)
@@ -634,11 +635,11 @@ func TestClosedAfterNamespaceEnded(t *testing.T) {
 	})
 }
 
-// The closed sockets of a namespace that ended before any scan read it have a namespace.
+// Closed sockets have their namespace even if it ended before any scan read it.
 func TestClosedOfUnreadNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		require.NoError(t, openFound(s))
 		tracked := s.namespaces.known[1]
 		other.process.Stop()
@@ -650,13 +651,13 @@ func TestClosedOfUnreadNamespace(t *testing.T) {
 	})
 }
 
-// What happens in the reader's own namespace while it is not read is left out.
+// If the scanner's own namespace is not among those to read, its closed sockets are discarded.
 func TestClosedOfUnreadSelf(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
-		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{hut.pid()}})
-		w := newTown4(t)
-		client, server := w.open()
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
+		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{other.pid()}})
+		l := listenIPv4(t)
+		client, server := l.open()
 		finish(t, client, server)
 		time.Sleep(50 * time.Millisecond)
 		closedOf(t, s, 0, inode)
@@ -667,19 +668,19 @@ func TestClosedOfUnreadSelf(t *testing.T) {
 
 func TestClosedRefused(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t)
+		l := listenIPv4(t)
 		config := func(mode ClosedMode, source Source, warned *[]string) ScannerConfig {
 			return ScannerConfig{Closed: mode, Source: source, OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP},
 				Warn: func(err error) { *warned = append(*warned, err.Error()) }}
 		}
-		require1 := func(t *testing.T, source Source, want string) {
+		requireRefused := func(t *testing.T, source Source, want string) {
 			t.Helper()
 			var warned []string
 			s := newScanner(t, config(ClosedAuto, source, &warned))
 			for range 2 {
 				var elsewhere sync.WaitGroup
-				elsewhere.Go(func() { // where nothing is forbidden
-					client, server := w.open()
+				elsewhere.Go(func() { // on a thread without the seccomp filter
+					client, server := l.open()
 					reset(t, client, server)
 				})
 				elsewhere.Wait()
@@ -696,13 +697,13 @@ func TestClosedRefused(t *testing.T) {
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
 				testnet.Forbid(t, unix.SYS_BIND, errno)
-				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+				requireRefused(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
 					"(needs Linux 4.12): unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
-			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+			requireRefused(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
 				"(needs Linux 4.12): unsupported operation: "+unix.ENOPROTOOPT.Error())
 		})
 		t.Run("procfs", func(t *testing.T) {
@@ -711,11 +712,11 @@ func TestClosedRefused(t *testing.T) {
 			require.NoError(t, err)
 			require.False(t, s.Namespaces()[0].ClosedEvents())
 			require.NoError(t, s.Close())
-			require.Empty(t, warned, "who chose it knows that it tells less")
+			require.Empty(t, warned, "procfs was requested")
 			_, err = NewScanner(config(ClosedRequired, SourceProcfs, &warned))
 			require.EqualError(t, err, "closed TCP sockets are not known: procfs has no cookies to know them by")
 		})
-		t.Run("without a file", func(t *testing.T) {
+		t.Run("out of descriptors", func(t *testing.T) {
 			var warned []string
 			testnet.Forbid(t, unix.SYS_BIND, unix.EMFILE)
 			_, err := NewScanner(config(ClosedAuto, SourceNetlink, &warned))
@@ -734,33 +735,33 @@ func TestClosedRefused(t *testing.T) {
 			require.False(t, s.Namespaces()[0].ClosedEvents())
 			require.Empty(t, warned)
 		})
-		t.Run("no mode", func(t *testing.T) {
+		t.Run("invalid mode", func(t *testing.T) {
 			_, err := NewScanner(ScannerConfig{Closed: 9})
 			require.EqualError(t, err, "ClosedMode(9) does not say whether closed sockets are wanted")
 		})
-		t.Run("nobody may", func(t *testing.T) {
+		t.Run("as nobody", func(t *testing.T) {
 			testnet.BecomeNobody(t)
 			s := newClosedScanner(t, ScannerConfig{})
-			client, server := w.open()
-			begun := map[uint64]bool{cookieOf(t, client): true, cookieOf(t, server): true}
+			client, server := l.open()
+			open := map[uint64]bool{cookieOf(t, client): true, cookieOf(t, server): true}
 			finish(t, client, server)
-			for end := time.Now().Add(10 * time.Second); len(begun) > 0 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			for end := time.Now().Add(10 * time.Second); len(open) > 0 && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 				mustScan(t, s, func(s *Socket) struct{} {
 					if s.Closed {
-						delete(begun, s.Cookie)
+						delete(open, s.Cookie)
 					}
 					return struct{}{}
 				})
 			}
-			require.Empty(t, begun)
+			require.Empty(t, open)
 		})
 	})
 }
 
-// A namespace in which the subscription fails for now is read anyway, and subscribed to in the next scan.
+// A namespace is read even if the subscription fails for lack of resources, and the next scan subscribes again.
 func TestClosedFailsInNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		for name, test := range map[string]struct {
 			err   error
 			fails bool
@@ -771,7 +772,7 @@ func TestClosedFailsInNamespace(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				var warned []string
 				s := newScanner(t, ScannerConfig{
-					Namespaces: []string{hut.pid()}, Closed: ClosedAuto, OwnerMethod: OwnersOff,
+					Namespaces: []string{other.pid()}, Closed: ClosedAuto, OwnerMethod: OwnersOff,
 					Warn: func(err error) { warned = append(warned, err.Error()) },
 				})
 				subscribe := s.namespaces.subscribe
@@ -790,25 +791,25 @@ func TestClosedFailsInNamespace(t *testing.T) {
 				if test.fails {
 					require.Empty(t, warned)
 				} else {
-					require.Equal(t, []string{"closed TCP sockets are not known: network namespace of process " + hut.pid() +
+					require.Equal(t, []string{"closed TCP sockets are not known: network namespace of process " + other.pid() +
 						": unsupported operation: not here"}, warned)
 				}
-				require.Len(t, ownDescriptors(t), len(before)+2*oneIf(test.fails))
+				require.Len(t, ownDescriptors(t), len(before)+2*boolToInt(test.fails))
 			})
 		}
 	})
 }
 
-func TestClosedGivesBack(t *testing.T) {
+func TestClosedReleasesResources(t *testing.T) {
 	testnet.Isolate(t, func() {
-		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
 		for range 20 {
 			s, err := NewScanner(ScannerConfig{Closed: ClosedRequired})
 			require.NoError(t, err)
-			began := time.Now()
+			start := time.Now()
 			require.NoError(t, s.Close())
-			require.Less(t, time.Since(began), time.Second)
+			require.Less(t, time.Since(start), time.Second)
 		}
 		require.Equal(t, before, openDescriptors(t))
 		require.Equal(t, goroutines, runtime.NumGoroutine())
@@ -823,8 +824,8 @@ func TestClosedGivesBack(t *testing.T) {
 	})
 }
 
-// BenchmarkClosedReader tells what the reader takes of a core while a process closes connections, for as many milliseconds as it is
-// told: -benchtime 10000x.
+// BenchmarkClosedReader reports the CPU time that reading events takes while another process closes connections, for b.N
+// milliseconds: use -benchtime 10000x.
 func BenchmarkClosedReader(b *testing.B) {
 	testnet.Isolate(b, func() {
 		for _, rate := range []int{0, 1_000, 10_000} {
@@ -840,7 +841,7 @@ func BenchmarkClosedReader(b *testing.B) {
 					var s *Scanner
 					switch as {
 					case "nobody":
-						onThread(func() {
+						onNewThread(func() {
 							testnet.BecomeNobody(b)
 							s = newClosedScanner(b, ScannerConfig{})
 						})
@@ -872,7 +873,7 @@ func BenchmarkClosedReader(b *testing.B) {
 	})
 }
 
-// processorTime is what this process has used of it.
+// processorTime returns the CPU time that this process has used.
 func processorTime(tb testing.TB) time.Duration {
 	tb.Helper()
 	var usage unix.Rusage
@@ -889,7 +890,7 @@ func residentMiB(tb testing.TB) float64 {
 	return float64(pages*os.Getpagesize()) / (1 << 20)
 }
 
-// fakeClosed is a subscription that receives the sockets of a test.
+// fakeClosed is a subscription with the events of a test.
 type fakeClosed struct {
 	chunks []*closedChunk
 	lost   int
@@ -908,7 +909,7 @@ func (f *fakeClosed) take(to []*closedChunk) (chunks []*closedChunk, lost int, e
 func (f *fakeClosed) setRoom(bytes int) { f.room = bytes }
 func (f *fakeClosed) close()            { f.closed = true }
 
-// What was lost counts in all namespaces together.
+// ClosedLost is the sum over all namespaces.
 func TestClosedLostInNamespaces(t *testing.T) {
 	s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
 	s.namespaces.known = []*trackedNamespace{
@@ -923,7 +924,7 @@ func TestClosedLostInNamespaces(t *testing.T) {
 	}
 }
 
-// A cgroup that is not known is none.
+// An unknown cgroup is absent.
 func TestClosedCgroup(t *testing.T) {
 	for _, id := range []uint64{0, 77} {
 		s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
@@ -937,7 +938,7 @@ func TestClosedCgroup(t *testing.T) {
 	}
 }
 
-// All subscriptions share the room, those of namespaces that have ended included.
+// All subscriptions share the receive buffers, including those of ended namespaces.
 func TestClosedShareRoom(t *testing.T) {
 	s := newFakeScanner(t, ScannerConfig{Namespaces: []string{"all"}, OwnerMethod: OwnersOff}, &fakeDiag{})
 	own, ended := &fakeClosed{}, &fakeClosed{}
@@ -964,7 +965,7 @@ func TestClosedShareRoom(t *testing.T) {
 	s.namespaces.known, s.namespaces.ended = nil, nil
 	require.Equal(t, []int{closedRoom}, rooms(0))
 
-	testnet.IsolatePIDs(t, func() { // and the kernel has it so
+	testnet.IsolatePIDs(t, func() { // the same with real sockets
 		s := newClosedScanner(t, ScannerConfig{Namespaces: []string{"all"}})
 		for n := range 3 {
 			testnet.Netns(t, fmt.Sprint("blue", n))
@@ -975,7 +976,7 @@ func TestClosedShareRoom(t *testing.T) {
 	})
 }
 
-// subscriptionBuffers are the receive buffers of the netlink sockets of this process that are in a multicast group.
+// subscriptionBuffers returns the receive buffer sizes of this process's netlink sockets that are in a multicast group.
 func subscriptionBuffers(t *testing.T) (buffers []int) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
@@ -983,7 +984,7 @@ func subscriptionBuffers(t *testing.T) (buffers []int) {
 	for _, entry := range fds {
 		fd, err := strconv.Atoi(entry.Name())
 		require.NoError(t, err)
-		name, _ := unix.Getsockname(fd) // an error: no socket
+		name, _ := unix.Getsockname(fd) // an error if it is not a socket
 		if netlink, ok := name.(*unix.SockaddrNetlink); ok && netlink.Groups != 0 {
 			buffer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 			require.NoError(t, err)
@@ -993,13 +994,13 @@ func subscriptionBuffers(t *testing.T) (buffers []int) {
 	return buffers
 }
 
-// What the kernel has sent until the end of a subscription can be taken afterwards.
-func TestClosedTakenAfterEnd(t *testing.T) {
+// Events that arrived before close can be taken after it.
+func TestClosedTakenAfterClose(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t)
+		l := listenIPv4(t)
 		c, err := openClosedConn(&connects{}, newClosedBudget(maxClosed), closedRoom)
 		require.NoError(t, err)
-		client, server := w.open()
+		client, server := l.open()
 		reset(t, client, server)
 		awaitClosed(t, &trackedNamespace{netlinkSockets: netlinkSockets{closed: c}}, 2)
 		c.close()

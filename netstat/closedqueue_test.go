@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
-// closedPayload is what the kernel sends of a socket that it has destroyed.
+// closedPayload returns the event for a destroyed socket.
 func closedPayload(cookie uint64) []byte {
 	info := make([]byte, 248)
 	binary.NativeEndian.PutUint64(info[120:], 102)
@@ -54,7 +54,7 @@ func TestClosedQueue(t *testing.T) {
 	}
 	sockets, lost, err := takeClosed(t, &q)
 	require.NoError(t, err)
-	const room = 3000 / closedChunkLen / 2 * closedChunkLen // as much as it leaves for others
+	const room = 3000 / closedChunkLen / 2 * closedChunkLen // the half that one queue may use
 	require.Equal(t, 2000-room, lost)
 	require.Len(t, sockets, room)
 	for i, s := range sockets {
@@ -70,7 +70,7 @@ func TestClosedQueue(t *testing.T) {
 	require.Zero(t, lost)
 }
 
-// What cannot be decoded is one error, however much it is.
+// All messages that cannot be decoded are reported as one error.
 func TestClosedQueueCutOff(t *testing.T) {
 	c := closedEvents{queue: closedQueue{budget: newClosedBudget(maxClosed)}}
 	whole := closedPayload(1)
@@ -91,13 +91,13 @@ func TestClosedQueueCutOff(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// An event does not allocate.
+// Adding and taking an event does not allocate.
 func TestClosedQueueAllocs(t *testing.T) {
 	known := everyConnect{Initiator: bpf.Process{PID: 7}, Port: 9}
 	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
 	message := closedMessage(1)
 	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
-	q.add(message) // the first chunk
+	q.add(message) // allocates the first chunk
 	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() { q.add(message) }))
 	var s Socket
 	taken.chunks, _, _ = q.take(taken.chunks)
@@ -114,7 +114,7 @@ type everyConnect bpf.Connect
 func (e everyConnect) Lookup(uint64) (bpf.Connect, bool) { return bpf.Connect(e), true }
 func (everyConnect) Close()                              {}
 
-// Processes that initiate connections in turn are not mixed up.
+// Each closed socket keeps its own initiator.
 func TestClosedQueueInitiators(t *testing.T) {
 	q := closedQueue{budget: newClosedBudget(maxClosed)}
 	for i := range 1000 {
@@ -134,7 +134,7 @@ func TestClosedQueueInitiators(t *testing.T) {
 	require.False(t, ok)
 }
 
-// Whatever comes is an error, or a socket that had an address, and nothing else.
+// An event is an error or a closed socket with an address.
 func FuzzClosedQueue(f *testing.F) {
 	f.Add(closedPayload(1))
 	f.Add(closedPayload(1)[:100])
@@ -180,7 +180,7 @@ func BenchmarkClosedQueue(b *testing.B) {
 	}
 }
 
-// Sockets without a peer come first, and neither they nor those before are mixed up in chunks that are used again.
+// Sockets without a peer are taken first, and reused chunks keep nothing of earlier sockets.
 func TestClosedQueueUnpaired(t *testing.T) {
 	budget := newClosedBudget(maxClosed)
 	q := closedQueue{budget: budget}
@@ -189,7 +189,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 			Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:" + port, Remote: "0.0.0.0:0", Cookie: cookie,
 		}.Bytes())
 	}
-	for range 3 { // the second time in chunks that were used
+	for range 3 { // reuses chunks
 		q.connects = everyConnect{Initiator: bpf.Process{PID: 9}}
 		for i := range uint64(3 * closedChunkLen / 2) {
 			q.add(closedMessage(1000 + i))
@@ -198,7 +198,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 		for i := range uint64(closedChunkLen + 1) {
 			q.add(unpaired(1+i, "80"))
 		}
-		q.add(unpaired(5000, "0")) // it never had a port
+		q.add(unpaired(5000, "0")) // without a port
 		var taken takenClosed
 		taken.chunks, _, _ = q.take(nil)
 		var s Socket
@@ -215,11 +215,11 @@ func TestClosedQueueUnpaired(t *testing.T) {
 			}
 			require.Equal(t, want, cookie)
 		}
-		require.EqualValues(t, maxClosed/closedChunkLen, budget.left.Load(), "all is given back")
+		require.EqualValues(t, maxClosed/closedChunkLen, budget.left.Load(), "all chunks are returned")
 	}
 }
 
-// One namespace cannot take what is for all, and what is handed out or dropped is given back.
+// One namespace can use at most half of the shared budget. Chunks that were handed out or dropped return to it.
 func TestClosedBudget(t *testing.T) {
 	const chunks = 16
 	budget := newClosedBudget(chunks * closedChunkLen)
@@ -229,15 +229,15 @@ func TestClosedBudget(t *testing.T) {
 	}
 	require.Equal(t, chunks/2*closedChunkLen, flooded.waiting())
 	require.Equal(t, chunks/2*closedChunkLen, flooded.lost)
-	var hangs takenClosed // what a gather that hangs has taken is the namespace's too
-	hangs.chunks, _, _ = flooded.take(nil)
+	var unread takenClosed // chunks that were taken and not handed out also count for the namespace
+	unread.chunks, _, _ = flooded.take(nil)
 	flooded.add(closedMessage(1))
 	require.Zero(t, flooded.waiting())
 	require.Equal(t, 1, flooded.lost)
 	for i := range uint64(2 * closedChunkLen) {
 		quiet.add(closedMessage(i))
 	}
-	require.Equal(t, 2*closedChunkLen, quiet.waiting(), "there is room for others")
+	require.Equal(t, 2*closedChunkLen, quiet.waiting(), "room for the other queue")
 	require.Zero(t, quiet.lost)
 
 	for _, give := range []func(*takenClosed){
@@ -251,7 +251,7 @@ func TestClosedBudget(t *testing.T) {
 		for i := range uint64(3 * closedChunkLen) {
 			quiet.add(closedMessage(i))
 		}
-		give(&hangs)
+		give(&unread)
 		for _, q := range []*closedQueue{&flooded, &quiet} {
 			var taken takenClosed
 			taken.chunks, _, _ = q.take(nil)

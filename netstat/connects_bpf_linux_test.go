@@ -36,12 +36,12 @@ func openBPFConnects(tb testing.TB) *bpf.Connects {
 	return connects
 }
 
-// initiated says which process initiated a connection, and where to.
+// initiated describes the initiator and the destination port of a connection.
 func initiated(process string, uid uint32, port uint16, cgroup uint64) string {
 	return fmt.Sprintf("%s, user %d, to port %d, cgroup %d", process, uid, port, cgroup)
 }
 
-// known is what is known of the connection of a socket; empty if that is nothing.
+// known describes the recorded connect of a socket; it is empty if there is none.
 func known(c connectLookup, cookie uint64) string {
 	connect, ok := c.Lookup(cookie)
 	if !ok {
@@ -52,7 +52,7 @@ func known(c connectLookup, cookie uint64) string {
 	return initiated(process, p.UID, connect.Port, connect.CgroupID)
 }
 
-// cgroupIDs returns those that sock_diag has of the TCP sockets in this network namespace, by cookie.
+// cgroupIDs returns the cgroup IDs of the TCP sockets in this network namespace, by cookie.
 func cgroupIDs(t *testing.T) map[uint64]uint64 {
 	t.Helper()
 	ids := map[uint64]uint64{}
@@ -65,7 +65,7 @@ func cgroupIDs(t *testing.T) map[uint64]uint64 {
 	return ids
 }
 
-// ownCgroupID is that of this process.
+// ownCgroupID returns the cgroup ID of this process.
 func ownCgroupID(t *testing.T) uint64 {
 	t.Helper()
 	fd := openTCP(t, unix.AF_INET)
@@ -73,7 +73,7 @@ func ownCgroupID(t *testing.T) uint64 {
 	return cgroupIDs(t)[cookieOf(t, fd)]
 }
 
-// openTCP opens a socket until the test ends.
+// openTCP returns a TCP socket that is closed when the test ends.
 func openTCP(t testing.TB, family int) int {
 	t.Helper()
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -86,7 +86,7 @@ func loopback(port uint16) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 0, 0, 1}}
 }
 
-// unusedPort is one that nobody listens at.
+// unusedPort returns a port without a listener.
 func unusedPort(t testing.TB) uint16 {
 	t.Helper()
 	fd := openTCP(t, unix.AF_INET)
@@ -130,7 +130,7 @@ func TestConnects(t *testing.T) {
 		}
 		require.Len(t, cgroups, len(clients))
 		for _, s := range accepted {
-			require.Empty(t, known(connects, s.Cookie), "it was accepted")
+			require.Empty(t, known(connects, s.Cookie), "accepted, not initiated")
 		}
 		clients[0].proc.Stop()
 		for cookie, is := range want {
@@ -144,12 +144,12 @@ func TestConnects(t *testing.T) {
 	})
 }
 
-// What this process does, on any thread, and however connect(2) ends.
+// Connects of this process are recorded on all threads, whatever connect(2) returns.
 func TestConnectsOfThisProcess(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openBPFConnects(t)
 		self, cgroup := processFromProc(t, os.Getpid()), ownCgroupID(t)
-		by := func(uid uint32, port uint16) string { return initiated(self, uid, port, cgroup) }
+		initiatedBy := func(uid uint32, port uint16) string { return initiated(self, uid, port, cgroup) }
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		const backlog = 3
 		listener := server.Listen("tcp4", netip.AddrPort{}, backlog)
@@ -158,7 +158,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 		t.Run("blocking", func(t *testing.T) {
 			fd := openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Equal(t, by(0, port), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(0, port), known(connects, cookieOf(t, fd)))
 			server.Accept(listener, 1)
 		})
 		t.Run("refused", func(t *testing.T) {
@@ -166,20 +166,20 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			cookie := cookieOf(t, fd)
 			require.Empty(t, known(connects, cookie), "before")
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unused)))
-			require.Equal(t, by(0, unused), known(connects, cookie))
+			require.Equal(t, initiatedBy(0, unused), known(connects, cookie))
 
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unused)))
 			require.NoError(t, unix.Connect(fd, loopback(port)))
-			require.Equal(t, by(0, port), known(connects, cookie), "it connected again")
+			require.Equal(t, initiatedBy(0, port), known(connects, cookie), "second connect")
 			server.Accept(listener, 1)
 		})
 		t.Run("refused, IPv6", func(t *testing.T) {
 			fd := openTCP(t, unix.AF_INET6)
 			to := &unix.SockaddrInet6{Port: int(unused), Addr: netip.IPv6Loopback().As16()}
 			require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, to))
-			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(0, unused), known(connects, cookieOf(t, fd)))
 		})
-		t.Run("no route", func(t *testing.T) { // then it never is in SYN_SENT
+		t.Run("no route", func(t *testing.T) { // it never enters SYN_SENT
 			fd := openTCP(t, unix.AF_INET)
 			to := &unix.SockaddrInet4{Port: 1, Addr: [4]byte{192, 0, 2, 1}}
 			require.Equal(t, unix.ENETUNREACH, unix.Connect(fd, to))
@@ -197,25 +197,25 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			testnet.StartThread(0, 0, func() {
 				name := append([]byte("thread"), 0)
 				assert.NoError(t, unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0))
-				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 0) // unix.Setresuid would be of all threads
+				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 0) // unix.Setresuid applies to all threads
 				assert.Zero(t, errno)
 				done <- unix.Connect(fd, loopback(unused))
 			})
 			require.Equal(t, unix.ECONNREFUSED, <-done)
-			require.Equal(t, by(65534, unused), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(65534, unused), known(connects, cookieOf(t, fd)))
 		})
 		t.Run("Fast Open", func(t *testing.T) {
-			// With data in the SYN, without a cookie of the server's.
+			// Data in the SYN, without a cookie from the server.
 			require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1541"), 0o600)) // 0x605
 			fd := openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.Sendto(fd, []byte("data"), unix.MSG_FASTOPEN, loopback(port)))
-			require.Equal(t, by(0, port), known(connects, cookieOf(t, fd)))
+			require.Equal(t, initiatedBy(0, port), known(connects, cookieOf(t, fd)))
 			server.Accept(listener, 1)
 
 			fd = openTCP(t, unix.AF_INET)
 			require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1))
-			require.NoError(t, unix.Connect(fd, loopback(unused)), "no packet has been sent")
-			require.Equal(t, by(0, unused), known(connects, cookieOf(t, fd)))
+			require.NoError(t, unix.Connect(fd, loopback(unused)), "no packet was sent")
+			require.Equal(t, initiatedBy(0, unused), known(connects, cookieOf(t, fd)))
 			_, err := unix.Write(fd, []byte("data"))
 			require.Equal(t, unix.ECONNREFUSED, err)
 		})
@@ -228,7 +228,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			require.NoError(t, unix.Connect(fd, loopback(port)))
 			at, err := unix.Getsockname(fd)
 			require.NoError(t, err)
-			require.Empty(t, known(connects, cookieOf(t, fd)), "the whole")
+			require.Empty(t, known(connects, cookieOf(t, fd)), "the MPTCP socket")
 			var of []string
 			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if int(s.Local.Port()) == at.(*unix.SockaddrInet4).Port {
@@ -236,10 +236,10 @@ func TestConnectsOfThisProcess(t *testing.T) {
 				}
 				return nil
 			})
-			require.Equal(t, []string{by(0, port)}, of)
+			require.Equal(t, []string{initiatedBy(0, port)}, of)
 			server.Accept(listener, 1)
 		})
-		t.Run("non-blocking", func(t *testing.T) { // those that find the queue full stay in SYN_SENT
+		t.Run("non-blocking", func(t *testing.T) { // if the queue is full they stay in SYN_SENT
 			states := map[TCPState]int{}
 			cookies := map[uint64]bool{}
 			for range 2*backlog + 2 {
@@ -253,7 +253,7 @@ func TestConnectsOfThisProcess(t *testing.T) {
 			mustScan(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), func(s *Socket) any {
 				if cookies[s.Cookie] {
 					states[s.State]++
-					require.Equal(t, by(0, port), known(connects, s.Cookie), s.State)
+					require.Equal(t, initiatedBy(0, port), known(connects, s.Cookie), s.State)
 				}
 				return nil
 			})
@@ -263,22 +263,22 @@ func TestConnectsOfThisProcess(t *testing.T) {
 	})
 }
 
-// A socket that connects again and again has a record at any time, and a whole one.
+// A socket that connects repeatedly always has a complete record.
 func TestConnectsAgain(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openBPFConnects(t)
 		fd, ports := openTCP(t, unix.AF_INET), []uint16{unusedPort(t), unusedPort(t)}
 		cookie := cookieOf(t, fd)
-		var begun, end atomic.Bool
+		var started, end atomic.Bool
 		done := make(chan struct{})
 		testnet.StartThread(0, 0, func() {
 			defer close(done)
-			for i := 0; !end.Load(); i++ { // each of the two ports has a user
+			for i := 0; !end.Load(); i++ { // one user per port
 				_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(i%2)*65534, ^uintptr(0))
 				if !assert.Zero(t, errno) || !assert.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(ports[i%2]))) {
 					return
 				}
-				begun.Store(true)
+				started.Store(true)
 			}
 		})
 		defer func() { end.Store(true); <-done }()
@@ -286,7 +286,7 @@ func TestConnectsAgain(t *testing.T) {
 		var port uint16
 		for changes, limit := 0, time.Now().Add(time.Minute); changes < 2000; {
 			require.True(t, time.Now().Before(limit), "it connected %d times", changes)
-			if !begun.Load() {
+			if !started.Load() {
 				continue
 			}
 			connect, ok := connects.Lookup(cookie)
@@ -300,7 +300,7 @@ func TestConnectsAgain(t *testing.T) {
 	})
 }
 
-// Which privileges recording takes, and the error where it is not possible. Nothing is left of it then.
+// Recording requires these privileges. Without them it returns an error and leaves nothing open.
 func TestConnectsPrivileges(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -335,7 +335,7 @@ func TestConnectsPrivileges(t *testing.T) {
 			name   string
 			before func(*testing.T)
 			root   string
-			err    string // a regular expression; empty: it works
+			err    string // regular expression; empty: no error
 		}{
 			{"root", nil, "/proc", ""},
 			{"nobody with both", nobody(unix.CAP_BPF, unix.CAP_PERFMON), "/proc", ""},
@@ -346,7 +346,7 @@ func TestConnectsPrivileges(t *testing.T) {
 			{"root without CAP_BPF", without(unix.CAP_BPF, unix.CAP_SYS_ADMIN), "/proc", refused},
 			{"root without CAP_PERFMON", without(unix.CAP_PERFMON, unix.CAP_SYS_ADMIN), "/proc", refused},
 			{"seccomp", forbidden(unix.EPERM), "/proc", refused},
-			{"seccomp lets nothing be attached", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), "/proc", refused},
+			{"seccomp forbids attaching", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), "/proc", refused},
 			{"kernel without links of tracepoints", forbidden(unix.EINVAL, unix.BPF_LINK_CREATE), "/proc", ""}, // before Linux 5.15
 			{"kernel without BPF", forbidden(unix.ENOSYS), "/proc", lacks + ".*$"},
 			{"kernel without BTF", hideBTF, "/proc", lacks + ".*: no BTF found for kernel version .*: not supported$"},
@@ -354,7 +354,7 @@ func TestConnectsPrivileges(t *testing.T) {
 			{"no proc file system", nil, missing, "^" + missing + foreign},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				runtime.LockOSThread() // the thread ends with the test, and with it what it may not do
+				runtime.LockOSThread() // the thread and its restrictions end with the test
 				before := openDescriptors(t)
 				if test.before != nil {
 					test.before(t)
@@ -377,11 +377,11 @@ func TestConnectsPrivileges(t *testing.T) {
 	})
 }
 
-// Nothing is left of many programs: no descriptor, no memory, and nothing in the kernel.
-func TestConnectsGiveBack(t *testing.T) {
+// Close releases all descriptors, memory and kernel objects.
+func TestConnectsReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
-	openBPFConnects(t).Lookup(1) // what is opened once
-	before, memory := openDescriptors(t), bpfMemory(t)
+	openBPFConnects(t).Lookup(1) // opens what stays open
+	before, memory := openDescriptors(t), bpfMappings(t)
 	for range 30 {
 		connects, err := bpf.OpenConnects("/proc")
 		require.NoError(t, err)
@@ -389,13 +389,13 @@ func TestConnectsGiveBack(t *testing.T) {
 		connects.Close()
 	}
 	require.Equal(t, before, openDescriptors(t))
-	require.Equal(t, memory, bpfMemory(t))
+	require.Equal(t, memory, bpfMappings(t))
 
 	t.Run("out of descriptors", func(t *testing.T) {
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 		works := 0
-		for room := range 12 { // they run out at one place after the other
+		for room := range 12 { // descriptors run out at a different step each time
 			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
 			connects, err := bpf.OpenConnects("/proc")
@@ -432,13 +432,13 @@ func TestConnectsGiveBack(t *testing.T) {
 	}
 	require.Equal(t, []string{"program", "map", "link"}, left())
 	connects.Close()
-	for end := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) { // the kernel takes its time
+	for end := time.Now().Add(10 * time.Second); len(left()) > 0; time.Sleep(10 * time.Millisecond) { // freed later
 		require.True(t, time.Now().Before(end), "%s", left())
 	}
 }
 
-// openedID returns a number that the kernel gives to BPF objects: that of one whose descriptor was opened since. A link has
-// the number of its program, too.
+// openedID returns the ID of the BPF object whose descriptor was opened since before. The fdinfo of a link also has the ID of its
+// program.
 func openedID(t *testing.T, before []string, key string) (id uint32) {
 	t.Helper()
 	for _, descriptor := range openDescriptors(t) {
@@ -454,11 +454,11 @@ func openedID(t *testing.T, before []string, key string) (id uint32) {
 			}
 		}
 	}
-	require.Fail(t, "no descriptor has it", key)
+	require.Fail(t, "no new descriptor has the key", key)
 	return 0
 }
 
-// BenchmarkConnect is what a connection costs those who make it, both ends: each goes through five states or so.
+// BenchmarkConnect measures what a connection costs both of its ends. Each goes through about five states.
 func BenchmarkConnect(b *testing.B) {
 	testnet.Isolate(b, func() {
 		testnet.RequireBPF(b)

@@ -8,7 +8,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// How many connections wait at each listener to be accepted, and by whom?
+// Print the connections that wait in the accept queue of each listener, and the processes that listen.
 func ExampleNewScanner() {
 	defer useExampleProc()() // for a fixed output
 

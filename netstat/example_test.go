@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// useExampleProc makes the library read a proc file system with known content, until the function that it returns is called.
+// useExampleProc makes the library read a proc file system with known content until restore is called.
 func useExampleProc() (restore func()) {
 	dir, err := os.MkdirTemp("", "example")
 	if err == nil {
@@ -26,7 +26,7 @@ func useExampleProc() (restore func()) {
 	}
 }
 
-// Who listens at which port?
+// List the listening processes.
 func ExampleProtocol_Connections() {
 	defer useExampleProc()() // for a fixed output; leave it out to read /proc
 
@@ -49,7 +49,7 @@ func ExampleProtocol_Connections() {
 	// tcp6 port 8080: process 1003, "/usr/lib/jvm/java-21/bin/java"
 }
 
-// The table of another network namespace is that of a process in it.
+// Read the table of another network namespace through a process in it.
 func ExampleProtocol() {
 	defer useExampleProc()() // for a fixed output; leave it out to read /proc
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// UseLittleEndian has the tables of /proc/net read as those of a little-endian host, which is where testdata was recorded.
+// UseLittleEndian makes the library parse /proc/net as on a little-endian host, where testdata was recorded.
 func UseLittleEndian(tb testing.TB) {
 	tb.Helper()
 	order := hostOrder

@@ -13,12 +13,12 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
-// clock is a clock that a test sets.
+// clock is a settable clock.
 type clock struct{ time.Time }
 
 func (c *clock) now() time.Time { return c.Time }
 
-// setClock has the scanner's fallbacks look at a clock of the test's.
+// setClock replaces the clock of the scanner's fallbacks.
 func setClock(s *Scanner) *clock {
 	c := &clock{time.Now()}
 	s.fallbacks.now = c.now
@@ -30,8 +30,8 @@ func setClock(s *Scanner) *clock {
 
 func TestFallbacks(t *testing.T) {
 	c := &clock{time.Unix(1000, 0)}
-	var said []string
-	f := newFallbacks(func(err error) { said = append(said, err.Error()) })
+	var warned []string
+	f := newFallbacks(func(err error) { warned = append(warned, err.Error()) })
 	f.now = c.now
 	refused, scarce := errors.New("refused"), fmt.Errorf("opening it: %w", unix.EMFILE)
 
@@ -39,8 +39,8 @@ func TestFallbacks(t *testing.T) {
 	f.refuse("b", scarce)
 	f.begin()
 	require.False(t, f.isDue("a"))
-	require.True(t, f.isDue("b"), "what is scarce can be there in the next scan")
-	require.False(t, f.isDue("c"), "it was never refused")
+	require.True(t, f.isDue("b"), "lack of resources is retried in the next scan")
+	require.False(t, f.isDue("c"), "never refused")
 
 	c.Time = c.Add(retryInterval - 1)
 	f.begin()
@@ -49,21 +49,21 @@ func TestFallbacks(t *testing.T) {
 	f.begin()
 	require.True(t, f.isDue("a"))
 	f.refuse("a", refused)
-	require.True(t, f.isDue("a"), "to all that look in this scan")
+	require.True(t, f.isDue("a"), "for the rest of this scan")
 	f.begin()
 	require.False(t, f.isDue("a"))
-	require.Equal(t, []string{"refused", "opening it: too many open files"}, said, "each is said once")
+	require.Equal(t, []string{"refused", "opening it: too many open files"}, warned, "each is reported once")
 
 	f.restore("a")
 	c.Time = c.Add(time.Hour)
 	f.begin()
 	require.False(t, f.isDue("a"))
 	f.refuse("a", refused)
-	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, said)
-	newFallbacks(nil).warnOnce("d", refused) // nobody is told
+	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, warned)
+	newFallbacks(nil).warnOnce("d", refused) // without Warn
 }
 
-// A diag module that is loaded later is used.
+// The scanner uses a diag module that is loaded later.
 func TestScannerRetriesTransport(t *testing.T) {
 	refused := fmt.Errorf("%w: no such module", errors.ErrUnsupported)
 	diag := &fakeDiag{dumps: []fakeDump{{err: refused}}}
@@ -73,7 +73,7 @@ func TestScannerRetriesTransport(t *testing.T) {
 		Warn: func(err error) { warned = append(warned, err.Error()) },
 	}, diag)
 	c := setClock(s)
-	require1 := func(want Source, sockets, requests int) {
+	requireSource := func(want Source, sockets, requests int) {
 		t.Helper()
 		inodes, errs := scan(s, inode)
 		require.Empty(t, errs)
@@ -82,24 +82,24 @@ func TestScannerRetriesTransport(t *testing.T) {
 		require.Equal(t, want, s.Namespaces()[0].SourceOf(TransportRaw))
 		require.Len(t, diag.requests, requests)
 	}
-	require1(SourceProcfs, 2, 1)
+	requireSource(SourceProcfs, 2, 1)
 	c.Time = c.Add(retryInterval - 1)
-	require1(SourceProcfs, 2, 1)
+	requireSource(SourceProcfs, 2, 1)
 
 	c.Time = c.Add(1)
 	diag.dumps = []fakeDump{{err: refused}}
-	require1(SourceProcfs, 2, 2)
-	require1(SourceProcfs, 2, 2)
+	requireSource(SourceProcfs, 2, 2)
+	requireSource(SourceProcfs, 2, 2)
 	require.Len(t, warned, 1)
 
 	c.Time = c.Add(retryInterval)
 	diag.dumps = []fakeDump{{payloads: tcpMessages(7, 8, 9)}}
-	require1(SourceNetlink, 3, 4)
-	require1(SourceNetlink, 0, 6)
+	requireSource(SourceNetlink, 3, 4)
+	requireSource(SourceNetlink, 0, 6)
 	require.Len(t, warned, 1)
 }
 
-// A required source is not replaced, also if it works no more.
+// A required source is not replaced, even if it stops working.
 func TestScannerRequiredSource(t *testing.T) {
 	testnet.Isolate(t, func() {
 		s := newScanner(t, ScannerConfig{Source: SourceNetlink, OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}})
@@ -123,15 +123,15 @@ func TestScannerRequiredSource(t *testing.T) {
 	})
 }
 
-// A required source is required in every namespace that is read.
+// A required source is required in every namespace.
 func TestScannerRequiredInNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		config := ScannerConfig{Source: SourceNetlink, OwnerMethod: OwnersOff, Namespaces: []string{"self", other.pid()}}
 		s := newScanner(t, config)
 		require.Len(t, mustScan(t, s, inode), len(other.sockets))
 
-		later := settle(t, 1, testnet.Process{Name: "later", Netns: true}) // than the start
+		later := startInNamespace(t, 1, testnet.Process{Name: "later", Netns: true}) // after the start
 		s.namespaces.wanted = []string{"self", later.pid()}
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
@@ -146,11 +146,11 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		c := setClock(s)
 		s.namespaces.openDiag = s.openDiag
 		_, errs = scan(s, inode)
-		require.Len(t, errs, 2, "it is not time")
+		require.Len(t, errs, 2, "too early for a retry")
 		c.Time = c.Add(retryInterval)
 		require.Len(t, mustScan(t, s, inode), len(later.sockets))
 
-		testnet.Netns(t, "blue") // which has no process, and so nothing but netlink
+		testnet.Netns(t, "blue") // it has no process, so only netlink can read it
 		s.namespaces.wanted = []string{"blue"}
 		s.namespaces.openDiag = refuseDiag
 		for range 2 {
@@ -168,7 +168,7 @@ func refuseDiag() (diagConn, error) {
 	return nil, fmt.Errorf("%w: not permitted", errors.ErrUnsupported)
 }
 
-// newScannerWithoutNetlink returns a scanner that was refused netlink when it was made, and from then on is not.
+// newScannerWithoutNetlink returns a scanner that was refused netlink sockets at its creation, but may open them from then on.
 func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 	t.Helper()
 	testnet.Failing(t, func() {
@@ -179,11 +179,11 @@ func newScannerWithoutNetlink(t *testing.T, warned *[]string) (s *Scanner) {
 	return s
 }
 
-// A scanner that was refused netlink takes it when it is permitted.
+// A scanner that was refused netlink uses it once it is permitted.
 func TestScannerRetriesNetlink(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 1, testnet.Process{Name: "own"})
-		w := newTown4(t)
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
+		l := listenIPv4(t)
 		var warned []string
 		s := newScannerWithoutNetlink(t, &warned)
 		c := setClock(s)
@@ -194,7 +194,7 @@ func TestScannerRetriesNetlink(t *testing.T) {
 
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
-		onThread(func() { // not in the namespace of another thread
+		onNewThread(func() { // a thread in another namespace does not retry
 			require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
 			mustScan(t, s, inode)
 			require.Equal(t, SourceProcfs, s.Stats().Source)
@@ -203,18 +203,18 @@ func TestScannerRetriesNetlink(t *testing.T) {
 		require.Equal(t, SourceNetlink, s.Stats().Source)
 		require.True(t, s.Namespaces()[0].ClosedEvents())
 		require.Len(t, openDescriptors(t), before+3)
-		client, server := w.open()
+		client, server := l.open()
 		reset(t, client, server)
 		awaitClosed(t, s.namespaces.self, 2)
 		closedOf(t, s, 2, inode)
 		c.Time = c.Add(retryInterval)
 		mustScan(t, s, inode)
-		require.Len(t, openDescriptors(t), before+3, "it is opened once")
+		require.Len(t, openDescriptors(t), before+3, "opened once")
 		require.Len(t, warned, 1)
 	})
 }
 
-// Where there is a descriptor for netlink when it is permitted, and none for the subscription, that follows.
+// If netlink becomes permitted but there is no descriptor left for the subscription, the subscription follows later.
 func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var warned []string
@@ -237,10 +237,10 @@ func TestScannerRetriesNetlinkWithoutDescriptors(t *testing.T) {
 	})
 }
 
-// A subscription to closed sockets that was refused is asked for again, in each namespace.
+// A refused subscription to closed sockets is retried in each namespace.
 func TestScannerRetriesClosed(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		var warned []string
 		var s *Scanner
 		testnet.Failing(t, func() {
@@ -252,30 +252,30 @@ func TestScannerRetriesClosed(t *testing.T) {
 		subscribe := s.namespaces.subscribe
 		s.namespaces.subscribe = func(int) (closedConn, error) { return nil, fmt.Errorf("%w: not here", errors.ErrUnsupported) }
 		c := setClock(s)
-		heard := func() (heard []bool) {
+		subscribed := func() (subscribed []bool) {
 			for _, n := range s.Namespaces() {
-				heard = append(heard, n.ClosedEvents())
+				subscribed = append(subscribed, n.ClosedEvents())
 			}
-			return heard
+			return subscribed
 		}
 		mustScan(t, s, inode)
-		require.Equal(t, []bool{false, false}, heard())
+		require.Equal(t, []bool{false, false}, subscribed())
 		s.namespaces.subscribe = subscribe
 		mustScan(t, s, inode)
-		require.Equal(t, []bool{false, false}, heard(), "it is not time")
+		require.Equal(t, []bool{false, false}, subscribed(), "too early for a retry")
 		before := len(openDescriptors(t))
 		c.Time = c.Add(retryInterval)
 		require.Len(t, mustScan(t, s, inode), len(other.sockets))
-		require.Equal(t, []bool{true, true}, heard())
-		require.Len(t, openDescriptors(t), before+4, "two for each subscription")
+		require.Equal(t, []bool{true, true}, subscribed())
+		require.Len(t, openDescriptors(t), before+4, "two per subscription")
 		require.Len(t, warned, 1)
 	})
 }
 
-// A namespace that could not be entered is entered when it is permitted.
+// A namespace that could not be entered is entered once it is permitted.
 func TestScannerRetriesEntering(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		s, w := newNamespaceScanner(t, SourceAuto, other.pid())
 		c := setClock(s)
 		openDiag := s.namespaces.openDiag
@@ -285,12 +285,12 @@ func TestScannerRetriesEntering(t *testing.T) {
 		require.Len(t, w.take(), 1)
 		s.namespaces.openDiag = openDiag
 		requireScan(t, s, other)
-		require.Equal(t, SourceProcfs, s.Namespaces()[0].SourceOf(TransportTCP), "it is not time")
+		require.Equal(t, SourceProcfs, s.Namespaces()[0].SourceOf(TransportTCP), "too early for a retry")
 		before := len(ownDescriptors(t))
 		c.Time = c.Add(retryInterval)
 		requireScan(t, s, other)
 		require.Equal(t, SourceNetlink, s.Namespaces()[0].SourceOf(TransportTCP))
-		require.Len(t, ownDescriptors(t), before, "a netlink socket in place of the file that has kept it")
+		require.Len(t, ownDescriptors(t), before, "a netlink socket replaces the file that kept the namespace alive")
 		require.Empty(t, w.take())
 	})
 }

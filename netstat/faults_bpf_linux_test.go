@@ -12,10 +12,10 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// ownerMethods are those that a kernel of this architecture can have.
+// ownerMethods are the methods that this architecture supports.
 var ownerMethods = []OwnerMethod{OwnersBPF, OwnersProcfs}
 
-// BPF that was refused is tried again when it is time, and so is the program that records who connects.
+// After retryInterval the scanner tries refused BPF programs again: the owner iterator and the connect recorder.
 func TestScannerRetriesBPF(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -28,7 +28,7 @@ func TestScannerRetriesBPF(t *testing.T) {
 		}, testnet.Fails(unix.SYS_BPF, unix.EPERM))
 		c := setClock(s)
 		mustScan(t, s, inode)
-		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod, "it is not time")
+		require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod, "too early for a retry")
 		require.Len(t, warned, 1)
 		c.Time = c.Add(retryInterval)
 		testnet.Failing(t, func() { mustScan(t, s, inode) }, testnet.Fails(unix.SYS_BPF, unix.EPERM))
@@ -39,7 +39,7 @@ func TestScannerRetriesBPF(t *testing.T) {
 		require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
 		require.True(t, s.connects.isOpen())
 
-		s.connects.Close() // as if it had been refused alone
+		s.connects.Close() // as if only this program had been refused
 		s.fallbacks.refuse(fallbackConnects, errors.ErrUnsupported)
 		mustScan(t, s, inode)
 		require.False(t, s.connects.isOpen())
@@ -49,14 +49,14 @@ func TestScannerRetriesBPF(t *testing.T) {
 	})
 }
 
-// What descriptors were missing for at the start works when there are some.
+// What failed at the start for lack of descriptors works once there are some.
 func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
-		mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 		full := fillDescriptors(t)
 		withoutBPF, withoutConnects := 0, 0
-		for room := range 12 { // they run out at one place after the other
+		for room := range 12 { // descriptors run out at a different step each time
 			for _, closed := range []ClosedMode{ClosedOff, ClosedAuto} {
 				full.leave(t, room)
 				s, err := NewScanner(ScannerConfig{Transports: []Transport{TransportTCP}, Closed: closed})
@@ -65,12 +65,12 @@ func TestScannerOutOfDescriptorsAtStart(t *testing.T) {
 					require.ErrorIs(t, err, unix.EMFILE)
 					continue
 				}
-				withoutBPF += oneIf(s.Stats().OwnerMethod != OwnersBPF)
-				withoutConnects += oneIf(closed == ClosedAuto && !s.connects.isOpen())
+				withoutBPF += boolToInt(s.Stats().OwnerMethod != OwnersBPF)
+				withoutConnects += boolToInt(closed == ClosedAuto && !s.connects.isOpen())
 				processes := s.processes
 				mustScan(t, s, inode)
 				require.Equal(t, OwnersBPF, s.Stats().OwnerMethod)
-				require.Same(t, processes, s.finder.(*bpfOwners).processes, "which are the same as before")
+				require.Same(t, processes, s.finder.(*bpfOwners).processes, "the cache is kept")
 				require.Equal(t, closed == ClosedAuto, s.connects.isOpen())
 				require.NoError(t, s.Close())
 			}

@@ -22,8 +22,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
-// withoutDescriptors runs f while this process may open no file more.
-func withoutDescriptors(t *testing.T, f func()) {
+// withoutFreeDescriptors runs f while this process cannot open files.
+func withoutFreeDescriptors(t *testing.T, f func()) {
 	t.Helper()
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
@@ -32,7 +32,8 @@ func withoutDescriptors(t *testing.T, f func()) {
 	f()
 }
 
-// A process or a host that has run out of files costs a scan what takes one, and says so; when it has some again, all is there.
+// If the process or the host is out of descriptors, a scan reports what it could not read. The next scan with descriptors is
+// complete.
 func TestScannerOutOfDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "holder"})
@@ -50,8 +51,8 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 					errno unix.Errno
 					run   func(func())
 				}{
-					"EMFILE": {unix.EMFILE, func(f func()) { withoutDescriptors(t, f) }},
-					"ENFILE": {unix.ENFILE, func(f func()) { // root may open files beyond the limit of the host
+					"EMFILE": {unix.EMFILE, func(f func()) { withoutFreeDescriptors(t, f) }},
+					"ENFILE": {unix.ENFILE, func(f func()) { // root is exempt from the limit of the host
 						testnet.Failing(t, f, testnet.Fails(unix.SYS_OPENAT, unix.ENFILE),
 							testnet.Fails(unix.SYS_BPF, unix.ENFILE), testnet.Fails(unix.SYS_SOCKET, unix.ENFILE))
 					}},
@@ -70,7 +71,7 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 							require.Empty(t, sockets)
 							require.Len(t, errs, 3, "the owners, tcp and udp")
 						}
-						require.Equal(t, method, s.Stats().OwnerMethod, "which is not replaced for that")
+						require.Equal(t, method, s.Stats().OwnerMethod, "not replaced because of that")
 						sockets, errs = look()
 						require.Empty(t, errs)
 						require.Equal(t, want, sockets)
@@ -81,8 +82,9 @@ func TestScannerOutOfDescriptors(t *testing.T) {
 	})
 }
 
-// What could not be read of a process for want of files is read the next time it is asked for.
+// Attributes of a process that could not be read for lack of descriptors are read at the next call.
 func TestProcessOutOfDescriptors(t *testing.T) {
+	testnet.SkipIfShort(t)
 	p := testnet.Start(t, testnet.Process{Name: "asked", Args: []string{"an argument"}, UID: 65534})
 	of := &Process{PID: p.PID, root: "/proc"}
 	ask := func() (answers []string) {
@@ -91,8 +93,8 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	}
 	nothing := []string{"", "", "", "0 false"}
 	var got []string
-	withoutDescriptors(t, func() { got = ask() })
-	require.Equal(t, nothing[1:], got[1:], "a link takes no descriptor")
+	withoutFreeDescriptors(t, func() { got = ask() })
+	require.Equal(t, nothing[1:], got[1:], "reading a link takes no descriptor")
 	of.exe = nil
 	testnet.Failing(t, func() { got = ask() },
 		testnet.Fails(unix.SYS_OPENAT, unix.ENFILE), testnet.Fails(unix.SYS_READLINKAT, unix.ENOMEM))
@@ -103,39 +105,40 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 		require.True(t, strings.HasSuffix(got[1], "asked an argument"), got[1])
 		require.True(t, strings.HasPrefix(got[2], "/"), got[2])
 		require.Equal(t, "65534 true", got[3])
-		p.Stop() // it is kept
+		p.Stop() // the values are kept
 	}
 }
 
-// The end of the context ends the search for owners.
+// The end of the context stops the owner lookup.
 func TestOwnersContextEnds(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "1", "fd"), 0o755))
 	require.NoError(t, os.Symlink("socket:[1]", filepath.Join(root, "1", "fd", "3")))
 	s := newFakeScanner(t, ScannerConfig{ProcRoot: root}, &fakeDiag{})
 	ctx, cancel := context.WithCancel(t.Context())
-	s.finder = endingFinder{s.finder, cancel}
+	s.finder = cancelingFinder{s.finder, cancel}
 	var errs []error
 	for socket, err := range s.Sockets(ctx) {
 		require.Nil(t, socket)
 		errs = append(errs, err)
 	}
-	require.Equal(t, []error{context.Canceled}, errs, "it is said once")
+	require.Equal(t, []error{context.Canceled}, errs, "reported once")
 }
 
-// endingFinder ends the context before it looks for owners.
-type endingFinder struct {
+// cancelingFinder cancels the context before it looks up owners.
+type cancelingFinder struct {
 	ownerFinder
 	cancel context.CancelFunc
 }
 
-func (f endingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
+func (f cancelingFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	f.cancel()
 	return f.ownerFinder.refresh(ctx, table)
 }
 
-// A scan after Close is an error, and opens nothing.
+// A scan after Close returns an error and opens nothing.
 func TestScanAfterClose(t *testing.T) {
+	testnet.SkipIfShort(t)
 	for _, config := range []ScannerConfig{
 		{}, {Closed: ClosedRequired, Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, OwnerMethod: OwnersProcfs}, {OwnerMethod: OwnersOff},
 	} {
@@ -149,19 +152,19 @@ func TestScanAfterClose(t *testing.T) {
 			require.Empty(t, sockets)
 			require.Len(t, errs, 1)
 			require.ErrorIs(t, errs[0], os.ErrClosed)
-			require.NoError(t, s.Close(), "closing again is nothing")
+			require.NoError(t, s.Close(), "second Close")
 		}
 		require.Equal(t, before, openDescriptors(t))
 	}
 }
 
-// A loop in which the scanner is closed ends, with that error.
+// Closing the scanner in a loop ends the loop with an error.
 func TestCloseInScan(t *testing.T) {
 	testnet.Isolate(t, func() {
-		w := newTown4(t)
-		client, server := w.open()
+		l := listenIPv4(t)
+		client, server := l.open()
 		defer reset(t, client, server)
-		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+		_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 		before := openDescriptors(t)
 		for _, config := range []ScannerConfig{
 			{Closed: ClosedRequired}, {Namespaces: []string{NamespaceAll}}, {Source: SourceProcfs, OwnerMethod: OwnersProcfs}, {OwnerMethod: OwnersOff},
@@ -177,7 +180,7 @@ func TestCloseInScan(t *testing.T) {
 	})
 }
 
-// Rows that are cut off, wherever: those before are handed out as they are, and there is at most one error.
+// A table is cut off at each byte. All complete rows before the cut are handed out, with at most one error.
 func TestScannerTableCutOff(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
 	for _, transport := range []Transport{TransportTCP, TransportUDP, TransportUnix} {
@@ -191,7 +194,7 @@ func TestScannerTableCutOff(t *testing.T) {
 			s := newScanner(t, ScannerConfig{ProcRoot: root, Transports: []Transport{transport}, OwnerMethod: OwnersOff, UnixPaths: true})
 			row := func(s *Socket) string { return describe(s, fieldsAll) + s.Path }
 			whole := mustScan(t, s, row)
-			var complete []string // from the rows that are not cut off
+			var complete []string // from the rows before the cut
 			for end := range content {
 				require.NoError(t, os.WriteFile(table, content[:end], 0o600))
 				sockets, errs := scan(s, row)
@@ -212,8 +215,8 @@ func TestScannerTableCutOff(t *testing.T) {
 	}
 }
 
-// A process that takes the pid of one that has ended is another one.
-func TestProcessWithPIDOfAnother(t *testing.T) {
+// A new process with the pid of an ended one is another process.
+func TestProcessReusesPID(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		find := func(of testnet.Socket) (found *Process) {
@@ -241,7 +244,7 @@ func TestProcessWithPIDOfAnother(t *testing.T) {
 		require.Equal(t, "the second", after.Cmdline()[1])
 		require.Equal(t, "the first", before.Cmdline()[1])
 
-		require.Empty(t, unread.Cmdline(), "it has gone, whoever has its pid")
+		require.Empty(t, unread.Cmdline(), "its process has ended")
 		require.Empty(t, unread.Exe())
 		require.Empty(t, unread.Cgroup())
 		_, known := unread.UID()
@@ -249,13 +252,14 @@ func TestProcessWithPIDOfAnother(t *testing.T) {
 	})
 }
 
-// As many descriptors as a process may have, up to 100,000.
-func TestManyDescriptors(t *testing.T) {
+// A process has as many descriptors as the hard limit allows, up to 100,000.
+func TestSlowManyDescriptors(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
-		const most = 100_000
+		const maxDescriptors = 100_000
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-		raised := unix.Rlimit{Cur: min(limit.Max, most+1000), Max: limit.Max}
+		raised := unix.Rlimit{Cur: min(limit.Max, maxDescriptors+1000), Max: limit.Max}
 		require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &raised))
 		n := int(raised.Cur) - 500
 		t.Logf("%d descriptors in a process, which may have %d", n, limit.Max)
@@ -279,8 +283,10 @@ func TestManyDescriptors(t *testing.T) {
 	})
 }
 
-// A process with 100,000 descriptors, which the hard limit of few hosts lets a test have: every second is a socket.
-func TestHundredThousandDescriptors(t *testing.T) {
+// A process in a fake proc file system has 100,000 descriptors, more than the hard limit of most hosts. Every second one is a
+// socket.
+func TestSlowHundredThousandDescriptors(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	const descriptors = 100_000
 	root := t.TempDir()
 	fds := filepath.Join(root, "7", "fd")
@@ -307,12 +313,12 @@ func TestHundredThousandDescriptors(t *testing.T) {
 	}
 }
 
-// The kernel numbers sockets with 32 bits. After the last number comes 1, and a number can be in use by then.
+// The kernel numbers sockets with 32 bits. After the highest number it continues with 1, which may be in use.
 func TestInodeNumbersWrap(t *testing.T) {
 	root := t.TempDir()
 	for pid, inodes := range map[string][]string{
 		"7": {"4294967294", "4294967295", "1"},
-		"8": {"4294967297", "2"}, // as a kernel with more bits would write 1
+		"8": {"4294967297", "2"}, // 1 in 32 bits
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Join(root, pid, "fd"), 0o755))
 		for fd, inode := range inodes {
@@ -328,7 +334,7 @@ func TestInodeNumbersWrap(t *testing.T) {
 		mustScan(t, s, func(s *Socket) string { return fmt.Sprintf("%d %s", s.Inode, ownersOf(s)) }))
 }
 
-// A process can have the kernel show any of its memory as its command line.
+// A process can have any of its memory shown as its command line.
 func TestCmdlineWithoutEnd(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const length = 2 * maxCmdline
@@ -337,9 +343,9 @@ func TestCmdlineWithoutEnd(t *testing.T) {
 		for i := range memory {
 			memory[i] = 'x'
 		}
-		memory[length-1] = 0 // or the kernel would take it for what setproctitle(3) writes
+		memory[length-1] = 0 // otherwise the kernel takes it for a title of setproctitle(3)
 		if err := showAsCmdline(t, memory); errors.Is(err, unix.EINVAL) {
-			testnet.SkipOrFail(t, "showing another command line wants a kernel with CONFIG_CHECKPOINT_RESTORE")
+			testnet.SkipOrFail(t, "replacing the command line requires a kernel with CONFIG_CHECKPOINT_RESTORE")
 		} else {
 			require.NoError(t, err)
 		}
@@ -349,13 +355,13 @@ func TestCmdlineWithoutEnd(t *testing.T) {
 	})
 }
 
-// showAsCmdline has the kernel take memory for the command line of this process, which takes no privilege: struct prctl_mm_map
-// (include/uapi/linux/prctl.h), with everything else as it is.
+// showAsCmdline sets memory as the command line of this process, and leaves everything else unchanged: struct prctl_mm_map
+// (include/uapi/linux/prctl.h). It requires no privileges.
 func showAsCmdline(t *testing.T, memory []byte) error {
 	t.Helper()
 	stat, err := os.ReadFile("/proc/self/stat")
 	require.NoError(t, err)
-	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // the first is that of the state, the third of the file
+	columns := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // columns[1] is column 3
 	column := func(number int) uint64 {
 		v, err := strconv.ParseUint(columns[number-2], 10, 64)
 		require.NoError(t, err)
@@ -380,8 +386,9 @@ func showAsCmdline(t *testing.T, memory []byte) error {
 	return unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_MAP, uintptr(unsafe.Pointer(&mm)), unsafe.Sizeof(mm), 0)
 }
 
-// Command lines of 64 KiB, with every byte that there is.
-func TestCmdlineOfEveryByte(t *testing.T) {
+// Command lines of 64 KiB that contain every byte.
+func TestSlowCmdlineOfEveryByte(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	var all []byte
 	for b := 1; b < 256; b++ {
 		all = append(all, byte(b))
@@ -393,8 +400,9 @@ func TestCmdlineOfEveryByte(t *testing.T) {
 	require.Greater(t, len(strings.Join(cmdline, "\x00")), 64<<10)
 }
 
-// Names of processes with every byte that there is.
-func TestProcessNamesOfEveryByte(t *testing.T) {
+// Names of processes that contain every byte.
+func TestSlowProcessNamesOfEveryByte(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		own, err := os.ReadFile("/proc/self/comm")
 		require.NoError(t, err)
@@ -410,7 +418,7 @@ func TestProcessNamesOfEveryByte(t *testing.T) {
 			for b := first; b < min(first+15, 256); b++ {
 				name = append(name, byte(b))
 			}
-			slices.Reverse(name) // a parenthesis that closes comes before one that opens
+			slices.Reverse(name) // a closing parenthesis before an opening one
 			require.NoError(t, os.WriteFile("/proc/self/comm", name, 0))
 			for _, s := range scanners {
 				names := map[uint64]string{}
@@ -424,9 +432,10 @@ func TestProcessNamesOfEveryByte(t *testing.T) {
 	})
 }
 
-// Names of unix sockets with every byte that there is. From procfs a newline ends a name, and what follows can look like the row of
-// a socket that there is not; netlink is not taken in.
-func TestUnixNamesOfEveryByte(t *testing.T) {
+// Names of unix sockets that contain every byte. In procfs a newline ends a name, and the rest can look like the row of another
+// socket. Netlink has no such ambiguity.
+func TestSlowUnixNamesOfEveryByte(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		const longest = 106
 		var names []string
@@ -468,8 +477,8 @@ func TestUnixNamesOfEveryByte(t *testing.T) {
 	})
 }
 
-// Sockets that were opened after their processes were looked at have owners all the same, if they are many.
-func TestScannerLooksAgain(t *testing.T) {
+// If many sockets were opened after the owner lookup, it is repeated.
+func TestScannerRepeatsOwnerLookup(t *testing.T) {
 	testnet.Isolate(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "opener"})
 		open := func(n int) {
@@ -480,7 +489,7 @@ func TestScannerLooksAgain(t *testing.T) {
 		open(200)
 		for _, method := range ownerMethods {
 			s := newScanner(t, ScannerConfig{OwnerMethod: method, Transports: []Transport{TransportUDP}})
-			finder := &lateFinder{ownerFinder: s.finder}
+			finder := &hookedFinder{ownerFinder: s.finder}
 			s.finder = finder
 			look := func(opened, looks int) (unowned int) {
 				t.Helper()
@@ -496,15 +505,15 @@ func TestScannerLooksAgain(t *testing.T) {
 			}
 			sockets := func() int { return len(testnet.SS(t, "-u")) }
 			require.Zero(t, look(0, 1))
-			require.Equal(t, 1, look(1, 1), "few are not worth a second look")
+			require.Equal(t, 1, look(1, 1), "too few for a second lookup")
 			before := sockets()
 			require.Zero(t, look(20, 2))
 			require.Equal(t, before+20, s.Stats().Sockets)
 
 			finder.blind = true
 			require.Equal(t, before+20, look(0, 2))
-			require.Equal(t, before+20, look(0, 1), "what has no owner that can be found is not looked for again")
-			require.Equal(t, before+40, look(20, 2), "but what is new is")
+			require.Equal(t, before+20, look(0, 1), "the same sockets without owners cause no second lookup")
+			require.Equal(t, before+40, look(20, 2), "new ones do")
 			require.Equal(t, before+40, look(0, 1))
 			finder.blind = false
 			require.Zero(t, look(0, 1))
@@ -513,8 +522,8 @@ func TestScannerLooksAgain(t *testing.T) {
 	})
 }
 
-// Sockets that are held back until their owners are looked up again are not read from another source as well.
-func TestScannerHoldsBackAndFails(t *testing.T) {
+// Sockets that are buffered for a second owner lookup are not read again from another source when the dump fails.
+func TestScannerBuffersThenFails(t *testing.T) {
 	diag := &fakeDiag{dumps: []fakeDump{tcpConnections: {payloads: tcpMessages(1<<32-2, 1<<32-3), err: errors.ErrUnsupported}}}
 	s := newFakeScanner(t, ScannerConfig{ProcRoot: "/proc", OwnerMethod: OwnersProcfs, Transports: []Transport{TransportTCP}}, diag)
 	inodes, errs := scan(s, inode)
@@ -522,7 +531,7 @@ func TestScannerHoldsBackAndFails(t *testing.T) {
 	require.Equal(t, []string{"reading tcp sockets by sock_diag: unsupported operation"}, messages(errs))
 	require.Equal(t, 2, s.Stats().Sockets)
 
-	// A reader who may not look at processes pays for no more than so many.
+	// If no owners are found, as without privileges, the number of buffered sockets is limited.
 	diag.dumps = []fakeDump{tcpConnections: {payloads: slices.Repeat(tcpMessages(1<<32-2), mostLate+1000)}}
 	inodes, errs = scan(s, inode)
 	require.Empty(t, errs)
@@ -530,15 +539,15 @@ func TestScannerHoldsBackAndFails(t *testing.T) {
 	require.Len(t, s.late.held, mostLate)
 }
 
-// lateFinder is an ownerFinder after which, the first time in a scan, something happens to sockets.
-type lateFinder struct {
+// hookedFinder is an ownerFinder that calls before after the first lookup of a scan.
+type hookedFinder struct {
 	ownerFinder
 	before func()
 	looks  int
-	blind  bool // it finds nothing
+	blind  bool // finds no owners
 }
 
-func (f *lateFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
+func (f *hookedFinder) refresh(ctx context.Context, table *ownerTable) (ownerStats, error) {
 	stats, err := f.ownerFinder.refresh(ctx, table)
 	if f.looks++; f.looks == 1 {
 		f.before()

@@ -13,8 +13,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestFilterInTheKernel: for every filter the kernel chooses the connections that Wants does, in all states, and there are some
-// that it keeps and some that it drops.
+// For every filter the kernel returns the same connections as Match, in all states.
 func TestFilterInTheKernel(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var ports []uint16
@@ -30,7 +29,7 @@ func TestFilterInTheKernel(t *testing.T) {
 			{"2001:db8::1", "[2001:db8::2]:444"},
 			{"2001:db8::2", "[2001:db8::1]:5001"},
 			{"fd00::1", "[2001:db8::1]:4000"},
-			{"127.0.0.1", "10.0.0.1:4001"}, // loopback at the one end, and at the other
+			{"127.0.0.1", "10.0.0.1:4001"}, // loopback at one end
 			{"10.0.0.1", "127.0.0.1:4001"},
 			{"::ffff:127.0.0.1", "[::ffff:10.0.0.1]:4002"},
 			{"::ffff:10.0.0.1", "[::ffff:127.0.0.1]:4002"},
@@ -71,7 +70,7 @@ func TestFilterInTheKernel(t *testing.T) {
 	})
 }
 
-// addAddresses gives addresses to lo, and waits until there are routes to them, which the kernel makes later for those of IPv6.
+// addAddresses adds addresses to lo, and waits for their routes: the kernel adds those of IPv6 later.
 func addAddresses(t *testing.T, addresses ...string) {
 	t.Helper()
 	testnet.Require(t, "ip")
@@ -79,7 +78,7 @@ func addAddresses(t *testing.T, addresses ...string) {
 		addr := netip.MustParseAddr(text)
 		args := []string{"addr", "add", netip.PrefixFrom(addr, addr.BitLen()).String(), "dev", "lo"}
 		if addr.Is6() {
-			args = append(args, "nodad") // else it could not be used for a second
+			args = append(args, "nodad") // otherwise it is tentative for a second
 		}
 		out, err := exec.Command("ip", args...).CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -92,7 +91,7 @@ func addAddresses(t *testing.T, addresses ...string) {
 	}
 }
 
-// connectBetween makes a connection with these addresses.
+// connectBetween opens a connection between these addresses.
 func connectBetween(t *testing.T, from netip.Addr, to netip.AddrPort) {
 	t.Helper()
 	network := map[bool]string{true: "tcp4", false: "tcp6"}[from.Is4()]
@@ -103,7 +102,7 @@ func connectBetween(t *testing.T, from netip.Addr, to netip.AddrPort) {
 	listener := p.Listen(network, to, 1)
 	p.ConnectFrom(from, to, 1)
 	p.Accept(listener, 1)
-	p.Close(listener) // whose port the next one may want
+	p.Close(listener) // the next connection may use its port
 }
 
 func manyRanges(n uint16) []PortRange {
@@ -114,7 +113,7 @@ func manyRanges(n uint16) []PortRange {
 	return ranges
 }
 
-// scanConnections returns the connections that are wanted, and checks that what listens is there in any case.
+// scanConnections returns the connections that match, and requires that listeners are always returned.
 func scanConnections(t *testing.T, config ScannerConfig, wants func(*Socket) bool) []string {
 	t.Helper()
 	config.OwnerMethod, config.Transports = OwnersOff, []Transport{TransportTCP}
@@ -135,7 +134,7 @@ func scanConnections(t *testing.T, config ScannerConfig, wants func(*Socket) boo
 	return found
 }
 
-// BenchmarkFilter shows what it saves to let the kernel filter: one connection of many is wanted.
+// BenchmarkFilter compares filters in the kernel and in the scanner, for one matching connection among many.
 func BenchmarkFilter(b *testing.B) {
 	testnet.Isolate(b, func() {
 		testnet.ConnectedPairs(b, 2, 5000)

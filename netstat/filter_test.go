@@ -22,7 +22,7 @@ func newFilter(tb testing.TB, config FilterConfig) *Filter {
 	return f
 }
 
-// filterCases are filters of every kind, and the sockets of filterSockets that they want.
+// filterCases are filters of every kind, with the names of the filterSockets that they match.
 var filterCases = []struct {
 	name   string
 	config FilterConfig
@@ -66,7 +66,7 @@ func filterSockets() map[string]*Socket {
 	}
 }
 
-func TestFilterWants(t *testing.T) {
+func TestFilterMatch(t *testing.T) {
 	for _, test := range filterCases {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFilter(t, test.config)
@@ -84,7 +84,7 @@ func TestFilterWants(t *testing.T) {
 	}
 }
 
-// TestFilterTooLongForTheKernel: such a filter is not given to it.
+// A filter that is too long for the kernel is applied by the scanner only.
 func TestFilterTooLongForTheKernel(t *testing.T) {
 	var config FilterConfig
 	for port := range uint16(5000) {
@@ -133,7 +133,7 @@ func TestNewFilterErrors(t *testing.T) {
 	}
 }
 
-// A network from an address with a zone is one without it, and has the address whatever zone it is given.
+// The zone of an address in the configuration is ignored, and an address matches whatever its zone.
 func TestFilterWithZone(t *testing.T) {
 	network := netip.PrefixFrom(netip.MustParseAddr("fe80::1%eth0"), 64)
 	for _, remote := range []string{"[fe80::2]:80", "[fe80::2%eth0]:80", "[fe80::2%eth1]:80"} {
@@ -143,7 +143,7 @@ func TestFilterWithZone(t *testing.T) {
 	}
 }
 
-func TestNilFilterWantsAll(t *testing.T) {
+func TestNilFilterMatchesAll(t *testing.T) {
 	for _, f := range []*Filter{nil, {}} {
 		require.True(t, f.IsEmpty())
 		require.Nil(t, f.bytecode())
@@ -153,7 +153,7 @@ func TestNilFilterWantsAll(t *testing.T) {
 	}
 }
 
-// What the caller does to its lists later changes neither what the filter wants nor what the kernel is given.
+// A filter copies the lists of its configuration.
 func TestFilterKeepsItsConfig(t *testing.T) {
 	ports := []PortRange{{1, 100}, {300, 400}}
 	more := []PortRange{{1, 1}, {2, 2}}
@@ -167,7 +167,7 @@ func TestFilterKeepsItsConfig(t *testing.T) {
 	require.Equal(t, before, f.bytecode())
 }
 
-// One loopback address is enough for NotLoopback, at either end.
+// NotLoopback excludes a connection with a loopback address at either end.
 func TestFilterNotLoopback(t *testing.T) {
 	f := newFilter(t, FilterConfig{ExcludeLoopback: true})
 	for _, test := range []struct {

@@ -24,7 +24,7 @@ import (
 
 // These tests take devices and modules that many kernels lack. make test-kernels runs them with kernels that have all of them.
 
-// TestVRF: the kernel shows the VRF that a socket is bound to, by its process or because it was accepted there.
+// The kernel returns the VRF of a socket, whether its process bound it or it was accepted there.
 func TestVRF(t *testing.T) {
 	testnet.Isolate(t, func() {
 		for _, sysctl := range []string{"tcp_l3mdev_accept", "udp_l3mdev_accept"} {
@@ -37,12 +37,12 @@ func TestVRF(t *testing.T) {
 		configure(t, "ip", "addr", "add", "10.9.8.1/24", "dev", "port")
 		red, port := interfaceIndex(t, "red"), interfaceIndex(t, "port")
 
-		const inVRF, everywhere = "10.9.8.1", "0.0.0.0" // a socket that is not bound to a VRF cannot have an address of it
+		const inVRF, sharedAddr = "10.9.8.1", "0.0.0.0" // only a socket bound to a VRF can have its address
 		want := make(map[string]uint32)
 		for _, l := range []struct {
 			device, address string
 			index           uint32
-		}{{"red", inVRF, red}, {"", everywhere, 0}} {
+		}{{"red", inVRF, red}, {"", sharedAddr, 0}} {
 			bound := net.ListenConfig{Control: bindToDevice(l.device)}
 			listener, err := bound.Listen(t.Context(), "tcp4", l.address+":0")
 			require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestVRF(t *testing.T) {
 		for _, l := range []struct {
 			device, address string
 			index           uint32
-		}{{"red", inVRF, red}, {"port", inVRF, port}, {"", everywhere, 0}} {
+		}{{"red", inVRF, red}, {"port", inVRF, port}, {"", sharedAddr, 0}} {
 			bound := net.ListenConfig{Control: bindToDevice(l.device)}
 			socket, err := bound.ListenPacket(t.Context(), "udp4", l.address+":0")
 			require.NoError(t, err)
@@ -80,7 +80,7 @@ func TestVRF(t *testing.T) {
 	})
 }
 
-// TestDelay: the time that segments are held back is in the round-trip time.
+// The round-trip time includes the delay of the queueing discipline.
 func TestDelay(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const delay = 50 * time.Millisecond
@@ -88,7 +88,7 @@ func TestDelay(t *testing.T) {
 		for range 10 {
 			exchange(t, before, server)
 		}
-		require.Less(t, tcpInfo(t, before).MinRTT, uint32(delay.Microseconds()), "there is no delay yet")
+		require.Less(t, tcpInfo(t, before).MinRTT, uint32(delay.Microseconds()), "no delay yet")
 
 		configure(t, "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", delay.String())
 		after, server := connectLoopback(t)
@@ -102,7 +102,7 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// TestLoss: segments that are lost are counted as retransmitted, by the end that sends them.
+// Lost segments are counted as retransmitted at the sending end.
 func TestLoss(t *testing.T) {
 	testnet.Isolate(t, func() {
 		client, server := connectLoopback(t)
@@ -116,28 +116,28 @@ func TestLoss(t *testing.T) {
 			lossy = tcpInfo(t, client)
 			return lossy.Retransmits >= 2
 		}, 30*time.Second, 10*time.Millisecond)
-		require.GreaterOrEqual(t, lossy.RetransSegs, uint32(lossy.Retransmits), "probes are not in the latter")
+		require.GreaterOrEqual(t, lossy.RetransSegs, uint32(lossy.Retransmits), "Retransmits does not count probes")
 		require.EqualValues(t, 1, lossy.Lost)
 		require.Zero(t, tcpInfo(t, server).RetransSegs)
 
 		configure(t, "tc", "qdisc", "del", "dev", "lo", "root")
 		_, err = io.ReadFull(server, make([]byte, len(text)))
 		require.NoError(t, err)
-		var mended netstat.TCPInfo
+		var recovered netstat.TCPInfo
 		require.Eventually(t, func() bool {
-			mended = tcpInfo(t, client)
-			return mended.Retransmits == 0 && mended.Lost == 0
+			recovered = tcpInfo(t, client)
+			return recovered.Retransmits == 0 && recovered.Lost == 0
 		}, 30*time.Second, 10*time.Millisecond)
-		require.Greater(t, mended.RetransSegs, lossy.RetransSegs, "one more, that arrived")
-		require.Equal(t, uint64(len(greeting))+uint64(len(text))*uint64(1+mended.RetransSegs), mended.BytesSent)
+		require.Greater(t, recovered.RetransSegs, lossy.RetransSegs, "one more retransmission, which arrived")
+		require.Equal(t, uint64(len(greeting))+uint64(len(text))*uint64(1+recovered.RetransSegs), recovered.BytesSent)
 	})
 }
 
-// TestWithoutModules: without the modules of sock_diag the sockets come from procfs, and are the same; with them again, from
+// Without the diag modules the same sockets are read from procfs. When the modules can be loaded again, they are read from
 // sock_diag.
 func TestWithoutModules(t *testing.T) {
 	if os.Getenv("TESTNET_MACHINE") != "disposable" {
-		t.Skip("it unloads kernel modules that other programs use: make test-kernels runs it in a virtual machine")
+		t.Skip("unloads kernel modules that other programs use: make test-kernels runs it in a virtual machine")
 	}
 	testnet.Isolate(t, func() {
 		transports := []netstat.Transport{
@@ -216,10 +216,10 @@ func TestWithoutModules(t *testing.T) {
 	})
 }
 
-// A missingTable is one that sock_diag does not have for want of a module.
+// A missingTable is a transport that sock_diag lacks because its module is not loaded.
 type missingTable struct{ transport, module string }
 
-// isNamed tells whether a warning is about the table.
+// isNamed reports whether a warning is about the table.
 func (m missingTable) isNamed(warning string) bool {
 	return strings.HasPrefix(warning, "reading "+m.transport+" sockets from /proc/net: ") &&
 		strings.HasSuffix(warning, "(module "+m.module+")")
@@ -227,7 +227,7 @@ func (m missingTable) isNamed(warning string) bool {
 
 const modprobe = "/proc/sys/kernel/modprobe"
 
-// forbidModules keeps the kernel from loading modules that it lacks, until the test ends.
+// forbidModules disables the loading of modules by the kernel until the test ends.
 func forbidModules(t *testing.T) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(modprobe, []byte("\n"), 0o600))
@@ -239,7 +239,7 @@ func permitModules(t *testing.T) {
 	require.NoError(t, os.WriteFile(modprobe, []byte("/sbin/modprobe\n"), 0o600))
 }
 
-// unload unloads a module, after those that use it.
+// unload unloads a module, and before it the modules that use it.
 func unload(t *testing.T, module string) {
 	t.Helper()
 	users, err := os.ReadDir("/sys/module/" + module + "/holders")
@@ -250,7 +250,7 @@ func unload(t *testing.T, module string) {
 	require.NoError(t, unix.DeleteModule(module, unix.O_NONBLOCK), module)
 }
 
-// configure runs a program of iproute2, and skips the test if the kernel does not have what it is asked for.
+// configure runs a program of iproute2, and skips the test if the kernel lacks the device or qdisc.
 func configure(t *testing.T, program string, args ...string) {
 	t.Helper()
 	testnet.Require(t, program)
@@ -270,7 +270,7 @@ func interfaceIndex(t *testing.T, name string) uint32 {
 	return uint32(device.Index)
 }
 
-// bindToDevice binds a socket to the device with the name, if that is not empty.
+// bindToDevice binds a socket to a device, or does nothing for an empty name.
 func bindToDevice(name string) func(network, address string, socket syscall.RawConn) error {
 	return func(_, _ string, socket syscall.RawConn) (err error) {
 		if name == "" {
@@ -280,7 +280,7 @@ func bindToDevice(name string) func(network, address string, socket syscall.RawC
 	}
 }
 
-// connect makes a connection from a socket that is bound to a device. Its ends are closed when the test ends.
+// connect opens a connection from a socket that is bound to a device. Both ends are closed when the test ends.
 func connect(t *testing.T, listener net.Listener, to, device string) (client, server net.Conn) {
 	t.Helper()
 	dialer := net.Dialer{Control: bindToDevice(device), Timeout: 10 * time.Second}
@@ -295,7 +295,7 @@ func connect(t *testing.T, listener net.Listener, to, device string) (client, se
 
 const greeting = "hello"
 
-// connectLoopback makes a connection over lo.
+// connectLoopback opens a connection over lo.
 func connectLoopback(t *testing.T) (client, server net.Conn) {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -304,7 +304,7 @@ func connectLoopback(t *testing.T) (client, server net.Conn) {
 	return connect(t, listener, listener.Addr().String(), "")
 }
 
-// exchange sends the greeting there and back.
+// exchange sends the greeting in both directions.
 func exchange(t *testing.T, client, server net.Conn) {
 	t.Helper()
 	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
@@ -327,7 +327,7 @@ func scanAll(t *testing.T, config netstat.ScannerConfig) (sockets []*netstat.Soc
 	return sockets
 }
 
-// tcpInfo returns what a scan says of one end of a connection.
+// tcpInfo returns the TCPInfo of one end of a connection from a scan.
 func tcpInfo(t *testing.T, end net.Conn) netstat.TCPInfo {
 	t.Helper()
 	config := netstat.ScannerConfig{

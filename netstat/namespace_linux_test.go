@@ -13,7 +13,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
-// netNS returns the inode number of the namespace that the link stands for.
+// netNS returns the inode number of the network namespace that the link refers to.
 func netNS(t *testing.T, link string) uint64 {
 	t.Helper()
 	target, err := os.Readlink(link)
@@ -24,22 +24,22 @@ func netNS(t *testing.T, link string) uint64 {
 	return inode
 }
 
-// onThread runs f on a thread that ends with it.
-func onThread(f func()) {
+// onNewThread runs f on a thread that ends afterwards.
+func onNewThread(f func()) {
 	netns.OnOtherThread(func() (restored bool) {
 		f()
 		return false
 	})
 }
 
-// Netlink gives the sockets of the namespace that the scanner was made in, procfs those of the process; each socket says
-// which one it is in.
+// Netlink reads the namespace in which the scanner was created, procfs that of the process. Each socket has the namespace that it
+// is in.
 func TestScannerNetNS(t *testing.T) {
 	testnet.Isolate(t, func() {
 		process := testnet.Ping(t).Sockets
 		var netlink, procfs *Scanner
 		var thread uint64
-		onThread(func() {
+		onNewThread(func() {
 			err := unix.Unshare(unix.CLONE_NEWNET)
 			if errors.Is(err, unix.EPERM) {
 				return
@@ -53,7 +53,7 @@ func TestScannerNetNS(t *testing.T) {
 			procfs = newScanner(t, ScannerConfig{Source: SourceProcfs, Transports: transports})
 		})
 		if netlink == nil {
-			testnet.SkipOrFail(t, "another network namespace wants CAP_SYS_ADMIN")
+			testnet.SkipOrFail(t, "another network namespace requires CAP_SYS_ADMIN")
 		}
 		own := netNS(t, "/proc/self/ns/net")
 		require.NotEqual(t, own, thread)

@@ -34,8 +34,8 @@ func TestTableErrorNamesNamespace(t *testing.T) {
 	require.EqualError(t, &TableError{nil, TransportTCP, broken}, "broken")
 }
 
-// A value does not change after it was handed out, and all sockets of a scan have the same one. What the scan finds out is in
-// the value that there is after it.
+// A Namespace does not change after it was handed out, and all sockets of a scan share one. What the scan learns is in the next
+// value.
 func TestNamespaceValues(t *testing.T) {
 	diag := &fakeDiag{dumps: []fakeDump{
 		{payloads: tcpMessages(7)}, {payloads: tcpMessages(8)}, {err: fmt.Errorf("%w: no such module", errors.ErrUnsupported)},
@@ -52,7 +52,7 @@ func TestNamespaceValues(t *testing.T) {
 		}
 		require.Same(t, during, of.Namespace)
 		seen[of.Transport]++
-		s.Namespaces() // has no effect on the scan
+		s.Namespaces() // does not affect the scan
 		return struct{}{}
 	})
 	require.Empty(t, errs)
@@ -68,5 +68,5 @@ func TestNamespaceValues(t *testing.T) {
 		return struct{}{}
 	})
 	require.Empty(t, errs)
-	require.Same(t, after, s.Namespaces()[0], "nothing has changed")
+	require.Same(t, after, s.Namespaces()[0], "unchanged")
 }

@@ -26,11 +26,11 @@ import (
 
 // The addresses that are in use in every namespace of a test.
 var (
-	everywhere  = netip.MustParseAddrPort("127.0.0.1:5000")
-	everywhere6 = netip.MustParseAddrPort("[::1]:5000")
+	sharedAddr  = netip.MustParseAddrPort("127.0.0.1:5000")
+	sharedAddr6 = netip.MustParseAddrPort("[::1]:5000")
 )
 
-// inEachSource runs f for each source of sockets.
+// inEachSource runs f for each source.
 func inEachSource(t *testing.T, f func(t *testing.T, source Source)) {
 	t.Helper()
 	for _, source := range []Source{SourceNetlink, SourceProcfs} {
@@ -38,11 +38,11 @@ func inEachSource(t *testing.T, f func(t *testing.T, source Source)) {
 	}
 }
 
-// quarter is a network namespace and what is in it.
-type quarter struct {
+// testNamespace is a network namespace, with the sockets of one process in it.
+type testNamespace struct {
 	inode   uint64
 	process *testnet.Proc
-	owner   string // of the sockets, as ownersOf has it
+	owner   string // of the sockets, as ownersText returns it
 	sockets []testnet.Socket
 }
 
@@ -51,67 +51,67 @@ func ownerOf(process *testnet.Proc, name string) string {
 	return fmt.Sprintf("%d/%s", process.PID, name)
 }
 
-// settle has a process open sockets in the namespace that it is in, and n connections.
-func settle(t *testing.T, n int, p testnet.Process) *quarter {
+// startInNamespace starts a process that opens listeners, a UDP socket and n connections in its namespace.
+func startInNamespace(t *testing.T, n int, p testnet.Process) *testNamespace {
 	t.Helper()
 	process := testnet.Start(t, p)
-	q := &quarter{inode: netNS(t, process.Netns()), process: process, owner: ownerOf(process, p.Name)}
-	listener := process.Listen("tcp4", everywhere, 10)
-	q.sockets = slices.Concat([]testnet.Socket{
-		listener, process.Listen("tcp6", everywhere6, 10), process.UDP("udp4", everywhere, netip.AddrPort{}),
-	}, process.Connect(everywhere, n), process.Accept(listener, n))
-	return q
+	ns := &testNamespace{inode: netNS(t, process.Netns()), process: process, owner: ownerOf(process, p.Name)}
+	listener := process.Listen("tcp4", sharedAddr, 10)
+	ns.sockets = slices.Concat([]testnet.Socket{
+		listener, process.Listen("tcp6", sharedAddr6, 10), process.UDP("udp4", sharedAddr, netip.AddrPort{}),
+	}, process.Connect(sharedAddr, n), process.Accept(listener, n))
+	return ns
 }
 
-func (q *quarter) pid() string { return strconv.Itoa(q.process.PID) }
+func (ns *testNamespace) pid() string { return strconv.Itoa(ns.process.PID) }
 
-// scanned describes a socket: where it is, what it is, and who holds it.
-func scanned(namespace uint64, s testnet.Socket, owners string) string {
+// socketLine describes a socket, its namespace and its owners.
+func socketLine(namespace uint64, s testnet.Socket, owners string) string {
 	return fmt.Sprintf("%d: %s %s %v %v %d %s", namespace, s.Protocol, s.State, s.Local, s.Remote, s.Inode, owners)
 }
 
-// requireScan requires that a scan reads these namespaces, in this order, and in each every socket once.
-func requireScan(t *testing.T, s *Scanner, want ...*quarter) {
+// requireScan requires that a scan reads these namespaces, in this order, and each of their sockets once.
+func requireScan(t *testing.T, s *Scanner, want ...*testNamespace) {
 	t.Helper()
 	sockets := mustScan(t, s, func(s *Socket) string {
 		require.Equal(t, s.NetNS, s.Namespace.Inode)
-		return scanned(s.NetNS, inTerms(s), ownersOf(s))
+		return socketLine(s.NetNS, toTestnet(s), ownersOf(s))
 	})
-	requireRead(t, s, want...)
+	requireNamespaces(t, s, want...)
 	requireSockets(t, sockets, want...)
 }
 
-func requireRead(t *testing.T, s *Scanner, want ...*quarter) {
+func requireNamespaces(t *testing.T, s *Scanner, want ...*testNamespace) {
 	t.Helper()
 	var read, wantRead []uint64
 	for _, n := range s.Namespaces() {
 		read = append(read, n.Inode)
 	}
-	for _, q := range want {
-		wantRead = append(wantRead, q.inode)
+	for _, ns := range want {
+		wantRead = append(wantRead, ns.inode)
 	}
 	require.Equal(t, wantRead, read)
 }
 
-func requireSockets(t *testing.T, sockets []string, want ...*quarter) {
+func requireSockets(t *testing.T, sockets []string, want ...*testNamespace) {
 	t.Helper()
 	var wantSockets []string
-	for _, q := range want {
-		for _, socket := range q.sockets {
-			wantSockets = append(wantSockets, scanned(q.inode, socket, q.owner))
+	for _, ns := range want {
+		for _, socket := range ns.sockets {
+			wantSockets = append(wantSockets, socketLine(ns.inode, socket, ns.owner))
 		}
 	}
 	require.ElementsMatch(t, wantSockets, sockets)
 }
 
-// warnings collects what a scanner says.
-type warnings struct{ said []string }
+// warnings collects the warnings of a scanner.
+type warnings struct{ texts []string }
 
-// take returns what was said since it was called last.
+// take returns the warnings since the last call.
 func (w *warnings) take() []string {
-	said := w.said
-	w.said = nil
-	return said
+	texts := w.texts
+	w.texts = nil
+	return texts
 }
 
 func newNamespaceScanner(t *testing.T, source Source, namespaces ...string) (*Scanner, *warnings) {
@@ -119,57 +119,57 @@ func newNamespaceScanner(t *testing.T, source Source, namespaces ...string) (*Sc
 	w := &warnings{}
 	return newScanner(t, ScannerConfig{
 		Source: source, Namespaces: namespaces, OwnerMethod: OwnersProcfs,
-		Warn: func(err error) { w.said = append(w.said, err.Error()) },
+		Warn: func(err error) { w.texts = append(w.texts, err.Error()) },
 	}), w
 }
 
-// namespaceOf returns the namespace of the last scan.
-func namespaceOf(t *testing.T, s *Scanner, q *quarter) *Namespace {
+// namespaceOf returns the namespace as the last scan read it.
+func namespaceOf(t *testing.T, s *Scanner, ns *testNamespace) *Namespace {
 	t.Helper()
-	i := slices.IndexFunc(s.Namespaces(), func(n *Namespace) bool { return n.Inode == q.inode })
-	require.GreaterOrEqual(t, i, 0, "it was not read")
+	i := slices.IndexFunc(s.Namespaces(), func(n *Namespace) bool { return n.Inode == ns.inode })
+	require.GreaterOrEqual(t, i, 0, "not read")
 	return s.Namespaces()[i]
 }
 
-// trackedOf returns what the scanner knows of a namespace that it has handed out.
+// trackedOf returns the state that the scanner keeps of a namespace.
 func trackedOf(t *testing.T, s *Scanner, of *Namespace) *trackedNamespace {
 	t.Helper()
 	i := slices.IndexFunc(s.namespaces.known, func(n *trackedNamespace) bool { return n.ID == of.ID })
-	require.GreaterOrEqual(t, i, 0, "it is not known")
+	require.GreaterOrEqual(t, i, 0, "not known")
 	return s.namespaces.known[i]
 }
 
-// Each namespace is read once, whatever and however often it is called, with the same addresses in all of them.
+// Each namespace is read once, however it is named and however often, although all of them use the same addresses.
 func TestNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
-		own := settle(t, 1, testnet.Process{Name: "own"})
-		blue := settle(t, 2, testnet.Process{Name: "blue", In: path})
-		hut := settle(t, 3, testnet.Process{Name: "hut", Netns: true})
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
+		blue := startInNamespace(t, 2, testnet.Process{Name: "blue", In: path})
+		other := startInNamespace(t, 3, testnet.Process{Name: "other", Netns: true})
 		testnet.NameNetns(t, "red", path)
 		self := strconv.Itoa(os.Getpid())
 		for _, test := range []struct {
 			namespaces []string
-			want       []*quarter
+			want       []*testNamespace
 		}{
-			{nil, []*quarter{own}},
-			{[]string{"self"}, []*quarter{own}},
-			{[]string{"host"}, []*quarter{own}},
-			{[]string{"blue"}, []*quarter{blue}},
-			{[]string{"red"}, []*quarter{blue}},
-			{[]string{hut.pid()}, []*quarter{hut}},
-			{[]string{own.pid()}, []*quarter{own}},
-			{[]string{"self", self}, []*quarter{own}},
-			{[]string{self, "self"}, []*quarter{own}},
-			{[]string{own.pid(), "host", "self"}, []*quarter{own}},
-			{[]string{"blue", blue.pid(), "red"}, []*quarter{blue}},
-			{[]string{blue.pid(), "blue"}, []*quarter{blue}},
-			{[]string{"self", "blue"}, []*quarter{own, blue}},
-			{[]string{"blue", "self"}, []*quarter{blue, own}},
-			{[]string{hut.pid(), "blue", "self", blue.pid()}, []*quarter{hut, blue, own}},
-			{[]string{"all"}, []*quarter{own, blue, hut}},
-			{[]string{"all", "self", "host", "blue", hut.pid()}, []*quarter{own, blue, hut}},
-			{[]string{hut.pid(), "all"}, []*quarter{hut, own, blue}},
+			{nil, []*testNamespace{own}},
+			{[]string{"self"}, []*testNamespace{own}},
+			{[]string{"host"}, []*testNamespace{own}},
+			{[]string{"blue"}, []*testNamespace{blue}},
+			{[]string{"red"}, []*testNamespace{blue}},
+			{[]string{other.pid()}, []*testNamespace{other}},
+			{[]string{own.pid()}, []*testNamespace{own}},
+			{[]string{"self", self}, []*testNamespace{own}},
+			{[]string{self, "self"}, []*testNamespace{own}},
+			{[]string{own.pid(), "host", "self"}, []*testNamespace{own}},
+			{[]string{"blue", blue.pid(), "red"}, []*testNamespace{blue}},
+			{[]string{blue.pid(), "blue"}, []*testNamespace{blue}},
+			{[]string{"self", "blue"}, []*testNamespace{own, blue}},
+			{[]string{"blue", "self"}, []*testNamespace{blue, own}},
+			{[]string{other.pid(), "blue", "self", blue.pid()}, []*testNamespace{other, blue, own}},
+			{[]string{"all"}, []*testNamespace{own, blue, other}},
+			{[]string{"all", "self", "host", "blue", other.pid()}, []*testNamespace{own, blue, other}},
+			{[]string{other.pid(), "all"}, []*testNamespace{other, own, blue}},
 		} {
 			t.Run(strings.Join(test.namespaces, " "), func(t *testing.T) {
 				inEachSource(t, func(t *testing.T, source Source) {
@@ -181,7 +181,7 @@ func TestNamespaces(t *testing.T) {
 							first = slices.Clone(s.Namespaces())
 						}
 						for i, n := range s.Namespaces() {
-							require.Same(t, first[i], n, "it is the same as long as it is found")
+							require.Same(t, first[i], n, "the value stays the same")
 							require.Equal(t, n.Inode == own.inode, n.Self)
 							require.Equal(t, source, n.SourceOf(TransportTCP))
 						}
@@ -194,32 +194,32 @@ func TestNamespaces(t *testing.T) {
 	})
 }
 
-// A name is that of a namespace for as long as it is in /run/netns, however the namespace was found.
+// A namespace has its name in /run/netns only while the name exists, however the namespace was found.
 func TestNamespaceNames(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
-		barn := settle(t, 2, testnet.Process{Name: "barn", Netns: true})
-		for _, namespaces := range [][]string{{"all"}, {hut.pid(), barn.pid()}} {
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
+		third := startInNamespace(t, 2, testnet.Process{Name: "third", Netns: true})
+		for _, namespaces := range [][]string{{"all"}, {other.pid(), third.pid()}} {
 			t.Run(strings.Join(namespaces, " "), func(t *testing.T) {
 				inEachSource(t, func(t *testing.T, source Source) {
 					s, w := newNamespaceScanner(t, source, namespaces...)
 					names := func() string {
 						mustScan(t, s, inode)
-						return namespaceOf(t, s, hut).Name + "," + namespaceOf(t, s, barn).Name
+						return namespaceOf(t, s, other).Name + "," + namespaceOf(t, s, third).Name
 					}
 					require.Equal(t, ",", names())
-					same := namespaceOf(t, s, hut)
-					testnet.NameNetns(t, "blue", hut.process.Netns())
+					same := namespaceOf(t, s, other)
+					testnet.NameNetns(t, "blue", other.process.Netns())
 					require.Equal(t, "blue,", names())
-					testnet.NameNetns(t, "a", hut.process.Netns())
-					require.Equal(t, "a,", names(), "the first of two")
+					testnet.NameNetns(t, "a", other.process.Netns())
+					require.Equal(t, "a,", names(), "the first of two names")
 					testnet.UnnameNetns(t, "a")
 					testnet.UnnameNetns(t, "blue")
 					require.Equal(t, ",", names())
-					testnet.NameNetns(t, "blue", barn.process.Netns())
+					testnet.NameNetns(t, "blue", third.process.Netns())
 					require.Equal(t, ",blue", names())
-					require.Equal(t, same.ID, namespaceOf(t, s, hut).ID)
-					require.Empty(t, same.Name, "what was handed out does not change")
+					require.Equal(t, same.ID, namespaceOf(t, s, other).ID)
+					require.Empty(t, same.Name, "a value that was handed out does not change")
 					testnet.UnnameNetns(t, "blue")
 					require.Empty(t, w.take())
 				})
@@ -228,8 +228,8 @@ func TestNamespaceNames(t *testing.T) {
 	})
 }
 
-// A name that is given to a new namespace is not mistaken for the old one.
-func TestNamespaceMadeAnew(t *testing.T) {
+// A namespace that takes the name of an ended one gets a new ID.
+func TestNamespaceRecreated(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		inEachSource(t, func(t *testing.T, source Source) {
 			for _, namespaces := range []string{"all", "blue"} {
@@ -237,8 +237,8 @@ func TestNamespaceMadeAnew(t *testing.T) {
 				s, w := newNamespaceScanner(t, source, namespaces)
 				var ids []uint64
 				for n := range 5 {
-					blue := settle(t, 1+n, testnet.Process{Name: "blue", In: filepath.Join(testnet.NetnsDir, "blue")})
-					sockets := mustScan(t, s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
+					blue := startInNamespace(t, 1+n, testnet.Process{Name: "blue", In: filepath.Join(testnet.NetnsDir, "blue")})
+					sockets := mustScan(t, s, func(s *Socket) string { return socketLine(s.NetNS, toTestnet(s), ownersOf(s)) })
 					requireSockets(t, sockets, blue)
 					found := namespaceOf(t, s, blue)
 					require.Equal(t, "blue", found.Name)
@@ -255,29 +255,29 @@ func TestNamespaceMadeAnew(t *testing.T) {
 	})
 }
 
-// A namespace that has a name and no process is read through a thread: also what there is in procfs only.
+// A named namespace without processes is read by a thread that enters it, including the tables that only procfs has.
 func TestNamespaceWithoutProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
 		holder := testnet.Start(t, testnet.Process{Name: "holder"})
 		away := holder.In(path)
-		blue := &quarter{inode: netns.Inode(path), owner: ownerOf(holder, "holder")}
+		blue := &testNamespace{inode: netns.Inode(path), owner: ownerOf(holder, "holder")}
 		blue.sockets = []testnet.Socket{
-			away.Listen("tcp4", everywhere, 1), away.Listen("tcp6", everywhere6, 1), away.UDP("udp4", everywhere, netip.AddrPort{}),
+			away.Listen("tcp4", sharedAddr, 1), away.Listen("tcp6", sharedAddr6, 1), away.UDP("udp4", sharedAddr, netip.AddrPort{}),
 		}
 		require.NotEqual(t, blue.inode, netNS(t, holder.Netns()))
 		inEachSource(t, func(t *testing.T, source Source) {
 			w := &warnings{}
 			if source == SourceNetlink {
-				source = SourceAuto // netlink does not have ping sockets
+				source = SourceAuto // netlink lacks ping sockets
 			}
 			s := newScanner(t, ScannerConfig{
 				Source: source, Namespaces: []string{"blue", "self"}, OwnerMethod: OwnersProcfs,
 				Transports: []Transport{TransportICMP, TransportTCP, TransportUDP},
-				Warn:       func(err error) { w.said = append(w.said, err.Error()) },
+				Warn:       func(err error) { w.texts = append(w.texts, err.Error()) },
 			})
 			for range 3 {
-				requireScan(t, s, blue, &quarter{inode: netNS(t, "/proc/self/ns/net")})
+				requireScan(t, s, blue, &testNamespace{inode: netNS(t, "/proc/self/ns/net")})
 				n := namespaceOf(t, s, blue)
 				require.Zero(t, n.PID)
 				require.Empty(t, n.Cgroup())
@@ -292,14 +292,14 @@ func TestNamespaceWithoutProcess(t *testing.T) {
 	})
 }
 
-// The counts of a namespace are not those of another that its process has gone to.
+// ReadSockstat fails if the process has moved to another namespace, instead of returning its counts.
 func TestNamespaceReadSockstat(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
-		hut := settle(t, 3, testnet.Process{Name: "hut", Netns: true})
-		s, _ := newNamespaceScanner(t, SourceProcfs, "self", hut.pid())
+		other := startInNamespace(t, 3, testnet.Process{Name: "other", Netns: true})
+		s, _ := newNamespaceScanner(t, SourceProcfs, "self", other.pid())
 		mustScan(t, s, inode)
-		n := namespaceOf(t, s, hut)
+		n := namespaceOf(t, s, other)
 		counts, err := n.ReadSockstat()
 		require.NoError(t, err)
 		require.EqualValues(t, 7, *counts.TCPInUse)
@@ -307,30 +307,30 @@ func TestNamespaceReadSockstat(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, *counts.TCPInUse)
 
-		wanderer := newWanderer(t, path)
-		s, _ = newNamespaceScanner(t, SourceProcfs, strconv.Itoa(wanderer.pid))
+		movingProcess := startMovingProcess(t, path)
+		s, _ = newNamespaceScanner(t, SourceProcfs, strconv.Itoa(movingProcess.pid))
 		mustScan(t, s, inode)
 		n = s.Namespaces()[0]
 		_, err = n.ReadSockstat()
 		require.NoError(t, err)
-		wanderer.leave(t)
+		movingProcess.leave(t)
 		_, err = n.ReadSockstat()
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		require.EqualError(t, err, fmt.Sprintf(
-			"the socket counts of network namespace of process %d: no process is in it: file does not exist", wanderer.pid))
+			"the socket counts of network namespace of process %d: no process is in it: file does not exist", movingProcess.pid))
 	})
 }
 
-// wanderer is a process that can go to another namespace.
-type wanderer struct {
+// movingProcess is a process that can move to another network namespace.
+type movingProcess struct {
 	pid  int
 	from uint64
 	path string
 	go_  func() error
 }
 
-// newWanderer starts a process in a new network namespace; it can go to that of the file.
-func newWanderer(t *testing.T, path string) *wanderer {
+// startMovingProcess starts a process in a new network namespace, which can move to the namespace at path.
+func startMovingProcess(t *testing.T, path string) *movingProcess {
 	t.Helper()
 	testnet.Require(t, "sh", "nsenter", "sleep")
 	cmd := exec.Command("sh", "-c", `read line; exec nsenter --net="$0" sleep 100`, path)
@@ -343,10 +343,10 @@ func newWanderer(t *testing.T, path string) *wanderer {
 		_ = cmd.Wait()
 	})
 	link := fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid)
-	return &wanderer{pid: cmd.Process.Pid, from: netNS(t, link), path: path, go_: stdin.Close}
+	return &movingProcess{pid: cmd.Process.Pid, from: netNS(t, link), path: path, go_: stdin.Close}
 }
 
-func (w *wanderer) leave(t *testing.T) {
+func (w *movingProcess) leave(t *testing.T) {
 	t.Helper()
 	require.NoError(t, w.go_())
 	require.Eventually(t, func() bool {
@@ -354,12 +354,12 @@ func (w *wanderer) leave(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// What is not there is said once, and read when it comes into being.
-func TestNamespacesThatAreAbsent(t *testing.T) {
+// A missing namespace causes one warning, and is read as soon as it exists.
+func TestNamespacesMissing(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		left := filepath.Join(testnet.NetnsDir, "left")
 		require.NoError(t, os.WriteFile(left, nil, 0o444))
-		own := &quarter{inode: netNS(t, "/proc/self/ns/net")}
+		own := &testNamespace{inode: netNS(t, "/proc/self/ns/net")}
 		inEachSource(t, func(t *testing.T, source Source) {
 			s, w := newNamespaceScanner(t, source, "blue", "left", "31999", "-1", "self")
 			requireScan(t, s, own)
@@ -370,7 +370,7 @@ func TestNamespacesThatAreAbsent(t *testing.T) {
 				`network namespace "-1" is not read: statfs /run/netns/-1: no such file or directory`,
 			}, w.take())
 			requireScan(t, s, own)
-			blue := settle(t, 2, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
+			blue := startInNamespace(t, 2, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
 			requireScan(t, s, own, blue)
 			blue.process.Stop()
 			testnet.UnnameNetns(t, "blue")
@@ -379,13 +379,14 @@ func TestNamespacesThatAreAbsent(t *testing.T) {
 
 			s, w = newNamespaceScanner(t, source, "all")
 			requireScan(t, s, own)
-			require.Empty(t, w.take(), "what is left of a name is nothing that is missed")
+			require.Empty(t, w.take(), "a stale name is not a missing namespace")
 		})
 	})
 }
 
-// bridge makes a pair of network devices: the one here vanishes with the namespace in which the other one is.
-func bridge(t *testing.T, process *testnet.Proc) (device string) {
+// createVethPair creates a pair of veth devices, one of them in the namespace of the process. The kernel removes both with that
+// namespace.
+func createVethPair(t *testing.T, process *testnet.Proc) (device string) {
 	t.Helper()
 	testnet.Require(t, "ip")
 	device = fmt.Sprintf("test%d", process.PID)
@@ -397,7 +398,7 @@ func bridge(t *testing.T, process *testnet.Proc) (device string) {
 	return device
 }
 
-func deviceIsThere(device string) bool {
+func deviceExists(device string) bool {
 	_, err := os.Stat(filepath.Join("/proc/sys/net/ipv4/conf", device))
 	return err == nil
 }
@@ -411,49 +412,50 @@ func ownDescriptors(t *testing.T) []string {
 	})
 }
 
-// A namespace that has ended is let go in the next scan: nothing of it is left open, and the kernel frees it.
+// The scan after a namespace has ended closes all descriptors of it, so that the kernel frees it.
 func TestNamespaceEnds(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := &quarter{inode: netNS(t, "/proc/self/ns/net")}
+		own := &testNamespace{inode: netNS(t, "/proc/self/ns/net")}
 		inEachSource(t, func(t *testing.T, source Source) {
 			s, w := newNamespaceScanner(t, source, "all")
 			requireScan(t, s, own)
 			before := ownDescriptors(t)
-			hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
-			device := bridge(t, hut.process)
-			requireScan(t, s, own, hut)
-			require.True(t, deviceIsThere(device))
+			other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
+			device := createVethPair(t, other.process)
+			requireScan(t, s, own, other)
+			require.True(t, deviceExists(device))
 			kept := ownDescriptors(t)
 			require.Len(t, kept, len(before)+1)
-			requireScan(t, s, own, hut)
-			require.Equal(t, kept, ownDescriptors(t), "it is opened once")
+			requireScan(t, s, own, other)
+			require.Equal(t, kept, ownDescriptors(t), "opened once")
 
-			hut.process.Stop()
+			other.process.Stop()
 			requireScan(t, s, own)
 			require.Equal(t, before, ownDescriptors(t))
-			require.Eventually(t, func() bool { return !deviceIsThere(device) }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return !deviceExists(device) }, 10*time.Second, 10*time.Millisecond)
 			require.Empty(t, w.take())
 		})
 		testnet.ThreadsReturn(t)
 	})
 }
 
-// The number of a namespace that has ended is not another's until that is known: it would be taken for it.
+// As long as the scanner has not noticed that a namespace has ended, it keeps the namespace alive: the kernel does not reuse its
+// numbers.
 func TestNamespaceNumbersAreNotReused(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		inEachSource(t, func(t *testing.T, source Source) {
 			s, _ := newNamespaceScanner(t, source, "all")
-			hut := settle(t, 1, testnet.Process{Name: "hut", Netns: true})
+			other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 			mustScan(t, s, inode)
-			table := namespaceOf(t, s, hut).table
+			table := namespaceOf(t, s, other).table
 			require.NotZero(t, table)
-			device := bridge(t, hut.process)
-			hut.process.Stop()
+			device := createVethPair(t, other.process)
+			other.process.Stop()
 			for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-				require.True(t, deviceIsThere(device), "the kernel has freed it")
-				onThread(func() {
+				require.True(t, deviceExists(device), "the kernel has freed the namespace")
+				onNewThread(func() {
 					require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
-					assert.NotEqual(t, hut.inode, netns.Of(netns.ThreadDir))
+					assert.NotEqual(t, other.inode, netns.Of(netns.ThreadDir))
 					assert.NotEqual(t, table, netns.TableOf(netns.ThreadDir))
 				})
 			}
@@ -461,11 +463,11 @@ func TestNamespaceNumbersAreNotReused(t *testing.T) {
 	})
 }
 
-// Namespaces come and go while they are read, and leave nothing behind.
+// Namespaces that start and end during scans cause no errors and leave no descriptors.
 func TestNamespaceChurn(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 3, testnet.Process{Name: "own"})
-		// What comes and goes has no sockets.
+		own := startInNamespace(t, 3, testnet.Process{Name: "own"})
+		// Namespaces of the churn have no sockets.
 		inEachSource(t, func(t *testing.T, source Source) {
 			s, w := newNamespaceScanner(t, source, "all")
 			requireScan(t, s, own)
@@ -473,7 +475,7 @@ func TestNamespaceChurn(t *testing.T) {
 			churn := testnet.ChurnNetns(t, time.Millisecond)
 			seen, scans := map[uint64]bool{}, 0
 			for ; churn.InProgress() || len(seen) < 2; scans++ {
-				sockets := mustScan(t, s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
+				sockets := mustScan(t, s, func(s *Socket) string { return socketLine(s.NetNS, toTestnet(s), ownersOf(s)) })
 				requireSockets(t, sockets, own)
 				for _, n := range s.Namespaces() {
 					seen[n.Inode] = true
@@ -492,12 +494,12 @@ func TestNamespaceChurn(t *testing.T) {
 	})
 }
 
-// The process through which a namespace is read can end between two of its tables. The others are not touched; what is left of
-// the namespace is read through another process in it, if there is one.
+// The process through which a namespace is read can end between two tables. The other tables are read through another process of
+// the namespace, if there is one. Other namespaces are not affected.
 func TestNamespaceProcessEndsInScan(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 1, testnet.Process{Name: "own"})
-		barn := settle(t, 2, testnet.Process{Name: "barn", Netns: true})
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
+		third := startInNamespace(t, 2, testnet.Process{Name: "third", Netns: true})
 		for _, test := range []struct {
 			name                   string
 			reaped, another, named bool
@@ -512,7 +514,7 @@ func TestNamespaceProcessEndsInScan(t *testing.T) {
 				first := testnet.Start(t, testnet.Process{Name: "first", Netns: true})
 				file := first.Netns()
 				if test.named {
-					file = testnet.NameNetns(t, "hut", file)
+					file = testnet.NameNetns(t, "other", file)
 				}
 				p := testnet.Process{Name: "holder"}
 				if test.another {
@@ -520,17 +522,17 @@ func TestNamespaceProcessEndsInScan(t *testing.T) {
 				}
 				holder := testnet.Start(t, p)
 				in := holder.In(file)
-				hut := &quarter{inode: netNS(t, first.Netns()), owner: ownerOf(holder, "holder"), sockets: []testnet.Socket{
-					in.Listen("tcp4", everywhere, 1), in.Listen("tcp6", everywhere6, 1), in.UDP("udp4", everywhere, netip.AddrPort{}),
+				other := &testNamespace{inode: netNS(t, first.Netns()), owner: ownerOf(holder, "holder"), sockets: []testnet.Socket{
+					in.Listen("tcp4", sharedAddr, 1), in.Listen("tcp6", sharedAddr6, 1), in.UDP("udp4", sharedAddr, netip.AddrPort{}),
 				}}
-				s, w := newNamespaceScanner(t, SourceProcfs, strconv.Itoa(first.PID), barn.pid(), "self")
-				requireScan(t, s, hut, barn, own)
+				s, w := newNamespaceScanner(t, SourceProcfs, strconv.Itoa(first.PID), third.pid(), "self")
+				requireScan(t, s, other, third, own)
 
 				var sockets []string
 				for socket, err := range s.Sockets(t.Context()) {
 					require.NoError(t, err)
 					if len(sockets) == 0 {
-						require.Equal(t, hut.inode, socket.NetNS)
+						require.Equal(t, other.inode, socket.NetNS)
 						require.NoError(t, unix.Kill(first.PID, unix.SIGKILL))
 						if test.reaped {
 							first.Stop()
@@ -539,82 +541,83 @@ func TestNamespaceProcessEndsInScan(t *testing.T) {
 						require.Eventually(t, func() bool { return netns.TableOf(dir) == 0 }, 10*time.Second, time.Millisecond)
 						require.Equal(t, !test.reaped, netns.Inode(dir) != 0)
 					}
-					sockets = append(sockets, scanned(socket.NetNS, inTerms(socket), ownersOf(socket)))
+					sockets = append(sockets, socketLine(socket.NetNS, toTestnet(socket), ownersOf(socket)))
 				}
 				if test.another || test.named {
-					requireRead(t, s, hut, barn, own)
+					requireNamespaces(t, s, other, third, own)
 				} else {
-					hut.sockets = hut.sockets[:1]
-					requireRead(t, s, barn, own)
+					other.sockets = other.sockets[:1]
+					requireNamespaces(t, s, third, own)
 				}
-				requireSockets(t, sockets, hut, barn, own)
+				requireSockets(t, sockets, other, third, own)
 				require.Empty(t, w.take())
 			})
 		}
 	})
 }
 
-// What netlink does not give is read through the process, which can have ended: then the rest is not read either.
+// If the process of a namespace has ended, the transports that netlink lacks are not read.
 func TestNamespaceProcessEndsBeforeProcfs(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 1, testnet.Process{Name: "own"})
-		hut := settle(t, 2, testnet.Process{Name: "hut", Netns: true})
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
+		other := startInNamespace(t, 2, testnet.Process{Name: "other", Netns: true})
 		w := &warnings{}
 		s := newScanner(t, ScannerConfig{
-			Namespaces: []string{"self", hut.pid()}, OwnerMethod: OwnersOff,
+			Namespaces: []string{"self", other.pid()}, OwnerMethod: OwnersOff,
 			Transports: []Transport{TransportICMP, TransportTCP, TransportUDP},
-			Warn:       func(err error) { w.said = append(w.said, err.Error()) },
+			Warn:       func(err error) { w.texts = append(w.texts, err.Error()) },
 		})
-		require.Len(t, mustScan(t, s, inode), len(own.sockets)+len(hut.sockets))
+		require.Len(t, mustScan(t, s, inode), len(own.sockets)+len(other.sockets))
 		seen := 0
 		for socket, err := range s.Sockets(t.Context()) {
 			require.NoError(t, err)
 			require.True(t, socket.Namespace.Self)
 			if seen == 0 {
-				hut.process.Stop()
+				other.process.Stop()
 			}
 			seen++
 		}
 		require.Len(t, own.sockets, seen)
-		requireRead(t, s, own)
+		requireNamespaces(t, s, own)
 		require.Empty(t, w.take())
 		require.Len(t, mustScan(t, s, inode), len(own.sockets))
 		require.Equal(t, []string{
-			fmt.Sprintf("network namespace %[1]q is not read: there is no process %[1]s: no such file or directory", hut.pid()),
+			fmt.Sprintf("network namespace %[1]q is not read: there is no process %[1]s: no such file or directory", other.pid()),
 		}, w.take())
 	})
 }
 
-// Nor is a namespace read through a process that has left it.
+// A namespace is not read through a process that has left it.
 func TestNamespaceProcessLeavesInScan(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		path := testnet.Netns(t, "blue")
-		blue := settle(t, 2, testnet.Process{Name: "blue", In: path})
-		wanderer := newWanderer(t, path)
+		blue := startInNamespace(t, 2, testnet.Process{Name: "blue", In: path})
+		movingProcess := startMovingProcess(t, path)
 		holder := testnet.Start(t, testnet.Process{Name: "holder"})
-		hut := &quarter{inode: wanderer.from, owner: ownerOf(holder, "holder"), sockets: []testnet.Socket{
-			holder.In(fmt.Sprintf("/proc/%d/ns/net", wanderer.pid)).Listen("tcp4", everywhere, 1),
+		other := &testNamespace{inode: movingProcess.from, owner: ownerOf(holder, "holder"), sockets: []testnet.Socket{
+			holder.In(fmt.Sprintf("/proc/%d/ns/net", movingProcess.pid)).Listen("tcp4", sharedAddr, 1),
 		}}
-		s, w := newNamespaceScanner(t, SourceProcfs, strconv.Itoa(wanderer.pid), "blue")
-		requireScan(t, s, hut, blue)
+		s, w := newNamespaceScanner(t, SourceProcfs, strconv.Itoa(movingProcess.pid), "blue")
+		requireScan(t, s, other, blue)
 		var sockets []string
 		for socket, err := range s.Sockets(t.Context()) {
 			require.NoError(t, err)
 			if len(sockets) == 0 {
-				require.Equal(t, hut.inode, socket.NetNS)
-				wanderer.leave(t)
+				require.Equal(t, other.inode, socket.NetNS)
+				movingProcess.leave(t)
 			}
-			sockets = append(sockets, scanned(socket.NetNS, inTerms(socket), ownersOf(socket)))
+			sockets = append(sockets, socketLine(socket.NetNS, toTestnet(socket), ownersOf(socket)))
 		}
-		requireRead(t, s, blue)
-		requireSockets(t, sockets, hut, blue)
+		requireNamespaces(t, s, blue)
+		requireSockets(t, sockets, other, blue)
 		requireScan(t, s, blue)
 		require.Empty(t, w.take())
 	})
 }
 
-// What identifies a namespace belongs together, even if the process goes from one to the other meanwhile.
-func TestNamespaceOfRestlessProcess(t *testing.T) {
+// The inode and table numbers of a process belong to the same namespace, even if the process moves between two namespaces
+// meanwhile.
+func TestNamespaceOfMovingProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		blue := testnet.Netns(t, "blue")
 		tables := map[uint64]uint64{netns.Of(netns.ThreadDir): netns.TableOf(netns.ThreadDir)}
@@ -629,7 +632,7 @@ func TestNamespaceOfRestlessProcess(t *testing.T) {
 		tid, stop, ended := make(chan int), make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(ended)
-			onThread(func() { // a thread is a process here
+			onNewThread(func() { // netns.ThreadDir is that of the thread
 				var files []int
 				for _, path := range []string{blue, netns.ThreadDir + "/ns/net"} {
 					file, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -652,17 +655,17 @@ func TestNamespaceOfRestlessProcess(t *testing.T) {
 			})
 		}()
 		pid := <-tid
-		met := map[uint64]bool{}
+		observed := map[uint64]bool{}
 		var all namespaces
 		require.NoError(t, all.dir.Open("/proc"))
 		defer all.dir.Close()
-		for i := 0; i < 20_000 || len(met) < 2; i++ {
+		for i := 0; i < 20_000 || len(observed) < 2; i++ {
 			start := time.Now()
 			n, inode, err := all.ofProcess(pid)
 			require.NoError(t, err)
-			if time.Since(start) < stay { // it cannot have gone and come back
+			if time.Since(start) < stay { // too short to move there and back
 				require.Equal(t, tables[inode], n.table)
-				met[inode] = true
+				observed[inode] = true
 			}
 		}
 		close(stop)
@@ -670,36 +673,36 @@ func TestNamespaceOfRestlessProcess(t *testing.T) {
 	})
 }
 
-// A process that has just ended refuses to be looked at, as one does that may not be: that is nothing to be said.
+// A process that has just ended refuses access, like one that may not be read. It causes no warning.
 func TestNamespaceProcessHasJustEnded(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		hut := testnet.Start(t, testnet.Process{Name: "hut", Netns: true})
+		other := testnet.Start(t, testnet.Process{Name: "other", Netns: true})
 		ended := testnet.Start(t, testnet.Process{Name: "ended", Netns: true})
 		of := &trackedNamespace{Namespace: Namespace{root: "/proc", table: netns.TableOf(fmt.Sprintf("/proc/%d", ended.PID))}}
 		of.setProcess(ended.PID)
 		ended.Stop()
-		there := &trackedNamespace{Namespace: Namespace{root: "/proc", table: netns.TableOf(fmt.Sprintf("/proc/%d", hut.PID))}}
-		there.setProcess(hut.PID)
+		there := &trackedNamespace{Namespace: Namespace{root: "/proc", table: netns.TableOf(fmt.Sprintf("/proc/%d", other.PID))}}
+		there.setProcess(other.PID)
 		dropCapabilities(t, []uint{unix.CAP_SYS_PTRACE})
 		all := &namespaces{withDiag: true}
-		require.NoError(t, all.enter(there, hut.Netns()))
+		require.NoError(t, all.enter(there, other.Netns()))
 		require.ErrorIs(t, there.refused, fs.ErrPermission)
-		require.True(t, vanished(all.enter(of, hut.Netns())))
+		require.True(t, vanished(all.enter(of, other.Netns())))
 		require.NoError(t, of.refused)
 	})
 }
 
-// Without descriptors no namespace can be entered, which each scan says once; with descriptors they are.
+// Without descriptors no namespace can be entered, and each scan reports that once. With descriptors, the next scan enters them.
 func TestNamespacesOutOfDescriptors(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 1, testnet.Process{Name: "own"})
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
 		s, w := newNamespaceScanner(t, SourceAuto, "all")
 		requireScan(t, s, own)
-		all := []*quarter{own}
+		all := []*testNamespace{own}
 		for n := range 3 {
-			all = append(all, settle(t, 1+n, testnet.Process{Name: "hut", Netns: true}))
+			all = append(all, startInNamespace(t, 1+n, testnet.Process{Name: "other", Netns: true}))
 		}
-		all = append(all, settle(t, 4, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")}))
+		all = append(all, startInNamespace(t, 4, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")}))
 		before := len(ownDescriptors(t))
 		sources := func() (sources []Source) {
 			for _, n := range s.Namespaces() {
@@ -708,15 +711,15 @@ func TestNamespacesOutOfDescriptors(t *testing.T) {
 			return sources
 		}
 
-		const toEnter = 3 // descriptors
+		const toEnter = 3 // descriptors that entering takes
 		full := fillDescriptors(t)
 		full.leave(t, toEnter-1)
 		for range 3 {
-			sockets, errs := scan(s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
+			sockets, errs := scan(s, func(s *Socket) string { return socketLine(s.NetNS, toTestnet(s), ownersOf(s)) })
 			require.Len(t, errs, 1)
 			require.ErrorIs(t, errs[0], unix.EMFILE)
 			require.Regexp(t, `^network namespace ("all"|of process \d+): .*: too many open files \(and 3 more\)$`, errs[0].Error())
-			requireRead(t, s, all...)
+			requireNamespaces(t, s, all...)
 			requireSockets(t, sockets, all...)
 			require.Equal(t, []Source{SourceNetlink, SourceProcfs, SourceProcfs, SourceProcfs, SourceProcfs}, sources())
 			require.Equal(t, SourceMixed, s.Stats().Source)
@@ -727,35 +730,35 @@ func TestNamespacesOutOfDescriptors(t *testing.T) {
 		for _, err := range errs {
 			require.ErrorIs(t, err, unix.EMFILE)
 		}
-		requireRead(t, s, all...)
+		requireNamespaces(t, s, all...)
 
 		full.release(t)
 		requireScan(t, s, all...)
 		require.Equal(t, slices.Repeat([]Source{SourceNetlink}, len(all)), sources())
-		require.Len(t, ownDescriptors(t), before+len(all)-1, "one for each")
+		require.Len(t, ownDescriptors(t), before+len(all)-1, "one per entered namespace")
 		require.Empty(t, w.take())
 	})
 }
 
-// fullTable is a table of descriptors of which few are free.
-type fullTable struct {
+// fullDescriptorTable opens files until few descriptors are free.
+type fullDescriptorTable struct {
 	limit  unix.Rlimit
 	filled []int
 }
 
-func fillDescriptors(t *testing.T) *fullTable {
+func fillDescriptors(t *testing.T) *fullDescriptorTable {
 	t.Helper()
-	f := &fullTable{}
+	f := &fullDescriptorTable{}
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &f.limit))
 	t.Cleanup(func() { f.release(t) })
-	const most = 1000
-	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: f.limit.Max}))
+	const maxDescriptors = 1000
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxDescriptors, Max: f.limit.Max}))
 	f.leave(t, 0)
 	return f
 }
 
-// leave leaves so many descriptors free.
-func (f *fullTable) leave(t *testing.T, free int) {
+// leave leaves n descriptors free.
+func (f *fullDescriptorTable) leave(t *testing.T, free int) {
 	t.Helper()
 	for {
 		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -772,7 +775,7 @@ func (f *fullTable) leave(t *testing.T, free int) {
 	}
 }
 
-func (f *fullTable) release(t *testing.T) {
+func (f *fullDescriptorTable) release(t *testing.T) {
 	t.Helper()
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &f.limit))
 	for _, fd := range f.filled {
@@ -781,17 +784,16 @@ func (f *fullTable) release(t *testing.T) {
 	f.filled = nil
 }
 
-// A proc file system of another PID namespace is that of a host: its process 1 and its names are meant, and in it only its
-// processes are seen.
+// A proc file system of another PID namespace counts as that of a host: host is its process 1, and only its processes are found.
 func TestNamespacesOfOtherProc(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 1, testnet.Process{Name: "own"})
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
 		own.owner = ""
 		for _, apart := range []bool{true, false} {
 			t.Run(fmt.Sprint("in another network namespace: ", apart), func(t *testing.T) {
 				proc := t.TempDir()
 				process := testnet.Start(t, testnet.Process{Name: "init", Netns: apart, Proc: proc})
-				host := &quarter{inode: netNS(t, process.Netns()), owner: "1/init"}
+				host := &testNamespace{inode: netNS(t, process.Netns()), owner: "1/init"}
 				host.sockets = []testnet.Socket{process.UDP("udp4", netip.AddrPort{}, netip.AddrPort{})}
 				testnet.NameNetns(t, "blue", process.Netns())
 				inEachSource(t, func(t *testing.T, source Source) {
@@ -799,17 +801,17 @@ func TestNamespacesOfOtherProc(t *testing.T) {
 						w := &warnings{}
 						s := newScanner(t, ScannerConfig{
 							ProcRoot: proc, Source: source, Namespaces: strings.Fields(namespaces), OwnerMethod: OwnersProcfs,
-							Warn: func(err error) { w.said = append(w.said, err.Error()) },
+							Warn: func(err error) { w.texts = append(w.texts, err.Error()) },
 						})
 						for range 2 {
-							sockets := mustScan(t, s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
+							sockets := mustScan(t, s, func(s *Socket) string { return socketLine(s.NetNS, toTestnet(s), ownersOf(s)) })
 							switch namespaces {
 							case "host", "1", "blue":
-								requireRead(t, s, host)
+								requireNamespaces(t, s, host)
 							case "host self", "blue self 1":
-								requireRead(t, s, []*quarter{host, own}[:1+oneIf(apart)]...)
+								requireNamespaces(t, s, []*testNamespace{host, own}[:1+boolToInt(apart)]...)
 							default:
-								requireRead(t, s, []*quarter{own, host}[:1+oneIf(apart)]...)
+								requireNamespaces(t, s, []*testNamespace{own, host}[:1+boolToInt(apart)]...)
 							}
 							if apart && len(s.Namespaces()) == 1 {
 								requireSockets(t, sockets, host)
@@ -826,24 +828,25 @@ func TestNamespacesOfOtherProc(t *testing.T) {
 	})
 }
 
-func oneIf(is bool) int {
+func boolToInt(is bool) int {
 	if is {
 		return 1
 	}
 	return 0
 }
 
-// inUserNamespace tells the test process that it is root in a user namespace only.
-const inUserNamespace = "NETSTAT_TEST_IN_USER_NAMESPACE"
+// userNamespaceEnv is set in the test process that is root only in a user namespace.
+const userNamespaceEnv = "NETSTAT_TEST_IN_USER_NAMESPACE"
 
-// Who is root in a user namespace only can enter the network namespaces of containers there, but not come back to the one that
-// it is in itself. The threads that did end; the first, which stands for the process, is spared.
+// Root of a user namespace can enter the network namespaces of containers in it, but cannot return to its own. Threads that
+// cannot return end, except the main thread, which must not enter.
 func TestNamespacesOfUserNamespace(t *testing.T) {
-	if os.Getenv(inUserNamespace) == "" {
+	testnet.SkipIfShort(t)
+	if os.Getenv(userNamespaceEnv) == "" {
 		exe, err := os.Executable()
 		require.NoError(t, err)
 		cmd := exec.Command(exe, "-test.run=^"+t.Name()+"$", "-test.v")
-		cmd.Env = append(os.Environ(), inUserNamespace+"=1")
+		cmd.Env = append(os.Environ(), userNamespaceEnv+"=1")
 		id := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWUSER, UidMappings: id, GidMappings: id, Pdeathsig: unix.SIGKILL,
@@ -857,7 +860,7 @@ func TestNamespacesOfUserNamespace(t *testing.T) {
 		return
 	}
 	container := testnet.Start(t, testnet.Process{Name: "container", Netns: true})
-	listener := container.Listen("tcp4", everywhere, 1)
+	listener := container.Listen("tcp4", sharedAddr, 1)
 	look := func() {
 		s, w := newNamespaceScanner(t, SourceNetlink, strconv.Itoa(container.PID))
 		assert.Equal(t, []uint64{listener.Inode}, mustScan(t, s, inode))
@@ -873,13 +876,13 @@ func TestNamespacesOfUserNamespace(t *testing.T) {
 	testnet.ThreadsReturn(t)
 }
 
-// onFirstThread runs f in a goroutine that is on the thread that stands for the process, and that is likely to stay there.
+// onFirstThread runs f in a goroutine on the main thread of the process, which will probably stay there.
 func onFirstThread(t *testing.T, f func()) {
 	t.Helper()
-	const most = 1000 // threads
+	const maxThreads = 1000
 	found, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
-	for range most {
+	for range maxThreads {
 		looked := make(chan bool)
 		go func() {
 			runtime.LockOSThread()
@@ -887,7 +890,7 @@ func onFirstThread(t *testing.T, f func()) {
 			isFirst := unix.Gettid() == unix.Getpid()
 			looked <- isFirst
 			if !isFirst {
-				<-release // so that another thread runs the next one
+				<-release // the next goroutine then runs on another thread
 				return
 			}
 			runtime.UnlockOSThread()
@@ -898,39 +901,39 @@ func onFirstThread(t *testing.T, f func()) {
 			<-found
 			return
 		}
-		time.Sleep(time.Millisecond) // the first thread may be the one that waits for timers
+		time.Sleep(time.Millisecond) // the main thread may be waiting for timers
 	}
 	t.Fatal("nothing runs on the first thread")
 }
 
-// What cannot be looked for has not ended: it is read on.
+// If /proc cannot be read, known namespaces do not count as ended and are still read.
 func TestNamespacesWithoutProc(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		own := settle(t, 1, testnet.Process{Name: "own"})
-		hut := settle(t, 2, testnet.Process{Name: "hut", Netns: true})
+		own := startInNamespace(t, 1, testnet.Process{Name: "own"})
+		other := startInNamespace(t, 2, testnet.Process{Name: "other", Netns: true})
 		inEachSource(t, func(t *testing.T, source Source) {
 			s, w := newNamespaceScanner(t, source, "all")
-			requireScan(t, s, own, hut)
-			before := namespaceOf(t, s, hut)
+			requireScan(t, s, own, other)
+			before := namespaceOf(t, s, other)
 			s.namespaces.dir.Close()
-			require.NoError(t, s.namespaces.dir.Open("/proc/version")) // no directory
+			require.NoError(t, s.namespaces.dir.Open("/proc/version")) // not a directory
 			for range 2 {
-				sockets, errs := scan(s, func(s *Socket) string { return scanned(s.NetNS, inTerms(s), ownersOf(s)) })
+				sockets, errs := scan(s, func(s *Socket) string { return socketLine(s.NetNS, toTestnet(s), ownersOf(s)) })
 				require.Len(t, errs, 1)
 				require.EqualError(t, errs[0], `network namespace "all": not a directory`)
-				requireRead(t, s, own, hut)
-				requireSockets(t, sockets, own, hut)
+				requireNamespaces(t, s, own, other)
+				requireSockets(t, sockets, own, other)
 			}
 			s.namespaces.dir.Close()
-			requireScan(t, s, own, hut)
-			require.Same(t, before, namespaceOf(t, s, hut))
+			requireScan(t, s, own, other)
+			require.Same(t, before, namespaceOf(t, s, other))
 			require.Empty(t, w.take())
 		})
 	})
 }
 
-// BenchmarkNamespaces is looking for namespaces where nothing has changed: by their numbers, and by their tables for who may not
-// see the numbers.
+// BenchmarkNamespaces measures the search for namespaces when nothing has changed: by inode numbers, and by tables for a user who
+// cannot read the inode numbers.
 func BenchmarkNamespaces(b *testing.B) {
 	testnet.IsolatePIDs(b, func() {
 		const namespaces, processes = 20, 200
@@ -966,7 +969,7 @@ func BenchmarkNamespaces(b *testing.B) {
 	})
 }
 
-// openFound finds the namespaces that there are, and opens those that are new.
+// openFound finds all namespaces, and opens the new ones.
 func openFound(s *Scanner) error {
 	if err := s.namespaces.find(); err != nil {
 		return err
@@ -984,8 +987,8 @@ func benchmarkRefresh(b *testing.B, s *Scanner, namespaces int) {
 	require.Len(b, s.Namespaces(), namespaces)
 }
 
-// A file that leads to another namespace than was found is not taken for it, whatever its number says.
-func TestNamespaceBehindFileIsAnother(t *testing.T) {
+// A namespace file that now leads to another namespace is detected by the table number, even if the inode number matches.
+func TestNamespaceFileChanged(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
 		mustScan(t, s, inode)
@@ -1003,8 +1006,8 @@ func TestNamespaceBehindFileIsAnother(t *testing.T) {
 	})
 }
 
-// makeNamespaces makes so many network namespaces, and returns their numbers and what ends them.
-type makeNamespaces func(t *testing.T, n int) (inodes map[uint64]bool, end func())
+// namespaceMaker creates n network namespaces, and returns their inode numbers and a function that ends them.
+type namespaceMaker func(t *testing.T, n int) (inodes map[uint64]bool, end func())
 
 func namedNamespaces(t *testing.T, n int) (inodes map[uint64]bool, end func()) {
 	t.Helper()
@@ -1038,7 +1041,7 @@ func namespacesOfProcesses(t *testing.T, n int) (inodes map[uint64]bool, end fun
 	}
 }
 
-// pinnedNamespaces are those that a socket of this process keeps.
+// pinnedNamespaces returns the inode numbers of the namespaces that a socket of this process keeps alive.
 func pinnedNamespaces(t *testing.T) map[uint64]bool {
 	t.Helper()
 	const siocgskns = 0x894c // include/uapi/linux/sockios.h
@@ -1060,10 +1063,10 @@ func pinnedNamespaces(t *testing.T) map[uint64]bool {
 	return pinned
 }
 
-// Descriptors that have run out come back when namespaces end: as many of the new ones are read as the descriptors allow.
+// When namespaces end, their descriptors are used for new namespaces: each scan reads as many as the descriptor limit allows.
 func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
-	const there, room, descriptors = 30, 11, 3 // of each: a socket for dumps, one for closed sockets, and what waits for that
-	for name, newNamespaces := range map[string]makeNamespaces{"named": namedNamespaces, "of processes": namespacesOfProcesses} {
+	const there, room, descriptors = 30, 11, 3 // of each: for dumps, for closed sockets, and to wait for those
+	for name, newNamespaces := range map[string]namespaceMaker{"named": namedNamespaces, "of processes": namespacesOfProcesses} {
 		t.Run(name, func(t *testing.T) {
 			testnet.IsolatePIDs(t, func() {
 				own := netNS(t, "/proc/self/ns/net")
@@ -1073,10 +1076,10 @@ func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
 				mustScan(t, s, inode)
 				entered := 0
 				for round := range 6 {
-					const toEnter = 2 // descriptors that are closed again
+					const toEnter = 2 // descriptors that entering takes for a moment
 					limit := room*descriptors + toEnter
 					if round%2 == 1 {
-						limit -= toEnter // then none is left when the scan begins
+						limit -= toEnter // then none is free when the scan starts
 					}
 					inodes, end := newNamespaces(t, there)
 					full := fillDescriptors(t)
@@ -1090,7 +1093,7 @@ func TestNamespacesReplacedWithoutDescriptors(t *testing.T) {
 					entered = 0
 					for _, n := range s.namespaces.known {
 						require.True(t, n.Self || inodes[n.Inode], "round %d: %+v", round, n)
-						entered += oneIf(!n.Self && n.diag != nil && n.closed != nil)
+						entered += boolToInt(!n.Self && n.diag != nil && n.closed != nil)
 					}
 					require.Equal(t, (limit-toEnter)/descriptors, entered, "round %d", round)
 					for pinned := range pinnedNamespaces(t) {

@@ -14,8 +14,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
-// A table that turns out to be another namespace's is closed again.
-func TestNamespaceTableOfAnother(t *testing.T) {
+// A table of another namespace than expected is closed again.
+func TestNamespaceTableOfOtherNamespace(t *testing.T) {
 	before := openDescriptors(t)
 	n := &Namespace{PID: os.Getpid(), procDir: "/proc/self", table: 1}
 	_, err := n.openTable("net/dev")
@@ -23,8 +23,8 @@ func TestNamespaceTableOfAnother(t *testing.T) {
 	require.Equal(t, before, openDescriptors(t))
 }
 
-// What was opened in a namespace that is open already is closed again; else it is taken over, and what has kept it until then is
-// closed.
+// If the namespace has open sockets, the adopted ones are closed. Otherwise it takes them over, and closes the file that kept it
+// alive.
 func TestNamespaceAdopts(t *testing.T) {
 	for _, isOpen := range []bool{true, false} {
 		held, err := os.Open("/proc/self/net/dev")
@@ -46,7 +46,7 @@ func TestNamespaceAdopts(t *testing.T) {
 			[]any{n.Inode, n.Name, n.path, n.entry, n.tried})
 		require.Equal(t, isOpen, namedDiag.closed)
 		require.Equal(t, isOpen, namedClosed.closed)
-		require.EqualValues(t, maxClosed/closedChunkLen-oneIf(!isOpen), budget.left.Load(), "what it had received is dropped")
+		require.EqualValues(t, maxClosed/closedChunkLen-boolToInt(!isOpen), budget.left.Load(), "its events are dropped")
 		require.False(t, diag.closed || closed.closed)
 		require.Equal(t, isOpen, n.diag == diagConn(diag))
 		require.Equal(t, isOpen, n.closed == closedConn(closed))
@@ -58,11 +58,11 @@ func TestNamespaceAdopts(t *testing.T) {
 		}
 	}
 	n := &trackedNamespace{}
-	n.adopt(&trackedNamespace{Namespace: Namespace{Inode: 5}}) // which could not be opened
+	n.adopt(&trackedNamespace{Namespace: Namespace{Inode: 5}}) // opening it failed
 	require.Nil(t, n.diag)
 }
 
-// What is opened anew in a namespace replaces what was there, but for a subscription, from which something may still be taken.
+// New sockets replace the old ones, except a subscription: it may still have events to take.
 func TestNamespaceTakes(t *testing.T) {
 	diag, closed := &fakeDiag{}, &fakeClosed{}
 	n := &trackedNamespace{netlinkSockets: netlinkSockets{diag: diag, closed: closed}}
@@ -72,29 +72,29 @@ func TestNamespaceTakes(t *testing.T) {
 	require.True(t, n.diag == diagConn(openedDiag) && n.closed == closedConn(closed))
 	n.take(netlinkSockets{diag: &fakeDiag{}, refusedClosed: errors.ErrUnsupported})
 	require.True(t, n.closed == closedConn(closed))
-	require.NoError(t, n.refusedClosed, "it is subscribed to all the same")
+	require.NoError(t, n.refusedClosed, "it keeps its subscription")
 }
 
-// The subscriptions of namespaces that have ended are closed before namespaces are found, also if nobody has taken what they tell.
-func TestNamespacesThatEndedAreClosed(t *testing.T) {
+// find closes the subscriptions of ended namespaces, even if their events have not been taken.
+func TestEndedNamespacesAreClosed(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
 		ended := &fakeClosed{}
 		s.namespaces.ended = []*trackedNamespace{{netlinkSockets: netlinkSockets{closed: ended}}}
 		require.NoError(t, s.namespaces.find())
 		require.True(t, ended.closed)
-		require.Len(t, s.namespaces.ended, 1, "what it has told of is handed out later")
+		require.Len(t, s.namespaces.ended, 1, "its events are handed out later")
 	})
 }
 
-// A namespace of which a process has ended since it was found is entered by another one, if there is one.
+// If the process of a namespace has ended since it was found, the namespace is entered through another one, if there is one.
 func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		for _, another := range []bool{true, false} {
 			s, w := newNamespaceScanner(t, SourceAuto, "all")
 			mustScan(t, s, inode)
 			before := ownDescriptors(t)
-			first := settle(t, 1, testnet.Process{Name: "first", Netns: true})
+			first := startInNamespace(t, 1, testnet.Process{Name: "first", Netns: true})
 			second := testnet.Start(t, testnet.Process{Name: "second", In: first.process.Netns()})
 			require.NoError(t, s.namespaces.find())
 			require.Len(t, s.Namespaces(), 2)
@@ -121,11 +121,11 @@ func TestNamespaceProcessEndsBeforeEntering(t *testing.T) {
 	})
 }
 
-// The process that stands for a namespace is one that lives.
+// When the process that represents a namespace has ended, another one replaces it.
 func TestNamespaceProcessIsReplaced(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		s, _ := newNamespaceScanner(t, SourceAuto, "all")
-		first := settle(t, 1, testnet.Process{Name: "first", Netns: true})
+		first := startInNamespace(t, 1, testnet.Process{Name: "first", Netns: true})
 		second := testnet.Start(t, testnet.Process{Name: "second", In: first.process.Netns()})
 		mustScan(t, s, inode)
 		n := namespaceOf(t, s, first)
@@ -134,19 +134,19 @@ func TestNamespaceProcessIsReplaced(t *testing.T) {
 		mustScan(t, s, inode)
 		now := namespaceOf(t, s, first)
 		require.Equal(t, []any{n.ID, second.PID}, []any{now.ID, now.PID})
-		require.Equal(t, first.process.PID, n.PID, "what was handed out does not change")
+		require.Equal(t, first.process.PID, n.PID, "a value that was handed out does not change")
 	})
 }
 
-// A namespace that was known by its tables alone is entered as soon as a process lets it be seen.
-func TestNamespaceIsSeenLater(t *testing.T) {
+// A namespace known only by its tables is entered as soon as a process shows its inode number.
+func TestNamespaceIdentifiedLater(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		s, w := newNamespaceScanner(t, SourceAuto, "all")
 		mustScan(t, s, inode)
 		n := trackedOf(t, s, namespaceOf(t, s, other))
 		number := n.Inode
-		n.leave() // as if its processes had not let it be seen
+		n.leave() // as if its processes could not be read
 		delete(s.namespaces.byInode, n.Inode)
 		n.Inode, n.entry, n.refused = 0, entryRefused, fmt.Errorf("setns: %w", unix.EPERM)
 
@@ -157,10 +157,10 @@ func TestNamespaceIsSeenLater(t *testing.T) {
 	})
 }
 
-// A namespace that was known by its tables alone is told by them from the one that has a name.
-func TestNamespaceIsFoundUnderName(t *testing.T) {
+// A namespace known only by its tables is matched by them with the one that has a name.
+func TestNamespaceMatchedWithName(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		path := testnet.NameNetns(t, "blue", other.process.Netns())
 		s, w := newNamespaceScanner(t, SourceAuto, "all")
 		all := &s.namespaces
@@ -171,27 +171,27 @@ func TestNamespaceIsFoundUnderName(t *testing.T) {
 		all.see(n)
 		n.setProcess(other.process.PID)
 		require.NoError(t, all.addName("blue"))
-		require.Len(t, all.known, 2, "nothing has shown yet that they are one")
+		require.Len(t, all.known, 2, "they are not matched yet")
 		require.NoError(t, all.enterFound())
 		require.True(t, len(all.known) == 1 && all.known[0] == n)
 		require.Equal(t, []any{other.inode, "blue", path, true}, []any{n.Inode, n.Name, n.path, n.diag != nil})
 		require.Same(t, n, all.byInode[other.inode])
-		requireScan(t, s, other, &quarter{inode: netNS(t, "/proc/self/ns/net")})
+		requireScan(t, s, other, &testNamespace{inode: netNS(t, "/proc/self/ns/net")})
 		require.Empty(t, w.take())
 	})
 }
 
-// Numbers of namespaces that have ended, and that nothing has kept, can be those of new ones.
-func TestNamespaceNumbersOfEnded(t *testing.T) {
+// The inode and table numbers of ended namespaces that nothing kept alive can be those of new namespaces.
+func TestNamespaceNumbersOfEndedOnes(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		other := settle(t, 1, testnet.Process{Name: "other", Netns: true})
+		other := startInNamespace(t, 1, testnet.Process{Name: "other", Netns: true})
 		table := netns.TableOf(filepath.Join("/proc", other.pid()))
 		failed := func(n Namespace) *trackedNamespace {
 			return &trackedNamespace{Namespace: n, tried: 1, entry: entryFailed}
 		}
 		for name, test := range map[string]struct {
 			ended *trackedNamespace
-			scans int // until it is right: where the number leads elsewhere the first finds that out
+			scans int // until it is found: if the inode number is wrong, the first scan detects it
 		}{
 			"table":  {failed(Namespace{root: "/proc", Inode: other.inode + 1000, table: table}), 1},
 			"number": {failed(Namespace{root: "/proc", Inode: other.inode, table: table + 1000}), 2},
@@ -205,7 +205,7 @@ func TestNamespaceNumbersOfEnded(t *testing.T) {
 					_, errs := scan(s, inode)
 					require.Empty(t, errs)
 				}
-				requireRead(t, s, &quarter{inode: netNS(t, "/proc/self/ns/net")}, other)
+				requireNamespaces(t, s, &testNamespace{inode: netNS(t, "/proc/self/ns/net")}, other)
 				require.Equal(t, SourceNetlink, namespaceOf(t, s, other).SourceOf(TransportTCP))
 				require.Same(t, s.namespaces.known[1], s.namespaces.byTable[table])
 				require.Same(t, s.namespaces.known[1], s.namespaces.byInode[other.inode])
@@ -215,10 +215,10 @@ func TestNamespaceNumbersOfEnded(t *testing.T) {
 	})
 }
 
-// A namespace that has a name, and cannot be entered, is read through a process in it, which is looked for in each scan.
-func TestNamespaceWithNameIsReadThroughProcess(t *testing.T) {
+// A named namespace that cannot be entered is read through one of its processes, which each scan looks up.
+func TestNamedNamespaceReadThroughProcess(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		blue := settle(t, 1, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
+		blue := startInNamespace(t, 1, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
 		s, w := newNamespaceScanner(t, SourceAuto, "blue")
 		s.namespaces.openDiag = refuseDiag
 		for range 3 {
@@ -230,6 +230,6 @@ func TestNamespaceWithNameIsReadThroughProcess(t *testing.T) {
 		require.Len(t, w.take(), 1)
 		s, w = newNamespaceScanner(t, SourceProcfs, "blue")
 		requireScan(t, s, blue)
-		require.Empty(t, w.take(), "who asked for procfs is not told that it is read")
+		require.Empty(t, w.take(), "procfs was requested")
 	})
 }

@@ -88,7 +88,7 @@ func TestDecodeInetMsg(t *testing.T) {
 			s := Socket{Inode: 1, fields: fieldsAll, TCP: TCPInfo{RTT: 1}, Drops: 1, CgroupID: 1, AcceptQueue: 1, NetNS: 5}
 			require.NoError(t, s.decodeInet(test.message.Bytes(), test.transport))
 			require.Equal(t, test.want, describe(&s, fieldsAll))
-			require.EqualValues(t, 5, s.NetNS, "belongs to the scan")
+			require.EqualValues(t, 5, s.NetNS, "set by the scan")
 			requireAbsentIsZero(t, &s)
 		})
 	}
@@ -141,7 +141,7 @@ func TestDecodeInetMsgErrors(t *testing.T) {
 	}
 }
 
-// struct tcp_info grows from kernel to kernel: of each length, what lies within is there, and nothing else.
+// struct tcp_info grows with kernel versions: at each length, exactly the fields within it are decoded.
 func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 	const longest = 300
 	info := make([]byte, longest)
@@ -184,7 +184,7 @@ func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 	}
 }
 
-// Before the first sample the kernel's least round-trip time is the highest number there is.
+// Before the first sample, tcpi_min_rtt is the highest number.
 func TestDecodeTCPInfoWithoutRTT(t *testing.T) {
 	info := make([]byte, 248)
 	binary.NativeEndian.PutUint32(info[148:], 1<<32-1)
@@ -247,6 +247,7 @@ const (
 	goldenDir   = "testdata/sockdiag"          // .golden
 )
 
+// captures are the recorded dumps of one network namespace with sockets in every state.
 var captures = map[string]Transport{
 	"tcp-listen":    TransportTCP,
 	"tcp-connected": TransportTCP,
@@ -255,10 +256,10 @@ var captures = map[string]Transport{
 	"unix":          TransportUnix,
 }
 
-// update is the flag by which TestCaptures replaces the descriptions.
+// update makes TestCaptures replace the descriptions.
 var update = flag.Bool("update-sockdiag", false, "describe the sockets of the captures in "+goldenDir)
 
-// readCapture returns the payload of each socket in a capture; none on a host with another byte order than the recorded one.
+// readCapture returns the payload of each socket in a capture, or nothing on a big-endian host.
 func readCapture(tb testing.TB, name string) (payloads [][]byte) {
 	tb.Helper()
 	content, err := os.ReadFile(filepath.Join(capturesDir, name+".bin"))
@@ -277,7 +278,7 @@ func readCapture(tb testing.TB, name string) (payloads [][]byte) {
 	return payloads
 }
 
-// decode fills s with the socket in a payload.
+// decode decodes a payload into s.
 func decode(s *Socket, payload []byte, transport Transport) error {
 	if transport == TransportUnix {
 		return s.decodeUnix(payload)
@@ -310,7 +311,7 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
-// Every message of the captures, cut at every byte, is decoded or refused.
+// Every message of the captures, cut off at each byte, is decoded or refused.
 func TestCapturesCutOff(t *testing.T) {
 	for name, transport := range captures {
 		t.Run(name, func(t *testing.T) {
@@ -328,7 +329,7 @@ func TestCapturesCutOff(t *testing.T) {
 	}
 }
 
-// A message is an error or a socket of which nothing is set that it does not have.
+// A message is an error, or a socket without values in absent fields.
 func FuzzDecodeInetMsg(f *testing.F) {
 	for name, transport := range captures {
 		if transport == TransportUnix {

@@ -9,15 +9,15 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// BenchmarkFDWalk reads the links of the processes of the benchmark alone: it has a PID namespace of its own.
+// BenchmarkFDWalk has its own PID namespace, so that it walks the processes of the benchmark only.
 func BenchmarkFDWalk(b *testing.B) {
 	testnet.IsolatePIDs(b, func() {
 		benchmarkOwners(b, func() ownerFinder { return newFDWalk(newProcessCache("/proc", nil)) })
 	})
 }
 
-// BenchmarkBPFOwners goes through the descriptors of all processes of the machine, as there is no other way: the sockets that it
-// finds can be more than were made for it.
+// BenchmarkBPFOwners iterates over the descriptors of all processes of the machine, which can hold more sockets than the
+// benchmark opens.
 func BenchmarkBPFOwners(b *testing.B) {
 	testnet.Isolate(b, func() {
 		testnet.RequireBPF(b)
@@ -31,7 +31,7 @@ func BenchmarkBPFOwners(b *testing.B) {
 
 func benchmarkOwners(b *testing.B, newFinder func() ownerFinder) {
 	b.Helper()
-	grow := crowd(b)
+	grow := growingPair(b)
 	for _, size := range []int{1000, 10_000} {
 		grow(size)
 		b.Run(fmt.Sprintf("sockets=%d", size), func(b *testing.B) {

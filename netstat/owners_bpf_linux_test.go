@@ -31,26 +31,26 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// holders are the processes that should be found to hold the sockets, by inode.
+// holders are the expected pids that hold each socket, by inode.
 type holders map[uint64][]int
 
-func (h holders) of(s testnet.Socket, pids ...int) { h[s.Inode] = pids }
+func (h holders) set(s testnet.Socket, pids ...int) { h[s.Inode] = pids }
 
-// oneOf is the holder of sockets that have one, and are not held if they have no inode.
-func (h holders) oneOf(pid int, sockets ...testnet.Socket) {
+// setAll sets the holder of all sockets that have an inode.
+func (h holders) setAll(pid int, sockets ...testnet.Socket) {
 	for _, s := range sockets {
 		if s.Inode != 0 {
-			h.of(s, pid)
+			h.set(s, pid)
 		}
 	}
 }
 
-// owner is a process as /proc/<pid>/stat shows it, or as the owner of a socket.
+// owner describes a process by the values that both /proc/<pid>/stat and the owner of a socket have.
 func owner(pid int, name string, startTime uint64) string {
 	return fmt.Sprintf("%d %q since %d", pid, name, startTime)
 }
 
-// processFromProc reads comm and the 22nd column of stat.
+// processFromProc describes a process by its comm and the 22nd column of its stat.
 func processFromProc(t *testing.T, pid int) string {
 	t.Helper()
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
@@ -63,7 +63,7 @@ func processFromProc(t *testing.T, pid int) string {
 	return owner(pid, strings.TrimSuffix(string(comm), "\n"), startTime)
 }
 
-func (h holders) inWords(t *testing.T) map[uint64][]string {
+func (h holders) describe(t *testing.T) map[uint64][]string {
 	t.Helper()
 	words := map[uint64][]string{}
 	for inode, pids := range h {
@@ -75,7 +75,7 @@ func (h holders) inWords(t *testing.T) map[uint64][]string {
 	return words
 }
 
-// scanOwners returns the owners of every socket that has an inode, in the order in which Owners gives them.
+// scanOwners returns the owners of every socket that has an inode, in the order of Owners.
 func scanOwners(t *testing.T, s *Scanner) map[uint64][]string {
 	t.Helper()
 	found := map[uint64][]string{}
@@ -93,7 +93,7 @@ func scanOwners(t *testing.T, s *Scanner) map[uint64][]string {
 	return found
 }
 
-// requireOwners compares what a scanner finds with what should be found; other sockets may be there.
+// requireOwners requires the owners of these sockets; there may be others.
 func requireOwners(t *testing.T, want, found map[uint64][]string) {
 	t.Helper()
 	for inode, owners := range want {
@@ -121,17 +121,17 @@ var oddNames = []string{
 	"fifteen_bytes_x", "more_than_fifteen",
 }
 
-// The BPF iterator, the walk, ss and the one who made the sockets agree on who holds them.
+// The BPF iterator, the walk of procfs, ss and the test agree on the owners of all sockets.
 func TestOwnersAgree(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
 		want, anywhere := holders{}, netip.AddrPort{}
 
 		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} { // TIME_WAIT and orphans too
-			want.oneOf(os.Getpid(), testnet.States(t, network).Sockets...)
+			want.setAll(os.Getpid(), testnet.States(t, network).Sockets...)
 		}
 		for _, load := range []*testnet.Load{testnet.UDP(t), testnet.Raw(t), testnet.Ping(t)} {
-			want.oneOf(os.Getpid(), load.Sockets...)
+			want.setAll(os.Getpid(), load.Sockets...)
 		}
 		for _, s := range testnet.Unix(t) {
 			want[s.Inode] = []int{os.Getpid()}
@@ -141,47 +141,47 @@ func TestOwnersAgree(t *testing.T) {
 		shared := master.Listen("tcp4", anywhere, 16)
 		workers := master.Fork(8)
 		client := testnet.Start(t, testnet.Process{Name: "client"})
-		want.oneOf(client.PID, client.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), shared.Local.Port()), 8)...)
+		want.setAll(client.PID, client.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), shared.Local.Port()), 8)...)
 		pids := []int{master.PID}
 		for _, worker := range workers {
 			pids = append(pids, worker.PID)
-			want.oneOf(worker.PID, worker.Accept(shared, 1)...)
+			want.setAll(worker.PID, worker.Accept(shared, 1)...)
 		}
-		want.of(shared, pids...)
+		want.set(shared, pids...)
 
 		older, younger := testnet.Start(t, testnet.Process{Name: "older"}), testnet.Start(t, testnet.Process{Name: "younger"})
 		duplicated := older.Listen("tcp6", anywhere, 5)
 		for range 3 {
 			older.Dup(duplicated)
 		}
-		want.of(duplicated, older.PID)
+		want.set(duplicated, older.PID)
 		passed := younger.Listen("tcp4", anywhere, 5)
 		younger.Pass(passed, older)
-		want.of(passed, older.PID, younger.PID)
-		given := younger.Listen("tcp4", anywhere, 5)
-		younger.Pass(given, older)
-		younger.Close(given)
-		want.of(given, older.PID)
-		workers[3].Pass(shared, older) // in the middle of the others, by its pid
+		want.set(passed, older.PID, younger.PID)
+		handedOver := younger.Listen("tcp4", anywhere, 5)
+		younger.Pass(handedOver, older)
+		younger.Close(handedOver)
+		want.set(handedOver, older.PID)
+		workers[3].Pass(shared, older) // its pid is between those of other holders
 		workers[5].Pass(shared, younger)
-		want.of(shared, append(pids, older.PID, younger.PID)...)
+		want.set(shared, append(pids, older.PID, younger.PID)...)
 		workers[0].Dup(shared)
 
 		inFlight, held := younger.UDP("udp4", anywhere, anywhere), younger.UDP("udp6", anywhere, anywhere)
 		younger.PutInFlight(inFlight)
 		younger.Close(inFlight)
-		want.of(inFlight)
+		want.set(inFlight)
 		younger.PutInFlight(held)
-		want.of(held, younger.PID)
+		want.set(held, younger.PID)
 
 		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})
 		listener := user.Listen("tcp6", netip.MustParseAddrPort("[::1]:0"), 5)
-		want.oneOf(user.PID, listener, user.Connect(listener.Local, 1)[0], user.Accept(listener, 1)[0], user.UDP("udp6", anywhere, anywhere))
+		want.setAll(user.PID, listener, user.Connect(listener.Local, 1)[0], user.Accept(listener, 1)[0], user.UDP("udp6", anywhere, anywhere))
 
 		var odd []*testnet.Proc
 		for _, name := range oddNames {
 			p := testnet.Start(t, testnet.Process{Name: name})
-			want.oneOf(p.PID, p.UDP("udp4", anywhere, anywhere))
+			want.setAll(p.PID, p.UDP("udp4", anywhere, anywhere))
 			odd = append(odd, p)
 		}
 
@@ -189,7 +189,7 @@ func TestOwnersAgree(t *testing.T) {
 		walk := newScanner(t, ScannerConfig{Transports: allTransports, OwnerMethod: OwnersProcfs})
 		agree := func(t *testing.T) {
 			t.Helper()
-			words := want.inWords(t)
+			words := want.describe(t)
 			for range 3 {
 				byBPF, byWalk := scanOwners(t, bpfScanner), scanOwners(t, walk)
 				requireOwners(t, words, byBPF)
@@ -209,16 +209,16 @@ func TestOwnersAgree(t *testing.T) {
 		t.Run("stopped", func(t *testing.T) {
 			older.Stop()
 			delete(want, duplicated.Inode)
-			delete(want, given.Inode)
-			want.of(passed, younger.PID)
-			want.of(shared, append(pids, younger.PID)...)
+			delete(want, handedOver.Inode)
+			want.set(passed, younger.PID)
+			want.set(shared, append(pids, younger.PID)...)
 			agree(t)
-			require.NotContains(t, bpfScanner.finder.(*bpfOwners).processes.processes, older.PID, "it is forgotten")
+			require.NotContains(t, bpfScanner.finder.(*bpfOwners).processes.processes, older.PID, "forgotten")
 		})
 	})
 }
 
-// requireOwnersOfSS compares pids: ss shows not all of an odd name.
+// requireOwnersOfSS compares pids only, because ss cuts off some names.
 func requireOwnersOfSS(t *testing.T, s *Scanner) {
 	t.Helper()
 	want, found := map[uint64][]int{}, map[uint64][]int{}
@@ -246,16 +246,16 @@ func requireOwnersOfSS(t *testing.T, s *Scanner) {
 	require.Equal(t, want, found)
 }
 
-// The sockets that a thread has by descriptors of its own belong to its process. The links in /proc/<pid>/fd are those of the
-// main thread, and others are only in /proc/<pid>/task/<tid>/fd. ss does not look there.
+// The sockets in the own descriptor table of a thread belong to its process. They are in /proc/<pid>/task/<tid>/fd only, as
+// /proc/<pid>/fd has the table of the main thread. ss does not read them.
 func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
 		before := testnet.BindUDP(t)
 		other := testnet.Start(t, testnet.Process{Name: "other"})
 		want := holders{}
-		want.oneOf(other.PID, other.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
-		words := want.inWords(t)
+		want.setAll(other.PID, other.UDP("udp4", netip.AddrPort{}, netip.AddrPort{}))
+		words := want.describe(t)
 		type thread struct {
 			id    int
 			inode uint64
@@ -288,8 +288,8 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 		require.Len(t, finder.processes.processes, bpfScanner.Stats().Processes, "a process counts once")
 		sockets, visits := readIterator(t, finder)
 		others := func(inode uint64) bool { return inode != before }
-		require.Len(t, slices.DeleteFunc(slices.Clone(sockets[os.Getpid()]), others), 3, "it comes with each table of descriptors")
-		if min(first.id, second.id) > other.PID { // or the numbers began anew
+		require.Len(t, slices.DeleteFunc(slices.Clone(sockets[os.Getpid()]), others), 3, "one for each descriptor table")
+		if min(first.id, second.id) > other.PID { // unless pids wrapped
 			require.Equal(t, 2, visits[os.Getpid()], "before and after the other process")
 		}
 		close(end)
@@ -298,8 +298,8 @@ func TestOwnersOfThreadWithDescriptors(t *testing.T) {
 	})
 }
 
-// A process whose main thread has ended is a zombie, of which /proc/<pid>/fd shows nothing, but its other threads hold its
-// sockets: each of them shows all.
+// A process whose main thread has ended is a zombie with an empty /proc/<pid>/fd, but its other threads hold its sockets, and
+// each of them shows all.
 func TestOwnersWithoutMainThread(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -310,15 +310,15 @@ func TestOwnersWithoutMainThread(t *testing.T) {
 		p.EndMainThread()
 		sockets = append(sockets, p.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}))
 		want := holders{}
-		want.oneOf(p.PID, sockets...)
+		want.setAll(p.PID, sockets...)
 
 		bpfScanner := newBPFScanner(t, ScannerConfig{})
 		for range 3 {
-			require.Equal(t, want.inWords(t), scanOwners(t, bpfScanner))
+			require.Equal(t, want.describe(t), scanOwners(t, bpfScanner))
 		}
 		walk := newScanner(t, ScannerConfig{OwnerMethod: OwnersProcfs})
 		for range 3 {
-			require.Equal(t, want.inWords(t), scanOwners(t, walk))
+			require.Equal(t, want.describe(t), scanOwners(t, walk))
 		}
 	})
 }
@@ -332,7 +332,7 @@ func newIterator(t *testing.T) *bpfOwners {
 	return finder.(*bpfOwners)
 }
 
-// readIterator reads what the program writes: the inodes of each process, and how often it comes.
+// readIterator returns the inodes of each process as the BPF program writes them, and the number of records for it.
 func readIterator(t *testing.T, w *bpfOwners) (inodes map[int][]uint64, visits map[int]int) {
 	t.Helper()
 	inodes, visits = map[int][]uint64{}, map[int]int{}
@@ -346,8 +346,8 @@ func readIterator(t *testing.T, w *bpfOwners) (inodes map[int][]uint64, visits m
 	return inodes, visits
 }
 
-// startReaders starts processes that have the files and wait, until they are stopped or the test ends. It returns when all are
-// there.
+// startReaders starts processes that inherit the files and wait until they are stopped or the test ends. It returns when all have
+// started.
 func startReaders(t *testing.T, processes int, files ...*os.File) (stop func()) {
 	t.Helper()
 	wait, end, err := os.Pipe()
@@ -360,7 +360,7 @@ func startReaders(t *testing.T, processes int, files ...*os.File) (stop func()) 
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	stop = func() {
-		_ = end.Close() // they come to the end of what they read
+		_ = end.Close() // they read EOF
 		_ = cmd.Wait()
 	}
 	t.Cleanup(stop)
@@ -370,7 +370,7 @@ func startReaders(t *testing.T, processes int, files ...*os.File) (stop func()) 
 	return stop
 }
 
-// roomForFiles returns how many descriptors this process may have, but not more than most.
+// roomForFiles returns how many descriptors this process may have, up to a limit.
 func roomForFiles(t *testing.T, most int) int {
 	t.Helper()
 	const besides = 200
@@ -379,8 +379,8 @@ func roomForFiles(t *testing.T, most int) int {
 	return int(min(limit.Cur-besides, uint64(most)))
 }
 
-// What the program writes fills the kernel's buffer of 32 KiB many times. Where it does so is moved by 8 bytes with each scan, so
-// that it is once at each place in the records of the processes.
+// The output of the program fills the 32 KiB buffer of the kernel many times. Each scan moves the place of the overflow by 8
+// bytes, so that it is once at each place of a record.
 func TestOwnersOverflowBuffer(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -392,7 +392,7 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 		)
 		many := roomForFiles(t, 16_000)
 		if many < 15_000 {
-			testnet.SkipOrFail(t, fmt.Sprintf("it takes a limit of 15,200 open files, this one allows %d", many))
+			testnet.SkipOrFail(t, fmt.Sprintf("requires a limit of 15,200 open files, which is %d", many))
 		}
 		for range many / 2 {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -424,7 +424,7 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 			for pid := range want {
 				isFirst = isFirst && (pid >= mover.PID || pid == os.Getpid())
 			}
-			if !isFirst { // the numbers began anew
+			if !isFirst { // pids wrapped
 				stop()
 				mover.Stop()
 			}
@@ -436,15 +436,15 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 			inodes, visits := readIterator(t, iterators[scan%2])
 			for pid, of := range want {
 				slices.Sort(inodes[pid])
-				if !slices.Equal(of, inodes[pid]) { // require.Equal would print them all
+				if !slices.Equal(of, inodes[pid]) { // require.Equal would print all of them
 					t.Fatalf("scan %d: process %d has %d sockets, want %d", scan, pid, len(inodes[pid]), len(of))
 				}
 				if visits[pid] != 1 {
-					t.Fatalf("scan %d: process %d comes %d times", scan, pid, visits[pid])
+					t.Fatalf("scan %d: process %d has %d records", scan, pid, visits[pid])
 				}
 			}
 			mover.Dup(socket)
-			want[mover.PID] = append(want[mover.PID], socket.Inode) // it has no other
+			want[mover.PID] = append(want[mover.PID], socket.Inode) // its only socket
 		}
 
 		var byBPF, byWalk ownerTable
@@ -458,7 +458,7 @@ func TestOwnersOverflowBuffer(t *testing.T) {
 	})
 }
 
-// walkFor returns the sockets of the processes that are wanted, by the links in procfs.
+// walkFor returns the sockets of the wanted processes from the links in procfs.
 func walkFor(t *testing.T, wanted func(pid int, inodes []uint64) bool) map[int][]uint64 {
 	t.Helper()
 	walk := procfs.NewSocketWalk("/proc")
@@ -472,7 +472,7 @@ func walkFor(t *testing.T, wanted func(pid int, inodes []uint64) bool) map[int][
 	return found
 }
 
-// holdersIn returns the holders of the sockets that the processes have.
+// holdersIn returns the holders that the table has for the sockets of the processes.
 func holdersIn(table *ownerTable, processes map[int][]uint64) map[uint64]string {
 	found := map[uint64]string{}
 	for _, inodes := range processes {
@@ -490,7 +490,7 @@ func holdersIn(table *ownerTable, processes map[int][]uint64) map[uint64]string 
 	return found
 }
 
-// hideBTF covers the kernel's BTF, for this thread, which ends with the test.
+// hideBTF hides the BTF of the kernel from this thread, which ends with the test.
 func hideBTF(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -509,7 +509,7 @@ const (
 	notPermitted = "unsupported operation: operation not permitted"
 )
 
-// requireReadable fails the test if a warning is not one line that somebody may want to read.
+// requireReadable requires that a warning is one short line.
 func requireReadable(t *testing.T, warning string) {
 	t.Helper()
 	require.NotContains(t, warning, "\n")
@@ -518,7 +518,7 @@ func requireReadable(t *testing.T, warning string) {
 	t.Log(warning)
 }
 
-// Where there is no BPF, the links in procfs are read, and the one warning says what would help.
+// Without BPF the links in procfs are read, with one warning that has the reason.
 func TestOwnersFallBack(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
@@ -527,10 +527,10 @@ func TestOwnersFallBack(t *testing.T) {
 		want := holders{}
 		roots := testnet.Start(t, testnet.Process{Name: "root's"})
 		ofRoot := roots.Listen("tcp4", netip.AddrPort{}, 5)
-		want.of(ofRoot, roots.PID)
+		want.set(ofRoot, roots.PID)
 		nobodys := testnet.Start(t, testnet.Process{Name: "nobody's", UID: 65534, GID: 65534})
-		want.of(nobodys.Listen("tcp6", netip.AddrPort{}, 5), nobodys.PID)
-		all := want.inWords(t)
+		want.set(nobodys.Listen("tcp6", netip.AddrPort{}, 5), nobodys.PID)
+		all := want.describe(t)
 		ownOnly := maps.Clone(all)
 		ownOnly[ofRoot.Inode] = nil
 
@@ -551,7 +551,7 @@ func TestOwnersFallBack(t *testing.T) {
 			name    string
 			before  func(*testing.T)
 			config  ScannerConfig
-			warning string // a regular expression; empty: none
+			warning string // regular expression; empty: none
 			want    map[uint64][]string
 		}{
 			{"nobody", nobody(), ScannerConfig{}, refused, ownOnly},
@@ -561,7 +561,7 @@ func TestOwnersFallBack(t *testing.T) {
 			{"root without CAP_PERFMON", without(unix.CAP_PERFMON, unix.CAP_SYS_ADMIN), ScannerConfig{}, refused, all},
 			{"seccomp", forbidden(unix.EPERM), ScannerConfig{}, refused, all},
 			{
-				"seccomp lets programs be loaded only", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), ScannerConfig{},
+				"seccomp forbids attaching", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), ScannerConfig{},
 				"^" + instead + "attaching the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf, all,
 			},
 			{"kernel without BPF", forbidden(unix.ENOSYS), ScannerConfig{}, lacks + ".*: function not implemented" + insteadOf, all},
@@ -575,7 +575,7 @@ func TestOwnersFallBack(t *testing.T) {
 				}
 				var warnings []string
 				test.config.Warn = func(err error) {
-					if !strings.HasPrefix(err.Error(), "the kernel has no udp sockets") { // where there is no proc file system
+					if !strings.HasPrefix(err.Error(), "the kernel has no udp sockets") { // without a proc file system
 						warnings = append(warnings, err.Error())
 					}
 				}
@@ -617,13 +617,13 @@ func TestOwnersFallBack(t *testing.T) {
 				require.EqualError(t, err, `owners "bpf" is required: `+test.err)
 			})
 		}
-		t.Run("again", func(t *testing.T) { // nothing of that stays
+		t.Run("again", func(t *testing.T) { // no restriction remains
 			require.Equal(t, all, scanOwners(t, newBPFScanner(t, ScannerConfig{})))
 		})
 	})
 }
 
-// requireFallBackFrom scans a proc file system whose pids are not what a BPF program sees.
+// requireFallBackFrom scans a proc file system whose pids are not those of the initial PID namespace.
 func requireFallBackFrom(t *testing.T, root string, want map[uint64][]string) {
 	t.Helper()
 	var warnings []string
@@ -640,14 +640,14 @@ func requireFallBackFrom(t *testing.T, root string, want map[uint64][]string) {
 	require.EqualError(t, err, `owners "bpf" is required: `+root+foreign)
 }
 
-// In a container there are other pids, but those of the host where its proc file system is shown.
+// In a container pids differ from those of the initial PID namespace, unless the proc file system of the host is mounted.
 func TestOwnersInPIDNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "contained"})
 		want := holders{}
 		listener := p.Listen("tcp4", netip.AddrPort{}, 5)
-		want.of(listener, p.PID)
-		requireFallBackFrom(t, "/proc", want.inWords(t))
+		want.set(listener, p.PID)
+		requireFallBackFrom(t, "/proc", want.describe(t))
 
 		require.NoError(t, unix.Unmount("/proc", unix.MNT_DETACH))
 		var pid int
@@ -658,24 +658,24 @@ func TestOwnersInPIDNamespace(t *testing.T) {
 			}
 		}
 		require.NotEqual(t, p.PID, pid)
-		want.of(listener, pid)
-		requireFallBackFrom(t, "/proc", want.inWords(t))
+		want.set(listener, pid)
+		requireFallBackFrom(t, "/proc", want.describe(t))
 	})
 }
 
-// links reads the links that match a pattern.
+// links reads all links that match a pattern.
 func links(t *testing.T, pattern string) map[string]string {
 	t.Helper()
 	names, err := filepath.Glob(pattern)
 	require.NoError(t, err)
 	targets := map[string]string{}
 	for _, name := range names {
-		targets[name], _ = os.Readlink(name) // it may be gone
+		targets[name], _ = os.Readlink(name) // it may have vanished
 	}
 	return targets
 }
 
-// The proc file system of a container, read from outside.
+// The proc file system of a container is read from outside.
 func TestOwnersOfPIDNamespace(t *testing.T) {
 	testnet.Isolate(t, func() {
 		socket, inode := openSocket(t)
@@ -697,7 +697,7 @@ func TestOwnersOfPIDNamespace(t *testing.T) {
 
 		_, err = stdin.Write([]byte("\n"))
 		require.NoError(t, err)
-		_, err = io.ReadFull(stdout, make([]byte, 1)) // it is cat
+		_, err = io.ReadFull(stdout, make([]byte, 1)) // cat has started
 		require.NoError(t, err)
 		outside := processFromProc(t, cmd.Process.Pid)
 		inside := "1" + strings.TrimPrefix(outside, strconv.Itoa(cmd.Process.Pid))
@@ -706,14 +706,14 @@ func TestOwnersOfPIDNamespace(t *testing.T) {
 	})
 }
 
-// A thread that gives its capabilities up after NewScanner goes on, or falls back once: that is up to the kernel.
+// After its thread has dropped the capabilities, a scanner continues or falls back once, depending on the kernel.
 func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
 		p := testnet.Start(t, testnet.Process{Name: "server"})
 		want := holders{}
-		want.of(p.Listen("tcp4", netip.AddrPort{}, 5), p.PID)
-		words := want.inWords(t)
+		want.set(p.Listen("tcp4", netip.AddrPort{}, 5), p.PID)
+		words := want.describe(t)
 		for name, refuse := range map[string]func(*testing.T){
 			"capabilities": func(t *testing.T) {
 				t.Helper()
@@ -745,11 +745,11 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 	})
 }
 
-// serviceEnv has what a process finds that TestOwnersOfServiceUser starts.
+// serviceEnv has the owners that the process started by TestOwnersOfServiceUser must find.
 const serviceEnv = "NETSTAT_TEST_SERVICE"
 
-// A process of a user who has only CAP_BPF and CAP_PERFMON, as with systemd's AmbientCapabilities=, finds the owners of all
-// sockets, of root's processes too.
+// A user with only CAP_BPF and CAP_PERFMON, as with AmbientCapabilities= of systemd, finds the owners of all sockets, including
+// those of root.
 func TestOwnersOfServiceUser(t *testing.T) {
 	if want, isService := os.LookupEnv(serviceEnv); isService {
 		require.Equal(t, 65534, os.Geteuid())
@@ -763,7 +763,7 @@ func TestOwnersOfServiceUser(t *testing.T) {
 				_, known := p.UID()
 				require.True(t, known)
 				require.NotEmpty(t, p.Cmdline())
-				require.Empty(t, p.Exe(), "it takes CAP_SYS_PTRACE")
+				require.Empty(t, p.Exe(), "requires CAP_SYS_PTRACE")
 			}
 			return struct{}{}
 		})
@@ -774,25 +774,25 @@ func TestOwnersOfServiceUser(t *testing.T) {
 		master := testnet.Start(t, testnet.Process{Name: "root's"})
 		want := holders{}
 		shared := master.Listen("tcp4", netip.AddrPort{}, 5)
-		want.of(shared, master.PID, master.Fork(1)[0].PID)
+		want.set(shared, master.PID, master.Fork(1)[0].PID)
 		other := testnet.Start(t, testnet.Process{Name: "another's", UID: 1234})
-		want.of(other.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}), other.PID)
+		want.set(other.UDP("udp6", netip.AddrPort{}, netip.AddrPort{}), other.PID)
 
 		t.Run("thread", func(t *testing.T) {
 			testnet.BecomeNobody(t, unix.CAP_BPF, unix.CAP_PERFMON)
 			s := newBPFScanner(t, ScannerConfig{Transports: allTransports})
 			for range 3 {
-				require.Equal(t, want.inWords(t), scanOwners(t, s))
+				require.Equal(t, want.describe(t), scanOwners(t, s))
 				require.Zero(t, s.Stats().Denied)
 			}
 		})
-		program, err := os.Open("/proc/self/exe") // others may not go the way to it
+		program, err := os.Open("/proc/self/exe") // nobody may not traverse its path
 		require.NoError(t, err)
 		defer program.Close()
 		cmd := exec.Command("/proc/self/fd/3", "-test.run=^"+t.Name()+"$")
 		cmd.ExtraFiles = []*os.File{program}
 		cmd.Dir = "/"
-		cmd.Env = append(os.Environ(), serviceEnv+"="+fmt.Sprint(want.inWords(t)), "GOCOVERDIR="+os.TempDir())
+		cmd.Env = append(os.Environ(), serviceEnv+"="+fmt.Sprint(want.describe(t)), "GOCOVERDIR="+os.TempDir())
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
 			AmbientCaps: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON},
@@ -803,20 +803,20 @@ func TestOwnersOfServiceUser(t *testing.T) {
 	})
 }
 
-// bpfMemory counts the mappings of BPF maps in this process.
-func bpfMemory(t *testing.T) int {
+// bpfMappings counts the mappings of BPF maps in this process.
+func bpfMappings(t *testing.T) int {
 	t.Helper()
 	mappings, err := os.ReadFile("/proc/self/maps")
 	require.NoError(t, err)
 	return strings.Count(string(mappings), "bpf")
 }
 
-// Nothing is left of many scanners: no descriptor, and so no program, map or link, and no memory of a map.
-func TestOwnersGiveBack(t *testing.T) {
+// Close releases all descriptors, including programs, maps and links, and the memory of maps.
+func TestOwnersReleaseResources(t *testing.T) {
 	testnet.RequireBPF(t)
 	const times = 30
-	mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // what is opened once
-	before, memory := openDescriptors(t), bpfMemory(t)
+	mustScan(t, newBPFScanner(t, ScannerConfig{}), inode) // opens what stays open
+	before, memory := openDescriptors(t), bpfMappings(t)
 	t.Run("closed", func(t *testing.T) {
 		for range times {
 			s, err := NewScanner(ScannerConfig{OwnerMethod: OwnersBPF})
@@ -826,7 +826,7 @@ func TestOwnersGiveBack(t *testing.T) {
 			require.NoError(t, s.Close())
 		}
 		require.Equal(t, before, openDescriptors(t))
-		require.Equal(t, memory, bpfMemory(t))
+		require.Equal(t, memory, bpfMappings(t))
 	})
 	t.Run("failed", func(t *testing.T) {
 		for i := range times {
@@ -841,7 +841,7 @@ func TestOwnersGiveBack(t *testing.T) {
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 		ends := map[string]int{}
-		for room := range 12 { // they run out at one place after the other
+		for room := range 12 { // descriptors run out at a different step each time
 			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
 			s, err := NewScanner(ScannerConfig{})
@@ -875,12 +875,12 @@ func TestOwnersGiveBack(t *testing.T) {
 				require.NoError(t, s.Close())
 			}
 			require.Equal(t, before, openDescriptors(t))
-			require.Equal(t, memory, bpfMemory(t))
+			require.Equal(t, memory, bpfMappings(t))
 		})
 	}
 }
 
-// limitFor returns the limit of open files that leaves room for so many more of them.
+// limitFor returns the RLIMIT_NOFILE that leaves room for this many more files.
 func limitFor(t *testing.T, room int) (limit uint64) {
 	t.Helper()
 	taken := map[string]bool{}
@@ -896,7 +896,7 @@ func limitFor(t *testing.T, room int) (limit uint64) {
 	return limit
 }
 
-// cacheOf returns the processes that a finder keeps; nil if it keeps none.
+// cacheOf returns the process cache of a finder, or nil.
 func cacheOf(finder ownerFinder) *processCache {
 	switch finder := finder.(type) {
 	case *fdWalk:

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cacheOf returns the processes that a finder keeps; nil if it keeps none.
+// cacheOf returns the process cache of a finder, or nil.
 func cacheOf(finder ownerFinder) *processCache {
 	if walk, ok := finder.(*fdWalk); ok {
 		return walk.processes
@@ -18,7 +18,7 @@ func cacheOf(finder ownerFinder) *processCache {
 	return nil
 }
 
-// ownerMethods are those that a kernel of this architecture can have.
+// ownerMethods are the methods that this architecture supports.
 var ownerMethods = []OwnerMethod{OwnersProcfs}
 
 func TestNoBPFOwners(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// openSocket returns a socket and its inode.
+// openSocket returns a UDP socket and its inode.
 func openSocket(t *testing.T) (*os.File, uint64) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -27,7 +27,7 @@ func openSocket(t *testing.T) (*os.File, uint64) {
 	return file, stat.Ino
 }
 
-// Processes that end during the walk are left out of it, without an error.
+// The walk skips processes that end meanwhile, without an error.
 func TestFDWalkVanishingProcesses(t *testing.T) {
 	root := t.TempDir()
 	process := func(pid int) string { return filepath.Join(root, strconv.Itoa(pid)) }
@@ -44,10 +44,10 @@ func TestFDWalkVanishingProcesses(t *testing.T) {
 	require.NoError(t, walk.Each(t.Context(), func(pid int, inodes []uint64, err error) {
 		switch pid {
 		case 1:
-			require.NoError(t, os.RemoveAll(process(2)))                     // before it is looked at
+			require.NoError(t, os.RemoveAll(process(2)))                     // before it is read
 			require.NoError(t, os.Remove(filepath.Join(process(3), "fd/3"))) // only a descriptor
 		case 4:
-			require.NoError(t, os.Remove(filepath.Join(process(4), "stat"))) // before its name is read
+			require.NoError(t, os.Remove(filepath.Join(process(4), "stat"))) // after its descriptors were read, before its name
 		}
 		require.True(t, err == nil || vanished(err), "%v", err)
 		seen = append(seen, fmt.Sprint(pid, inodes, cache.get(walk.Dir(), pid) != nil))
@@ -55,13 +55,13 @@ func TestFDWalkVanishingProcesses(t *testing.T) {
 	require.Equal(t, []string{"1 [1] true", "2 [] false", "3 [] true", "4 [4] false"}, seen)
 }
 
-// A zombie has no descriptors that could be missed, though its directory may not be read.
+// A zombie does not count as denied although its fd directory cannot be read: it has no descriptors.
 func TestZombieIsNotDenied(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		const nobody = 65534
-		other := testnet.Start(t, testnet.Process{Name: "other"}) // of root
+		other := testnet.Start(t, testnet.Process{Name: "other"}) // runs as root
 		zombie := testnet.Start(t, testnet.Process{Name: "zombie", UID: nobody, GID: nobody})
-		require.NoError(t, unix.Kill(zombie.PID, unix.SIGKILL)) // nobody waits for it until the test ends
+		require.NoError(t, unix.Kill(zombie.PID, unix.SIGKILL)) // it stays a zombie until the test ends
 		require.Eventually(t, func() bool {
 			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", zombie.PID))
 			return err == nil && procfs.IsZombie(stat)
@@ -81,7 +81,7 @@ func TestZombieIsNotDenied(t *testing.T) {
 	})
 }
 
-// Kernel threads have no descriptors that could be missed either.
+// A kernel thread does not count as denied: it has no descriptors.
 func TestKernelThreadIsNotDenied(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(root), 0o755))

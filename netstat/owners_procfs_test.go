@@ -21,7 +21,7 @@ func TestFDWalk(t *testing.T) {
 		table  ownerTable
 		before = map[int]*Process{}
 	)
-	for range 2 { // the second time it has the processes still
+	for range 2 { // the second time with cached processes
 		stats, err := walk.refresh(t.Context(), &table)
 		require.NoError(t, err)
 		require.Equal(t, ownerStats{processes: 7}, stats)
@@ -53,7 +53,7 @@ func TestFDWalkBroken(t *testing.T) {
 	var table ownerTable
 	stats, err := walk.refresh(t.Context(), &table)
 	require.ErrorContains(t, err, "reading the descriptors of process 1002: not a directory")
-	require.Equal(t, ownerStats{}, stats, "no process with a stat that can be read")
+	require.Equal(t, ownerStats{}, stats, "no process has a readable stat")
 }
 
 func TestFDWalkMissing(t *testing.T) {
@@ -64,7 +64,7 @@ func TestFDWalkMissing(t *testing.T) {
 	require.ErrorContains(t, err, "opening the proc file system: ")
 }
 
-// The threads of a process are one owner, whichever table a socket is in.
+// All threads of a process are one owner, even if their descriptor tables differ.
 func TestFDWalkThreads(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")

@@ -11,7 +11,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 )
 
-// refusedFinder is a way to find owners that worked, until it was no longer permitted.
+// refusedFinder finds owners until it is no longer permitted.
 type refusedFinder struct {
 	err      error
 	asked    int
@@ -26,8 +26,7 @@ func (f *refusedFinder) refresh(_ context.Context, table *ownerTable) (ownerStat
 
 func (f *refusedFinder) close() { f.isClosed = true }
 
-// A method that is no longer permitted is replaced by reading procfs in the same scan. Any other failure is an
-// error of that scan.
+// If an owner method is no longer permitted, the same scan falls back to procfs. Any other failure is an error of that scan.
 func TestScannerFallsBackFromBPF(t *testing.T) {
 	unsupported := fmt.Errorf("starting it: %w: not permitted", errors.ErrUnsupported)
 	failed := errors.New("out of memory")

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// deadline ends the tests if this one hangs.
+// deadline panics if the test hangs.
 func deadline(t *testing.T) {
 	t.Helper()
 	name := t.Name()
@@ -22,7 +22,7 @@ func deadline(t *testing.T) {
 	t.Cleanup(func() { timer.Stop() })
 }
 
-// The table grows before it is full: a search in a full one has no end.
+// The table grows before it is full, as a search in a full table would not end.
 func TestOwnerTableGrows(t *testing.T) {
 	deadline(t)
 	var table ownerTable
@@ -64,7 +64,7 @@ func TestOwnerTable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var table ownerTable
-			for range 3 { // it can be filled again
+			for range 3 { // it can be reused
 				table.clear()
 				for _, add := range test.adds {
 					table.add(&Process{PID: add.pid}, add.inodes)
@@ -97,7 +97,7 @@ func TestOwnerTableAppends(t *testing.T) {
 	require.Equal(t, []*Process{c}, table.appendOwners([]*Process{c}, 12))
 }
 
-// A table that was not filled has no owners.
+// A zero table has no owners.
 func TestOwnerTableZero(t *testing.T) {
 	var table ownerTable
 	for range 2 {
@@ -108,7 +108,7 @@ func TestOwnerTableZero(t *testing.T) {
 	}
 }
 
-// inodePatterns are ways in which sockets could be numbered: pattern(i) is the number of the i-th.
+// inodePatterns are possible numberings: pattern(i) is the number of the i-th socket.
 var inodePatterns = []struct {
 	name    string
 	pattern func(i int) uint64
@@ -134,7 +134,7 @@ func reverse(v uint32) (reversed uint32) {
 	return reversed
 }
 
-// Whatever the numbers, a socket is found near to where the search for it starts.
+// Whatever the numbers, a socket is found near the slot where its search starts.
 func TestOwnerTableSpreads(t *testing.T) {
 	for _, numbers := range inodePatterns {
 		for _, size := range []int{100, 10_000, 100_000} {
@@ -156,13 +156,13 @@ func TestOwnerTableSpreads(t *testing.T) {
 					}
 				}
 				require.LessOrEqual(t, 2*table.inUse, len(table.slots)+2)
-				require.Less(t, float64(far)/float64(table.inUse), 8.0, "slots from there, in the mean")
+				require.Less(t, float64(far)/float64(table.inUse), 8.0, "mean distance in slots")
 			})
 		}
 	}
 }
 
-// modelTable is an ownerTable as it is easily seen to be right.
+// modelTable is a simple model of ownerTable.
 type modelTable map[uint32][]*Process
 
 func (m modelTable) add(p *Process, inodes []uint64) {
@@ -175,7 +175,7 @@ func (m modelTable) add(p *Process, inodes []uint64) {
 	}
 }
 
-// requireSame compares the owners of every socket, and of those that are not there.
+// requireSame compares the owners of every asked socket, including absent ones.
 func (m modelTable) requireSame(t *testing.T, table *ownerTable, asked []uint64) {
 	t.Helper()
 	var owners []*Process
@@ -191,8 +191,8 @@ func (m modelTable) requireSame(t *testing.T, table *ownerTable, asked []uint64)
 	require.Len(t, m, table.inUse)
 }
 
-// Tables that grow and shrink from scan to scan are what the model is.
-func TestOwnerTableIsItsModel(t *testing.T) {
+// Tables that grow and shrink from scan to scan match the model.
+func TestOwnerTableMatchesModel(t *testing.T) {
 	const seed = 20
 	for _, numbers := range inodePatterns {
 		t.Run(numbers.name, func(t *testing.T) {
@@ -203,12 +203,12 @@ func TestOwnerTableIsItsModel(t *testing.T) {
 				model := modelTable{}
 				asked := []uint64{0, math.MaxUint64, 1 << 32}
 				for range 1 + sockets/50 {
-					p := &Process{PID: 1 + random.IntN(1+sockets/20)} // some come more than once
+					p := &Process{PID: 1 + random.IntN(1+sockets/20)} // some are added several times
 					inodes := make([]uint64, 0, 60)
 					for range random.IntN(min(sockets+1, 60)) {
 						i := random.IntN(sockets)
 						if random.IntN(3) == 0 {
-							i = random.IntN(1 + sockets/100) // which many hold
+							i = random.IntN(1 + sockets/100) // with many holders
 						}
 						inodes = append(inodes, numbers.pattern(i))
 					}
@@ -228,7 +228,7 @@ func TestOwnerTableIsItsModel(t *testing.T) {
 	}
 }
 
-// A load that is gone gives back its memory, half of it with each scan, and its processes at once.
+// After a peak the table releases its processes at once, and half of its memory with each scan.
 func TestOwnerTableShrinks(t *testing.T) {
 	const big, small = 100_000, 10
 	var table ownerTable
@@ -244,10 +244,10 @@ func TestOwnerTableShrinks(t *testing.T) {
 	require.NotNil(t, gone.Value())
 	require.GreaterOrEqual(t, len(table.slots), 2*big)
 
-	table.clear() // it may be as big the next time
+	table.clear() // the next scan may be as big
 	require.GreaterOrEqual(t, len(table.slots), 2*big)
 	runtime.GC()
-	require.Nil(t, gone.Value(), "the process of the scan before")
+	require.Nil(t, gone.Value(), "the process of the previous scan")
 
 	for scan := 0; len(table.slots) > leastSlots; scan++ {
 		require.Less(t, scan, 20)
@@ -266,7 +266,7 @@ func TestOwnerTableShrinks(t *testing.T) {
 	require.Len(t, table.slots, leastSlots)
 }
 
-// A table that is a quarter full does not shrink only to grow again.
+// A table that is a quarter full does not shrink, as it would soon grow again.
 func TestOwnerTableKeepsItsSize(t *testing.T) {
 	var table ownerTable
 	inodes := make([]uint64, 10_000)
@@ -288,7 +288,7 @@ func TestOwnerTableDoesNotAllocate(t *testing.T) {
 	var table ownerTable
 	var processes []*Process
 	for pid := range 20 {
-		processes = append(processes, &Process{PID: pid * 7 % 20}) // not in order
+		processes = append(processes, &Process{PID: pid * 7 % 20}) // not sorted
 	}
 	inodes := make([]uint64, sockets)
 	for i := range inodes {
@@ -315,7 +315,7 @@ func BenchmarkOwnerTable(b *testing.B) {
 		for i := range inodes {
 			inodes[i] = inodePatterns[8].pattern(i)
 		}
-		// What the kernel hands out is in the order of its own hash table.
+		// The kernel returns sockets in the order of its own hash table.
 		shuffled := slices.Clone(inodes)
 		random := rand.New(rand.NewPCG(1, 2))
 		random.Shuffle(size, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
@@ -352,7 +352,7 @@ func BenchmarkOwnerTable(b *testing.B) {
 	}
 }
 
-// reportPer reports the time for one of the things that each iteration goes through.
+// reportPer reports the time per item of an iteration.
 func reportPer(b *testing.B, thing string, count int) {
 	b.Helper()
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(count), "ns/"+thing)

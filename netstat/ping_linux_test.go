@@ -10,8 +10,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestPingSocketsOfOneIdentifier: the kernel shows one of the two in both tables.
-func TestPingSocketsOfOneIdentifier(t *testing.T) {
+// For ping sockets with the same identifier, the kernel shows one of them in both tables.
+func TestPingSocketsWithSameIdentifier(t *testing.T) {
 	testnet.Isolate(t, func() {
 		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0o600))
 		const identifier = 77

@@ -71,7 +71,7 @@ func TestProcessBroken(t *testing.T) {
 	}
 }
 
-// What was read is kept, also when the process has gone.
+// What was read of a process is kept, even after the process has ended.
 func TestProcessIsReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := proctree.Materialize(t, smallTree)
@@ -97,7 +97,7 @@ func TestProcessIsReadOnce(t *testing.T) {
 	})
 }
 
-// writeStatus gives a process a user.
+// writeStatus sets the user of a process.
 func writeStatus(t *testing.T, root string, pid int, uid uint32) {
 	t.Helper()
 	dir := filepath.Join(root, strconv.Itoa(pid))
@@ -105,7 +105,7 @@ func writeStatus(t *testing.T, root string, pid int, uid uint32) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "status"), fmt.Appendf(nil, "Uid:\t0\t%d\t0\t0\n", uid), 0o600))
 }
 
-// The user is read again after a while: not before, and not that of all processes at a time.
+// The user of a process is read again after minUIDAge at the earliest, and not that of all processes at once.
 func TestUIDIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const count = 300
@@ -134,13 +134,13 @@ func TestUIDIsReadAgain(t *testing.T) {
 		setUsers(2)
 		time.Sleep(minUIDAge - 1)
 		require.Zero(t, have(2), "read too soon")
-		for uid := uint32(2); uid < 6; uid++ { // each in a while of its own
+		for uid := uint32(2); uid < 6; uid++ { // each at its own time
 			setUsers(uid)
 			before := 0
 			for range 4 {
 				time.Sleep((maxUIDAge - minUIDAge) / 4)
 				now := have(uid)
-				require.Less(t, now-before, count/2, "all are read at a time")
+				require.Less(t, now-before, count/2, "all are read at once")
 				before = now
 			}
 			time.Sleep(maxUIDAge)
@@ -149,7 +149,7 @@ func TestUIDIsReadAgain(t *testing.T) {
 	})
 }
 
-// What cannot be read for now leaves what is known, and is read as soon as it can be.
+// If the user cannot be read, the known one stays, and is read again as soon as possible.
 func TestUIDIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()
@@ -163,7 +163,7 @@ func TestUIDIsKept(t *testing.T) {
 				require.Equal(t, want, uid)
 			}
 		}
-		require.NoError(t, os.MkdirAll(status, 0o755)) // it can be opened, and not be read
+		require.NoError(t, os.MkdirAll(status, 0o755)) // a directory can be opened, but not read
 		is(0, false)
 		require.NoError(t, os.Remove(status))
 		writeStatus(t, root, 7, 1)
@@ -176,7 +176,7 @@ func TestUIDIsKept(t *testing.T) {
 		writeStatus(t, root, 7, 2)
 		is(2, true)
 
-		require.NoError(t, os.Remove(status)) // hidden: it is looked for again after a while
+		require.NoError(t, os.Remove(status)) // with hidepid, it is read again after a while
 		time.Sleep(maxUIDAge)
 		is(2, true)
 		writeStatus(t, root, 7, 3)
@@ -187,33 +187,33 @@ func TestUIDIsKept(t *testing.T) {
 	})
 }
 
-// A connection is of the process that began it, and not of a later one with its pid.
+// The owner of a connection is the process that initiated it, and not a later process with the same pid.
 func TestProcessOfConnect(t *testing.T) {
 	root := t.TempDir()
 	cache := newProcessCache(root, nil)
 	cache.keepsPast = true
-	by := func(startTime uint64, uid uint32) *bpf.Connect {
+	initiatedBy := func(startTime uint64, uid uint32) *bpf.Connect {
 		return &bpf.Connect{Initiator: bpf.Process{
 			PID: 7, StartBootTime: startTime * 10_000_000, UID: uid, Comm: [16]byte{'b', 'e', 'f', 'o', 'r', 'e'},
 		}}
 	}
 	cache.begin()
 	younger := cache.see(7, 200, []byte("younger"))
-	elder := cache.ofConnect(by(100, 33))
-	require.NotSame(t, younger, elder)
-	require.Equal(t, []any{7, uint64(100), "before"}, []any{elder.PID, elder.StartTime, elder.Name})
-	require.Same(t, elder, cache.ofConnect(by(100, 33)))
-	require.Same(t, younger, cache.ofConnect(by(200, 33)))
-	require.NotSame(t, elder, cache.ofConnect(by(101, 33)), "another one before it")
+	older := cache.ofConnect(initiatedBy(100, 33))
+	require.NotSame(t, younger, older)
+	require.Equal(t, []any{7, uint64(100), "before"}, []any{older.PID, older.StartTime, older.Name})
+	require.Same(t, older, cache.ofConnect(initiatedBy(100, 33)))
+	require.Same(t, younger, cache.ofConnect(initiatedBy(200, 33)))
+	require.NotSame(t, older, cache.ofConnect(initiatedBy(101, 33)), "earlier start time")
 	cache.end()
 	cache.begin()
-	cache.end() // none of them has a socket now
-	require.Same(t, elder, cache.ofConnect(by(100, 33)), "it is kept for a while")
-	require.Same(t, younger, cache.ofConnect(by(200, 33)))
-	require.Equal(t, "younger", younger.Name, "what it was seen to have")
+	cache.end() // neither has a socket now
+	require.Same(t, older, cache.ofConnect(initiatedBy(100, 33)), "kept for a while")
+	require.Same(t, younger, cache.ofConnect(initiatedBy(200, 33)))
+	require.Equal(t, "younger", younger.Name, "the name as last seen")
 }
 
-// The user of a process that began a connection is the one that it has now, that it was last seen to have, or that it had then.
+// The user of the initiator is its current one, else the last one seen, else the one at the time of the connect.
 func TestUIDOfConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		root := t.TempDir()
@@ -225,13 +225,13 @@ func TestUIDOfConnect(t *testing.T) {
 			require.True(t, known)
 			return id
 		}
-		require.Equal(t, uint32(33), of(1, 33), "it has gone")
+		require.Equal(t, uint32(33), of(1, 33), "the process has ended")
 		writeStatus(t, root, 2, 44)
-		require.Equal(t, uint32(44), of(2, 0), "it has become another user's since")
+		require.Equal(t, uint32(44), of(2, 0), "the user has changed since")
 		require.NoError(t, os.RemoveAll(filepath.Join(root, "2")))
-		require.Equal(t, uint32(44), of(2, 0), "what was seen last")
+		require.Equal(t, uint32(44), of(2, 0), "the user as last seen")
 
-		time.Sleep(maxUIDAge) // it cannot be seen, and lives: connections tell
+		time.Sleep(maxUIDAge) // with hidepid, the user comes from connects
 		require.Equal(t, uint32(55), of(2, 55))
 
 		cache.begin()
@@ -239,7 +239,7 @@ func TestUIDOfConnect(t *testing.T) {
 		p.setUID(66, cache.now)
 		cache.end()
 		cache.processes[3] = p
-		require.Equal(t, uint32(66), of(3, 0), "what the scan saw")
+		require.Equal(t, uint32(66), of(3, 0), "the user as the scan saw it")
 	})
 }
 
@@ -263,7 +263,7 @@ func TestProcessCache(t *testing.T) {
 	cache.begin()
 	require.Same(t, seven, cache.get(dir, 7), "asked again in the next scan")
 	cache.end()
-	require.Len(t, cache.processes, 1, "processes that nobody asks for are forgotten")
+	require.Len(t, cache.processes, 1, "unused processes are forgotten")
 
 	cache.begin()
 	require.NotSame(t, eight, cache.get(dir, 8), "forgotten")
@@ -285,7 +285,7 @@ func TestProcessCache(t *testing.T) {
 
 func TestProcessCacheBootClock(t *testing.T) {
 	root := t.TempDir()
-	require.Zero(t, newProcessCache(root, nil).clock, "a kernel without time namespaces")
+	require.Zero(t, newProcessCache(root, nil).clock, "kernel without time namespaces")
 	require.NoError(t, os.Mkdir(filepath.Join(root, "self"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(root, "self", "timens_offsets"), []byte("monotonic 3 0\nboottime 5 0\n"), 0o600))
 	require.Equal(t, procfs.BootClock(5e9), newProcessCache(root, nil).clock)
@@ -315,7 +315,7 @@ func TestProcessCgroup(t *testing.T) {
 		p := &Process{PID: pid, root: root}
 		require.Equal(t, want, p.Cgroup(), "process %d", pid)
 		require.NoError(t, os.RemoveAll(filepath.Join(root, strconv.Itoa(pid))))
-		require.Equal(t, want, p.Cgroup(), "process %d has gone: what was read is kept", pid)
+		require.Equal(t, want, p.Cgroup(), "kept after the end of process %d", pid)
 	}
 	for _, pid := range []int{1001, 1002} {
 		require.Empty(t, (&Process{PID: pid, root: brokenTree}).Cgroup())

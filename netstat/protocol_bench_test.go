@@ -13,8 +13,7 @@ import (
 
 const firstPID = 1000
 
-// writeConnections makes a proc file system with TCP connections, each held by one of the processes, which have the
-// pids from firstPID on.
+// writeConnections creates a proc file system with TCP connections that processes with the pids from firstPID on hold.
 func writeConnections(tb testing.TB, connections, processes int) {
 	tb.Helper()
 	var table strings.Builder

@@ -15,7 +15,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// TestConnectionsLive compares with ss, and with the sockets that the test made.
+// The connections are those that ss shows and the test opened.
 func TestConnectionsLive(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var made []testnet.Socket
@@ -58,7 +58,7 @@ func TestConnectionsLive(t *testing.T) {
 				}
 			}
 			if r.State == "LISTEN" {
-				r.SendQ = 0 // the limit of the accept queue, which is not in /proc/net
+				r.SendQ = 0 // the accept queue limit, which /proc/net lacks
 			}
 			want = append(want, fmt.Sprint(name, " ", r.State, " ", r.Local, " ", r.Remote,
 				" rx=", r.RecvQ, " tx=", r.SendQ, " inode=", r.Inode, " uid=", r.UID, " pid=", pid))
@@ -76,7 +76,7 @@ func TestConnectionsLive(t *testing.T) {
 				require.Equal(t, uint64(s.RecvQ), c.ReceiveQueue)
 			}
 		}
-		require.Equal(t, server.PID, byInode[listener.Inode].Pid, "workers hold the listener, too")
+		require.Equal(t, server.PID, byInode[listener.Inode].Pid, "workers also hold the listener")
 		require.Equal(t, workers[1].PID, byInode[accepted[0].Inode].Pid)
 		require.Equal(t, "65534", byInode[listener.Inode].UserID)
 		require.Equal(t, []string{"first argument", "", "third"}, byInode[listener.Inode].Cmdline[1:])
@@ -90,7 +90,7 @@ func TestConnectionsLive(t *testing.T) {
 	})
 }
 
-// TestConnectionsLiveOthers compares the tables that ss does not know, or not on every kernel.
+// Connections of the tables that ss lacks, at least with some kernels.
 func TestConnectionsLiveOthers(t *testing.T) {
 	testnet.Isolate(t, func() {
 		protocols := []*netstat.Protocol{netstat.Raw, netstat.Raw6, netstat.ICMP, netstat.ICMP6}
@@ -119,15 +119,15 @@ func TestConnectionsLiveOthers(t *testing.T) {
 	})
 }
 
-// A process that may not read the descriptors of others sees their sockets, and nobody behind them.
+// A process that cannot read the descriptors of others returns their sockets without processes.
 func TestConnectionsDenied(t *testing.T) {
 	testnet.Isolate(t, func() {
 		if os.Getuid() != 0 {
-			testnet.SkipOrFail(t, "becoming another user wants root")
+			testnet.SkipOrFail(t, "becoming another user requires root")
 		}
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		listener := server.Listen("tcp4", netip.AddrPort{}, 5)
-		// Of all threads. The saved user id allows to come back.
+		// This applies to all threads. The saved user ID permits the way back.
 		require.NoError(t, syscall.Setresuid(65534, 65534, 0))
 		connections, err := netstat.TCP.Connections()
 		require.NoError(t, syscall.Setresuid(0, 0, 0))

@@ -25,7 +25,7 @@ const (
 	brokenTree = "testdata/proc/broken"
 )
 
-// useProcRoot makes the library read another proc file system until the test ends.
+// useProcRoot sets ProcRoot until the test ends.
 func useProcRoot(tb testing.TB, root string) {
 	tb.Helper()
 	old := netstat.ProcRoot
@@ -33,7 +33,7 @@ func useProcRoot(tb testing.TB, root string) {
 	netstat.ProcRoot = root
 }
 
-// writeTable makes a proc file system with nothing in it but net/tcp, and returns the path of that file.
+// writeTable creates a proc file system that has only net/tcp, and returns the path of that file.
 func writeTable(tb testing.TB, content string) string {
 	tb.Helper()
 	root := tb.TempDir()
@@ -57,7 +57,7 @@ func addProcess(tb testing.TB, root string, pid int, cmdline string, inodes ...i
 	}
 }
 
-// tcpRow is a row as the kernel writes it.
+// tcpRow formats a row like the kernel.
 func tcpRow(n, inode int) string {
 	return fmt.Sprintf("%4d: 0100007F:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 %d 2 "+
 		"0000000000000000 100 0 0 10 0\n", n, uint16(n), inode)
@@ -65,7 +65,7 @@ func tcpRow(n, inode int) string {
 
 const header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
-// summary holds what is told of a socket; the command line is there in full only if it is short.
+// summary describes a connection in one line; a long command line is replaced by its length.
 func summary(c *netstat.Connection) string {
 	cmdline := fmt.Sprintf("%q", c.Cmdline)
 	if len(cmdline) > 100 {
@@ -150,8 +150,8 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// A table of another network namespace is a path as well.
-func TestConnectionsOfOwnProtocol(t *testing.T) {
+// RelPath can name the table of another network namespace.
+func TestConnectionsOfCustomProtocol(t *testing.T) {
 	netstat.UseLittleEndian(t)
 	useProcRoot(t, proctree.Materialize(t, smallTree))
 	protocol := &netstat.Protocol{Name: "tcp of the container", RelPath: "1003/net/tcp"}
@@ -163,7 +163,7 @@ func TestConnectionsOfOwnProtocol(t *testing.T) {
 	require.Same(t, protocol, connections[1].Protocol)
 }
 
-// Calls do not disturb each other.
+// Connections can be called concurrently.
 func TestConnectionsConcurrently(t *testing.T) {
 	useProcRoot(t, proctree.Materialize(t, smallTree))
 	want, err := netstat.TCP6.Connections()
@@ -179,7 +179,8 @@ func TestConnectionsConcurrently(t *testing.T) {
 	group.Wait()
 }
 
-// Addresses have as many bytes as the protocol says: net.IP prints and compares two forms of an IPv4 address alike.
+// The length of an address depends on the protocol. net.IP prints and compares both forms of an IPv4 address alike, so the length
+// is checked.
 func TestConnectionsAddressLength(t *testing.T) {
 	useProcRoot(t, proctree.Materialize(t, smallTree))
 	for protocol, want := range map[*netstat.Protocol]int{
@@ -195,7 +196,7 @@ func TestConnectionsAddressLength(t *testing.T) {
 }
 
 func TestProcRoot(t *testing.T) {
-	// Numbers in the path are not to be taken for pids.
+	// Numbers in the path are not pids.
 	above := filepath.Join(t.TempDir(), "1", "2", "some", "deep", "copy", "of")
 	root := filepath.Join(above, "proc")
 	require.NoError(t, proctree.Copy(root, smallTree))
@@ -203,7 +204,7 @@ func TestProcRoot(t *testing.T) {
 	require.NoError(t, os.Symlink(root, link))
 	t.Chdir(filepath.Join(above, ".."))
 
-	useProcRoot(t, "") // restores it
+	useProcRoot(t, "") // restores it afterwards
 	for _, procRoot := range []string{root, root + "/", "of/proc", "./of/proc", "of/../of//proc/", "../copy/of/proc", link, link + "/"} {
 		t.Run(procRoot, func(t *testing.T) {
 			netstat.ProcRoot = procRoot
@@ -224,7 +225,7 @@ func TestProcRoot(t *testing.T) {
 	})
 }
 
-// The executable and the command line are read once for a process: its connections share them.
+// All connections of a process share its executable and command line, which are read once.
 func TestConnectionsShareProcess(t *testing.T) {
 	const n = 1000
 	writeConnections(t, n, 1)
@@ -264,7 +265,7 @@ func TestConnectionsCmdline(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, 42, connections[0].Pid)
 			require.Equal(t, test.want, connections[0].Cmdline)
-			require.Equal(t, []string{}, connections[1].Cmdline, "of a socket without process")
+			require.Equal(t, []string{}, connections[1].Cmdline, "socket without a process")
 		})
 	}
 	t.Run("missing", func(t *testing.T) {
@@ -298,13 +299,13 @@ func TestConnectionsExe(t *testing.T) {
 			require.Equal(t, test.want, connections[0].Exe)
 			require.Equal(t, []string{"program"}, connections[0].Cmdline)
 			if name == "missing" {
-				require.NoError(t, os.Symlink("x", exe)) // for the next to remove
+				require.NoError(t, os.Symlink("x", exe)) // the next case removes it
 			}
 		})
 	}
 }
 
-// Of the processes that hold a socket, the one with the lowest number counts: 7 before 10, though not in a directory's order.
+// Of several holders of a socket the lowest pid is returned: 7, not 10, although a directory lists 10 first.
 func TestConnectionsLowestPid(t *testing.T) {
 	root := filepath.Dir(filepath.Dir(writeTable(t, header+tcpRow(0, 1000)+tcpRow(1, 1001))))
 	for _, pid := range []int{2000, 7, 10, 123456} {
@@ -317,7 +318,7 @@ func TestConnectionsLowestPid(t *testing.T) {
 	require.Equal(t, 3, connections[1].Pid)
 }
 
-// A socket without an inode belongs to nobody, also if a descriptor claims so.
+// A socket without an inode has no process, even if a descriptor refers to inode 0.
 func TestConnectionsInodeZero(t *testing.T) {
 	root := filepath.Dir(filepath.Dir(writeTable(t, header+tcpRow(0, 0)+tcpRow(1, 1001))))
 	addProcess(t, root, 42, "", 0)
@@ -327,7 +328,7 @@ func TestConnectionsInodeZero(t *testing.T) {
 	require.Zero(t, connections[1].Pid)
 }
 
-// Broken rows are told with file and line; the others are returned.
+// The error for broken rows has file and line, and the other rows are returned.
 func TestConnectionsBrokenRow(t *testing.T) {
 	for name, test := range map[string]struct{ row, want string }{
 		"one word":           {"garbage", `row "garbage" has 1 columns, at least 10 expected`},
@@ -437,7 +438,7 @@ func TestConnectionsWithoutTable(t *testing.T) {
 	})
 }
 
-// The sockets are returned also where there are no processes to look at, and the error says so.
+// Without a directory of processes, the sockets are returned with an error.
 func TestConnectionsWithoutProcesses(t *testing.T) {
 	root := proctree.Materialize(t, smallTree)
 	useProcRoot(t, filepath.Join(root, "missing"))

@@ -29,7 +29,7 @@ import (
 
 var allTransports = []Transport{TransportTCP, TransportUDP, TransportUDPLite, TransportRaw, TransportICMP, TransportUnix}
 
-// mustScan is scan for a test that expects no error.
+// mustScan is scan without errors.
 func mustScan[T any](t *testing.T, s *Scanner, visit func(*Socket) T) []T {
 	t.Helper()
 	seen, errs := scan(s, visit)
@@ -37,7 +37,7 @@ func mustScan[T any](t *testing.T, s *Scanner, visit func(*Socket) T) []T {
 	return seen
 }
 
-// file returns the name that the table of the socket has in /proc/net.
+// file returns the name of the socket's table in /proc/net.
 func file(s *Socket) string {
 	if s.Family == FamilyIPv6 {
 		return s.Transport.String() + "6"
@@ -45,8 +45,8 @@ func file(s *Socket) string {
 	return s.Transport.String()
 }
 
-// inTerms makes of a socket what testnet knows of it.
-func inTerms(s *Socket) testnet.Socket {
+// toTestnet converts a socket to the type of testnet.
+func toTestnet(s *Socket) testnet.Socket {
 	of := testnet.Socket{
 		Protocol: file(s), State: s.State.String(), Local: s.Local, Remote: s.Remote,
 		UID: s.UID, Inode: s.Inode, Cookie: s.Cookie, RecvQ: s.RecvQueue, SendQ: s.SendQueue,
@@ -63,7 +63,7 @@ func inTerms(s *Socket) testnet.Socket {
 	return of
 }
 
-// owners lists processes as 12/name, in the order of their pids.
+// owners lists processes as 12/name, by pid.
 func owners[T any](processes []T, pid func(T) int, name func(T) string) string {
 	processes = slices.Clone(processes)
 	slices.SortFunc(processes, func(a, b T) int { return cmp.Compare(pid(a), pid(b)) })
@@ -83,8 +83,8 @@ func ownersOfRow(r testnet.Row) string {
 	return owners(r.Processes, func(p testnet.RowProcess) int { return p.PID }, func(p testnet.RowProcess) string { return p.Name })
 }
 
-// everySocket makes sockets of every kind and in every state, some of them of another user's process.
-func everySocket(t *testing.T) (inet []testnet.Socket, units []testnet.UnixSocket) {
+// everySocket opens sockets of every kind and in every state, some of them in the process of another user.
+func everySocket(t *testing.T) (inet []testnet.Socket, unixSockets []testnet.UnixSocket) {
 	t.Helper()
 	for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
 		load := testnet.States(t, network)
@@ -109,7 +109,7 @@ func everySocket(t *testing.T) (inet []testnet.Socket, units []testnet.UnixSocke
 	return inet, testnet.Unix(t)
 }
 
-// Netlink, procfs, ss and the one who made the sockets agree on every one of them.
+// Netlink, procfs, ss and the load agree on every socket.
 func TestSourcesAgree(t *testing.T) {
 	testnet.Isolate(t, func() {
 		load, unixLoad := everySocket(t)
@@ -123,7 +123,7 @@ func TestSourcesAgree(t *testing.T) {
 			for i := range load {
 				load[i].Cookie = 0
 				if load[i].State == "LISTEN" {
-					load[i].SendQ = 0 // the limit
+					load[i].SendQ = 0 // the accept queue limit
 				}
 			}
 			requireLoad(t, load, procfs)
@@ -137,7 +137,7 @@ func TestSourcesAgree(t *testing.T) {
 			common := func(s *Socket) string {
 				of := *s
 				if of.State == TCPSynRecv || of.Transport == TransportUnix {
-					of.UID = 0 // not the same from both, see Socket.UID
+					of.UID = 0 // differs between sources, see Socket.UID
 				}
 				if of.Transport == TransportUnix {
 					of.RecvQueue, of.SendQueue = 0, 0
@@ -158,17 +158,17 @@ func TestSourcesAgree(t *testing.T) {
 				stats := s.Stats()
 				require.Len(t, seen, len(load)+len(unixLoad))
 				require.Equal(t, len(seen), stats.Sockets)
-				require.GreaterOrEqual(t, stats.Processes, 2, "this one and the user's; other namespaces have processes too")
+				require.GreaterOrEqual(t, stats.Processes, 2, "this process and the user's, and those of other namespaces")
 				require.Zero(t, stats.Interrupted)
-				require.Contains(t, []OwnerMethod{OwnersBPF, OwnersProcfs}, stats.OwnerMethod, "the best that works")
+				require.Contains(t, []OwnerMethod{OwnersBPF, OwnersProcfs}, stats.OwnerMethod, "the best available")
 			}
-			require.Equal(t, SourceMixed, netlink.Stats().Source, "it does not have ping sockets")
+			require.Equal(t, SourceMixed, netlink.Stats().Source, "netlink lacks ping sockets")
 			require.Equal(t, SourceProcfs, procfs.Stats().Source)
 		})
 	})
 }
 
-// requireLoad compares the IP sockets with the load, and their number in each state.
+// requireLoad compares the IP sockets, and their number in each state, with the load.
 func requireLoad(t *testing.T, load []testnet.Socket, s *Scanner) {
 	t.Helper()
 	var seen []testnet.Socket
@@ -178,7 +178,7 @@ func requireLoad(t *testing.T, load []testnet.Socket, s *Scanner) {
 			return struct{}{}
 		}
 		states[file(s)+" "+s.State.String()]++
-		of := inTerms(s)
+		of := toTestnet(s)
 		if s.Transport == TransportRaw || s.Transport == TransportICMP {
 			of.Cookie = 0
 		}
@@ -194,7 +194,7 @@ func requireLoad(t *testing.T, load []testnet.Socket, s *Scanner) {
 	for i, of := range load {
 		wantStates[of.Protocol+" "+of.State]++
 		if strings.HasPrefix(of.Protocol, "raw") || strings.HasPrefix(of.Protocol, "icmp") {
-			load[i].Cookie = 0 // not every kernel has them in sock_diag
+			load[i].Cookie = 0 // some kernels lack them in sock_diag
 		}
 	}
 	require.Equal(t, wantStates, states)
@@ -217,8 +217,8 @@ func requireUnixLoad(t *testing.T, load []testnet.UnixSocket, s *Scanner) {
 	require.Equal(t, want, seen)
 }
 
-// requireSS compares TCP and UDP sockets, field by field, with what ss says. Between the two a client can have tried again to
-// connect to a full accept queue, which is a drop more: then they are compared again.
+// requireSS compares all fields of TCP and UDP sockets with ss. It repeats the comparison because a client may retry to connect
+// to a full accept queue meanwhile, which adds a drop.
 func requireSS(t *testing.T, s *Scanner) {
 	t.Helper()
 	var want, seen []string
@@ -260,7 +260,7 @@ func linesOfScan(t *testing.T, s *Scanner) (lines []string) {
 	t.Helper()
 	mustScan(t, s, func(s *Socket) struct{} {
 		if s.Transport == TransportTCP || s.Transport == TransportUDP {
-			lines = append(lines, lineOfSS(inTerms(s), s.Cookie, s.UID, s.Drops, ownersOf(s)))
+			lines = append(lines, lineOfSS(toTestnet(s), s.Cookie, s.UID, s.Drops, ownersOf(s)))
 		}
 		return struct{}{}
 	})
@@ -271,7 +271,7 @@ func requireSSUnix(t *testing.T, s *Scanner) {
 	t.Helper()
 	line := func(inode uint64, state string, recv, send uint32, owners string) string {
 		if state == "LISTEN" {
-			recv, send = 0, 0 // of the accept queue, which Socket has for TCP only
+			recv, send = 0, 0 // of the accept queue, which a Socket has only for TCP
 		}
 		return fmt.Sprintln(inode, state, recv, send, owners)
 	}
@@ -360,7 +360,7 @@ func TestScannerTCPInfo(t *testing.T) {
 			info[s.Inode] = s.TCP
 			return struct{}{}
 		})
-		require.EqualValues(t, sent+1, info[client.Inode].BytesAcked, "the SYN counts")
+		require.EqualValues(t, sent+1, info[client.Inode].BytesAcked, "BytesAcked includes the SYN")
 		require.EqualValues(t, sent, info[server.Inode].BytesReceived)
 		require.Greater(t, info[client.Inode].RTT, uint32(0))
 		require.LessOrEqual(t, info[client.Inode].MinRTT, info[client.Inode].RTT)
@@ -439,7 +439,7 @@ func TestScannerCgroup(t *testing.T) {
 	})
 }
 
-// cgroup2 returns where the cgroup2 file system is mounted.
+// cgroup2 returns the mount point of the cgroup2 file system.
 func cgroup2(t *testing.T) string {
 	t.Helper()
 	mounts, err := os.Open("/proc/self/mounts")
@@ -454,7 +454,7 @@ func cgroup2(t *testing.T) string {
 	return ""
 }
 
-// rawDump returns the error of a kernel that does not have the raw sockets in sock_diag.
+// rawDump returns the error of a kernel without raw sockets in sock_diag.
 func rawDump(t *testing.T) error {
 	t.Helper()
 	conn, err := new(sockdiag.Opener).Open()
@@ -465,7 +465,7 @@ func rawDump(t *testing.T) error {
 	return err
 }
 
-// A kernel without raw_diag has the raw sockets in /proc/net, and ping sockets are nowhere else.
+// Without raw_diag, raw sockets are read from /proc/net. Ping sockets are always read from there.
 func TestScannerRaw(t *testing.T) {
 	testnet.Isolate(t, func() {
 		load := slices.Concat(testnet.Raw(t).Sockets, testnet.Ping(t).Sockets)
@@ -491,7 +491,7 @@ func TestScannerRaw(t *testing.T) {
 	})
 }
 
-// A loop that was left in the middle of a dump of many buffers does not disturb the next one.
+// A loop that stops within a dump of many buffers does not affect the next scan.
 func TestScannerStopsInDump(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections = 1000
@@ -517,7 +517,7 @@ func openDescriptors(t *testing.T) []string {
 	require.NoError(t, err)
 	var names []string
 	for _, entry := range entries {
-		// The descriptor of this directory is gone.
+		// The descriptor of this directory is closed.
 		if target, err := os.Readlink(filepath.Join("/proc/self/fd", entry.Name())); err == nil {
 			names = append(names, entry.Name()+" "+target)
 		}
@@ -525,8 +525,9 @@ func openDescriptors(t *testing.T) []string {
 	return names
 }
 
-func TestScannerCloseGivesBackDescriptors(t *testing.T) {
-	_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // what the runtime opens once
+func TestScannerCloseReleasesDescriptors(t *testing.T) {
+	testnet.SkipIfShort(t)
+	_ = mustScan(t, newScanner(t, ScannerConfig{}), inode) // opens what the runtime keeps open
 	before := openDescriptors(t)
 	for _, source := range []Source{SourceAuto, SourceProcfs} {
 		for _, stop := range []bool{false, true} {
@@ -549,6 +550,7 @@ func TestScannerCloseGivesBackDescriptors(t *testing.T) {
 }
 
 func TestNewScannerOutOfDescriptors(t *testing.T) {
+	testnet.SkipIfShort(t)
 	var limit unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}))
@@ -558,8 +560,9 @@ func TestNewScannerOutOfDescriptors(t *testing.T) {
 	require.Nil(t, s)
 }
 
-// A process that may open no netlink socket, as under systemd's RestrictAddressFamilies=, reads procfs.
+// A process that cannot open netlink sockets, as with RestrictAddressFamilies= of systemd, reads procfs.
 func TestScannerWithoutNetlink(t *testing.T) {
+	testnet.SkipIfShort(t)
 	for _, errno := range []unix.Errno{unix.EAFNOSUPPORT, unix.EPERM} {
 		t.Run(errno.Error(), func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_SOCKET, errno, unix.AF_NETLINK)
@@ -580,7 +583,7 @@ func TestScannerWithoutNetlink(t *testing.T) {
 	}
 }
 
-// Processes that may not be looked at are counted, and the sockets come all the same.
+// Processes that cannot be read are counted, and all sockets are still handed out.
 func TestScannerPrivileges(t *testing.T) {
 	testnet.Isolate(t, func() {
 		user := testnet.Start(t, testnet.Process{Name: "the user's", UID: 65534})
@@ -594,7 +597,7 @@ func TestScannerPrivileges(t *testing.T) {
 			})
 			return owners, s.Stats().Denied
 		}
-		owners, deniedToAll := scanOwners(t) // a host can have processes that deny root too
+		owners, deniedToAll := scanOwners(t) // a host can have processes that even root cannot read
 		require.Equal(t, []string{fmt.Sprintf("%d/the user's", user.PID)}, owners)
 
 		for name, capabilities := range map[string][]uint{
@@ -611,7 +614,7 @@ func TestScannerPrivileges(t *testing.T) {
 	})
 }
 
-// dropCapabilities takes capabilities from this thread, which ends with the test.
+// dropCapabilities removes capabilities from this thread, which ends with the test.
 func dropCapabilities(tb testing.TB, capabilities []uint) {
 	tb.Helper()
 	runtime.LockOSThread()
@@ -625,6 +628,7 @@ func dropCapabilities(tb testing.TB, capabilities []uint) {
 }
 
 func TestScannerSource(t *testing.T) {
+	testnet.SkipIfShort(t)
 	tree := proctree.Materialize(t, smallTree)
 	for _, test := range []struct {
 		config ScannerConfig
@@ -640,7 +644,7 @@ func TestScannerSource(t *testing.T) {
 	}
 }
 
-// A process is the same one for as long as it lives under its name.
+// A process keeps its value as long as it keeps its name.
 func TestScannerProcesses(t *testing.T) {
 	for _, method := range ownerMethods {
 		t.Run(method.String(), func(t *testing.T) { testScannerProcesses(t, method) })
@@ -685,7 +689,7 @@ func testScannerProcesses(t *testing.T, method OwnerMethod) {
 		require.NotSame(t, first[self], renamed[self])
 		require.Equal(t, "new (name)", renamed[self].Name)
 		require.Equal(t, first[self].StartTime, renamed[self].StartTime)
-		require.Equal(t, strings.TrimSpace(string(name)), first[self].Name, "what was handed out stays as it is")
+		require.Equal(t, strings.TrimSpace(string(name)), first[self].Name, "a value that was handed out does not change")
 		require.Same(t, first[other.PID], renamed[other.PID])
 
 		other.Stop()
@@ -693,7 +697,7 @@ func testScannerProcesses(t *testing.T, method OwnerMethod) {
 	})
 }
 
-// Sockets and processes that come and go during a scan are nobody's error.
+// Sockets and processes that start and end during a scan cause no errors.
 func TestScannerChurn(t *testing.T) {
 	testnet.Isolate(t, func() {
 		end := make(chan struct{})
@@ -737,11 +741,11 @@ func TestScannerChurn(t *testing.T) {
 			newScanner(t, ScannerConfig{Source: SourceProcfs, Transports: allTransports}),
 		}
 		_ = mustScan(t, scanners[0], inode)
-		denied := scanners[0].Stats().Denied // also to root, on some hosts
+		denied := scanners[0].Stats().Denied // some hosts deny even root
 		for scan := range 10 {
 			s := scanners[scan%len(scanners)]
 			mustScan(t, s, func(s *Socket) int { return len(s.Owners()) })
-			require.Equal(t, denied, s.Stats().Denied, "a process that has gone denies nothing")
+			require.Equal(t, denied, s.Stats().Denied, "an ended process does not count as denied")
 		}
 		close(end)
 		<-processes

@@ -23,7 +23,7 @@ import (
 const fieldsAll = FieldCookie | FieldInterface | FieldCgroupID | FieldAcceptQueue | FieldAcceptQueueLimit | FieldDrops |
 	FieldTCPInfo | FieldTCPBytes | FieldTCPSegs
 
-// describe writes a socket in one line: what every source tells, and those of the fields that the socket has.
+// describe formats a socket in one line: the fields that every source has, and the given fields that the socket has.
 func describe(s *Socket, fields Field) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s", s.Transport, s.Family, s.State)
@@ -52,7 +52,7 @@ func describe(s *Socket, fields Field) string {
 	return b.String()
 }
 
-// newScanner returns a scanner that is closed after the test.
+// newScanner returns a scanner that is closed when the test ends.
 func newScanner(tb testing.TB, config ScannerConfig) *Scanner {
 	tb.Helper()
 	s, err := NewScanner(config)
@@ -61,7 +61,7 @@ func newScanner(tb testing.TB, config ScannerConfig) *Scanner {
 	return s
 }
 
-// scan returns what visit makes of each socket, and the errors.
+// scan returns the results of visit for all sockets, and the errors.
 func scan[T any](s *Scanner, visit func(*Socket) T) (seen []T, errs []error) {
 	for socket, err := range s.Sockets(context.Background()) {
 		if err != nil {
@@ -75,7 +75,7 @@ func scan[T any](s *Scanner, visit func(*Socket) T) (seen []T, errs []error) {
 
 func inode(s *Socket) uint64 { return s.Inode }
 
-// fakeDiag is a kernel that answers one dump after the other, and then with nothing.
+// fakeDiag answers each request with the next of its dumps, and all further ones with an empty dump.
 type fakeDiag struct {
 	dumps    []fakeDump
 	requests []sockdiag.Request
@@ -113,8 +113,8 @@ func (f *fakeDiag) Close() error {
 	return nil
 }
 
-// newFakeScanner returns a scanner that asks diag, and has an empty directory as its proc file system unless config says
-// otherwise.
+// newFakeScanner returns a scanner that sends its requests to diag. Its proc file system is an empty directory unless config has
+// another.
 func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner {
 	tb.Helper()
 	if config.ProcRoot == "" {
@@ -127,7 +127,7 @@ func newFakeScanner(tb testing.TB, config ScannerConfig, diag diagConn) *Scanner
 	return s
 }
 
-// tcpMessages are connections with these inodes.
+// tcpMessages returns messages of established connections with these inodes.
 func tcpMessages(inodes ...uint32) [][]byte {
 	var payloads [][]byte
 	for _, inode := range inodes {
@@ -138,7 +138,7 @@ func tcpMessages(inodes ...uint32) [][]byte {
 	return payloads
 }
 
-// tcpListeners is the number of the request for listening sockets; the others follow it.
+// tcpListeners is the index of the request for listening sockets; the others follow.
 const tcpListeners, tcpConnections, udp4Sockets = 0, 1, 2
 
 func TestNewScannerErrors(t *testing.T) {
@@ -153,7 +153,7 @@ func TestNewScannerErrors(t *testing.T) {
 			"transport udp is given twice"},
 		{"owners", ScannerConfig{OwnerMethod: 4}, "OwnerMethod(4) is not an owner method"},
 		{"source", ScannerConfig{Source: 4}, "Source(4) is not a source"},
-		{"a source that is none to ask for", ScannerConfig{Source: SourceMixed}, "mixed is not a source"},
+		{"not a source to choose", ScannerConfig{Source: SourceMixed}, "mixed is not a source"},
 		{"netlink and a copy", ScannerConfig{Source: SourceNetlink, ProcRoot: "testdata"},
 			`source "netlink" is required: sock_diag reads the running kernel, but testdata is not its proc file system`},
 		{"namespace", ScannerConfig{Namespaces: []string{"self", "a/b"}},
@@ -167,7 +167,7 @@ func TestNewScannerErrors(t *testing.T) {
 	}
 }
 
-func TestNewScannerKeepsNothingOfTheConfig(t *testing.T) {
+func TestNewScannerCopiesConfig(t *testing.T) {
 	transports := []Transport{TransportTCP}
 	s := newScanner(t, ScannerConfig{
 		ProcRoot: proctree.Materialize(t, smallTree), Transports: transports, Source: SourceProcfs, OwnerMethod: OwnersOff,
@@ -178,7 +178,7 @@ func TestNewScannerKeepsNothingOfTheConfig(t *testing.T) {
 	require.NotContains(t, families, TransportUnix)
 }
 
-// text is an enumeration that can be written and read as text.
+// text is an enumeration with a text form.
 type text interface {
 	encoding.TextMarshaler
 	encoding.TextUnmarshaler
@@ -235,7 +235,7 @@ func TestNamesOfUnknownNumbers(t *testing.T) {
 	}
 }
 
-// A copy of a proc file system is read, and not the host that the test runs on.
+// With the copy of a proc file system, the scanner reads nothing of the host.
 func TestScannerReadsCopy(t *testing.T) {
 	UseLittleEndian(t)
 	s := newScanner(t, ScannerConfig{
@@ -278,7 +278,7 @@ func TestScannerRequests(t *testing.T) {
 			{Family: sockdiag.AFInet6, Protocol: sockdiag.ProtocolRaw, States: sockdiag.StatesAll, MemInfo: true},
 		}},
 		{TransportUnix, []sockdiag.Request{{Family: sockdiag.AFUnix, States: sockdiag.StatesAll}}},
-		{TransportICMP, nil}, // not in sock_diag
+		{TransportICMP, nil}, // sock_diag lacks them
 	} {
 		t.Run(test.transport.String(), func(t *testing.T) {
 			diag := &fakeDiag{}
@@ -307,7 +307,7 @@ func TestScannerFallsBackToProcfs(t *testing.T) {
 	}
 	require.Equal(t, []string{"reading raw sockets from /proc/net: the kernel does not offer them through sock_diag: " +
 		"unsupported operation: no such module (module raw_diag)"}, warned)
-	require.Len(t, diag.requests, 1, "a kernel that said no is not asked again")
+	require.Len(t, diag.requests, 1, "a transport that was refused is not requested again")
 }
 
 func TestScannerWithoutWarn(t *testing.T) {
@@ -316,7 +316,7 @@ func TestScannerWithoutWarn(t *testing.T) {
 	require.Empty(t, errs)
 }
 
-// What fails is reported, and everything else comes, once.
+// A failed dump is reported, and all other sockets are handed out once.
 func TestScannerDumpErrors(t *testing.T) {
 	broken := errors.New("input/output error")
 	tree := proctree.Materialize(t, smallTree)
@@ -338,7 +338,7 @@ func TestScannerDumpErrors(t *testing.T) {
 			requests:   2,
 		},
 		{
-			name: "in the middle of two dumps",
+			name: "within two dumps",
 			dumps: []fakeDump{
 				tcpListeners:   {payloads: tcpMessages(1, 2), err: broken},
 				tcpConnections: {payloads: tcpMessages(3), err: broken},
@@ -349,7 +349,7 @@ func TestScannerDumpErrors(t *testing.T) {
 			requests: 2,
 		},
 		{
-			name:       "not supported, but too late to read another source",
+			name:       "not supported, too late for another source",
 			dumps:      []fakeDump{tcpListeners: {payloads: tcpMessages(1)}, tcpConnections: {err: errors.ErrUnsupported}},
 			wantInodes: []uint64{1},
 			wantErrs:   []string{"reading tcp sockets by sock_diag: unsupported operation"},
@@ -363,7 +363,7 @@ func TestScannerDumpErrors(t *testing.T) {
 			requests:   2,
 		},
 		{
-			name:     "a silent kernel is not asked again",
+			name:     "a silent kernel gets no second request",
 			dumps:    []fakeDump{tcpListeners: {err: fmt.Errorf("%w in 5s", sockdiag.ErrNoAnswer)}},
 			wantErrs: []string{"reading tcp sockets by sock_diag: no answer from the kernel in 5s"},
 			requests: 1,
@@ -405,7 +405,7 @@ func TestScannerDumpErrors(t *testing.T) {
 	}
 }
 
-// A kernel that is silent is asked once for each transport.
+// A kernel that does not answer gets one request per transport.
 func TestScannerSilentKernel(t *testing.T) {
 	silent := fakeDump{err: fmt.Errorf("%w in 5s", sockdiag.ErrNoAnswer)}
 	diag := &fakeDiag{dumps: slices.Repeat([]fakeDump{silent}, 20)}
@@ -414,7 +414,7 @@ func TestScannerSilentKernel(t *testing.T) {
 	}, diag)
 	sockets, errs := scan(s, inode)
 	require.Empty(t, sockets)
-	require.Len(t, errs, 5, "one of each transport")
+	require.Len(t, errs, 5, "one per transport")
 	for _, err := range errs {
 		require.ErrorIs(t, err, sockdiag.ErrNoAnswer)
 	}
@@ -454,7 +454,7 @@ func TestScannerCountsInterruptedDumps(t *testing.T) {
 
 	_, errs = scan(s, inode)
 	require.Empty(t, errs)
-	require.Zero(t, s.Stats().Interrupted, "the count is of the last scan")
+	require.Zero(t, s.Stats().Interrupted, "the last scan counts")
 }
 
 func TestScannerStops(t *testing.T) {
@@ -483,7 +483,7 @@ func TestScannerStops(t *testing.T) {
 			require.ErrorContains(t, err, sockdiag.ErrNoAnswer.Error())
 			break
 		}
-		require.Len(t, diag.requests, 1, "udp is not asked for")
+		require.Len(t, diag.requests, 1, "udp is not requested")
 	})
 	t.Run("at the error of the owners", func(t *testing.T) {
 		diag := &fakeDiag{}
@@ -505,15 +505,15 @@ func TestScannerStops(t *testing.T) {
 	})
 }
 
-// The end of the context is said once, last, and wherever it comes.
+// The end of the context is the last error, and is reported once.
 func TestScannerContextEnds(t *testing.T) {
 	for _, test := range []struct {
 		name       string
-		endsAt     uint64 // the inode of the socket that ends it; 0: before
+		endsAt     uint64 // inode of the socket at which the context ends; 0: before the scan
 		wantInodes []uint64
 	}{
 		{"before", 0, nil},
-		{"in a dump", 1, []uint64{1, 2}}, // fakeDiag looks at it between dumps, a real one between buffers
+		{"in a dump", 1, []uint64{1, 2}}, // fakeDiag checks the context between dumps, a real one between buffers
 		{"with the last socket of a dump", 2, []uint64{1, 2}},
 		{"with the last socket of a transport", 4, []uint64{1, 2, 3, 4}},
 	} {
@@ -596,7 +596,7 @@ func TestScannerContextEndsInTable(t *testing.T) {
 		require.Equal(t, context.Canceled, err)
 		seen++
 	}
-	require.Equal(t, 1, seen, "a context that has ended lets no socket through")
+	require.Equal(t, 1, seen, "no socket after the end of the context")
 }
 
 var errFinder = errors.New("no processes today")
@@ -631,7 +631,7 @@ func TestScannerWithoutProcRoot(t *testing.T) {
 	s = newScanner(t, ScannerConfig{ProcRoot: root, OwnerMethod: OwnersOff})
 	inodes, errs = scan(s, inode)
 	require.Empty(t, inodes)
-	require.Len(t, errs, 1, "a kernel without UDP is said to Warn; there is none without TCP")
+	require.Len(t, errs, 1, "a missing udp table is a warning; a missing tcp table is an error")
 	require.ErrorIs(t, errs[0], fs.ErrNotExist)
 	require.ErrorContains(t, errs[0], "opening the tcp table: open "+filepath.Join(root, "net", "tcp"))
 }
@@ -687,12 +687,12 @@ func TestScannerClose(t *testing.T) {
 	require.True(t, diag.closed)
 }
 
-// Owners belong to the socket that the loop is at.
+// Owners returns the owners of the current socket of the loop.
 func TestSocketOwners(t *testing.T) {
 	s := newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
 	owners := map[uint64][]string{}
 	_, errs := scan(s, func(s *Socket) struct{} {
-		for range 2 { // the second call gives what the first did
+		for range 2 { // both calls return the same
 			owners[s.Inode] = nil
 			for _, p := range s.Owners() {
 				owners[s.Inode] = append(owners[s.Inode], fmt.Sprintf("%d/%s", p.PID, p.Name))
@@ -714,7 +714,7 @@ func TestSocketOwners(t *testing.T) {
 	require.Equal(t, OwnersOff, s.Stats().OwnerMethod)
 }
 
-// A clone keeps its owners whatever the scan does, and a plain copy has those of no other socket.
+// A clone keeps its owners. A plain copy has no owners once the loop has moved on.
 func TestSocketClone(t *testing.T) {
 	s := newScanner(t, ScannerConfig{ProcRoot: proctree.Materialize(t, smallTree)})
 	names := func(s *Socket) (names []string) {
@@ -731,7 +731,7 @@ func TestSocketClone(t *testing.T) {
 	var all []kept
 	collect := func(s *Socket) struct{} {
 		k := kept{copy: *s, clone: s.Clone(), want: names(s)}
-		k.asked = *s // the same, after the owners were looked up
+		k.asked = *s // a copy after the owner lookup
 		require.Equal(t, k.want, names(&k.asked))
 		all = append(all, k)
 		return struct{}{}
@@ -740,8 +740,8 @@ func TestSocketClone(t *testing.T) {
 		t.Helper()
 		for i, k := range all {
 			require.Equal(t, k.want, names(k.clone))
-			require.Equal(t, k.want, names(k.clone.Clone()), "also of a clone")
-			if i < len(all)-1 { // the loop is at the last one
+			require.Equal(t, k.want, names(k.clone.Clone()), "clone of a clone")
+			if i < len(all)-1 { // the last one is still the current socket
 				require.Empty(t, names(&k.copy))
 				require.Empty(t, names(&k.asked))
 			}
@@ -759,8 +759,8 @@ func TestSocketClone(t *testing.T) {
 	require.Greater(t, held, 3)
 	last := all[len(all)-1]
 	require.NoError(t, s.findOwners(t.Context()))
-	require.Empty(t, names(&last.copy), "as soon as the next scan has begun")
-	for i, err := range s.Sockets(t.Context()) { // whose owners are looked up anew
+	require.Empty(t, names(&last.copy), "after the next owner lookup")
+	for i, err := range s.Sockets(t.Context()) { // which looks up owners again
 		require.NoError(t, err)
 		require.NotNil(t, i)
 		require.Empty(t, names(&last.copy))

@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// The counts of the namespace go with what is made in it, and those of the host are there.
+// The counts follow the sockets of the namespace, and the counts of the host are present.
 func TestSockstatLive(t *testing.T) {
 	testnet.Isolate(t, func() {
 		before, err := ReadSockstat("")

@@ -45,14 +45,14 @@ func TestReadSockstatErrors(t *testing.T) {
 
 	write("sockstat", "sockets: used 5\n")
 	s, err = ReadSockstat(root)
-	require.NoError(t, err, "a kernel without IPv6")
+	require.NoError(t, err, "kernel without IPv6")
 	require.Equal(t, Sockstat{SocketsUsed: new(uint64(5))}, s)
 
 	write("sockstat6", "TCP6: inuse 1\nUDP6: inuse x\n")
 	s, err = ReadSockstat(root)
 	require.ErrorIs(t, err, procfs.ErrSyntax)
 	require.EqualError(t, err, filepath.Join(root, "net", "sockstat6")+`:2: inuse "x": not a number`)
-	require.Equal(t, Sockstat{SocketsUsed: new(uint64(5))}, s, "what could be read")
+	require.Equal(t, Sockstat{SocketsUsed: new(uint64(5))}, s, "values that could be read")
 }
 
 func TestParseSockstat(t *testing.T) {
@@ -85,7 +85,7 @@ func TestSockstatOutOfRange(t *testing.T) {
 	require.Equal(t, 2, line)
 }
 
-// Every count has a place of its own, which the names tell.
+// Every count has its own field, named after it.
 func TestSockstatFields(t *testing.T) {
 	var s Sockstat
 	places := map[**uint64]bool{}

@@ -51,7 +51,7 @@ func TestParseRow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.want.Transport = test.transport
-			// Nothing of the socket before is left over.
+			// Nothing of the previous socket remains.
 			got := Socket{
 				State: 99, UID: 99, Inode: 99, RecvQueue: 99, SendQueue: 99, AcceptQueue: 99, Drops: 99,
 				Local: any4, Path: "/run/b", fields: FieldTCPInfo | FieldDrops,
@@ -78,7 +78,7 @@ func TestParseRowDoesNotAllocate(t *testing.T) {
 	}))
 }
 
-// Both APIs agree on a row.
+// Both APIs return the same values for a row.
 func FuzzParseRow(f *testing.F) {
 	f.Add([]byte(" 2: 0A0200C0:0050 076433C6:C350 01 00000050:00000100 00:00000000 00000000 33 0 20021 2 0000000000000001 20 4 30 10 -1"), true)
 	f.Add([]byte(" 1: 00000000:0000 00000000:0000 0A 00000007:00000003 00:00000000 00000000 0 0 20020 2 0000000000000001 100 0 0 10 0"), true)

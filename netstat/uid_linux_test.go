@@ -13,8 +13,8 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// A daemon that drops its privileges is seen as the new user: with BPF in the next scan, and no file is read for that; from procfs
-// after a while.
+// A daemon that drops its privileges gets its new user: with BPF in the next scan and without reading a file, from procfs after a
+// while.
 func TestUIDOfDaemon(t *testing.T) {
 	for _, method := range []OwnerMethod{OwnersBPF, OwnersProcfs} {
 		t.Run(method.String(), func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestUIDOfDaemon(t *testing.T) {
 				daemon.SetUser(65534)
 				if method == OwnersProcfs {
 					process.uid.until = time.Now().Add(time.Hour)
-					require.Zero(t, user(), "it is not read in each scan")
+					require.Zero(t, user(), "not read in each scan")
 					process.uid.until = time.Now()
 				}
 				require.Equal(t, uint32(65534), user())

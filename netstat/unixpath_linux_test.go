@@ -10,7 +10,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestUnixPaths: both sources give the names of unix sockets as they are, when they are asked to.
+// If requested, both sources return the names of unix sockets.
 func TestUnixPaths(t *testing.T) {
 	testnet.Isolate(t, func() {
 		path := filepath.Join(t.TempDir(), "a b")

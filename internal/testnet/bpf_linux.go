@@ -14,6 +14,7 @@ import (
 // requires Linux 5.11 with BTF, CAP_BPF and CAP_PERFMON of this thread, and a process in the initial PID namespace.
 func RequireBPF(tb testing.TB) {
 	tb.Helper()
+	SkipIfShort(tb)
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "task_file", License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},

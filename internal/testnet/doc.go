@@ -9,5 +9,5 @@
 // Namespaces, raw sockets and processes of other users need root (CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SETUID).
 // Without these privileges a test is skipped with the reason; with CI=true it fails: see [SkipOrFail].
 //
-// Only tests import this package. On other systems than Linux it has only Main, SkipOrFail, SkipIfShort and Require.
+// Only tests import this package. On other systems than Linux it has only Main, Require, SkipIfShort, SkipOrFail and SkipUnlessSlow.
 package testnet

@@ -26,6 +26,15 @@ func SkipIfShort(tb testing.TB) {
 	}
 }
 
+// SkipUnlessSlow skips a slow test unless the environment has SLOW_TESTS=1, as in make test-slow. It never fails the test, not even
+// with CI=true.
+func SkipUnlessSlow(tb testing.TB) {
+	tb.Helper()
+	if slow, _ := strconv.ParseBool(os.Getenv("SLOW_TESTS")); !slow {
+		tb.Skip("slow: make test-slow runs it")
+	}
+}
+
 // Require skips the test, or fails it in CI, unless all programs are in the PATH.
 func Require(tb testing.TB, programs ...string) {
 	tb.Helper()

@@ -53,3 +53,17 @@ func TestRequire(t *testing.T) {
 		})
 	}
 }
+
+func TestSkipUnlessSlow(t *testing.T) {
+	t.Setenv("CI", "true")
+	for value, want := range map[string]string{"": "slow: make test-slow runs it", "0": "slow: make test-slow runs it", "1": ""} {
+		t.Setenv("SLOW_TESTS", value)
+		r := recorder{TB: t}
+		var wg sync.WaitGroup
+		wg.Go(func() { SkipUnlessSlow(&r) })
+		wg.Wait()
+		if r.skipped != want || r.failed != "" {
+			t.Errorf("SLOW_TESTS=%s: skipped with %q, want %q; failed with %q", value, r.skipped, want, r.failed)
+		}
+	}
+}

@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
-// The systemd unit of every socket of this network namespace.
+// Print the systemd unit of every socket of this network namespace.
 func Example() {
 	tree, err := cgroup.NewTree("")
 	if err != nil {

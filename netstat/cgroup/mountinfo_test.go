@@ -19,10 +19,10 @@ func TestParseMountinfo(t *testing.T) {
 		{"mountinfo_unified", []mount{{"/", "/sys/fs/cgroup"}}},
 		{"mountinfo_hybrid", []mount{{"/", "/sys/fs/cgroup/unified"}}},
 		{"mountinfo_v1", nil},
-		// A container with a cgroup namespace of its own, which has the host's file system besides.
+		// A container with its own cgroup namespace that also mounts the host's file system.
 		{"mountinfo_container", []mount{{"/../..", "/hostfs/sys/fs/cgroup"}, {"/", "/sys/fs/cgroup"}}},
-		// A container in the cgroup namespace of the host; a mount point with blanks and the like; optional fields; a
-		// source without a name.
+		// A container in the cgroup namespace of the host, escaped characters in a mount point, optional fields, and a mount
+		// without a source.
 		{"mountinfo_part", []mount{
 			{"/a slice", "/mnt/a \\b\tc\ndé"},
 			{"/docker/8d3f0c5b9a71e264d3c0b5a49788f6e1d2c3b4a5968778695a4b3c2d1e0f1a2b", "/sys/fs/cgroup"},
@@ -68,7 +68,7 @@ func TestUnescapeOctal(t *testing.T) {
 		{`/a\040b`, "/a b"},
 		{`\134040`, `\040`},
 		{`\377\000`, "\xff\x00"},
-		{`\400`, `\400`}, // no byte
+		{`\400`, `\400`}, // not a byte
 		{`\04`, `\04`},
 		{`\049`, `\049`},
 		{`\`, `\`},
@@ -78,7 +78,7 @@ func TestUnescapeOctal(t *testing.T) {
 	}
 }
 
-// An error or mounts, each as it was written.
+// An error, or mounts that survive formatting and parsing.
 func FuzzParseMountinfo(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		mounts, err := parseMountinfo(content)

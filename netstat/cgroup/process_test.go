@@ -62,7 +62,7 @@ func TestParseProcessErrors(t *testing.T) {
 	}
 }
 
-// An error or a path that is in the file.
+// An error, or a path of the file.
 func FuzzParseProcess(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		path, err := ParseProcess(content)

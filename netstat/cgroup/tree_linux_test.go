@@ -24,8 +24,9 @@ func mustTree(tb testing.TB) *Tree {
 	return tree
 }
 
-// The ids are those in file handles, at every depth.
+// The ids of cgroups are the inode numbers in their file handles, at every depth.
 func TestCgroup2(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a/b/c")
 	mount := strings.TrimSuffix(dir, path)
 	ids, want := map[string]uint64{}, []string{}
@@ -46,14 +47,15 @@ func TestCgroup2(t *testing.T) {
 		}
 		return true
 	}))
-	require.Equal(t, want, got, "those of a level before those below")
+	require.Equal(t, want, got, "parents before children")
 
 	calls := 0
 	require.NoError(t, fs.each(func(uint64, string) bool { calls++; return calls < 2 }))
 	require.Equal(t, 2, calls)
 }
 
-// inNamespaces runs f on a thread in a mount namespace and others of its own, with the cgroups as that thread sees them.
+// inNamespaces runs f on a thread in new namespaces: a mount namespace and those in the flags others. The trees that open returns
+// see the mounts of that thread.
 func inNamespaces(t *testing.T, others int, f func(open func() (*Tree, error))) {
 	t.Helper()
 	denied, done := false, make(chan struct{})
@@ -76,16 +78,17 @@ func inNamespaces(t *testing.T, others int, f func(open func() (*Tree, error))) 
 	})
 	<-done
 	if denied {
-		testnet.SkipOrFail(t, "another mount namespace wants CAP_SYS_ADMIN")
+		testnet.SkipOrFail(t, "another mount namespace requires CAP_SYS_ADMIN")
 	}
 }
 
-// The id of a cgroup that was removed before is looked for once.
-func TestTreeOfRemoved(t *testing.T) {
+// The id of an already removed cgroup is searched for once.
+func TestTreeRemovedCgroup(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, _ := testnet.Cgroup(t, "removed")
 	id, tree := directoryInode(t, dir), mustTree(t)
 	require.NoError(t, unix.Rmdir(dir))
-	t.Cleanup(func() { _ = os.Mkdir(dir, 0o755) }) // for Cgroup to remove
+	t.Cleanup(func() { _ = os.Mkdir(dir, 0o755) }) // testnet.Cgroup removes it
 	for range 3 {
 		requireNoPath(t, tree, id)
 		require.NoError(t, tree.Err())
@@ -93,8 +96,10 @@ func TestTreeOfRemoved(t *testing.T) {
 	require.Equal(t, uint64(1), tree.walks)
 }
 
-// The file system is found where it is mounted, in part or under another one, and again when it has moved.
+// The file system is found at any mount point, even if only a part is mounted or another mount hides it, and again after it has
+// moved.
 func TestCgroup2IsFound(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a/b")
 	id, outer := directoryInode(t, dir), directoryInode(t, filepath.Dir(dir))
 	mount, scratch := strings.TrimSuffix(dir, path), t.TempDir()
@@ -111,9 +116,9 @@ func TestCgroup2IsFound(t *testing.T) {
 		require.Equal(t, mount, at(c))
 		require.NoError(t, unix.Mount("tmpfs", mount, "tmpfs", 0, ""))
 		requirePath(t, c, id, path)
-		require.Equal(t, whole, at(c), "the other is hidden now")
+		require.Equal(t, whole, at(c), "the first mount is hidden")
 
-		require.NoError(t, unix.Unmount(whole, 0), "nothing keeps it from being unmounted")
+		require.NoError(t, unix.Unmount(whole, 0), "it is not kept busy")
 		c, err = open()
 		require.NoError(t, err)
 		require.Equal(t, part, at(c))
@@ -126,14 +131,15 @@ func TestCgroup2IsFound(t *testing.T) {
 		requireNoPath(t, c, 2)
 		require.ErrorIs(t, c.Err(), ErrNotMounted)
 		require.EqualError(t, c.Err(), ErrNotMounted.Error()+"; another file system is mounted over "+mount)
-		requirePath(t, c, id, path) // as it was
+		requirePath(t, c, id, path) // back to the initial state
 		_, err = open()
 		require.ErrorIs(t, err, ErrNotMounted)
 	})
 }
 
-// What is mounted within the tree is not taken for cgroups.
+// File systems mounted within the tree are not read as cgroups.
 func TestCgroup2WithMounts(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a")
 	inNamespaces(t, 0, func(open func() (*Tree, error)) {
 		require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
@@ -151,8 +157,9 @@ func TestCgroup2WithMounts(t *testing.T) {
 	})
 }
 
-// Cgroups that come and go while the tree is read are nobody's error, and hide none that stays.
+// Cgroups that are created and removed while the tree is read cause no errors, and hide no others.
 func TestCgroup2Churn(t *testing.T) {
+	testnet.SkipIfShort(t)
 	dir, path := testnet.Cgroup(t, "a")
 	churn := filepath.Join(filepath.Dir(dir), "churn")
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -182,7 +189,7 @@ func TestCgroup2Churn(t *testing.T) {
 	}
 }
 
-// In a cgroup namespace the paths begin as those in /proc/<pid>/cgroup do, unless the root of the hierarchy can be seen.
+// In a cgroup namespace the paths are those in /proc/<pid>/cgroup, unless the root of the hierarchy is visible.
 func TestCgroup2InCgroupNamespace(t *testing.T) {
 	testnet.Isolate(t, func() {
 		dir, path := testnet.Cgroup(t, "a/b")
@@ -259,7 +266,7 @@ func TestEachSubdir(t *testing.T) {
 	require.Equal(t, 1, calls)
 }
 
-// A name lies within the entries, is not empty and leads no other way than down.
+// A name lies within the entries, is not empty, and is that of a child.
 func FuzzEachSubdir(f *testing.F) {
 	f.Add(bytes.Join([][]byte{subdirent(1, unix.DT_DIR, ".."), subdirent(20, unix.DT_DIR, "a"), subdirent(3, unix.DT_REG, "b")}, nil))
 	f.Fuzz(func(t *testing.T, entries []byte) {

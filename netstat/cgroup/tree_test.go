@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fakeFS is a cgroup2 file system that counts how often it is read.
+// fakeFS is a cgroup2 file system that counts its walks.
 type fakeFS struct {
 	paths map[uint64]string
 	err   error
@@ -56,14 +56,14 @@ func TestTree(t *testing.T) {
 
 		requireNoPath(t, tree, 30)
 		requireNoPath(t, tree, 30)
-		require.Equal(t, 2, fs.walks, "not read again for an id that is not there")
+		require.Equal(t, 2, fs.walks, "not read again for an unknown id")
 
 		fs.paths = map[uint64]string{1: "/", 40: "/b\xff\\x2d"}
 		requirePath(t, tree, 40, "/b\xff\\x2d")
-		requirePath(t, tree, 20, "/a") // removed
+		requirePath(t, tree, 20, "/a") // already removed
 		require.Equal(t, 3, fs.walks)
 
-		fs.paths = map[uint64]string{1: "/", 20: "/c", 50: "/d"} // where ids have 32 bits, they come again
+		fs.paths = map[uint64]string{1: "/", 20: "/c", 50: "/d"} // kernels with 32-bit ids reuse them
 		requirePath(t, tree, 50, "/d")
 		requirePath(t, tree, 20, "/c")
 		require.Equal(t, 4, fs.walks)
@@ -71,7 +71,7 @@ func TestTree(t *testing.T) {
 	})
 }
 
-// What failed is said, is no reason to believe that a cgroup is not there, and is tried again.
+// An error is reported by Err, does not prove that a cgroup does not exist, and is retried.
 func TestTreeError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken")
@@ -87,7 +87,7 @@ func TestTreeError(t *testing.T) {
 	})
 }
 
-// However many unknown ids there are, reading the tree takes no more than its share of the time.
+// However many unknown ids there are, walks take no more than their share of the time.
 func TestTreeTimeIsBounded(t *testing.T) {
 	for _, takes := range []time.Duration{time.Millisecond, 20 * time.Millisecond, time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestTreeTimeIsBounded(t *testing.T) {
 				}
 				spent := time.Duration(fs.walks) * takes
 				require.Less(t, spent, time.Since(start)/walkShare+walkCredit+takes)
-				require.Greater(t, spent, min(time.Since(start)/walkShare, 360*walkCredit)*8/10, "the share is used")
+				require.Greater(t, spent, min(time.Since(start)/walkShare, 360*walkCredit)*8/10, "walks use their share")
 
 				time.Sleep(time.Hour)
 				fs.paths = map[uint64]string{id + 1: "/new"}
@@ -115,7 +115,7 @@ func TestTreeTimeIsBounded(t *testing.T) {
 	}
 }
 
-// A long time without an unknown id saves up no more for walks than a short one.
+// A long time without unknown ids permits no more walks than a short one.
 func TestTreeTimeIsNotSavedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fs := &fakeFS{takes: walkCredit / 10}
@@ -128,7 +128,7 @@ func TestTreeTimeIsNotSavedUp(t *testing.T) {
 	})
 }
 
-// Removed cgroups are remembered, those that were asked for last, and no more than fit.
+// Of removed cgroups those looked up last are kept, up to a limit.
 func TestTreeMemoryIsBounded(t *testing.T) {
 	const generations, each = 10, maxRemoved / 4
 	synctest.Test(t, func(t *testing.T) {
@@ -144,12 +144,12 @@ func TestTreeMemoryIsBounded(t *testing.T) {
 			requirePath(t, tree, 2, "/asked for")
 			require.LessOrEqual(t, len(tree.known), maxRemoved+1+each)
 		}
-		requirePath(t, tree, 1000*generations-1000+7, "/8/7") // not asked for, but it went only lately
+		requirePath(t, tree, 1000*generations-1000+7, "/8/7") // never looked up, but removed recently
 		requireNoPath(t, tree, 1007)
 	})
 }
 
-// A tree that is too big is read from the top as far as there is room.
+// Of a tree that is too big, as many cgroups as fit are kept, from the top.
 func TestTreeTooBig(t *testing.T) {
 	tree := newTree(endlessFS{})
 	requirePath(t, tree, 1, endlessFS{}.path(1))

@@ -37,10 +37,10 @@ func TestWorkloadOf(t *testing.T) {
 		{userService + "/init.scope", "init.scope", "", ""},
 		{userService + "/app.slice/syncthing.service", "syncthing.service", "", ""},
 		{userService + `/app.slice/app-gnome-org.mozilla.firefox-4711.scope`, "app-gnome-org.mozilla.firefox-4711.scope", "", ""},
-		// The name of a kernel file's beginning is given an underscore: cg_escape and its tests in systemd.
+		// systemd escapes names that could be kernel files with an underscore: cg_escape and its tests.
 		{"/system.slice/_cpu.service", "cpu.service", "", ""},
 		{"/system.slice/__foobar.service", "_foobar.service", "", ""},
-		// systemd-nspawn and libvirt: machines have names, and their units tell them.
+		// systemd-nspawn and libvirt: the unit contains the name of the machine.
 		{"/machine.slice/systemd-nspawn@web.service/payload", "systemd-nspawn@web.service", "", ""},
 		{`/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/emulator`, `machine-qemu\x2d1\x2dvm.scope`, "", ""},
 
@@ -54,10 +54,10 @@ func TestWorkloadOf(t *testing.T) {
 		// systemd in a container: issue threads of systemd and minikube.
 		{"/docker/" + id1 + "/system.slice/opendkim.service", "opendkim.service", id1, ""},
 		{"/system.slice/docker-" + id1 + ".scope/init.scope", "init.scope", id1, ""},
-		// Docker in Docker: issue threads of kubernetes and dd-agent. The inner one is meant.
+		// Docker in Docker: issue threads of kubernetes and dd-agent. The inner container counts.
 		{"/docker/" + id1 + "/docker/" + id2, "", id2, ""},
 		{"/system.slice/docker-" + id1 + ".scope/docker/" + id2, "docker-" + id1 + ".scope", id2, ""},
-		// A scope has the runtime's name before the id: without it, it is any scope.
+		// A scope of a container has the name of the runtime before the ID.
 		{"/system.slice/" + id1 + ".scope", id1 + ".scope", "", ""},
 		{"/docker/" + id2 + "/" + id1 + ".scope", id1 + ".scope", id2, ""},
 		// BuildKit's ids are of another form: issue thread of cryptnono.
@@ -72,7 +72,7 @@ func TestWorkloadOf(t *testing.T) {
 		// Kubernetes, the cgroupfs driver: the kubelet's documentation, issue threads of containerd, traceloop, k3k (K3s).
 		{"/kubepods/burstable/pod" + pod1 + "/" + id1, "", id1, pod1},
 		{"/kubepods/besteffort/pod" + pod1 + "/" + id1, "", id1, pod1},
-		{"/kubepods/pod" + pod1 + "/" + id1, "", id1, pod1}, // guaranteed
+		{"/kubepods/pod" + pod1 + "/" + id1, "", id1, pod1}, // QoS class Guaranteed
 		{"/kubepods/pod" + pod1, "", "", pod1},
 		{"/kubepods/burstable/pod" + staticPod + "/" + id1, "", id1, staticPod},
 		{"/kubepods/besteffort/pod" + pod1 + "/crio-" + id1, "", id1, pod1},
@@ -85,13 +85,13 @@ func TestWorkloadOf(t *testing.T) {
 		{kubeSlice + pod1Slice + "/crio-conmon-" + id1 + ".scope", "crio-conmon-" + id1 + ".scope", "", pod1},
 		{kubeSlice + pod1Slice, "kubepods-burstable-" + pod1Slice, "", pod1},
 		{kubeSlice + "pod" + staticPod + ".slice/cri-containerd-" + id1 + ".scope", "cri-containerd-" + id1 + ".scope", id1, staticPod},
-		{"/kubepods.slice/kubepods-" + pod1Slice + "/crio-" + id1 + ".scope", "crio-" + id1 + ".scope", id1, pod1}, // guaranteed
+		{"/kubepods.slice/kubepods-" + pod1Slice + "/crio-" + id1 + ".scope", "crio-" + id1 + ".scope", id1, pod1}, // QoS class Guaranteed
 		{"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-" + pod1Slice + "/crio-" + id1 + ".scope", "crio-" + id1 + ".scope", id1, pod1},
 		{"/kubepods.slice", "kubepods.slice", "", ""},
-		// A parent of the kubelet's that has the same word in its name: --cgroup-root.
+		// --cgroup-root with the same word in its name.
 		{"/a-podium-" + pod1Slice + "/crio-" + id1 + ".scope", "crio-" + id1 + ".scope", id1, pod1},
 		{"/a-" + pod2Slice[:len(pod2Slice)-len(".slice")] + "-" + pod1Slice, "a-" + pod2Slice[:len(pod2Slice)-len(".slice")] + "-" + pod1Slice, "", pod1},
-		// Two drivers that do not agree: issue threads of kubernetes and runwasi.
+		// Different drivers of kubelet and runtime: issue threads of kubernetes and runwasi.
 		{"/system.slice/containerd.service/kubepods-burstable-" + pod1Slice + ":cri-containerd:" + id1, "containerd.service", id1, pod1},
 		{"/system.slice/containerd.service/kubepods-burstable-pod" + staticPod + ".slice:cri-containerd:" + id1, "containerd.service", id1, staticPod},
 		{"/kubepods-besteffort-" + pod1Slice + ":cri-containerd:" + id1, "", id1, pod1},
@@ -115,7 +115,7 @@ func TestWorkloadOf(t *testing.T) {
 		{userService + "/user.slice/libpod-" + id1 + ".scope/container", "libpod-" + id1 + ".scope", id1, ""},
 		{userService + "/user.slice/user-libpod_pod_" + id2 + ".slice/libpod-" + id1 + ".scope/container", "libpod-" + id1 + ".scope", id1, ""},
 		{userService + "/user.slice/podman-4711.scope", "podman-4711.scope", "", ""},
-		// A service of Quadlet, which has --cgroups=split.
+		// A service of Quadlet with --cgroups=split.
 		{"/system.slice/quadlet-minimal.service/libpod-payload-" + id1, "quadlet-minimal.service", id1, ""},
 		{"/system.slice/quadlet-minimal.service/runtime", "quadlet-minimal.service", "", ""},
 
@@ -139,7 +139,7 @@ func TestWorkloadOf(t *testing.T) {
 		// Garden of Cloud Foundry: issue threads of elastic's agents.
 		{"/system.slice/garden.service/garden/70eb4ce5-a065-4401-6990-88ed", "garden.service", "70eb4ce5-a065-4401-6990-88ed", ""},
 
-		// Outside of the reader's cgroup namespace.
+		// Outside the cgroup namespace of the reader.
 		{"/../../system.slice/docker-" + id1 + ".scope", "docker-" + id1 + ".scope", id1, ""},
 		{"/..", "", "", ""},
 	} {
@@ -147,8 +147,8 @@ func TestWorkloadOf(t *testing.T) {
 	}
 }
 
-// Names that are like those of workloads, and are not.
-func TestWorkloadOfOthers(t *testing.T) {
+// Names that resemble those of workloads but are not.
+func TestWorkloadOfSimilarNames(t *testing.T) {
 	const notHex = "8d3f0c5b9a71e264d3c0b5a49788f6e1d2c3b4a5968778695a4b3c2d1e0f1a2g"
 	for _, path := range []string{
 		"", "//", "docker", "///docker//",
@@ -188,7 +188,7 @@ func TestWorkloadOfDoesNotAllocate(t *testing.T) {
 	}))
 }
 
-// Whatever the path, what is found is in it, in a form that can be relied on.
+// The result is part of the path and in a valid form.
 func FuzzWorkloadOf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path string) {
 		w := WorkloadOf(path)
@@ -199,7 +199,7 @@ func FuzzWorkloadOf(f *testing.F) {
 		require.Empty(t, strings.Trim(w.SystemdUnit, unitNameBytes))
 		require.Empty(t, strings.Trim(w.PodUID, "0123456789abcdef-"))
 		if strings.HasPrefix(path, "/") {
-			require.Equal(t, w, WorkloadOf("/more"+path), "a cgroup above that stands for nothing changes nothing")
+			require.Equal(t, w, WorkloadOf("/more"+path), "a parent that is no workload does not matter")
 		}
 	})
 }

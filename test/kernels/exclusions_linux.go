@@ -15,11 +15,11 @@ type exclusion struct {
 }
 
 var exclusions = []exclusion{
-	{test: "TestNamespaceOfRestlessProcess", reason: "it looks for a race within 50 µs, in which an emulated processor gets nowhere"},
+	{test: "TestNamespaceOfMovingProcess", reason: "it looks for a race within 50 µs, in which an emulated processor gets nowhere"},
 	{test: "TestConnectIndexOfManyCPUs", reason: "it reads no kernel, and takes minutes here"},
-	{test: "TestHundredThousandDescriptors", reason: "it reads no kernel, and takes minutes here"},
+	{test: "TestSlowHundredThousandDescriptors", reason: "it reads no kernel, and takes minutes here"},
 	{
-		test: "TestOwnersIterateAnew", release: "6.1",
+		test: "TestOwnersIterationRestarts", release: "6.1",
 		reason: "an iterator over one process starts anew when it is read after its end, before Linux 6.7 " +
 			"(task_group_seq_get_next, kernel/bpf/task_iter.c); that over all, which the library uses, does not",
 	},

@@ -30,7 +30,7 @@ var etc = map[string]string{
 }
 
 // guestEnv is the environment of the tests. With CI=true a test that misses something fails.
-var guestEnv = []string{"CI=true", "HOME=/root", "PATH=/usr/bin:/bin", "TMPDIR=/tmp", machineEnv + "=disposable"}
+var guestEnv = []string{"CI=true", "HOME=/root", "PATH=/usr/bin:/bin", "TMPDIR=/tmp", "SLOW_TESTS=1", machineEnv + "=disposable"}
 
 // machineEnv tells tests that nothing else runs on the machine, and that it ends with them: they may unload kernel modules.
 const machineEnv = "TESTNET_MACHINE"

@@ -21,13 +21,13 @@ func openConnects(tb testing.TB) *Connects {
 	return connects
 }
 
-// refusedOnes begins connections that are refused at once, and returns their cookies.
-func refusedOnes(t testing.TB, n int) []uint64 {
+// refusedConnections makes connects that are refused at once, and returns the cookies of the sockets.
+func refusedConnections(t testing.TB, n int) []uint64 {
 	t.Helper()
 	unused, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(unused)
-	require.NoError(t, unix.Bind(unused, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})) // and does not listen
+	require.NoError(t, unix.Bind(unused, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})) // bound, but not listening
 	to, err := unix.Getsockname(unused)
 	require.NoError(t, err)
 	cookies := make([]uint64, 0, n)
@@ -45,28 +45,28 @@ func refusedOnes(t testing.TB, n int) []uint64 {
 	return cookies
 }
 
-// Of more connections than there is room for the last are known.
+// If there are more connections than room, the most recent ones are found.
 func TestConnectsOverflow(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openConnects(t)
 		room := int(connects.objects.Records.MaxEntries())
-		cookies := refusedOnes(t, room+room/2)
-		last := cookies[len(cookies)-room/2:] // other processes of this machine connect meanwhile, too
+		cookies := refusedConnections(t, room+room/2)
+		last := cookies[len(cookies)-room/2:] // other processes of this machine also connect
 		for _, cookie := range last {
 			_, ok := connects.Lookup(cookie)
 			require.True(t, ok, "the socket with the cookie %d, of those from %d on", cookie, last[0])
 		}
 		for _, cookie := range cookies[:len(cookies)-room] {
 			_, ok := connects.Lookup(cookie)
-			require.False(t, ok, "its record has been replaced")
+			require.False(t, ok, "replaced record")
 		}
 	})
 }
 
-func TestConnectsAllocateNothing(t *testing.T) {
+func TestConnectsDoNotAllocate(t *testing.T) {
 	testnet.Isolate(t, func() {
 		connects := openConnects(t)
-		cookie := refusedOnes(t, 1)[0]
+		cookie := refusedConnections(t, 1)[0]
 		require.Zero(t, testing.AllocsPerRun(100, func() {
 			if _, ok := connects.Lookup(cookie); !ok {
 				t.Error("not known")
@@ -81,7 +81,7 @@ func TestConnectsAllocateNothing(t *testing.T) {
 func BenchmarkConnectsLookup(b *testing.B) {
 	testnet.Isolate(b, func() {
 		connects := openConnects(b)
-		cookies := refusedOnes(b, 10_000)
+		cookies := refusedConnections(b, 10_000)
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
 			connects.Lookup(cookies[i%len(cookies)])

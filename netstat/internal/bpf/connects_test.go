@@ -14,20 +14,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// connectWriter writes what connects.c writes, in the same order.
+// connectWriter writes records in the same order as connects.c.
 type connectWriter struct {
-	to    connectIndex
-	begun uint64
+	to      connectIndex
+	started uint64
 }
 
 func newConnectWriter() *connectWriter {
 	return &connectWriter{to: connectIndex{make([]connectsRecord, 1<<16), make([]connectsBucket, 1<<15)}}
 }
 
-func (w *connectWriter) begin(cookie, word uint64) {
-	w.begun++
-	w.to.records[w.begun%uint64(len(w.to.records))].write(cookie, word)
-	w.enter(cookie, uint32(w.begun))
+func (w *connectWriter) start(cookie, word uint64) {
+	w.started++
+	w.to.records[w.started%uint64(len(w.to.records))].write(cookie, word)
+	w.enter(cookie, uint32(w.started))
 }
 
 func (r *connectsRecord) write(cookie, word uint64) {
@@ -67,14 +67,14 @@ func TestConnectIndex(t *testing.T) {
 		require.Zero(t, found(cookie), "cookie %d, before any connection", cookie)
 	}
 	for i, cookie := range []uint64{1, 7, big, 1<<64 - 1, 7} {
-		w.begin(cookie, uint64(100+i))
+		w.start(cookie, uint64(100+i))
 	}
 	require.Equal(t, []uint64{100, 104, 102, 103}, []uint64{found(1), found(7), found(big), found(1<<64 - 1)})
 	for _, cookie := range []uint64{0, 2, 5<<32 | 1, 1 << 32, 1<<32 - 1} {
 		require.Zero(t, found(cookie), "cookie %d", cookie)
 	}
-	w.to.records[1].write(8, 200) // and another entry is not yet
-	require.Zero(t, found(1), "the record is another's")
+	w.to.records[1].write(8, 200) // its bucket entry is not written yet
+	require.Zero(t, found(1), "the record belongs to another socket")
 	require.Equal(t, uint64(104), found(7))
 }
 
@@ -94,29 +94,29 @@ func TestConnectDecode(t *testing.T) {
 	}, c.decode())
 }
 
-// A record of which anything changes while it is read is none, also if it is the same socket's again.
+// A record that changes while it is read is not returned, even if the change is by the same socket.
 func TestConnectsRecordChanges(t *testing.T) {
 	const cookie = 7
 	var r connectsRecord
 	r.write(cookie, 1)
 	require.True(t, r.unchanged(func() {}))
-	require.False(t, r.unchanged(func() { r.write(cookie, 2) }), "a whole one was written")
-	require.False(t, r.unchanged(func() { r.Version++ }), "one was begun")
+	require.False(t, r.unchanged(func() { r.write(cookie, 2) }), "a complete write")
+	require.False(t, r.unchanged(func() { r.Version++ }), "a started write")
 
 	called := false
-	require.False(t, r.unchanged(func() { called = true }), "one is being written")
+	require.False(t, r.unchanged(func() { called = true }), "a write in progress")
 	require.False(t, called)
 	_, ok := r.read(cookie)
-	require.False(t, ok, "one is being written")
+	require.False(t, ok, "a write in progress")
 	r.Version++
 	connect, ok := r.read(cookie)
 	require.True(t, ok)
 	require.Equal(t, uint64(2), connect.CgroupID)
 	_, ok = r.read(cookie + 1)
-	require.False(t, ok, "it is another's")
+	require.False(t, ok, "another socket")
 }
 
-// Whoever reads while records are written, of one socket and of another, sees whole ones.
+// A reader gets complete records while records of two sockets are written.
 func TestConnectsRecordIsWhole(t *testing.T) {
 	const cookie = 7
 	var r connectsRecord
@@ -144,12 +144,12 @@ func TestConnectsRecordIsWhole(t *testing.T) {
 		port := uint16(connect.CgroupID)
 		if connect.CgroupID == ^uint64(0) || connect.Initiator.StartBootTime != connect.CgroupID ||
 			connect.Initiator.PID != uint32(connect.CgroupID) || connect.Port != port {
-			require.Fail(t, "a record of several", "%+v", connect)
+			require.Fail(t, "a mixed record", "%+v", connect)
 		}
 	}
 }
 
-// cookieGenerator gives cookies as the kernel does: each CPU takes a block of 4096 (gen_cookie_next, include/linux/cookie.h).
+// cookieGenerator generates cookies like the kernel: each CPU takes a block of 4096 (gen_cookie_next, include/linux/cookie.h).
 type cookieGenerator struct {
 	taken uint64
 	last  []uint64 // of each CPU
@@ -165,13 +165,13 @@ func (g *cookieGenerator) next(cpu int) uint64 {
 	return g.last[cpu]
 }
 
-// The last connections are known on hosts of any size, however unevenly the CPUs are busy, and however many sockets do not
+// The most recent connections are found on hosts of any size, however unevenly the CPUs are used and however many sockets do not
 // connect.
 func TestConnectIndexOfManyCPUs(t *testing.T) {
 	const last = 1 << 15
 	random := rand.New(rand.NewPCG(1, 2))
 	even := func(cpus int) int { return random.IntN(cpus) }
-	few := func(cpus int) int { // one in 16 does nearly all
+	few := func(cpus int) int { // one CPU in 16 does most
 		if random.IntN(20) > 0 {
 			return random.IntN(max(1, cpus/16))
 		}
@@ -186,7 +186,7 @@ func TestConnectIndexOfManyCPUs(t *testing.T) {
 					for len(cookies) < 10*last {
 						cookie := generator.next(busy(cpus))
 						if random.IntN(oneIn) == 0 {
-							w.begin(cookie, cookie)
+							w.start(cookie, cookie)
 							cookies = append(cookies, cookie)
 						}
 					}
@@ -195,16 +195,16 @@ func TestConnectIndexOfManyCPUs(t *testing.T) {
 						connect, ok := w.to.lookup(cookie)
 						switch {
 						case ok && connect.CgroupID != cookie:
-							require.Fail(t, "a record of another", "cookie %d: %+v", cookie, connect)
+							require.Fail(t, "record of another socket", "cookie %d: %+v", cookie, connect)
 						case ok:
 							continue
 						case i >= last:
-							require.Fail(t, "one of the last is lost", "cookie %d, of %d", cookie, last)
+							require.Fail(t, "a recent connection is lost", "cookie %d, of %d", cookie, last)
 						}
 						lost++
 					}
-					require.Less(t, lost, last/100, "of those before them")
-					t.Logf("of the %d before them %d are lost", last, lost)
+					require.Less(t, lost, last/100, "older connections")
+					t.Logf("%[2]d of %[1]d older connections are lost", last, lost)
 				})
 			}
 		}

@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A missing capability is not named for a program that the verifier rejects, although its error is that of a missing
-// permission; and nothing is, where descriptors or memory have run out.
+// Only EPERM outside the verifier names a missing capability. A rejection by the verifier and a lack of resources do not.
 func TestMissing(t *testing.T) {
 	const notPermitted = "unsupported operation: operation not permitted"
 	lacks := "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
@@ -31,7 +30,7 @@ func TestMissing(t *testing.T) {
 			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{
-			&ebpf.VerifierError{Cause: unix.EPERM}, // without a word
+			&ebpf.VerifierError{Cause: unix.EPERM}, // without a log
 			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{

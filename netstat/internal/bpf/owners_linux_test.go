@@ -28,7 +28,7 @@ func openOwners(t *testing.T) *Owners {
 	return owners
 }
 
-// ownSockets returns the inodes of the sockets that this process has, one for each descriptor.
+// ownSockets returns the inodes of this process's sockets, one per descriptor.
 func ownSockets(t *testing.T) (inodes []uint64) {
 	t.Helper()
 	const dir = "/proc/self/fd"
@@ -36,7 +36,7 @@ func ownSockets(t *testing.T) (inodes []uint64) {
 	require.NoError(t, err)
 	for _, entry := range entries {
 		var inode uint64
-		target, _ := os.Readlink(filepath.Join(dir, entry.Name())) // the descriptor of dir is closed
+		target, _ := os.Readlink(filepath.Join(dir, entry.Name())) // the descriptor of dir itself is closed already
 		if n, _ := fmt.Sscanf(target, "socket:[%d]", &inode); n == 1 {
 			inodes = append(inodes, inode)
 		}
@@ -45,13 +45,13 @@ func ownSockets(t *testing.T) (inodes []uint64) {
 	return inodes
 }
 
-// openForProcess starts an iteration over the descriptors of one process, which Linux 6.1 can do.
+// openForProcess starts an iteration over the descriptors of one process, which requires Linux 6.1.
 func openForProcess(t *testing.T, owners *Owners, pid int) *os.File {
 	t.Helper()
 	bpf := func(command int, attributes unsafe.Pointer, size uintptr) int {
 		fd, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(command), uintptr(attributes), size)
 		if errno == unix.EINVAL {
-			testnet.SkipOrFail(t, "an iterator over one process takes Linux 6.1")
+			testnet.SkipOrFail(t, "an iterator over one process requires Linux 6.1")
 		}
 		require.Zero(t, errno)
 		return int(fd)
@@ -74,11 +74,12 @@ func openForProcess(t *testing.T, owners *Owners, pid int) *os.File {
 	return file
 }
 
-// The program begins each iteration with the process, also where the one before, or one at the same time, had come to it last.
-func TestOwnersIterateAnew(t *testing.T) {
+// Each iteration starts with a header of the process, even if another iteration, before or at the same time, stopped in that
+// process.
+func TestOwnersIterationRestarts(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
-		const sockets = 9000 // the kernel's buffer has room for 4096
+		const sockets = 9000 // more than the 4096 that fit into the kernel's buffer
 		for range sockets / 2 {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 			require.NoError(t, err)
@@ -102,16 +103,16 @@ func TestOwnersIterateAnew(t *testing.T) {
 		for range 3 {
 			read(openForProcess(t, owners, os.Getpid()))
 		}
-		given := openForProcess(t, owners, os.Getpid())
-		begun := make([]byte, 1<<10)
-		n, err := io.ReadFull(given, begun)
+		partial := openForProcess(t, owners, os.Getpid())
+		prefix := make([]byte, 1<<10)
+		n, err := io.ReadFull(partial, prefix)
 		require.NoError(t, err)
 		read(openForProcess(t, owners, os.Getpid()))
-		read(io.MultiReader(bytes.NewReader(begun[:n]), given))
+		read(io.MultiReader(bytes.NewReader(prefix[:n]), partial))
 	})
 }
 
-// countAgain counts the reads that gave EAGAIN.
+// countAgain counts the reads that returned EAGAIN.
 type countAgain struct {
 	io.Reader
 	count int
@@ -125,14 +126,15 @@ func (c *countAgain) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// After a million descriptors without a socket a read of the iterator gives EAGAIN (MAX_ITER_OBJECTS,
-// kernel/bpf/bpf_iter.c). Here they are of one process, by threads that each have as many as a process may have.
-func TestOwnersMillionDescriptors(t *testing.T) {
+// After a million descriptors without a socket a read of the iterator returns EAGAIN (MAX_ITER_OBJECTS, kernel/bpf/bpf_iter.c).
+// Here they belong to one process whose threads have separate descriptor tables.
+func TestSlowOwnersMillionDescriptors(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		testnet.RequireBPF(t)
-		const descriptors = 2_100_000 // a million before or after the socket, wherever that is
+		const descriptors = 2_100_000 // at least a million on one side of the socket
 		if inherited := ownSockets(t); len(inherited) > 0 {
-			testnet.SkipOrFail(t, fmt.Sprintf("this process was given sockets: %d", inherited))
+			testnet.SkipOrFail(t, fmt.Sprintf("this process inherited sockets: %d", inherited))
 		}
 		null, err := os.Open(os.DevNull)
 		require.NoError(t, err)
@@ -143,14 +145,14 @@ func TestOwnersMillionDescriptors(t *testing.T) {
 		files := int(min(limit.Cur-besides, 19_000))
 		threads := descriptors/files + 1
 		if threads > 1000 {
-			testnet.SkipOrFail(t, fmt.Sprintf("it takes %d threads, as each can have %d open files", threads, files))
+			testnet.SkipOrFail(t, fmt.Sprintf("requires %d threads, each with %d open files", threads, files))
 		}
 		for range files {
 			fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 			require.NoError(t, err)
 			defer unix.Close(fd)
 		}
-		begun, end, ended := make(chan uint64), make(chan struct{}), make(chan struct{})
+		started, end, ended := make(chan uint64), make(chan struct{}), make(chan struct{})
 		defer func() {
 			close(end)
 			for range threads {
@@ -163,13 +165,13 @@ func TestOwnersMillionDescriptors(t *testing.T) {
 				defer func() { ended <- struct{}{} }()
 				assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
 				if i == threads/2 {
-					begun <- testnet.BindUDP(t)
+					started <- testnet.BindUDP(t)
 				} else {
-					begun <- 0
+					started <- 0
 				}
 				<-end
 			})
-			want += <-begun
+			want += <-started
 		}
 
 		owners := openOwners(t)
@@ -178,7 +180,7 @@ func TestOwnersMillionDescriptors(t *testing.T) {
 		require.NoError(t, owners.Each(t.Context(), again, func(_ *Process, inodes []uint64) { found = append(found, inodes...) }))
 		require.Equal(t, []uint64{want}, found)
 		require.Positive(t, again.count)
-		records, err := owners.Start() // as part of the whole machine
+		records, err := owners.Start() // with all other processes of the machine
 		require.NoError(t, err)
 		defer records.Close()
 		found = nil

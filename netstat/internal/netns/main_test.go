@@ -6,5 +6,5 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// TestMain can be a process of testnet's in place of the tests.
+// TestMain runs the tests, or a helper process of testnet.
 func TestMain(m *testing.M) { testnet.Main(m) }

@@ -27,7 +27,7 @@ func TestNames(t *testing.T) {
 	require.Equal(t, []string{"blue", "red"}, names)
 }
 
-// A copy of a proc file system does not tell.
+// A copy of a proc file system has no namespace links.
 func TestOfCopy(t *testing.T) {
 	require.Zero(t, Of(t.TempDir()))
 	require.Zero(t, TableOf(t.TempDir()))

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dirent is a struct linux_dirent64 with a length of its own choice.
+// dirent formats a struct linux_dirent64 with any d_reclen.
 func dirent(reclen uint16, rest string) []byte {
 	b := make([]byte, 16, 32) // d_ino, d_off
 	b = binary.NativeEndian.AppendUint16(b, reclen)

@@ -34,7 +34,7 @@ func TestParseInetRow(t *testing.T) {
 				Local: netip.MustParseAddrPort("192.0.2.10:80"), Remote: netip.MustParseAddrPort("198.51.100.7:50000"),
 			},
 		},
-		// Such a host prints the words of an address as they stand in the packet. Ports and queues are plain numbers.
+		// A big-endian host prints the words of an address in network byte order. Ports and queues are plain numbers.
 		"TCP, big-endian": {
 			true, binary.BigEndian,
 			"   2: C000020A:0050 C6336407:C350 01 00000050:00000100 00:00000000 00000000    33        0 20021 2 000000002eecd1b5 20 4 30 10 -1   ",
@@ -133,14 +133,14 @@ func TestParseInetRow(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := InetRow{State: 99, UID: 99, Inode: 99, RxQueue: 99, TxQueue: 99, Drops: 99, HasDrops: true} // nothing is left over
+			got := InetRow{State: 99, UID: 99, Inode: 99, RxQueue: 99, TxQueue: 99, Drops: 99, HasDrops: true} // nothing of it remains
 			require.NoError(t, parseInetRow(&got, test.row, test.isTCP, test.order))
 			require.Equal(t, test.want, got)
 		})
 	}
 }
 
-// The forms in which kernels since 2.6.27 write, or wrote, what is read of a row.
+// The formats of rows that kernels since 2.6.27 write.
 func TestParseInetRowForms(t *testing.T) {
 	const (
 		any4 = "00000000:0202 00000000:0000"
@@ -151,7 +151,7 @@ func TestParseInetRowForms(t *testing.T) {
 		row   string
 		uid   uint32
 		inode uint64
-		drops int64 // -1: not known
+		drops int64 // -1: absent
 	}{
 		"udp4, %d drops":              {false, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -1294967296", 0, 11111, 3000000000},
 		"udp4, %d drops, the least":   {false, "  512: " + any4 + " 07 00000000:00000000 00:00000000 00000000     0        0 11111 2 ffff88003aa3b400 -2147483648", 0, 11111, 1 << 31},
@@ -209,7 +209,7 @@ func TestRowsDoNotAllocate(t *testing.T) {
 	require.Zero(t, allocs)
 }
 
-// formatInetRow is the inverse of InetRow.ParseWithDrops, written with the standard library.
+// formatInetRow is the inverse of InetRow.ParseWithDrops.
 func formatInetRow(r *InetRow, order binary.ByteOrder) string {
 	row := fmt.Sprintf("0: %s %s %02X %08X:%08X 00:00000000 00000000 %d 0 %d 2 0",
 		formatAddrPort(r.Local, order), formatAddrPort(r.Remote, order), r.State, r.TxQueue, r.RxQueue, r.UID, r.Inode)

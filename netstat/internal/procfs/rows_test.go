@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// numberedRow is what a RowReader hands out.
+// numberedRow holds the arguments of a call by RowReader.
 type numberedRow struct {
 	line int
 	text string
@@ -49,7 +49,7 @@ func TestRowReader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var rr RowReader
-			for range 2 { // it can be used again
+			for range 2 { // it can be reused
 				for _, r := range []io.Reader{strings.NewReader(test.content), iotest.OneByteReader(strings.NewReader(test.content))} {
 					rows, err := readRows(&rr, r)
 					require.ErrorIs(t, err, test.err)
@@ -77,13 +77,13 @@ func TestRowReaderError(t *testing.T) {
 	var rr RowReader
 	rows, err := readRows(&rr, io.MultiReader(strings.NewReader("header\na\nb"), iotest.ErrReader(broken)))
 	require.ErrorIs(t, err, broken)
-	require.Equal(t, []numberedRow{{2, "a", nil}}, rows, "a row that was not read to its end")
+	require.Equal(t, []numberedRow{{2, "a", nil}}, rows, "an incomplete row")
 }
 
-// FuzzRowReader compares with the plainest way to read lines.
+// FuzzRowReader compares with a simple line reader.
 func FuzzRowReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte, repeat uint16) {
-		// Long lines are out of a fuzzer's reach.
+		// A fuzzer does not reach long lines.
 		if at := bytes.IndexByte(content, '*'); at >= 0 {
 			content = bytes.Join([][]byte{content[:at], bytes.Repeat([]byte("long "), int(repeat)), content[at:]}, nil)
 		}
@@ -94,7 +94,7 @@ func FuzzRowReader(f *testing.F) {
 			switch {
 			case i == 0:
 			case len(text) == maxRow && len(line) == maxRow:
-				return // whether the end of the file is seen depends on the reader
+				return // whether EOF is seen depends on the reader
 			case len(line) > maxRow:
 				want = append(want, numberedRow{i + 1, "", errRowTooLong})
 			case len(bytes.TrimSpace(text)) > 0:

@@ -48,7 +48,7 @@ func TestParseSockstatErrors(t *testing.T) {
 		{"TCP: inuse --1\n", 1, `inuse "--1": not a number`},
 		{"TCP: inuse -\n", 1, `inuse "-": not a number`},
 		{"TCP: inuse 18446744073709551616\n", 1, `inuse "18446744073709551616": out of range`},
-		{"TCP: inuse -9223372036854775808\n", 1, `inuse "-9223372036854775808": out of range`}, // not with a sum of ints
+		{"TCP: inuse -9223372036854775808\n", 1, `inuse "-9223372036854775808": out of range`}, // a sum of ints would overflow
 		{"NEW: what 1.5\n", 1, `what "1.5": not a number`},
 	} {
 		line, err := ParseSockstat([]byte(test.content), func([]byte, []byte, uint64) error { return nil })
@@ -57,7 +57,7 @@ func TestParseSockstatErrors(t *testing.T) {
 	}
 }
 
-// An error or counts that are in the file.
+// An error, or counts of the file.
 func FuzzParseSockstat(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		line, err := ParseSockstat(content, func(name, key []byte, value uint64) error {

@@ -37,7 +37,7 @@ func TestShowsOwnPIDs(t *testing.T) {
 	for status, want := range map[string]bool{
 		"Name:\tx\nNSpid:\t17\nNSpgid:\t17\t1\n": true,
 		"NSpid:\t4711\t17\n":                     false,
-		"Name:\tNSpid:\t17\nPid:\t17\n":          false, // before Linux 4.1
+		"Name:\tNSpid:\t17\nPid:\t17\n":          false, // Linux before 4.1
 		"NSpid:\n":                               false,
 		"":                                       false,
 	} {
@@ -52,7 +52,7 @@ func FuzzParseStatusUID(f *testing.F) {
 			require.Zero(t, uid, "an error or a value")
 			return
 		}
-		// The same as the plainest way to find it.
+		// A simple implementation finds the same.
 		at := strings.Index("\n"+string(status), "\nUid:")
 		require.GreaterOrEqual(t, at, 0)
 		line, _, _ := strings.Cut(string(status)[at:], "\n")

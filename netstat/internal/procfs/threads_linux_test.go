@@ -17,7 +17,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// A thread that leaves the table of the others at any time is found, at the latest after 60 walks, and then in each.
+// A thread that leaves the shared table is found after at most 60 walks, and then in each.
 func TestThreadLeavesTable(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		walk := NewSocketWalk("/proc")
@@ -38,7 +38,7 @@ func TestThreadLeavesTable(t *testing.T) {
 		for range 5 {
 			require.Contains(t, walkSelf(), shared)
 		}
-		require.NotNil(t, walk.tables.compare, "the kernel compares")
+		require.NotNil(t, walk.tables.compare, "the kernel can compare tables")
 
 		ask <- func() {
 			assert.NoError(t, unix.Unshare(unix.CLONE_FILES))
@@ -53,7 +53,7 @@ func TestThreadLeavesTable(t *testing.T) {
 		for range 5 {
 			inodes := walkSelf()
 			require.Contains(t, inodes, own)
-			require.Equal(t, 2, count(inodes, shared), "it is in both tables, and the other threads share one")
+			require.Equal(t, 2, count(inodes, shared), "once in each of two tables")
 		}
 		close(ask)
 		<-end
@@ -67,9 +67,10 @@ func TestThreadLeavesTable(t *testing.T) {
 	})
 }
 
-// The sockets of a process whose main thread ends between two walks are found in all of them, also where the tables of threads
-// cannot be compared, and for a reader who has no privileges but the same user.
+// If the main thread ends between two walks, each walk finds the sockets: even if the tables of threads cannot be compared, and
+// for an unprivileged reader of the same user.
 func TestMainThreadEnds(t *testing.T) {
+	testnet.SkipIfShort(t)
 	const nobody = 65534
 	for name, prepare := range map[string]func(*testing.T, *SocketWalk){
 		"kcmp": func(t *testing.T, w *SocketWalk) { t.Helper(); require.Nil(t, w.tables.compare) },
@@ -92,7 +93,7 @@ func TestMainThreadEnds(t *testing.T) {
 				prepare(t, walk)
 				buf := make([]byte, 4096)
 				for i := range 7 {
-					if i == 4 { // before the fifth walk, which is none that looks for threads anyway
+					if i == 4 { // before the fifth walk, which does not search threads by schedule
 						p.EndMainThread()
 					}
 					holders := map[uint64][]int{}
@@ -115,8 +116,8 @@ func TestMainThreadEnds(t *testing.T) {
 	}
 }
 
-// The directories of a thread that is about to end are root's: that is no reason to count its process as denied.
-func TestThreadThatMayNotBeRead(t *testing.T) {
+// The directories of an exiting thread belong to root. That does not make its process denied.
+func TestUnreadableThread(t *testing.T) {
 	root := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(root), 0o755))
 	process := filepath.Join(root, "70")
@@ -124,7 +125,9 @@ func TestThreadThatMayNotBeRead(t *testing.T) {
 	for tid := 71; tid <= 73; tid++ {
 		descriptors(t, filepath.Join(process, "task", strconv.Itoa(tid), "fd"), fmt.Sprintf("socket:[%d]", tid))
 	}
-	require.NoError(t, os.Chmod(filepath.Join(process, "task", "72", "fd"), 0))
+	unreadable := filepath.Join(process, "task", "72", "fd")
+	require.NoError(t, os.Chmod(unreadable, 0))
+	t.Cleanup(func() { _ = os.Chmod(unreadable, 0o700) }) // so that its owner can remove it
 	t.Run("walk", func(t *testing.T) {
 		if os.Geteuid() == 0 {
 			testnet.BecomeNobody(t)
@@ -140,7 +143,7 @@ func TestThreadThatMayNotBeRead(t *testing.T) {
 	})
 }
 
-// Where the proc file system has other numbers than the kernel takes of this process, it is not asked to compare.
+// If the proc file system numbers this process differently, the kernel cannot compare tables.
 func TestFDTableOrder(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		compare, known := fdTableOrder("/proc")
@@ -156,7 +159,7 @@ func TestFDTableOrder(t *testing.T) {
 		p := testnet.Start(t, testnet.Process{Name: "inner", Proc: dir})
 		compare, known = fdTableOrder(dir)
 		require.True(t, known)
-		require.Nil(t, compare, "it does not show this process")
+		require.Nil(t, compare, "this process is not visible")
 		forward, err := compareFDTables(p.PID, unix.Getpid())
 		require.NoError(t, err)
 		backward, err := compareFDTables(unix.Getpid(), p.PID)
@@ -164,14 +167,14 @@ func TestFDTableOrder(t *testing.T) {
 		require.NotZero(t, forward)
 		require.Equal(t, forward, -backward)
 
-		require.NoError(t, unix.Unmount("/proc", unix.MNT_DETACH)) // that of the host is below
+		require.NoError(t, unix.Unmount("/proc", unix.MNT_DETACH)) // below it is that of the host
 		compare, known = fdTableOrder("/proc")
 		require.True(t, known)
-		require.Nil(t, compare, "it shows this process by another number")
+		require.Nil(t, compare, "this process has another pid there")
 	})
 }
 
-func TestFDTableOrderIsNotKnown(t *testing.T) {
+func TestFDTableOrderUnknown(t *testing.T) {
 	testnet.Isolate(t, func() {
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// descriptors makes links in a directory of a stand-in proc file system.
+// descriptors creates the links of a fd directory.
 func descriptors(t *testing.T, dir string, targets ...string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(dir, 0o755))
@@ -22,7 +22,7 @@ func descriptors(t *testing.T, dir string, targets ...string) {
 	}
 }
 
-// walkOnce returns what a walk says of the process.
+// walkOnce returns the result of a walk for one process.
 func walkOnce(t *testing.T, walk *SocketWalk, pid int) (inodes []uint64, err error) {
 	t.Helper()
 	require.NoError(t, walk.Each(t.Context(), func(of int, found []uint64, failed error) {
@@ -33,7 +33,7 @@ func walkOnce(t *testing.T, walk *SocketWalk, pid int) (inodes []uint64, err err
 	return inodes, err
 }
 
-func TestThreadsAreDue(t *testing.T) {
+func TestThreadScanSchedule(t *testing.T) {
 	const period, walks = 60, 600
 	due := func(pid int) (numbers []uint32) {
 		for n := uint32(1); n <= walks; n++ {
@@ -55,12 +55,12 @@ func TestThreadsAreDue(t *testing.T) {
 			perWalk[n]++
 		}
 	}
-	require.Equal(t, 10, perWalk[599], "the processes take turns")
+	require.Equal(t, 10, perWalk[599], "processes take turns")
 	unshared := fdState{walks: 3, unshared: true}
 	require.True(t, unshared.isDue())
 }
 
-// Threads with the same number have the same table.
+// Threads with the same number share a table.
 func TestFDTables(t *testing.T) {
 	errGone := errors.New("gone")
 	table := map[int]int{7: 50, 8: 50, 9: 10, 10: 90, 11: 10, 12: 50, 13: 90, 14: 70}
@@ -79,7 +79,7 @@ func TestFDTables(t *testing.T) {
 		}
 		return isNew
 	}
-	for range 2 { // nothing is left over
+	for range 2 { // nothing of the previous use remains
 		tables.reset(7, true)
 		require.Equal(t, []int{9, 10, 14}, find(8, 9, 666, 10, 11, 12, 13, 14, 7))
 		require.Equal(t, []int{9, 7, 14, 10}, tables.seen)
@@ -91,10 +91,10 @@ func TestFDTables(t *testing.T) {
 	tables.reset(7, true)
 	require.Empty(t, find(8, 9))
 	tables.reset(7, false)
-	require.Equal(t, []int{8}, find(8, 9, 10), "one stands for all others")
+	require.Equal(t, []int{8}, find(8, 9, 10), "one thread represents all others")
 }
 
-// A copy of a proc file system has the threads that were copied, and no kernel to compare their tables.
+// In a copy of a proc file system there is no kernel that compares the tables of threads.
 func TestThreadsInCopy(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
@@ -108,18 +108,18 @@ func TestThreadsInCopy(t *testing.T) {
 	for range 5 {
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
-		require.ElementsMatch(t, []uint64{1, 1, 2}, inodes) // in the order of the directories, which is the file system's
+		require.ElementsMatch(t, []uint64{1, 1, 2}, inodes) // in the order of the directory
 	}
 }
 
-// The threads are looked for again as soon as the main thread shows no descriptors any more.
+// The walk searches the threads again as soon as the main thread has no descriptors.
 func TestMainThreadEndsInCopy(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
 	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")
 	walk := NewSocketWalk(root)
 	defer walk.Close()
-	for range 4 { // and the fifth walk is none that looks for threads anyway
+	for range 4 { // the fifth walk does not search threads by schedule
 		inodes, err := walkOnce(t, walk, 70)
 		require.NoError(t, err)
 		require.Equal(t, []uint64{1}, inodes)
@@ -133,7 +133,7 @@ func TestMainThreadEndsInCopy(t *testing.T) {
 	}
 }
 
-// A thread that is about to end has no table any more, and does not stand for the others.
+// An exiting thread has no table, and does not stand for the others.
 func TestThreadWithoutTableInCopy(t *testing.T) {
 	root := t.TempDir()
 	threads := filepath.Join(root, "70", "task")
@@ -150,7 +150,7 @@ func TestThreadWithoutTableInCopy(t *testing.T) {
 	}
 }
 
-// Each table is read once, whatever threads have it.
+// Each table is read once, however many threads share it.
 func TestTablesAreReadOnce(t *testing.T) {
 	const threads, tables = 60, 10
 	tableOf := func(tid int) int { return tid * 7 % tables }
@@ -171,8 +171,8 @@ func TestTablesAreReadOnce(t *testing.T) {
 	}
 }
 
-// What a walk says of one process does not come to be said of another, whichever come and go.
-func TestWalkRecalls(t *testing.T) {
+// The state of one process is not used for another, however processes start and end.
+func TestWalkKeepsStatePerProcess(t *testing.T) {
 	root := t.TempDir()
 	walk := NewSocketWalk(root)
 	defer walk.Close()
@@ -197,8 +197,8 @@ func TestWalkRecalls(t *testing.T) {
 	}
 }
 
-// A process with many threads that share a table costs no more than one without, but when they are compared.
-func TestThreadsThatShareAreNotRead(t *testing.T) {
+// Threads that share one table cost nothing, except when they are compared.
+func TestThreadsWithSharedTable(t *testing.T) {
 	const threads, walks = 500, 600
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
@@ -224,8 +224,8 @@ func TestThreadsThatShareAreNotRead(t *testing.T) {
 	}))
 }
 
-// What cannot be read of the threads for want of something is an error, and read in the next walk.
-func TestThreadsThatFail(t *testing.T) {
+// Threads that cannot be read cause an error, and are read again in the next walk.
+func TestThreadErrors(t *testing.T) {
 	root := t.TempDir()
 	process := filepath.Join(root, "70")
 	descriptors(t, filepath.Join(process, "fd"), "socket:[1]")

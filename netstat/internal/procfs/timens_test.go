@@ -9,7 +9,7 @@ import (
 func TestBootClock(t *testing.T) {
 	for name, test := range map[string]struct {
 		content string
-		want    uint64 // of 1,000 seconds after boot
+		want    uint64 // ticks of 1,000 seconds after boot
 	}{
 		"the machine's":        {"monotonic           0         0\nboottime            0         0\n", 100_000},
 		"more":                 {"monotonic          86400         0\nboottime           604800         0\n", 60_580_000},
@@ -33,9 +33,9 @@ func TestBootClock(t *testing.T) {
 func FuzzParseBootClock(f *testing.F) {
 	f.Add([]byte("monotonic           0         0\nboottime         -900         5\n"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		const most = 1<<33*1e9 + 1<<30 // ns: it does not overflow
+		const maxOffset = 1<<33*1e9 + 1<<30 // ns: it does not overflow
 		offset := int64(ParseBootClock(content))
-		require.LessOrEqual(t, offset, int64(most))
-		require.GreaterOrEqual(t, offset, -int64(most))
+		require.LessOrEqual(t, offset, int64(maxOffset))
+		require.GreaterOrEqual(t, offset, -int64(maxOffset))
 	})
 }

@@ -28,7 +28,7 @@ func TestParseUnixRow(t *testing.T) {
 		"kptr_restrict":          {"0000000000000000: 0000000B 00000000 00000000 0002 03  3238 /run/systemd/journal/socket", UnixRow{0, SSConnected, 3238}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := UnixRow{99, 99, 99} // nothing is left over
+			got := UnixRow{99, 99, 99} // nothing of the previous use remains
 			require.NoError(t, got.Parse([]byte(test.row)))
 			require.Equal(t, test.want, got)
 		})
@@ -58,7 +58,7 @@ func TestParseUnixRowErrors(t *testing.T) {
 	}
 }
 
-// Whatever is written for the pointer, the name follows the inode.
+// In every form of the pointer, the name follows the inode.
 func TestParseUnixPathForms(t *testing.T) {
 	for _, num := range []string{"000000001bc91a57", "c1bc91a5", "(____ptrval____)", "(ptrval)", "          (null)", "  (null)"} {
 		row := num + ": 00000002 00000000 00010000 0001 01 12386"
@@ -78,7 +78,7 @@ func FuzzParseUnixRow(f *testing.F) {
 	})
 }
 
-// FuzzParseUnixPath: a path follows the columns, whatever it holds.
+// A path that follows the columns is returned unchanged.
 func FuzzParseUnixPath(f *testing.F) {
 	f.Add([]byte("000000001bc91a57: 00000002 00000000 00010000 0001 01 30001 /run/a b\x00\xff"))
 	f.Fuzz(func(t *testing.T, row []byte) {

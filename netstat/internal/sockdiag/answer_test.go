@@ -86,7 +86,7 @@ func TestEachAnswerErrors(t *testing.T) {
 			})
 			require.ErrorIs(t, err, ErrShort)
 			require.Equal(t, test.done, done)
-			require.True(t, interrupted, "what was seen before the error counts")
+			require.True(t, interrupted, "messages before the error count")
 			require.Equal(t, 1, seen)
 		})
 	}
@@ -98,7 +98,7 @@ func TestEachAnswerErrors(t *testing.T) {
 	})
 }
 
-// Answers to the request of another socket are skipped.
+// Answers to requests of other sockets are skipped.
 func TestExchange(t *testing.T) {
 	const port = sockdiagtest.Port
 	ours := Exchange{port, 7}
@@ -120,13 +120,13 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-func TestNotSupportedKeepsOthers(t *testing.T) {
+func TestNotSupportedOtherErrors(t *testing.T) {
 	require.NoError(t, notSupported(nil))
 	require.Equal(t, syscall.EIO, notSupported(syscall.EIO))
 	require.EqualError(t, notSupported(syscall.ENOENT), "unsupported operation: no such file or directory")
 }
 
-// What was received is an error, or every message of ours in it is handed on, in its order and within its bounds.
+// A buffer is an error, or all our messages in it are handed out, in order and within bounds.
 func FuzzEachAnswer(f *testing.F) {
 	for name := range captures {
 		content, err := os.ReadFile(captureFile(name))
@@ -158,7 +158,7 @@ func FuzzEachAnswer(f *testing.F) {
 		if interrupted {
 			require.NotEmpty(t, b)
 		}
-		if err == nil && !done { // all of b are messages
+		if err == nil && !done { // b consists of messages
 			for len(b) > 0 {
 				var messageErr error
 				_, b, messageErr = nextMessage(b)
@@ -168,7 +168,7 @@ func FuzzEachAnswer(f *testing.F) {
 	})
 }
 
-// events records what a handler is called with.
+// events records the calls of a handler.
 type events struct {
 	cookies []uint64
 	errs    []error
@@ -184,7 +184,7 @@ func destroyed(cookie uint64) []byte {
 	}.Bytes())
 }
 
-// Events are the messages that nobody has asked for.
+// Events are messages that no request asked for.
 func TestEachEvent(t *testing.T) {
 	payload := destroyed(7)[headerLen:]
 	otherType := destroyed(8)
@@ -194,7 +194,7 @@ func TestEachEvent(t *testing.T) {
 		destroyed(1),
 		append(destroyed(2), destroyed(3)...),
 		otherType,
-		answer(typeByFamily, 0, 0, payload), // an answer to a request of another socket
+		answer(typeByFamily, 0, 0, payload), // answers the request of another socket
 		answer(typeByFamily, 0, 7, payload),
 	} {
 		eachEvent(b, &got)
@@ -202,7 +202,7 @@ func TestEachEvent(t *testing.T) {
 	require.Equal(t, events{cookies: []uint64{1, 2, 3}}, got)
 }
 
-// Each event that is cut off is an error, and those before it count.
+// Each truncated event is an error, and the events before it count.
 func TestEachEventCutOff(t *testing.T) {
 	var got events
 	whole := destroyed(1)
@@ -226,13 +226,13 @@ func TestEachEventAllocs(t *testing.T) {
 	require.Equal(t, 2*101, got.sockets)
 }
 
-// counter counts what a handler is called with.
+// counter counts the calls of a handler.
 type counter struct{ sockets, failed int }
 
 func (c *counter) Destroyed(InetMessage) { c.sockets++ }
 func (c *counter) Failed(error)          { c.failed++ }
 
-// Whatever is received is errors or events, not more than fit into it.
+// A buffer has errors or events, but no more than fit.
 func FuzzEachEvent(f *testing.F) {
 	f.Add(destroyed(1))
 	f.Add(append(destroyed(1), destroyed(2)...))

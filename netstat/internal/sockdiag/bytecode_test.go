@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// accepts runs a program for a connection as inet_diag_bc_run (net/ipv4/inet_diag.c) does. As inet_diag_bc_audit does, it wants
-// every jump to lead to an operation, to the end, or four bytes behind it.
+// accepts runs a program for a connection like inet_diag_bc_run (net/ipv4/inet_diag.c). Like inet_diag_bc_audit it requires that
+// every jump leads to an operation, to the end, or four bytes after it.
 func accepts(t *testing.T, program []byte, local, remote netip.AddrPort) bool {
 	t.Helper()
 	no := func(at int) int { return int(binary.NativeEndian.Uint16(program[at+2:])) }
@@ -51,7 +51,7 @@ func accepts(t *testing.T, program []byte, local, remote netip.AddrPort) bool {
 	return true
 }
 
-// hostHolds compares an address with a struct inet_diag_hostcond: the bits of IPv4 also with those of an IPv4-mapped address.
+// hostHolds evaluates a struct inet_diag_hostcond for an address. IPv4 bits also match an IPv4-mapped address.
 func hostHolds(t *testing.T, condition []byte, addr netip.Addr) bool {
 	t.Helper()
 	require.Equal(t, uint32(1<<32-1), binary.NativeEndian.Uint32(condition[4:]), "any port")
@@ -117,7 +117,7 @@ func TestBytecode(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			program := test.conditions.Bytecode()
 			require.NotEmpty(t, program)
-			require.Zero(t, len(program)%4, "as inet_diag_bc_audit wants it")
+			require.Zero(t, len(program)%4, "required by inet_diag_bc_audit")
 			var got []string
 			for name, ends := range connections {
 				if accepts(t, program, netip.MustParseAddrPort(ends[0]), netip.MustParseAddrPort(ends[1])) {
@@ -129,7 +129,7 @@ func TestBytecode(t *testing.T) {
 	}
 }
 
-// Conditions that are longer than the kernel takes are not given to it, nor are none.
+// There is no bytecode for empty conditions, nor for conditions that are too long for the kernel.
 func TestBytecodeBounds(t *testing.T) {
 	require.Nil(t, (&Conditions{}).Bytecode())
 	var c Conditions
@@ -145,7 +145,7 @@ func TestBytecodeBounds(t *testing.T) {
 	for port, want := range map[uint16]bool{0: true, 1: false, 5998: true, 5999: false, 6000: false} {
 		require.Equal(t, want, accepts(t, program, netip.AddrPortFrom(remote.Addr(), port), remote), port)
 	}
-	const jump, ends = 4, 2 * 8 // bytes of a range of ports
+	const jump, ends = 4, 2 * 8 // bytes of a port range
 	longest := (maxBytecode + jump) / (jump + ends)
 	c.LocalPorts = make([]PortRange, longest+1)
 	require.Nil(t, c.Bytecode())

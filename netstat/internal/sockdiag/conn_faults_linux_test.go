@@ -16,19 +16,19 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-const crowdSockets = 2*1000 + 1
+const manySockets = 2*1000 + 1
 
-// openConnInCrowd makes crowdSockets sockets, and returns a connection to ask for them.
-func openConnInCrowd(t *testing.T) *Conn {
+// openConnWithManySockets opens manySockets TCP sockets, and returns a connection for dumps.
+func openConnWithManySockets(t *testing.T) *Conn {
 	t.Helper()
-	testnet.ConnectedPairs(t, 1, crowdSockets/2)
+	testnet.ConnectedPairs(t, 1, manySockets/2)
 	return openConn(t)
 }
 
-// A dump for which the kernel has no memory fails, and nothing else: the next one has all sockets again.
+// If the kernel is out of memory, only that dump fails: the next one has all sockets.
 func TestConnOutOfMemory(t *testing.T) {
 	testnet.Isolate(t, func() {
-		d := openConnInCrowd(t)
+		d := openConnWithManySockets(t)
 		var err error
 		count := func() (n int, err error) {
 			_, err = d.Dump(t.Context(), Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}, func([]byte) bool {
@@ -38,29 +38,29 @@ func TestConnOutOfMemory(t *testing.T) {
 			return n, err
 		}
 		for range 3 {
-			testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_RECVMMSG, unix.ENOBUFS, socketOf(d).fd))
+			testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_RECVMMSG, unix.ENOBUFS, dumpSocketOf(d).fd))
 			require.ErrorIs(t, err, unix.ENOBUFS)
 			require.NotErrorIs(t, err, errors.ErrUnsupported)
 			n, err := count()
 			require.NoError(t, err)
-			require.Equal(t, crowdSockets, n)
+			require.Equal(t, manySockets, n)
 		}
-		testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_SENDTO, unix.ENOBUFS, socketOf(d).fd))
+		testnet.Failing(t, func() { _, err = count() }, testnet.Fails(unix.SYS_SENDTO, unix.ENOBUFS, dumpSocketOf(d).fd))
 		require.ErrorIs(t, err, unix.ENOBUFS)
 		require.NotErrorIs(t, err, errors.ErrUnsupported)
 		n, err := count()
 		require.NoError(t, err)
-		require.Equal(t, crowdSockets, n)
+		require.Equal(t, manySockets, n)
 	})
 }
 
-// acknowledgment is the kernel's answer to a message that asks for one.
+// acknowledgment returns the kernel's answer to a message with NLM_F_ACK.
 func acknowledgment(sequence uint32) []byte {
 	return answer(typeError, 0x100, sequence, append(u32s(0), make([]byte, headerLen)...))
 }
 
-// The kernel fills a buffer when one was read. After it could not there is none to read, until it is asked for something.
-func TestConnGoesOnAfterStall(t *testing.T) {
+// The kernel fills the next buffer when one is read. If it cannot, it stops until it gets another request.
+func TestConnContinuesAfterStall(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	kernel.send(socketAnswer(1, "one!"))
 	_, _, err := dump(t.Context(), d)
@@ -68,7 +68,7 @@ func TestConnGoesOnAfterStall(t *testing.T) {
 	require.Equal(t, []uint32{1}, kernel.requests())
 
 	nudged := make(chan error, 1)
-	go func() { // the kernel, which goes on when it is asked for an acknowledgment
+	go func() { // the kernel continues when it gets a request
 		request := make([]byte, 100)
 		n, err := unix.Read(kernel.fd, request)
 		if err == nil && (n != headerLen || binary.NativeEndian.Uint16(request[4:]) != unix.NLMSG_NOOP) {
@@ -91,13 +91,13 @@ func TestConnGoesOnAfterStall(t *testing.T) {
 	payloads, _, err = dump(t.Context(), d)
 	require.NoError(t, err)
 	require.Equal(t, []string{"four"}, payloads)
-	require.Equal(t, []uint32{2, 3}, kernel.requests(), "a dump that went well needs no acknowledgment")
+	require.Equal(t, []uint32{2, 3}, kernel.requests(), "a complete dump needs no acknowledgment")
 }
 
-// The real kernel acknowledges in the middle of a dump, and goes on with it.
+// The real kernel acknowledges a request within a dump, and continues the dump.
 func TestConnNudge(t *testing.T) {
 	testnet.Isolate(t, func() {
-		d := openConnInCrowd(t)
+		d := openConnWithManySockets(t)
 		var err error
 		request := Request{Protocol: ProtocolTCP, States: StatesAll, TCPInfo: true}
 		for range 3 {
@@ -108,14 +108,14 @@ func TestConnNudge(t *testing.T) {
 			n := 0
 			_, err = d.Dump(t.Context(), request, func([]byte) bool { n++; return true })
 			require.NoError(t, err)
-			require.Equal(t, crowdSockets, n)
+			require.Equal(t, manySockets, n)
 			require.False(t, d.stalled)
 		}
 	})
 }
 
-// interruptions sends a thread a signal again and again, which ends its system calls with EINTR where the socket has a timeout
-// (signal(7)), until it is stopped.
+// interruptions sends signals to a thread until stopped. They interrupt its system calls with EINTR where the socket has a
+// timeout (signal(7)).
 func interruptions(tid int) (stop func() (sent int64)) {
 	var sent atomic.Int64
 	end, ended := make(chan struct{}), make(chan struct{})
@@ -127,7 +127,7 @@ func interruptions(tid int) (stop func() (sent int64)) {
 				return
 			default:
 			}
-			if unix.Tgkill(unix.Getpid(), tid, unix.SIGURG) == nil { // the signal that Go's scheduler uses itself
+			if unix.Tgkill(unix.Getpid(), tid, unix.SIGURG) == nil { // the signal of Go's scheduler
 				sent.Add(1)
 			}
 		}
@@ -139,14 +139,15 @@ func interruptions(tid int) (stop func() (sent int64)) {
 	}
 }
 
-// Signals that interrupt the wait for an answer neither end nor prolong it.
+// Signals neither end nor prolong the wait for an answer.
 func TestConnInterrupted(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	d.timeout = 300 * time.Millisecond
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	long := unix.NsecToTimeval(int64(time.Minute))
-	require.NoError(t, unix.SetsockoptTimeval(d.conn.(*pairConn).fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "nothing but a signal ends a read")
+	fd := d.conn.(*pairConn).fd
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &long), "only a signal ends a read")
 	stop := interruptions(unix.Gettid())
 
 	start := time.Now()
@@ -158,7 +159,7 @@ func TestConnInterrupted(t *testing.T) {
 
 	d.stalled = false
 	go func() {
-		pause := d.timeout * 2 / 3 // two are too long, if the time before is counted as well
+		pause := d.timeout * 2 / 3 // two exceed the timeout together
 		for _, message := range [][]byte{endAnswer(1), socketAnswer(2, "one!"), endAnswer(2)} {
 			time.Sleep(pause)
 			_ = unix.Send(kernel.fd, message, 0)
@@ -172,18 +173,19 @@ func TestConnInterrupted(t *testing.T) {
 
 // The end of the context ends the wait for a silent kernel.
 func TestConnContextEndsWait(t *testing.T) {
+	testnet.SkipIfShort(t)
 	d := openConn(t)
-	d.pending = true // it waits for an answer that was never asked for
+	d.pending = true // it waits for an answer to no request
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
 	start := time.Now()
 	_, _, err := dump(ctx, d)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Less(t, time.Since(start), time.Second)
-	require.Greater(t, d.timeout, 2*time.Second, "it was not the deadline")
+	require.Greater(t, d.timeout, 2*time.Second, "not the timeout")
 }
 
-// A kernel that is silent costs its timeout once, and not once for each dump.
+// A silent kernel costs one timeout, not one per dump.
 func TestConnSilentKernelCostsOneTimeout(t *testing.T) {
 	d, _ := newFakeKernel(t)
 	d.timeout = 2 * time.Second
@@ -197,7 +199,7 @@ func TestConnSilentKernelCostsOneTimeout(t *testing.T) {
 	require.Less(t, took, 2*d.timeout)
 }
 
-// The end of a stream of messages is not taken for silence, nor read for ever.
+// The end of a stream is not taken for silence, and does not cause an endless loop.
 func TestConnClosedByPeer(t *testing.T) {
 	timer := time.AfterFunc(time.Minute, func() { panic(t.Name() + " hangs") })
 	defer timer.Stop()

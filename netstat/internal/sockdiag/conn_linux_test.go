@@ -19,7 +19,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag/sockdiagtest"
 )
 
-// openConn returns a connection that is closed with the test.
+// openConn returns a connection that is closed when the test ends.
 func openConn(t *testing.T) *Conn {
 	t.Helper()
 	conn, err := new(Opener).Open()
@@ -28,14 +28,13 @@ func openConn(t *testing.T) *Conn {
 	return conn
 }
 
-// fakeKernel is the other end of a Conn: what is sent there is the answer to the next request, and what comes are the
-// requests.
+// fakeKernel is the peer of a Conn: it receives the requests, and what it sends answers the next request.
 type fakeKernel struct {
 	t  *testing.T
 	fd int
 }
 
-// pairConn is one end of a socket pair in place of a socket, with port ID 0.
+// pairConn is one end of a socket pair that replaces the netlink socket. Its port ID is 0.
 type pairConn struct {
 	fd     int
 	buffer [answerSize]byte
@@ -52,8 +51,8 @@ func (c *pairConn) receive() ([]byte, error) {
 
 func (c *pairConn) close() error { return unix.Close(c.fd) }
 
-// newFakeKernel returns a Conn that talks to a kernel of the test's. A SOCK_SEQPACKET socket keeps the bounds of
-// messages as netlink does, and does not look at the address that a message is sent to.
+// newFakeKernel returns a Conn with a fake kernel. A SOCK_SEQPACKET socket preserves message boundaries like netlink, and ignores
+// the destination address.
 func newFakeKernel(t *testing.T) (*Conn, fakeKernel) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -64,20 +63,20 @@ func newFakeKernel(t *testing.T) (*Conn, fakeKernel) {
 		require.NoError(t, d.Close())
 		require.NoError(t, unix.Close(k.fd))
 	})
-	deadline := unix.NsecToTimeval((10 * time.Second).Nanoseconds()) // for a request that never comes
+	deadline := unix.NsecToTimeval((10 * time.Second).Nanoseconds()) // if no request arrives
 	require.NoError(t, unix.SetsockoptTimeval(k.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &deadline))
 	timeout := unix.NsecToTimeval(int64(10 * time.Millisecond))
 	require.NoError(t, unix.SetsockoptTimeval(fds[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout))
 	return d, k
 }
 
-// send sends messages at once, as the kernel fills a buffer.
+// send sends messages in one buffer.
 func (k fakeKernel) send(messages ...[]byte) {
 	k.t.Helper()
 	require.NoError(k.t, unix.Send(k.fd, bytes.Join(messages, nil), 0))
 }
 
-// requests returns the sequence numbers of the requests that came, and 0 for each that asks for nothing but an acknowledgment.
+// requests returns the sequence numbers of the received requests, and 0 for each that requests only an acknowledgment.
 func (k fakeKernel) requests() []uint32 {
 	k.t.Helper()
 	var sequences []uint32
@@ -102,7 +101,7 @@ func (k fakeKernel) requests() []uint32 {
 	}
 }
 
-// errnoAnswer is a message that ends a dump with the error.
+// errnoAnswer returns a message that ends a dump with an error.
 func errnoAnswer(kind uint16, sequence uint32, errno unix.Errno) []byte {
 	return answer(kind, 0, sequence, u32s(uint32(-int32(errno))))
 }
@@ -115,7 +114,7 @@ func endAnswer(sequence uint32) []byte {
 	return answer(typeDone, 0x2, sequence, u32s(0))
 }
 
-// dump reads an answer, and returns the payloads.
+// dump returns the payloads of an answer.
 func dump(ctx context.Context, d *Conn) (payloads []string, interrupted bool, err error) {
 	interrupted, err = d.Dump(ctx, Request{Protocol: ProtocolTCP}, func(payload []byte) bool {
 		payloads = append(payloads, string(payload))
@@ -149,7 +148,7 @@ func TestConnErrors(t *testing.T) {
 		errno       unix.Errno
 		unsupported bool
 	}{
-		{unix.ENOENT, true}, // no module for the protocol
+		{unix.ENOENT, true}, // the protocol has no module
 		{unix.EPERM, true},
 		{unix.EACCES, true},
 		{unix.EOPNOTSUPP, true},
@@ -177,7 +176,7 @@ func TestConnErrors(t *testing.T) {
 	}
 }
 
-// An answer that was not read to its end is, before the next request.
+// If an answer was not read completely, the rest is drained before the next request.
 func TestConnDrains(t *testing.T) {
 	stop := func([]byte) bool { return false }
 	for _, test := range []struct {
@@ -208,7 +207,7 @@ func TestConnDrains(t *testing.T) {
 
 func TestConnSilentKernel(t *testing.T) {
 	d, kernel := newFakeKernel(t)
-	for range 2 { // the second time it still waits for the answer to the first request
+	for range 2 { // the second dump first waits for the answer to the first request
 		_, _, err := dump(t.Context(), d)
 		require.ErrorIs(t, err, ErrNoAnswer)
 		require.EqualError(t, err, "no answer from the kernel in 100ms")
@@ -250,7 +249,7 @@ func TestConnContext(t *testing.T) {
 		return true
 	})
 	require.Equal(t, context.Canceled, err)
-	require.Equal(t, []string{"one!", "two!"}, payloads, "what is in the buffer already is handed out")
+	require.Equal(t, []string{"one!", "two!"}, payloads, "the rest of the buffer is handed out")
 
 	_, _, err = dump(ctx, d)
 	require.Equal(t, context.Canceled, err)
@@ -260,18 +259,19 @@ func TestConnContext(t *testing.T) {
 }
 
 func TestConnClosedTwice(t *testing.T) {
+	testnet.SkipIfShort(t)
 	conn, err := new(Opener).Open()
 	require.NoError(t, err)
-	number := socketOf(conn).fd
+	number := dumpSocketOf(conn).fd
 	require.NoError(t, conn.Close())
-	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file gets the number")
+	require.NoError(t, unix.Dup3(0, number, unix.O_CLOEXEC), "another file takes the number")
 	require.ErrorIs(t, conn.Close(), unix.EBADF)
-	require.NoError(t, unix.Close(number), "which is open still")
+	require.NoError(t, unix.Close(number), "still open")
 	_, err = conn.Dump(t.Context(), Request{Protocol: ProtocolTCP}, func([]byte) bool { return true })
 	require.ErrorIs(t, err, unix.EBADF)
 }
 
-// openDescriptors are the numbers of this process's file descriptors.
+// openDescriptors returns the numbers of this process's descriptors.
 func openDescriptors(t *testing.T) (numbers []string) {
 	t.Helper()
 	dir, err := os.Open("/proc/self/fd")
@@ -283,8 +283,9 @@ func openDescriptors(t *testing.T) (numbers []string) {
 	return numbers
 }
 
-// A socket that cannot be made ready is closed again.
+// A socket that cannot be configured is closed.
 func TestConnIsClosedOnError(t *testing.T) {
+	testnet.SkipIfShort(t)
 	before := openDescriptors(t)
 	for _, test := range []struct {
 		call uintptr
@@ -302,10 +303,10 @@ func TestConnIsClosedOnError(t *testing.T) {
 	}
 }
 
-// foreignConn has messages of other processes between those of the kernel.
+// foreignConn inserts messages of other processes between those of the kernel.
 type foreignConn struct {
 	*pairConn
-	foreign int // messages of others before the next of the kernel
+	foreign int // messages of others before the kernel's next one
 }
 
 func (c *foreignConn) receive() ([]byte, error) {
@@ -317,7 +318,7 @@ func (c *foreignConn) receive() ([]byte, error) {
 	return c.pairConn.receive()
 }
 
-// Messages of other processes are skipped. However many they are, a silent kernel is noticed.
+// Messages of other processes are skipped, and however many there are, a silent kernel times out.
 func TestConnSkipsForeignMessages(t *testing.T) {
 	d, kernel := newFakeKernel(t)
 	d.conn = &foreignConn{d.conn.(*pairConn), 2}
@@ -334,10 +335,10 @@ func TestConnSkipsForeignMessages(t *testing.T) {
 	require.Less(t, time.Since(start), 5*time.Second)
 }
 
-// record returns what the kernel answers, buffer by buffer.
+// record returns an answer of the kernel.
 func record(t *testing.T, request Request) (recorded []byte, to Exchange) {
 	t.Helper()
-	socket := socketOf(openConn(t))
+	socket := dumpSocketOf(openConn(t))
 	to = Exchange{socket.port, 1}
 	require.NoError(t, socket.send(request.appendTo(nil, to.Sequence)))
 	for {
@@ -353,18 +354,18 @@ func record(t *testing.T, request Request) (recorded []byte, to Exchange) {
 	}
 }
 
-// socketOf returns the netlink socket that a Conn has.
-func socketOf(c *Conn) *dumpSocket { return c.conn.(*dumpSocket) }
+// dumpSocketOf returns the netlink socket of a Conn.
+func dumpSocketOf(c *Conn) *dumpSocket { return c.conn.(*dumpSocket) }
 
-// update is the flag by which TestRecordCaptures replaces the captures.
+// update makes TestRecordCaptures replace the captures.
 var update = flag.Bool("update-sockdiag", false, "record the answers of this kernel in testdata")
 
-// With the flag -update-sockdiag this test makes the captures:
+// TestRecordCaptures records the captures if the flag -update-sockdiag is set:
 //
 //	go test ./netstat/internal/sockdiag -run TestRecordCaptures -update-sockdiag
 //	go test ./netstat -run TestCaptures -update-sockdiag
 //
-// Package netstat compares what is decoded of such answers with the loads that they are about and with ss (TestSourcesAgree).
+// TestSourcesAgree in netstat compares decoded answers with loads and with ss.
 func TestRecordCaptures(t *testing.T) {
 	testnet.Isolate(t, func() {
 		for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
@@ -378,7 +379,7 @@ func TestRecordCaptures(t *testing.T) {
 		user.UDP("udp6", netip.AddrPort{}, netip.AddrPort{})
 
 		if *update {
-			time.Sleep(500 * time.Millisecond) // for some segments to be sent again
+			time.Sleep(500 * time.Millisecond) // until some segments have been retransmitted
 		}
 		for name, request := range captures {
 			recorded, to := record(t, request)

@@ -64,7 +64,7 @@ func TestParseInetErrors(t *testing.T) {
 	}
 }
 
-// A value that is shorter than the kernel's number is none.
+// A value that is too short is absent.
 func TestInetValues(t *testing.T) {
 	memInfo := u32s(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 	for length := range memInfo {
@@ -84,7 +84,7 @@ func TestInetValues(t *testing.T) {
 	}
 }
 
-// A payload is an error or a view of which all can be read.
+// A payload is an error, or a message whose values can all be read.
 func FuzzParseInet(f *testing.F) {
 	addCaptures(f, func(r Request) bool { return r.Family != AFUnix })
 	f.Fuzz(func(t *testing.T, b []byte) {

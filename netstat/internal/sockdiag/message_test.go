@@ -55,8 +55,8 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// captures are the requests of which the answers were recorded: testdata has, for each, the messages that a kernel sent in a
-// network namespace with sockets in every state. Package netstat compares what it makes of them with ss.
+// captures are the requests whose answers are recorded in testdata, from a network namespace with sockets in every state. The
+// tests of netstat compare the decoded sockets with ss.
 var captures = map[string]Request{
 	"tcp-listen":    {Protocol: ProtocolTCP, States: StatesListen, MemInfo: true},
 	"tcp-connected": {Protocol: ProtocolTCP, States: StatesConnected, TCPInfo: true},
@@ -65,10 +65,10 @@ var captures = map[string]Request{
 	"unix":          {Family: AFUnix, States: StatesAll},
 }
 
-// captureFile is the file with the answer to the request of that name.
+// captureFile returns the file of a recorded answer.
 func captureFile(name string) string { return filepath.Join("testdata", name+".bin") }
 
-// readCapture returns a recorded answer, and what it answers.
+// readCapture returns a recorded answer and its exchange.
 func readCapture(tb testing.TB, name string) ([]byte, Exchange) {
 	tb.Helper()
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
@@ -81,7 +81,7 @@ func readCapture(tb testing.TB, name string) ([]byte, Exchange) {
 	return content, first.exchange()
 }
 
-// parse reads all of a payload.
+// parse reads everything in a payload.
 func parse(payload []byte, request Request) error {
 	var attributes Attributes
 	if request.Family == AFUnix {
@@ -101,7 +101,7 @@ func parse(payload []byte, request Request) error {
 	return err
 }
 
-// parseCapture reads all messages of an answer, and returns how many sockets are in it.
+// parseCapture parses all messages of an answer, and returns the number of sockets.
 func parseCapture(tb testing.TB, capture []byte, to Exchange, request Request) (sockets int) {
 	tb.Helper()
 	done, interrupted, err := EachAnswer(capture, to, func(payload []byte) bool {
@@ -115,7 +115,7 @@ func parseCapture(tb testing.TB, capture []byte, to Exchange, request Request) (
 	return sockets
 }
 
-// Every message of the captures is parsed, and cut at every byte, it is parsed or refused.
+// Every message of the captures is parsed; cut off at each byte, it is parsed or refused.
 func TestCaptures(t *testing.T) {
 	for name, request := range captures {
 		t.Run(name, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
-// addCaptures makes the payloads in the captures seeds of a fuzz target.
+// addCaptures adds the payloads of the captures to the seeds of a fuzz target.
 func addCaptures(f *testing.F, wanted func(Request) bool) {
 	f.Helper()
 	for name, request := range captures {
@@ -162,7 +162,7 @@ func addCaptures(f *testing.F, wanted func(Request) bool) {
 	}
 }
 
-// requireAttributes fails the test if the attributes are not in the bytes, in their order.
+// requireAttributes fails the test unless the bytes contain the attributes, in order.
 func requireAttributes(t *testing.T, b []byte, attributes Attributes) {
 	t.Helper()
 	_, values, err := readAttributes(attributes)

@@ -10,7 +10,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// openForger returns a netlink socket of a process that may send to others: one with CAP_NET_ADMIN.
+// openForger returns a netlink socket that can send to those of other processes, which takes CAP_NET_ADMIN.
 func openForger(t *testing.T) (fd int) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
@@ -23,7 +23,7 @@ func destination(port uint32) *unix.SockaddrNetlink {
 	return &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port}
 }
 
-// The kernel refuses what others send to a socket of ours alone.
+// The kernel refuses messages of other processes to our connected socket.
 func TestNetlinkRefusesOthers(t *testing.T) {
 	testnet.Isolate(t, func() {
 		forger := openForger(t)
@@ -39,10 +39,10 @@ func TestNetlinkRefusesOthers(t *testing.T) {
 	})
 }
 
-// A message counts only if the kernel has sent it, and if all of it fitted into the buffer.
+// A message counts only if the kernel sent it and it was not truncated.
 func TestNetlinkBatch(t *testing.T) {
 	testnet.Isolate(t, func() {
-		// One that others can send to, as it is not connected to the kernel.
+		// Others can send to this socket: it is not connected to the kernel.
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 		require.NoError(t, err)
 		s := &socket{fd: fd}
@@ -80,7 +80,7 @@ func TestNetlinkBatch(t *testing.T) {
 		ask(2)
 		require.Equal(t, 1, receive())
 		_, err = batch.message(0)
-		require.NoError(t, err, "nothing of the messages before is kept")
+		require.NoError(t, err, "nothing of earlier messages remains")
 
 		_ = testnet.States(t, "tcp4")
 		require.NoError(t, s.send((&Request{Protocol: ProtocolTCP, States: StatesAll}).appendTo(nil, 3)))
@@ -88,18 +88,18 @@ func TestNetlinkBatch(t *testing.T) {
 		_, err = batch.message(0)
 		require.Equal(t, errTruncated, err)
 		require.NoError(t, unix.Sendto(forger, make([]byte, 100), 0, destination(s.port)))
-		for { // to the last
+		for { // until all are read
 			n := receive()
 			_, err = batch.message(n - 1)
 			if !errors.Is(err, errTruncated) {
 				break
 			}
 		}
-		require.Equal(t, errNotFromKernel, err, "whoever sends a message that is too long")
+		require.Equal(t, errNotFromKernel, err, "even if the message is truncated")
 	})
 }
 
-// Sequence numbers cannot be foreseen, and never are that of the request for an acknowledgment.
+// Sequence numbers are unpredictable, and never that of an acknowledgment request.
 func TestSequences(t *testing.T) {
 	require.EqualValues(t, 1, nextSequence(1<<32-1))
 	require.EqualValues(t, 8, nextSequence(7))

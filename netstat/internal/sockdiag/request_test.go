@@ -45,7 +45,7 @@ func TestRequest(t *testing.T) {
 
 	tcp.Bytecode = []byte{1, 2, 3, 4, 5, 6, 7, 8}
 	b = header(append([]byte("before"), tcp.appendTo([]byte("before"), 7)...)[2*len("before"):], 18)
-	require.Len(t, b, 60+4+8, "an attribute behind it")
+	require.Len(t, b, 60+4+8, "with an attribute")
 	require.EqualValues(t, 4+8, order.Uint16(b[60:]))
 	require.EqualValues(t, 1, order.Uint16(b[62:]), "INET_DIAG_REQ_BYTECODE")
 	require.Equal(t, tcp.Bytecode, b[64:])

@@ -13,10 +13,10 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// testBuffer is enough for every test.
+// testBuffer is larger than any test needs.
 const testBuffer = 32 << 20
 
-// newSubscription returns a subscription that is closed with the test, and what its handler counts.
+// newSubscription returns a subscription that is closed when the test ends, and its handler.
 func newSubscription(t *testing.T) (*Subscription, *counter) {
 	t.Helper()
 	handler := &counter{}
@@ -26,7 +26,7 @@ func newSubscription(t *testing.T) (*Subscription, *counter) {
 	return s, handler
 }
 
-// locked calls f while nobody reads.
+// locked calls f while the subscription does not read.
 func locked(s *Subscription, f func(fd int)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +47,7 @@ func dropsOf(t *testing.T, fd int) memInfo {
 	return info
 }
 
-// newListener returns a listener that stays until the end of the test: its socket is not destroyed before.
+// newListener returns a listener that is closed when the test ends, so that its socket is not destroyed before.
 func newListener(t *testing.T) net.Listener {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -56,7 +56,7 @@ func newListener(t *testing.T) net.Listener {
 	return listener
 }
 
-// destroy opens connections and resets both ends, so that no TIME_WAIT stays: the kernel destroys two sockets for each.
+// destroy opens connections and resets both ends, so that the kernel destroys two sockets per connection and no TIME_WAIT stays.
 func destroy(t *testing.T, listener net.Listener, connections int) {
 	t.Helper()
 	for range connections {
@@ -71,7 +71,7 @@ func destroy(t *testing.T, listener net.Listener, connections int) {
 	}
 }
 
-// Every destroyed socket is handed to the handler once.
+// The handler gets every destroyed socket once.
 func TestSubscription(t *testing.T) {
 	testnet.Isolate(t, func() {
 		listener := newListener(t)
@@ -92,7 +92,7 @@ func TestSubscription(t *testing.T) {
 	})
 }
 
-// The goroutine reads without Sync.
+// The goroutine reads events without Sync.
 func TestSubscriptionReads(t *testing.T) {
 	testnet.Isolate(t, func() {
 		listener := newListener(t)
@@ -107,20 +107,20 @@ func TestSubscriptionReads(t *testing.T) {
 	})
 }
 
-// A pause is as long as the receive buffer takes a burst, as much as the kernel truly keeps.
+// A pause is no longer than the receive buffer holds a burst, by its actual size.
 func TestSubscriptionPause(t *testing.T) {
 	testnet.Isolate(t, func() {
-		const little, much = 208 << 10, 1 << 20 // net.core.rmem_max as it long was
+		const small, large = 208 << 10, 1 << 20 // the default net.core.rmem_max of many kernels, and more
 		s, _ := newSubscription(t)
 		require.Equal(t, maxPause, s.pause)
 		require.Equal(t, minPause, pauseFor(0))
-		for _, asked := range []int{little, much} {
+		for _, asked := range []int{small, large} {
 			require.Greater(t, pauseFor(2*asked), minPause)
 			require.Less(t, pauseFor(2*asked), maxPause)
 		}
 
 		listener := newListener(t)
-		for _, asked := range []int{little, much} {
+		for _, asked := range []int{small, large} {
 			s, _ := newSubscription(t)
 			s.SetBuffer(asked)
 			require.Equal(t, pauseFor(2*asked), s.pause)
@@ -128,7 +128,7 @@ func TestSubscriptionPause(t *testing.T) {
 				buffer := bufferOf(t, fd)
 				require.Equal(t, 2*asked, buffer)
 				burst := int(burstRate * pauseFor(buffer) / time.Second)
-				destroy(t, listener, burst) // two messages each
+				destroy(t, listener, burst) // two events each
 				dropped := func() bool { s.countDrops(); return s.lost > 0 }
 				require.Eventually(t, dropped, 10*time.Second, 10*time.Millisecond)
 				require.GreaterOrEqual(t, s.receive(), burst)
@@ -137,7 +137,7 @@ func TestSubscriptionPause(t *testing.T) {
 	})
 }
 
-// A process with CAP_NET_ADMIN, and no other capability, has a larger buffer than net.core.rmem_max permits others.
+// CAP_NET_ADMIN alone permits a larger buffer than net.core.rmem_max.
 func TestSubscriptionBuffer(t *testing.T) {
 	testnet.Isolate(t, func() {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -159,10 +159,10 @@ func TestSubscriptionBuffer(t *testing.T) {
 				s, _ := newSubscription(t)
 				locked(s, func(fd int) {
 					require.Equal(t, as.buffer, bufferOf(t, fd))
-					const smallest = 1000 // bytes that the kernel takes for a message, whichever kernel
+					const smallest = 1000 // bytes that any kernel charges for an event, at least
 					destroy(t, listener, (min(limit, testBuffer)/smallest+1)/2)
 					if limit > testBuffer {
-						t.Log("net.core.rmem_max is no bound here")
+						t.Log("net.core.rmem_max does not limit the buffer here")
 						return
 					}
 					before, now := s.drops, memInfo{}
@@ -177,7 +177,7 @@ func TestSubscriptionBuffer(t *testing.T) {
 	})
 }
 
-// What did not fit into the buffer is counted, and handed out once.
+// Events that exceed the buffer are counted, and the count is handed out once.
 func TestSubscriptionLost(t *testing.T) {
 	testnet.Isolate(t, func() {
 		const connections = 500
@@ -205,8 +205,8 @@ func TestSubscriptionLost(t *testing.T) {
 	})
 }
 
-// After the buffer was full the kernel sends the next events, and does not wait until all is read.
-func TestSubscriptionGoesOnAfterLoss(t *testing.T) {
+// After an overflow the kernel sends the next events, even before the buffer has been read.
+func TestSubscriptionContinuesAfterLoss(t *testing.T) {
 	testnet.Isolate(t, func() {
 		listener := newListener(t)
 		s, _ := newSubscription(t)
@@ -214,10 +214,10 @@ func TestSubscriptionGoesOnAfterLoss(t *testing.T) {
 			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<10))
 			destroy(t, listener, 100)
 			require.Eventually(t, func() bool { return dropsOf(t, fd).drops > s.drops }, 10*time.Second, time.Millisecond)
-			// With a larger buffer it sends the next ones, though nothing was read.
+			// With a larger buffer it sends more events, although nothing was read.
 			require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, testBuffer))
 			var before memInfo
-			require.Eventually(t, func() bool { // it has sent all
+			require.Eventually(t, func() bool { // until all have arrived
 				last := before
 				before = dropsOf(t, fd)
 				return before == last
@@ -228,18 +228,18 @@ func TestSubscriptionGoesOnAfterLoss(t *testing.T) {
 	})
 }
 
-// Close hands over what the kernel has sent until then. Without its goroutine a subscription is read by Sync and Close.
+// Close reads the events that have arrived. If its goroutine has ended, Sync and Close read the subscription.
 func TestSubscriptionReadsLastEvents(t *testing.T) {
 	testnet.Isolate(t, func() {
 		listener := newListener(t)
 		s, handler := newSubscription(t)
 		require.NoError(t, s.waiter.SetReadDeadline(time.Unix(1, 0)))
 		<-s.done
-		require.Equal(t, counter{failed: 1}, *handler, "it says that it does not wait any more")
+		require.Equal(t, counter{failed: 1}, *handler, "reports that the goroutine has ended")
 		destroyOne := func() {
 			destroy(t, listener, 1)
 			require.Eventually(t, func() bool {
-				return dropsOf(t, s.socket.fd).received > 1408 // two messages
+				return dropsOf(t, s.socket.fd).received > 1408 // two events
 			}, 10*time.Second, time.Millisecond)
 		}
 		destroyOne()
@@ -260,10 +260,10 @@ func TestSubscriptionReadsLastEvents(t *testing.T) {
 	})
 }
 
-// Close gives back the descriptors and the goroutine, at once, and can be called again.
+// Close immediately releases the descriptors and the goroutine, and can be called twice.
 func TestSubscriptionClose(t *testing.T) {
 	testnet.Isolate(t, func() {
-		first, _ := newSubscription(t) // what the runtime opens once
+		first, _ := newSubscription(t) // opens what the runtime keeps open
 		first.Close()
 		before, goroutines := openDescriptors(t), runtime.NumGoroutine()
 		for range 20 {
@@ -278,8 +278,9 @@ func TestSubscriptionClose(t *testing.T) {
 	})
 }
 
-// A subscription that is refused says whether the kernel does not have it, and leaves no descriptor.
+// The error of a refused subscription distinguishes unsupported from scarce, and leaves no descriptor open.
 func TestSubscribeErrors(t *testing.T) {
+	testnet.SkipIfShort(t)
 	before := openDescriptors(t)
 	for _, test := range []struct {
 		call        uintptr

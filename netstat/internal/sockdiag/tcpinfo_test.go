@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// struct tcp_info grows from kernel to kernel: of each length, what lies within is there, and nothing else.
+// struct tcp_info grows with kernel versions: at each length, exactly the fields within it are present.
 func TestTCPInfoOfEveryLength(t *testing.T) {
 	const longest = 300
 	whole := make(TCPInfo, longest)
@@ -48,7 +48,7 @@ func TestTCPInfoOfEveryLength(t *testing.T) {
 	}
 }
 
-// Before the first sample the kernel's least round-trip time is the highest number there is.
+// Before the first sample, tcpi_min_rtt is the highest number.
 func TestTCPInfoWithoutRTT(t *testing.T) {
 	i := make(TCPInfo, 248)
 	binary.NativeEndian.PutUint32(i[148:], 1<<32-1)

@@ -39,7 +39,7 @@ func TestParseUnixErrors(t *testing.T) {
 	}
 }
 
-// A value that is shorter than the kernel's numbers is none.
+// A value that is too short is absent.
 func TestUnixValues(t *testing.T) {
 	queues := u32s(3, 768)
 	for length := range len(queues) + 1 {
@@ -56,7 +56,7 @@ func TestUnixValues(t *testing.T) {
 	}
 }
 
-// A payload is an error or a view of which all can be read.
+// A payload is an error, or a message whose values can all be read.
 func FuzzParseUnix(f *testing.F) {
 	addCaptures(f, func(r Request) bool { return r.Family == AFUnix })
 	f.Fuzz(func(t *testing.T, b []byte) {

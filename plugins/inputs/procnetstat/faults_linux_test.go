@@ -429,7 +429,8 @@ func everyByte(most int, without string) (names []string) {
 
 // Names of processes, cgroups, network namespaces and unix sockets, and command lines, with every byte that they can have: each is a
 // tag value that the line protocol brings over as it is, and tells them apart.
-func TestNamesOfEveryByte(t *testing.T) {
+func TestSlowNamesOfEveryByte(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.IsolateMounts(t, func() {
 		var cmdline []string
 		for _, part := range everyByte(1000, "\x00") {

@@ -15,7 +15,7 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// soakEnv is how long TestSoak lasts, such as 15m; without it, soakTime.
+// soakEnv is the duration of TestSlowSoak, such as 15m; the default is soakTime.
 const (
 	soakEnv  = "SOAK"
 	soakTime = time.Minute
@@ -41,10 +41,11 @@ func (c churning) sum() (sum testnet.ChurnStats) {
 	return sum
 }
 
-// TestSoak gathers again and again while processes and connections come and go. Each gather is without an error, counts no fewer
-// sockets of each kind than were there all the time, and no more than can have been, and knows whose they are. Nothing is logged
-// but at the start, and what the process takes of the host does not grow.
-func TestSoak(t *testing.T) {
+// TestSlowSoak gathers while processes and connections start and end. Each gather succeeds, counts at least the sockets of each kind
+// that existed all the time and at most those that can have existed, and finds their owners. Nothing is logged after the start, and
+// memory, descriptors, goroutines and threads do not grow.
+func TestSlowSoak(t *testing.T) {
+	testnet.SkipUnlessSlow(t)
 	testnet.Isolate(t, func() {
 		lasts := soakTime
 		if given := os.Getenv(soakEnv); given != "" {
@@ -286,7 +287,7 @@ func requireFlat(t *testing.T, used []usage) {
 		t.Logf("%s: %.0f in the second quarter of the time, %.0f in the last; %.0f to %.0f", name, before, after,
 			slices.Min(values), slices.Max(values))
 		if name == residentMemory && underRaceDetector {
-			continue // most of it is what the detector notes, which grows for minutes: make test runs this without it, too
+			continue // the detector's own memory grows for minutes; make test-slow also runs without it
 		}
 		require.LessOrEqual(t, after, before+of.more(before), name)
 	}
