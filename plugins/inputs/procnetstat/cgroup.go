@@ -69,25 +69,25 @@ func (c *cgroupEntry) pathIfKnown() string {
 // that its first owner is in now. Where the hierarchy of cgroup v2 is not the one that is used, sockets are in its root,
 // and processes say more.
 type cgroups struct {
-	inUse  bool         // something wants to know
-	paths  *cgroup.Tree // nil if there is no cgroup2 file system
-	root   string       // the proc file system
-	retry  time.Time    // when to look for the cgroup2 file system again
-	byID   map[uint64]*cgroupEntry
-	lastID uint64 // most sockets are of the cgroup of the socket before
-	last   *cgroupEntry
-	byPath map[string]*cgroupEntry
-	log    telegraf.Logger
-	said   bool
-	now    func() time.Time
+	needed  bool         // something wants to know
+	tree    *cgroup.Tree // nil if there is no cgroup2 file system
+	root    string       // the proc file system
+	retryAt time.Time    // when to look for the cgroup2 file system again
+	byID    map[uint64]*cgroupEntry
+	lastID  uint64 // most sockets are of the cgroup of the socket before
+	last    *cgroupEntry
+	byPath  map[string]*cgroupEntry
+	log     telegraf.Logger
+	warned  bool
+	now     func() time.Time
 }
 
 // cgroupsRetry is how long a host without a cgroup2 file system is left alone: it may be mounted later.
-const cgroupsRetry = 5 * time.Minute
+const cgroupRetryInterval = 5 * time.Minute
 
 func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
 	c := &cgroups{
-		inUse: inUse, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
+		needed: inUse, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
 	}
 	if err := c.open(); errors.Is(err, cgroup.ErrNotMounted) {
 		log.Infof("the cgroups of sockets are those of their processes: %v", err)
@@ -100,26 +100,26 @@ func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
 // open looks for the cgroup2 file system, if it is wanted and it is time. Where the host has run out of something, that is in the
 // next pass.
 func (c *cgroups) open() error {
-	if !c.inUse || c.paths != nil || c.now().Before(c.retry) {
+	if !c.needed || c.tree != nil || c.now().Before(c.retryAt) {
 		return nil
 	}
 	paths, err := cgroup.NewTree(c.root)
 	if errors.Is(err, cgroup.ErrNotMounted) {
-		c.retry = c.now().Add(cgroupsRetry)
+		c.retryAt = c.now().Add(cgroupRetryInterval)
 	}
 	if err == nil {
-		c.paths = paths
+		c.tree = paths
 	}
 	return err
 }
 
 // end ends a pass: what went wrong in it is said once.
 func (c *cgroups) end() {
-	if c.paths == nil || c.said {
+	if c.tree == nil || c.warned {
 		return
 	}
-	if err := c.paths.Err(); err != nil {
-		c.said = true
+	if err := c.tree.Err(); err != nil {
+		c.warned = true
 		c.log.Warnf("reading the cgroups: %v", err)
 	}
 }
@@ -134,18 +134,18 @@ func (c *cgroups) begin() {
 
 // enter begins a scope.
 func (c *cgroups) enter() {
-	for _, of := range c.byPath {
-		of.series = nil
+	for _, entry := range c.byPath {
+		entry.series = nil
 	}
 }
 
 // ofSocket returns nil if the cgroup is not known.
 func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroupEntry {
-	if !c.inUse {
+	if !c.needed {
 		return nil
 	}
-	found := c.ofID(s)
-	if len(owners) > 0 && (found == nil || found.path == "/") {
+	entry := c.ofID(s)
+	if len(owners) > 0 && (entry == nil || entry.path == "/") {
 		first := owners[0]
 		if !first.cgroupKnown {
 			first.cgroup, first.cgroupKnown = c.ofProcess(first.process), true
@@ -154,25 +154,25 @@ func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroupEntry {
 			return first.cgroup
 		}
 	}
-	return found
+	return entry
 }
 
 func (c *cgroups) ofID(s *netstat.Socket) *cgroupEntry {
-	if c.paths == nil || !s.Has(netstat.FieldCgroupID) {
+	if c.tree == nil || !s.Has(netstat.FieldCgroupID) {
 		return nil
 	}
 	if c.last != nil && c.lastID == s.CgroupID {
 		return c.last
 	}
-	found, asked := c.byID[s.CgroupID]
-	if !asked {
-		if path, known := c.paths.Path(s.CgroupID); known {
-			found = c.at(path)
+	entry, cached := c.byID[s.CgroupID]
+	if !cached {
+		if path, known := c.tree.Path(s.CgroupID); known {
+			entry = c.entry(path)
 		}
-		c.byID[s.CgroupID] = found
+		c.byID[s.CgroupID] = entry
 	}
-	c.last, c.lastID = found, s.CgroupID
-	return found
+	c.last, c.lastID = entry, s.CgroupID
+	return entry
 }
 
 // ofPath returns nil if there is no path.
@@ -180,20 +180,20 @@ func (c *cgroups) ofPath(path string) *cgroupEntry {
 	if path == "" {
 		return nil
 	}
-	return c.at(path)
+	return c.entry(path)
 }
 
 func (c *cgroups) ofProcess(process *netstat.Process) *cgroupEntry {
 	return c.ofPath(process.Cgroup())
 }
 
-func (c *cgroups) at(path string) *cgroupEntry {
-	found := c.byPath[path]
-	if found == nil {
-		found = &cgroupEntry{path: path, workload: cgroup.WorkloadOf(path)}
-		c.byPath[path] = found
+func (c *cgroups) entry(path string) *cgroupEntry {
+	entry := c.byPath[path]
+	if entry == nil {
+		entry = &cgroupEntry{path: path, workload: cgroup.WorkloadOf(path)}
+		c.byPath[path] = entry
 	}
-	return found
+	return entry
 }
 
 // cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, and so by service, container and pod.
@@ -209,8 +209,8 @@ func newCgroupMeasurement(options seriesOptions) *cgroupMeasurement {
 	return &cgroupMeasurement{series: newSeriesSet("procnetstat_cgroup", cgroupTags, others, options)}
 }
 
-func (m *cgroupMeasurement) enter(in *scope) {
-	m.series.scope, m.unattributed = in, nil
+func (m *cgroupMeasurement) enter(sc *scope) {
+	m.series.scope, m.unattributed = sc, nil
 }
 
 func (m *cgroupMeasurement) observe(o *observation) {
@@ -231,9 +231,9 @@ func (m *cgroupMeasurement) observe(o *observation) {
 	o.cgroup.series.count(o)
 }
 
-func (m *cgroupMeasurement) emit(to emission) {
-	m.series.emit(to.now, func(s *series) {
-		to.in(s.scope).group(m.series.measurement, s, map[string]any{}, map[string]any{})
+func (m *cgroupMeasurement) emit(out emission) {
+	m.series.emit(out.now, func(s *series) {
+		out.forScope(s.scope).group(m.series.measurement, s, map[string]any{}, map[string]any{})
 	})
 }
 

@@ -20,14 +20,14 @@ var defaultConnectionTags = []string{tagProcessName, "protocol", "src", "src_por
 
 // connectionMeasurement is procnetstat_connection: a point for every socket, with the names of procstat_socket.
 type connectionMeasurement struct {
-	tagNames []string
-	owners   *owners
-	scope    *scope
-	options  seriesOptions
-	rows     []connection
-	beyond   int // sockets of this pass beyond the limit
-	left     int // those of the last pass
-	said     bool
+	tagNames    []string
+	owners      *owners
+	scope       *scope
+	options     seriesOptions
+	rows        []connection
+	skipped     int // sockets of this pass beyond the limit
+	lastSkipped int // those of the last pass
+	warned      bool
 }
 
 // connection is what is kept of a socket until it is emitted.
@@ -42,14 +42,14 @@ func newConnectionMeasurement(tagNames []string, owners *owners, options seriesO
 	return &connectionMeasurement{tagNames: tagNames, owners: owners, options: options}
 }
 
-func (m *connectionMeasurement) enter(in *scope) { m.scope = in }
+func (m *connectionMeasurement) enter(sc *scope) { m.scope = sc }
 
 func (m *connectionMeasurement) observe(o *observation) {
 	if o.Closed {
 		return
 	}
-	if len(m.rows) == m.options.most {
-		m.beyond++
+	if len(m.rows) == m.options.maxSeries {
+		m.skipped++
 		return
 	}
 	row := connection{socket: *o.Socket, cgroup: o.cgroup, scope: m.scope}
@@ -59,13 +59,13 @@ func (m *connectionMeasurement) observe(o *observation) {
 	m.rows = append(m.rows, row)
 }
 
-func (m *connectionMeasurement) emit(to emission) {
+func (m *connectionMeasurement) emit(out emission) {
 	for i := range m.rows {
 		row := &m.rows[i]
-		if !to.in(row.scope).read[row.socket.Transport] {
+		if !out.forScope(row.scope).read[row.socket.Transport] {
 			continue
 		}
-		fields, tags := row.fields(), m.labels(row)
+		fields, tags := row.fields(), m.tags(row)
 		if m.options.netNS {
 			delete(fields, tagNetNS)
 			tags[tagNetNS] = row.scope.tag
@@ -76,19 +76,19 @@ func (m *connectionMeasurement) emit(to emission) {
 				tags[name] = fmt.Sprint(value)
 			}
 		}
-		to.gauges("procnetstat_connection", fields, tags)
+		out.gauges("procnetstat_connection", fields, tags)
 	}
-	if m.beyond > 0 && !m.said {
-		m.said = true
+	if m.skipped > 0 && !m.warned {
+		m.warned = true
 		m.options.log.Warnf("procnetstat_connection has %d sockets, more than max_series = %d: the rest is left out",
-			len(m.rows)+m.beyond, m.options.most)
+			len(m.rows)+m.skipped, m.options.maxSeries)
 	}
 	clear(m.rows)
-	m.rows, m.beyond, m.left = m.rows[:0], 0, m.beyond
+	m.rows, m.skipped, m.lastSkipped = m.rows[:0], 0, m.skipped
 }
 
 // labels returns the tags that are no fields.
-func (m *connectionMeasurement) labels(row *connection) map[string]string {
+func (m *connectionMeasurement) tags(row *connection) map[string]string {
 	tags := map[string]string{}
 	for _, name := range m.tagNames {
 		switch name {
@@ -167,4 +167,4 @@ var connectionStates = [...]string{
 }
 
 // folded returns the number of sockets that the last pass left out.
-func (m *connectionMeasurement) folded() int { return m.left }
+func (m *connectionMeasurement) folded() int { return m.lastSkipped }

@@ -29,16 +29,16 @@ type endpoint struct {
 
 type endedListener struct {
 	endpoint
-	was  *formerListener
-	pass uint64 // the last one that noticed its end, or in which it was reported
-	at   time.Time
+	listener *formerListener
+	pass     uint64 // the last one that noticed its end, or in which it was reported
+	endedAt  time.Time
 }
 
 // An ended listener is forgotten when both limits are exceeded: the work queue can be seconds late, and the next gather can be later
 // than that.
 const (
-	endedPasses = 3
-	endedTime   = 10 * time.Second
+	minEndedPasses = 3
+	minEndedTime   = 10 * time.Second
 	// maxEnded bounds the ended listeners of all namespaces together; beyond it the oldest are forgotten.
 	maxEnded = 4096
 )
@@ -48,14 +48,14 @@ func (e *endedListeners) begin(now time.Time) {
 	e.pass++
 	e.now = now
 	e.live = map[endpoint]*listener{}
-	for oldest := e.byAge.Front(); oldest != nil && e.isOutdated(oldest); oldest = e.byAge.Front() {
+	for oldest := e.byAge.Front(); oldest != nil && e.isExpired(oldest); oldest = e.byAge.Front() {
 		e.forget(oldest)
 	}
 }
 
-func (e *endedListeners) isOutdated(element *list.Element) bool {
+func (e *endedListeners) isExpired(element *list.Element) bool {
 	ended := endedOf(element)
-	return e.pass-ended.pass > endedPasses && e.now.Sub(ended.at) > endedTime
+	return e.pass-ended.pass > minEndedPasses && e.now.Sub(ended.endedAt) > minEndedTime
 }
 
 func (e *endedListeners) forget(element *list.Element) {
@@ -68,15 +68,15 @@ func endedOf(element *list.Element) *endedListener {
 }
 
 // see notes a listener of this pass. Its owners may still grow until the end of the pass.
-func (e *endedListeners) see(namespace uint64, l *listener) {
+func (e *endedListeners) observe(namespace uint64, l *listener) {
 	e.live[endpoint{namespace, l.addr, l.port}] = l
 }
 
 // end ends a pass. A listener that the previous pass saw and this one did not has ended.
 func (e *endedListeners) end() {
-	for at, was := range e.lastPass {
+	for at, former := range e.lastPass {
 		if e.live[at] == nil {
-			e.add(at.namespace, was)
+			e.add(at.namespace, former)
 		}
 	}
 	e.lastPass = make(map[endpoint]*formerListener, len(e.live))
@@ -87,14 +87,14 @@ func (e *endedListeners) end() {
 }
 
 // add remembers a listener that has ended. A listener without owners, which no pass saw, does not replace one with owners.
-func (e *endedListeners) add(namespace uint64, was *formerListener) {
-	at := endpoint{namespace, was.addr, was.port}
+func (e *endedListeners) add(namespace uint64, former *formerListener) {
+	at := endpoint{namespace, former.addr, former.port}
 	if element, known := e.byEndpoint[at]; known {
 		ended := endedOf(element)
-		if len(was.owners) > 0 || len(ended.was.owners) == 0 {
-			ended.was = was
+		if len(former.owners) > 0 || len(ended.listener.owners) == 0 {
+			ended.listener = former
 		}
-		ended.pass, ended.at = e.pass, e.now
+		ended.pass, ended.endedAt = e.pass, e.now
 		e.byAge.MoveToBack(element)
 		return
 	}
@@ -104,7 +104,7 @@ func (e *endedListeners) add(namespace uint64, was *formerListener) {
 	if len(e.byEndpoint) == maxEnded {
 		e.forget(e.byAge.Front())
 	}
-	e.byEndpoint[at] = e.byAge.PushBack(&endedListener{at, was, e.pass, e.now})
+	e.byEndpoint[at] = e.byAge.PushBack(&endedListener{at, former, e.pass, e.now})
 }
 
 // find returns the ended listener that a connection with this local end came in through, or nil.
@@ -112,11 +112,11 @@ func (e *endedListeners) find(namespace uint64, local netip.AddrPort) *formerLis
 	addrs, n := listenAddrs(local.Addr())
 	for _, addr := range addrs[:n] {
 		at := endpoint{namespace, addr, local.Port()}
-		if was := e.lastPass[at]; was != nil {
-			return was
+		if former := e.lastPass[at]; former != nil {
+			return former
 		}
 		if element, known := e.byEndpoint[at]; known {
-			return endedOf(element).was
+			return endedOf(element).listener
 		}
 	}
 	return nil

@@ -80,8 +80,8 @@ func (p *ProcNetStat) Init() error {
 		p.scan.OwnerMethod = netstat.OwnersOff // nobody looks at them
 	}
 	for _, name := range p.Measurements {
-		if why := p.lacks(name); why != "" {
-			return fmt.Errorf("measurements: %q given, which %s", name, why)
+		if reason := p.emptyReason(name); reason != "" {
+			return fmt.Errorf("measurements: %q given, which %s", name, reason)
 		}
 	}
 	return nil
@@ -111,13 +111,13 @@ func (p *ProcNetStat) setDefaults() {
 	}
 	if p.Measurements == nil {
 		p.Measurements = slices.DeleteFunc(slices.Clone(defaultMeasurements), func(name string) bool {
-			return p.lacks(name) != ""
+			return p.emptyReason(name) != ""
 		})
 	}
 }
 
 // lacks says which other option keeps the measurement from having any content; empty if none does.
-func (p *ProcNetStat) lacks(measurement string) string {
+func (p *ProcNetStat) emptyReason(measurement string) string {
 	switch {
 	case measurement == measureProcess && p.Owners == netstat.OwnersOff.String():
 		return `has no content with owners = "none"`
@@ -173,19 +173,19 @@ func (p *ProcNetStat) initClosed() error {
 	if err := p.scan.Closed.UnmarshalText([]byte(p.ClosedConnections)); err != nil {
 		return fmt.Errorf("closed_connections: %w", err)
 	}
-	var lacks string
+	var missing string
 	switch {
 	case !p.protocols[netstat.TransportTCP]:
-		lacks = `"tcp" in protocols`
+		missing = `"tcp" in protocols`
 	case !p.TCPDetails:
-		lacks = "tcp_details"
+		missing = "tcp_details"
 	case p.scan.Source == netstat.SourceProcfs:
-		lacks = `netlink, which source = "procfs" does without`
+		missing = `netlink, which source = "procfs" does without`
 	default:
 		return nil
 	}
 	if p.scan.Closed == netstat.ClosedRequired {
-		return fmt.Errorf(`closed_connections: "on" given, which wants %s`, lacks)
+		return fmt.Errorf(`closed_connections: "on" given, which wants %s`, missing)
 	}
 	p.scan.Closed = netstat.ClosedOff
 	return nil

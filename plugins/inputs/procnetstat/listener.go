@@ -51,7 +51,7 @@ func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMea
 	}
 }
 
-func (m *listenerMeasurement) enter(in *scope) { m.series.scope = in }
+func (m *listenerMeasurement) enter(sc *scope) { m.series.scope = sc }
 
 func (m *listenerMeasurement) observe(o *observation) {
 	if o.listener == nil {
@@ -64,7 +64,7 @@ func (m *listenerMeasurement) observe(o *observation) {
 		}
 		return
 	}
-	if l := o.listener; l.isOver && l.series == nil {
+	if l := o.listener; l.ended && l.series == nil {
 		wanted := slices.DeleteFunc(slices.Clone(l.owners), func(w *owner) bool { return !w.wanted })
 		for _, s := range m.seriesOf(l, wanted) {
 			s.accept.hasLimit, s.accept.hasDrops = true, true
@@ -102,10 +102,10 @@ func (m *listenerMeasurement) seriesOf(l *listener, owners []*owner) []*series {
 	return all
 }
 
-func (m *listenerMeasurement) emit(to emission) {
-	m.series.emit(to.now, func(s *series) {
-		of := to.in(s.scope)
-		if !of.read[netstat.TransportTCP] {
+func (m *listenerMeasurement) emit(out emission) {
+	m.series.emit(out.now, func(s *series) {
+		e := out.forScope(s.scope)
+		if !e.read[netstat.TransportTCP] {
 			return
 		}
 		gauges, counters := map[string]any{"accept_queue": s.accept.waiting}, map[string]any{}
@@ -115,8 +115,8 @@ func (m *listenerMeasurement) emit(to emission) {
 		if s.accept.hasDrops {
 			counters["drops"] = s.total.listenDrops
 		}
-		of.read = listenerProtocols
-		of.group(m.series.measurement, s, gauges, counters)
+		e.read = listenerProtocols
+		e.group(m.series.measurement, s, gauges, counters)
 	})
 }
 

@@ -747,8 +747,8 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 			for range 2 {
 				l.gather().requireTags("self")
 			}
-			require.Len(t, l.plugin.pass.tracker.namespaces, 1)
-			require.Len(t, l.plugin.scopes.before, 1)
+			require.Len(t, l.plugin.pass.tracker.histories, 1)
+			require.Len(t, l.plugin.scopes.previous, 1)
 		}
 		testnet.ThreadsReturn(t)
 		require.Empty(t, messagesBut(l, notInitialPIDs))
@@ -826,8 +826,8 @@ func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 		eventually(t, func() bool { return len(l.gather().all("procnetstat")) == 1 })
 		l.gather()
 		require.Equal(t, descriptors, ownDescriptors(t))
-		require.Len(t, l.plugin.scopes.before, 1)
-		require.Len(t, l.plugin.pass.tracker.namespaces, 1)
+		require.Len(t, l.plugin.scopes.previous, 1)
+		require.Len(t, l.plugin.pass.tracker.histories, 1)
 		testnet.ThreadsReturn(t)
 		require.Empty(t, messagesBut(l, notInitialPIDs))
 	})

@@ -43,7 +43,7 @@ type ProcNetStat struct {
 	ExcludeLoopback    bool            `toml:"exclude_loopback"`
 	Log                telegraf.Logger `toml:"-"`
 
-	gathering `toml:"-"`
+	gatherState `toml:"-"`
 }
 
 // ports is a port or a range of ports as an option names it: 80, "80" or "8000-8100".

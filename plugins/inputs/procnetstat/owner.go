@@ -24,48 +24,48 @@ var allProcessTags = []string{
 
 // owner is a process that sockets count for, and what was found out about it.
 type owner struct {
-	process *netstat.Process
-	name    string // as a tag value
-	named   bool   // the filters let its name through
-	user    string // that they were asked with; empty: they have not been
-	wanted  bool   // they let it through
-	pass    uint64 // the last one that it was seen in
+	process      *netstat.Process
+	name         string // as a tag value
+	nameWanted   bool   // the filters let its name through
+	filteredUser string // that they were asked with; empty: they have not been
+	wanted       bool   // they let it through
+	lastPass     uint64 // the last one that it was seen in
 
-	ofScope
+	ownerInScope
 }
 
 // ofScope is what a pass found out about an owner in one scope.
-type ofScope struct {
-	series      *series // in procnetstat_process; nil: it has had no socket yet
-	cgroup      *cgroupEntry
-	cgroupKnown bool
-	remote      remoteKey    // the peer of its last connection that went out
-	toRemote    *series      // in procnetstat_remote, of that; nil: none yet
-	belongs     belongingKey // of its last socket
-	belongsTo   uint32       // the index of that
+type ownerInScope struct {
+	series         *series // in procnetstat_process; nil: it has had no socket yet
+	cgroup         *cgroupEntry
+	cgroupKnown    bool
+	remoteKey      remoteKey      // the peer of its last connection that went out
+	remoteSeries   *series        // in procnetstat_remote, of that; nil: none yet
+	attributionKey attributionKey // of its last socket
+	attribution    uint32         // the index of that
 }
 
 // owners keeps what was found out about the processes from pass to pass.
 type owners struct {
-	known  map[*netstat.Process]*owner
-	last   *owner // most sockets have the owner of the socket before
-	pass   uint64
-	users  *userNames
-	filter ownerFilter
-	groups *cgroups
+	byProcess map[*netstat.Process]*owner
+	last      *owner // most sockets have the owner of the socket before
+	pass      uint64
+	userNames *userNames
+	filter    ownerFilter
+	cgroups   *cgroups
 }
 
-func newOwners(filter ownerFilter, users *userNames, groups *cgroups) *owners {
+func newOwners(filter ownerFilter, users *userNames, cgroups *cgroups) *owners {
 	return &owners{
-		known: map[*netstat.Process]*owner{}, users: users, filter: filter, groups: groups,
+		byProcess: map[*netstat.Process]*owner{}, userNames: users, filter: filter, cgroups: cgroups,
 	}
 }
 
 // begin opens a pass, and forgets the processes that had no sockets in the last one.
 func (all *owners) begin() {
-	for process, o := range all.known {
-		if o.pass != all.pass {
-			delete(all.known, process)
+	for process, o := range all.byProcess {
+		if o.lastPass != all.pass {
+			delete(all.byProcess, process)
 		}
 	}
 	all.pass++
@@ -74,8 +74,8 @@ func (all *owners) begin() {
 
 // enter begins a scope.
 func (all *owners) enter() {
-	for _, o := range all.known {
-		o.ofScope = ofScope{}
+	for _, o := range all.byProcess {
+		o.ownerInScope = ownerInScope{}
 	}
 }
 
@@ -83,28 +83,28 @@ func (all *owners) of(process *netstat.Process) *owner {
 	if all.last != nil && all.last.process == process {
 		return all.last
 	}
-	o := all.known[process]
+	o := all.byProcess[process]
 	if o == nil {
 		o = &owner{process: process, name: tagValue(process.Name)}
-		o.named = all.filter.wantsName(o.name)
-		all.known[process] = o
+		o.nameWanted = all.filter.wantsName(o.name)
+		all.byProcess[process] = o
 	}
-	if o.pass != all.pass {
-		all.judge(o)
+	if o.lastPass != all.pass {
+		all.applyFilter(o)
 	}
-	o.pass = all.pass
+	o.lastPass = all.pass
 	all.last = o
 	return o
 }
 
 // judge decides whether the filters let the process through, in each pass, as it can become another user's.
-func (all *owners) judge(o *owner) {
-	if !o.named || all.filter.users == nil {
-		o.wanted = o.named
+func (all *owners) applyFilter(o *owner) {
+	if !o.nameWanted || all.filter.users == nil {
+		o.wanted = o.nameWanted
 		return
 	}
-	if user := all.userOf(o.process); user != o.user {
-		o.user, o.wanted = user, all.filter.wantsUser(user)
+	if user := all.userOf(o.process); user != o.filteredUser {
+		o.filteredUser, o.wanted = user, all.filter.wantsUser(user)
 	}
 }
 
@@ -124,7 +124,7 @@ func (all *owners) tagValues(o *owner, names []string) []string {
 		case tagCmdline:
 			values[i] = tagValue(strings.Join(o.process.Cmdline(), " "))
 		case tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup:
-			values[i] = all.groups.ofProcess(o.process).tag(name)
+			values[i] = all.cgroups.ofProcess(o.process).tag(name)
 		}
 	}
 	return values
@@ -136,5 +136,5 @@ func (all *owners) userOf(process *netstat.Process) string {
 	if !known {
 		return "unknown" // it has ended since its descriptors were read, or is hidden
 	}
-	return all.users.of(uid)
+	return all.userNames.of(uid)
 }

@@ -19,8 +19,8 @@ type observation struct {
 	// number is the socket's in this pass, from 1.
 	number uint64
 	// did is what the socket did since the pass before; idle says that this is nothing.
-	did  traffic
-	idle bool
+	delta traffic
+	idle  bool
 	// owners are the processes that it counts for: those that hold it; for a socket that none holds (TIME_WAIT, SYN_RECV,
 	// not yet accepted, orphaned) those of the listener that it came in through. Empty if none is known. Processes that
 	// the filters exclude are left out.
@@ -39,7 +39,7 @@ type listener struct {
 	owners []*owner
 	cgroup *cgroupEntry
 	series []*series // in procnetstat_listener
-	isOver bool      // no socket listens there any more
+	ended  bool      // no socket listens there any more
 }
 
 // pass is one pass over the sockets. It learns the listeners first, as the listening sockets of a family come before its
@@ -51,44 +51,44 @@ type pass struct {
 	tracker tracker
 	scope   *scope // that is read now
 	// belongings are of the sockets that the tracker remembers.
-	belongings belongings
+	attributions attributions
 
-	current      observation
-	held, kept   []*owner // room for current.owners
-	unattributed int
+	current               observation
+	holders, wantedOwners []*owner // room for current.owners
+	unattributed          int
 
-	listening [1 << 16 / 64]uint64 // a bit a port: most connections of a busy host go out from ports that nobody listens at
-	listeners map[uint16][]*listener
+	listenPorts [1 << 16 / 64]uint64 // a bit a port: most connections of a busy host go out from ports that nobody listens at
+	listeners   map[uint16][]*listener
 	// ended are listeners of earlier passes; late has those of them that closed connections of this scope came in through.
-	ended endedListeners
-	late  map[*formerListener]*listener
+	ended    endedListeners
+	restored map[*formerListener]*listener
 }
 
 func newPass(filter filters, users *userNames, groups *cgroups) *pass {
 	return &pass{
 		owners: newOwners(filter.owner, users, groups), cgroups: groups, filter: filter.socket,
-		listeners: map[uint16][]*listener{}, late: map[*formerListener]*listener{},
+		listeners: map[uint16][]*listener{}, restored: map[*formerListener]*listener{},
 	}
 }
 
 func (p *pass) begin(now time.Time) {
 	p.owners.begin()
 	p.cgroups.begin()
-	p.belongings.begin()
+	p.attributions.begin()
 	p.ended.begin(now)
 	p.current = observation{}
 	p.unattributed, p.scope = 0, nil
 }
 
 // enter begins a scope: the same port is another one in another namespace.
-func (p *pass) enter(in *scope) {
-	p.scope = in
-	p.listening = [len(p.listening)]uint64{}
+func (p *pass) enter(sc *scope) {
+	p.scope = sc
+	p.listenPorts = [len(p.listenPorts)]uint64{}
 	clear(p.listeners)
-	clear(p.late)
+	clear(p.restored)
 	p.owners.enter()
 	p.cgroups.enter()
-	p.tracker.enter(in)
+	p.tracker.enter(sc)
 }
 
 // observe returns what the socket belongs to, and whether the filters let it through; what they leave out counts for the
@@ -100,36 +100,36 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 	o = &p.current
 	o.Socket, o.number = s, o.number+1
 	o.listener = nil
-	o.did, o.idle = p.tracker.since(s)
-	p.held = p.held[:0]
+	o.delta, o.idle = p.tracker.update(s)
+	p.holders = p.holders[:0]
 	for _, process := range s.Owners() {
-		p.held = append(p.held, p.owners.of(process))
+		p.holders = append(p.holders, p.owners.of(process))
 	}
-	o.owners = p.held
-	o.cgroup = p.cgroups.ofSocket(s, p.held)
+	o.owners = p.holders
+	o.cgroup = p.cgroups.ofSocket(s, p.holders)
 
 	if s.Transport == netstat.TransportTCP {
 		if s.State == netstat.TCPListen {
-			o.listener = p.listen(o)
+			o.listener = p.observeListener(o)
 		} else {
-			o.listener = p.cameInThrough(s.Local)
+			o.listener = p.findListener(s.Local)
 			if s.State == netstat.TCPEstablished {
-				p.scope.gives = s.Having(p.scope.gives)
+				p.scope.tcpFields = s.Having(p.scope.tcpFields)
 			}
 		}
 	}
-	p.belongToListener(o)
+	p.inheritFromListener(o)
 	if len(o.owners) == 0 {
 		p.unattributed++
 	}
-	if last := p.tracker.last; last != nil && last.heard {
-		last.belongs = p.belongings.of(o)
+	if last := p.tracker.updated; last != nil && last.closedEvents {
+		last.attribution = p.attributions.of(o)
 	}
 	return o, p.wants(o)
 }
 
 // belongToListener has the socket belong to what the listener does that it came in through, for want of its own.
-func (p *pass) belongToListener(o *observation) {
+func (p *pass) inheritFromListener(o *observation) {
 	l := o.listener
 	if l == nil {
 		return
@@ -138,7 +138,7 @@ func (p *pass) belongToListener(o *observation) {
 		o.owners = l.owners
 	}
 	// Where cgroup v1 is used, all sockets are in the root of v2: that says less than the listener's process.
-	if o.cgroup == nil || o.cgroup.path == "/" && len(p.held) == 0 && l.cgroup != nil {
+	if o.cgroup == nil || o.cgroup.path == "/" && len(p.holders) == 0 && l.cgroup != nil {
 		o.cgroup = l.cgroup
 	}
 }
@@ -147,7 +147,7 @@ func (p *pass) belongToListener(o *observation) {
 func (p *pass) end(all *scopes) {
 	p.cgroups.end()
 	p.ended.end()
-	p.tracker.end(all, p.belongings.carry)
+	p.tracker.end(all, p.attributions.carryOver)
 }
 
 // wants tells whether the filters let the socket through, and leaves out the owners that they do not want.
@@ -162,25 +162,25 @@ func (p *pass) wants(o *observation) bool {
 		return p.owners.filter.wantsUnattributed
 	}
 	if slices.ContainsFunc(o.owners, func(w *owner) bool { return !w.wanted }) {
-		p.kept = p.kept[:0]
+		p.wantedOwners = p.wantedOwners[:0]
 		for _, w := range o.owners {
 			if w.wanted {
-				p.kept = append(p.kept, w)
+				p.wantedOwners = append(p.wantedOwners, w)
 			}
 		}
-		o.owners = p.kept
+		o.owners = p.wantedOwners
 	}
 	return len(o.owners) > 0
 }
 
 // listen returns the listener that the listening socket is part of.
-func (p *pass) listen(o *observation) *listener {
+func (p *pass) observeListener(o *observation) *listener {
 	addr, port := o.Local.Addr().Unmap(), o.Local.Port()
-	l := at(addr, p.listeners[port])
+	l := listenerAt(addr, p.listeners[port])
 	if l == nil {
 		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
 		p.addListener(l)
-		p.ended.see(p.scope.namespace.ID, l)
+		p.ended.observe(p.scope.namespace.ID, l)
 	}
 	for _, w := range o.owners {
 		if !slices.Contains(l.owners, w) {
@@ -191,21 +191,21 @@ func (p *pass) listen(o *observation) *listener {
 }
 
 func (p *pass) addListener(l *listener) {
-	p.listening[l.port/64] |= 1 << (l.port % 64)
+	p.listenPorts[l.port/64] |= 1 << (l.port % 64)
 	p.listeners[l.port] = append(p.listeners[l.port], l)
 }
 
 // cameInThrough returns the listener with the connection's local address and port, else the wildcard listener of that
 // port, else nil.
-func (p *pass) cameInThrough(local netip.AddrPort) *listener {
+func (p *pass) findListener(local netip.AddrPort) *listener {
 	addr, port := local.Addr(), local.Port()
-	if p.listening[port/64]&(1<<(port%64)) == 0 {
+	if p.listenPorts[port/64]&(1<<(port%64)) == 0 {
 		return nil
 	}
 	candidates := p.listeners[port]
 	addrs, n := listenAddrs(addr)
 	for _, addr := range addrs[:n] {
-		if l := at(addr, candidates); l != nil {
+		if l := listenerAt(addr, candidates); l != nil {
 			return l
 		}
 	}
@@ -227,7 +227,7 @@ func listenAddrs(local netip.Addr) (addrs [3]netip.Addr, n int) {
 }
 
 // at returns the listener at the address, or nil.
-func at(addr netip.Addr, candidates []*listener) *listener {
+func listenerAt(addr netip.Addr, candidates []*listener) *listener {
 	for _, l := range candidates {
 		if l.addr == addr {
 			return l

@@ -16,7 +16,7 @@ import (
 )
 
 // gathering is what the plugin makes of its options.
-type gathering struct {
+type gatherState struct {
 	scan      netstat.ScannerConfig
 	protocols protocolSet
 	filters   filters
@@ -32,7 +32,7 @@ type gathering struct {
 	measurements []measurement // the others
 	report       bool          // procnetstat_gather
 	closedLost   int64         // since the start
-	denied       sync.Once
+	warnDenied   sync.Once
 }
 
 // measurement collects one measurement in the course of a pass over the sockets.
@@ -47,30 +47,30 @@ type measurement interface {
 
 // emission is where the metrics of a pass go.
 type emission struct {
-	acc   telegraf.Accumulator
-	now   time.Time
-	read  protocolSet   // the protocols of which all sockets could be read
-	gives netstat.Field // what the source gives of a TCP connection
-	heard bool          // closed connections are heard of
+	acc          telegraf.Accumulator
+	now          time.Time
+	read         protocolSet   // the protocols of which all sockets could be read
+	tcpFields    netstat.Field // what the source gives of a TCP connection
+	closedEvents bool          // closed connections are heard of
 
 	scopes *scopes
 }
 
 // in returns where the metrics of a scope go; nil is all scopes.
-func (e emission) in(of *scope) emission {
-	if of == nil {
-		whole := e.scopes.whole()
-		of = &whole
+func (e emission) forScope(sc *scope) emission {
+	if sc == nil {
+		whole := e.scopes.common()
+		sc = &whole
 	}
-	e.read, e.gives, e.heard = of.read, of.gives, of.heard
+	e.read, e.tcpFields, e.closedEvents = sc.read, sc.tcpFields, sc.closedEvents
 	return e
 }
 
 // group emits a series: what all groups of sockets have, and the measurement's own.
 func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
-	s.stats.gauges(e.read, e.gives, gauges)
-	s.total.counters(e.read, e.gives, counters)
-	if e.heard && e.read[netstat.TransportTCP] {
+	s.stats.gauges(e.read, e.tcpFields, gauges)
+	s.total.counters(e.read, e.tcpFields, counters)
+	if e.closedEvents && e.read[netstat.TransportTCP] {
 		gauges["tcp_closed_rtt_p95_us"] = int64(s.stats.closedRTTs.percentile(95))
 		counters["tcp_opened"] = s.total.opened
 		counters["tcp_closed"] = s.total.closed
@@ -90,12 +90,12 @@ func (e emission) gauges(measurement string, fields map[string]any, tags map[str
 
 // makeMeasurements makes the pass and what it feeds, with nothing counted yet.
 func (p *ProcNetStat) makeMeasurements() {
-	groups := newCgroups(p.wantsCgroups(), p.scan.ProcRoot, p.Log)
-	p.pass = newPass(p.filters, newUserNames(p.Log), groups)
-	p.pass.tracker.findsNew = slices.Contains(p.Namespaces, netstat.NamespaceAll)
+	cgroups := newCgroups(p.needsCgroups(), p.scan.ProcRoot, p.Log)
+	p.pass = newPass(p.filters, newUserNames(p.Log), cgroups)
+	p.pass.tracker.countNewNamespaces = slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.report = nil, nil, false
-	options := seriesOptions{most: p.MaxSeries, netNS: p.severalNetNS(), log: p.Log}
+	options := seriesOptions{maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
 	withOwners := p.scan.OwnerMethod != netstat.OwnersOff
 	var m measurement
 	for _, name := range p.Measurements {
@@ -122,7 +122,7 @@ func (p *ProcNetStat) makeMeasurements() {
 }
 
 // wantsCgroups tells whether any option has a use for the cgroups of sockets.
-func (p *ProcNetStat) wantsCgroups() bool {
+func (p *ProcNetStat) needsCgroups() bool {
 	isCgroupTag := func(tag string) bool { return slices.Contains(cgroupTags, tag) }
 	return slices.Contains(p.Measurements, measureCgroup) || p.filters.socket.cgroups != nil ||
 		slices.Contains(p.Measurements, measureProcess) && slices.ContainsFunc(p.ProcessTags, isCgroupTag) ||
@@ -161,9 +161,9 @@ func (p *ProcNetStat) Stop() {
 func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to := emission{acc: acc, now: time.Now(), scopes: &p.scopes}
+	out := emission{acc: acc, now: time.Now(), scopes: &p.scopes}
 	p.scopes.begin()
-	p.pass.begin(to.now)
+	p.pass.begin(out.now)
 	for socket, err := range p.scanner.Sockets(p.ctx) {
 		if p.ctx.Err() != nil {
 			return nil // stopped: what was seen of the sockets is a part only
@@ -171,12 +171,12 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		if err != nil {
 			acc.AddError(err)
 			if failed := (*netstat.TableError)(nil); errors.As(err, &failed) {
-				delete(p.scopes.of(failed.Namespace).read, failed.Transport)
+				delete(p.scopes.get(failed.Namespace).read, failed.Transport)
 			}
 			continue
 		}
 		if p.pass.scope == nil || p.pass.scope.namespace != socket.Namespace {
-			p.enter(p.scopes.of(socket.Namespace))
+			p.enter(p.scopes.get(socket.Namespace))
 		}
 		observed, wanted := p.pass.observe(socket)
 		if p.host != nil {
@@ -188,32 +188,32 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 			}
 		}
 	}
-	duration := time.Since(to.now)
+	duration := time.Since(out.now)
 	p.scopes.end(p.scanner.Namespaces())
-	for _, of := range p.scopes.all {
-		of.heard = of.namespace.ClosedEvents()
+	for _, sc := range p.scopes.all {
+		sc.closedEvents = sc.namespace.ClosedEvents()
 		for _, transport := range p.scan.Transports {
-			of.sources[transport] = of.namespace.SourceOf(transport)
+			sc.sources[transport] = sc.namespace.SourceOf(transport)
 		}
-		if !p.TCPDetails || of.sources[netstat.TransportTCP] != netstat.SourceNetlink {
-			of.gives = 0
+		if !p.TCPDetails || sc.sources[netstat.TransportTCP] != netstat.SourceNetlink {
+			sc.tcpFields = 0
 		}
 	}
 	p.pass.end(&p.scopes)
 	if p.host != nil {
-		p.host.emit(to)
+		p.host.emit(out)
 	}
 	for _, m := range p.measurements {
-		m.emit(to)
+		m.emit(out)
 	}
 	stats := p.scanner.Stats()
 	p.closedLost += int64(stats.ClosedLost)
 	if p.report {
-		report := gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.closedLost, p.scopes.anyHeard()}
-		report.emit(to)
+		report := gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.closedLost, p.scopes.anyClosedEvents()}
+		report.emit(out)
 	}
 	if stats.Denied > 0 {
-		p.denied.Do(func() {
+		p.warnDenied.Do(func() {
 			p.Log.Warnf("processes whose descriptors may not be read: %d; their sockets count as %q. To read them takes "+
 				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it", stats.Denied, unattributed)
 		})
@@ -222,19 +222,19 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 }
 
 // severalNetNS tells whether several network namespaces can be read, so that their sockets are to be told apart.
-func (p *ProcNetStat) severalNetNS() bool {
+func (p *ProcNetStat) readsSeveralNetNS() bool {
 	return len(p.Namespaces) > 1 || slices.Contains(p.Namespaces, netstat.NamespaceAll)
 }
 
 // enter begins a scope.
-func (p *ProcNetStat) enter(in *scope) {
-	in.heard = in.namespace.ClosedEvents()
-	p.pass.enter(in)
+func (p *ProcNetStat) enter(sc *scope) {
+	sc.closedEvents = sc.namespace.ClosedEvents()
+	p.pass.enter(sc)
 	if p.host != nil {
-		p.host.enter(in)
+		p.host.enter(sc)
 	}
 	for _, m := range p.measurements {
-		m.enter(in)
+		m.enter(sc)
 	}
 }
 

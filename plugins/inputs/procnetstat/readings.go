@@ -12,18 +12,18 @@ import (
 // reading is what the kernel told of a socket in the last pass that it was seen in.
 type reading struct {
 	id uint64
-	numbers
-	pass      uint32
-	belongs   uint32 // see belongings
-	history   uint32 // the number of that of its namespace
-	port      uint16 // of the peer
-	transport netstat.Transport
-	heard     bool // the kernel tells when it is destroyed
-	over      bool // it has told
+	kernelCounters
+	pass         uint32
+	attribution  uint32 // see belongings
+	history      uint32 // the number of that of its namespace
+	port         uint16 // of the peer
+	transport    netstat.Transport
+	closedEvents bool // the kernel tells when it is destroyed
+	closed       bool // it has told
 }
 
 // numbers are what the kernel counts for a socket.
-type numbers struct {
+type kernelCounters struct {
 	bytesAcked, bytesReceived           uint64
 	segsOut, segsIn, retransSegs, drops uint32
 }
@@ -79,8 +79,8 @@ func (r *readings) keep(wanted func(*reading) bool) {
 	if len(kept) == before {
 		return
 	}
-	const roomy = 4 // times what is needed: a load that is gone gives its memory back
-	if cap(kept) > roomy*len(kept) {
+	const maxSlack = 4 // times what is needed: a load that is gone gives its memory back
+	if cap(kept) > maxSlack*len(kept) {
 		r.all = slices.Clone(kept)
 	}
 	r.index()
@@ -88,8 +88,8 @@ func (r *readings) keep(wanted func(*reading) bool) {
 
 // index makes the hash table for what is there, and for half as much again.
 func (r *readings) index() {
-	const least = 1 << 8
-	size := max(least, 1<<bits.Len(uint(3*len(r.all))))
+	const minSlots = 1 << 8
+	size := max(minSlots, 1<<bits.Len(uint(3*len(r.all))))
 	if size != len(r.slots) {
 		r.slots = make([]uint32, size)
 	} else {

@@ -11,22 +11,22 @@ import (
 // beyond that they are counted in buckets, so that the memory of a group is bounded and its percentiles are at most
 // 1.6 % off.
 type rtts struct {
-	few   []uint32
-	many  *[rttBuckets]uint32 // made when first needed, and kept
-	inUse bool                // many holds the times, and few none
-	count int
-	max   uint32
+	samples  []uint32
+	buckets  *[rttBuckets]uint32 // made when first needed, and kept
+	bucketed bool                // many holds the times, and few none
+	count    int
+	max      uint32
 }
 
 const (
-	fewRTTs = 256
+	maxRTTSamples = 256
 	// Times below 64 µs have a bucket each; above, each power of two has 32.
 	rttExact   = 64
 	rttHalf    = rttExact / 2
 	rttBuckets = rttExact + (32-6)*rttHalf
 )
 
-func rttBucket(rtt uint32) int {
+func rttBucketOf(rtt uint32) int {
 	if rtt < rttExact {
 		return int(rtt)
 	}
@@ -35,7 +35,7 @@ func rttBucket(rtt uint32) int {
 }
 
 // rttOf returns the middle of the bucket.
-func rttOf(bucket int) uint32 {
+func rttBucketMiddle(bucket int) uint32 {
 	if bucket < rttExact {
 		return uint32(bucket)
 	}
@@ -47,38 +47,38 @@ func rttOf(bucket int) uint32 {
 func (r *rtts) add(rtt uint32) {
 	r.count++
 	r.max = max(r.max, rtt)
-	if !r.inUse {
-		if len(r.few) < fewRTTs {
-			r.few = append(r.few, rtt)
+	if !r.bucketed {
+		if len(r.samples) < maxRTTSamples {
+			r.samples = append(r.samples, rtt)
 			return
 		}
 		r.useBuckets()
 	}
-	r.many[rttBucket(rtt)]++
+	r.buckets[rttBucketOf(rtt)]++
 }
 
 func (r *rtts) useBuckets() {
-	if r.many == nil {
-		r.many = new([rttBuckets]uint32)
+	if r.buckets == nil {
+		r.buckets = new([rttBuckets]uint32)
 	}
-	for _, rtt := range r.few {
-		r.many[rttBucket(rtt)]++
+	for _, rtt := range r.samples {
+		r.buckets[rttBucketOf(rtt)]++
 	}
-	r.few, r.inUse = r.few[:0], true
+	r.samples, r.bucketed = r.samples[:0], true
 }
 
 func (r *rtts) merge(o *rtts) {
-	if !o.inUse {
-		for _, rtt := range o.few {
+	if !o.bucketed {
+		for _, rtt := range o.samples {
 			r.add(rtt)
 		}
 		return
 	}
-	if !r.inUse {
+	if !r.bucketed {
 		r.useBuckets()
 	}
-	for bucket, n := range o.many {
-		r.many[bucket] += n
+	for bucket, n := range o.buckets {
+		r.buckets[bucket] += n
 	}
 	r.count += o.count
 	r.max = max(r.max, o.max)
@@ -90,21 +90,21 @@ func (r *rtts) percentile(p int) uint32 {
 		return 0
 	}
 	rank := (r.count*p + 99) / 100 // from 1
-	if !r.inUse {
-		slices.Sort(r.few)
-		return r.few[rank-1]
+	if !r.bucketed {
+		slices.Sort(r.samples)
+		return r.samples[rank-1]
 	}
-	for bucket, n := range r.many {
+	for bucket, n := range r.buckets {
 		if rank -= int(n); rank <= 0 {
-			return min(rttOf(bucket), r.max)
+			return min(rttBucketMiddle(bucket), r.max)
 		}
 	}
 	return r.max
 }
 
 func (r *rtts) reset() {
-	if r.inUse {
-		*r.many = [rttBuckets]uint32{}
+	if r.bucketed {
+		*r.buckets = [rttBuckets]uint32{}
 	}
-	r.few, r.inUse, r.count, r.max = r.few[:0], false, 0, 0
+	r.samples, r.bucketed, r.count, r.max = r.samples[:0], false, 0, 0
 }

@@ -16,41 +16,41 @@ const tagNetNS = "netns"
 
 // scope is a network namespace in one pass.
 type scope struct {
-	namespace *netstat.Namespace
-	tag       string        // its value of the tag netns
-	read      protocolSet   // the protocols of which all sockets could be read
-	gives     netstat.Field // what is known of every TCP connection
-	heard     bool          // the kernel tells of the connections that it destroys there
-	sources   sources       // that its tables were read from, when the pass ends
+	namespace    *netstat.Namespace
+	tag          string        // its value of the tag netns
+	read         protocolSet   // the protocols of which all sockets could be read
+	tcpFields    netstat.Field // what is known of every TCP connection
+	closedEvents bool          // the kernel tells of the connections that it destroys there
+	sources      sources       // that its tables were read from, when the pass ends
 
-	name     string // what the namespace was called when the tag was chosen
-	numbered bool   // the tag is its number, for want of a name
+	name        string // what the namespace was called when the tag was chosen
+	tagIsNumber bool   // the tag is its number, for want of a name
 }
 
 // scopes are the network namespaces of one pass, in the order in which they are read.
 type scopes struct {
 	protocols protocolSet // that are to be read
 	all       []*scope
-	before    map[uint64]*scope // those of the pass before, by Namespace.ID
+	previous  map[uint64]*scope // those of the pass before, by Namespace.ID
 }
 
 func (s *scopes) begin() {
-	s.before = map[uint64]*scope{}
-	for _, of := range s.all {
-		s.before[of.namespace.ID] = of
+	s.previous = map[uint64]*scope{}
+	for _, sc := range s.all {
+		s.previous[sc.namespace.ID] = sc
 	}
 	s.all = s.all[:0]
 }
 
 // of returns the scope of the namespace.
-func (s *scopes) of(namespace *netstat.Namespace) *scope {
+func (s *scopes) get(namespace *netstat.Namespace) *scope {
 	for i := len(s.all) - 1; i >= 0; i-- { // mostly the last
 		if s.all[i].namespace.ID == namespace.ID {
 			return s.all[i]
 		}
 	}
-	found := &scope{namespace: namespace, read: maps.Clone(s.protocols), gives: ^netstat.Field(0), name: namespace.Name}
-	found.tag, found.numbered = s.tagOf(namespace)
+	found := &scope{namespace: namespace, read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), name: namespace.Name}
+	found.tag, found.tagIsNumber = s.chooseTag(namespace)
 	s.all = append(s.all, found)
 	return found
 }
@@ -58,26 +58,26 @@ func (s *scopes) of(namespace *netstat.Namespace) *scope {
 // end ends the scan: it adds the namespaces without sockets, and takes all namespaces as they are now.
 func (s *scopes) end(namespaces []*netstat.Namespace) {
 	for _, namespace := range namespaces {
-		s.of(namespace).namespace = namespace
+		s.get(namespace).namespace = namespace
 	}
 }
 
 // tagOf returns what the namespace is called: the name in /run/netns, else the container that its first process is in, else
 // its number; the number as well if another namespace of this pass is called the same. It stays what it was in the pass
 // before, unless the name has changed, or there is one now.
-func (s *scopes) tagOf(namespace *netstat.Namespace) (tag string, numbered bool) {
+func (s *scopes) chooseTag(namespace *netstat.Namespace) (tag string, isNumber bool) {
 	taken := func(tag string) bool {
 		return slices.ContainsFunc(s.all, func(other *scope) bool { return other.tag == tag })
 	}
-	number := numberOfNetNS(namespace)
-	before, known := s.before[namespace.ID]
-	if known && before.name == namespace.Name {
-		tag = before.tag
+	number := netNSNumber(namespace)
+	previous, known := s.previous[namespace.ID]
+	if known && previous.name == namespace.Name {
+		tag = previous.tag
 	}
-	if tag == "" || before.numbered {
-		name := nameOfNetNS(namespace)
-		numbered = name == ""
-		if !numbered {
+	if tag == "" || previous.tagIsNumber {
+		name := netNSName(namespace)
+		isNumber = name == ""
+		if !isNumber {
 			tag = name
 		} else if tag == "" {
 			tag = number
@@ -89,11 +89,11 @@ func (s *scopes) tagOf(namespace *netstat.Namespace) (tag string, numbered bool)
 	for n := 2; taken(tag); n++ { // that of a process that has ended since it gave a namespace its tag
 		tag = number + "-" + strconv.Itoa(n)
 	}
-	return tag, numbered
+	return tag, isNumber
 }
 
 // nameOfNetNS returns an empty string if the namespace has no name.
-func nameOfNetNS(namespace *netstat.Namespace) string {
+func netNSName(namespace *netstat.Namespace) string {
 	switch {
 	case namespace.Self:
 		return netstat.NamespaceSelf
@@ -106,7 +106,7 @@ func nameOfNetNS(namespace *netstat.Namespace) string {
 	return ""
 }
 
-func numberOfNetNS(namespace *netstat.Namespace) string {
+func netNSNumber(namespace *netstat.Namespace) string {
 	if namespace.Inode == 0 { // it may not be seen
 		return "pid:" + strconv.Itoa(namespace.PID)
 	}
@@ -114,17 +114,17 @@ func numberOfNetNS(namespace *netstat.Namespace) string {
 }
 
 // anyHeard tells whether closed connections are heard of anywhere.
-func (s *scopes) anyHeard() bool {
-	return slices.ContainsFunc(s.all, func(of *scope) bool { return of.heard })
+func (s *scopes) anyClosedEvents() bool {
+	return slices.ContainsFunc(s.all, func(sc *scope) bool { return sc.closedEvents })
 }
 
 // whole returns what holds for all of them.
-func (s *scopes) whole() scope {
-	whole := scope{read: maps.Clone(s.protocols), gives: ^netstat.Field(0), heard: true}
-	for _, of := range s.all {
-		maps.DeleteFunc(whole.read, func(transport netstat.Transport, _ bool) bool { return !of.read[transport] })
-		whole.gives &= of.gives
-		whole.heard = whole.heard && of.heard
+func (s *scopes) common() scope {
+	common := scope{read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), closedEvents: true}
+	for _, sc := range s.all {
+		maps.DeleteFunc(common.read, func(transport netstat.Transport, _ bool) bool { return !sc.read[transport] })
+		common.tcpFields &= sc.tcpFields
+		common.closedEvents = common.closedEvents && sc.closedEvents
 	}
-	return whole
+	return common
 }

@@ -26,8 +26,8 @@ type series struct {
 	stats stats
 	total traffic // since the plugin started
 	// counted is the number of the last socket that was counted: a socket counts once, however many processes hold it.
-	counted uint64
-	seen    time.Time // when it was emitted last
+	lastCounted uint64
+	lastEmitted time.Time // when it was emitted last
 
 	processes int64       // of procnetstat_process
 	accept    acceptQueue // of procnetstat_listener
@@ -35,8 +35,8 @@ type series struct {
 
 // count counts the socket, if it has not been yet.
 func (s *series) count(o *observation) {
-	if s.counted != o.number {
-		s.counted = o.number
+	if s.lastCounted != o.number {
+		s.lastCounted = o.number
 		s.stats.add(o)
 	}
 }
@@ -44,7 +44,7 @@ func (s *series) count(o *observation) {
 // reset makes the series ready for the next pass. Its counters stay.
 func (s *series) reset() {
 	s.stats.reset()
-	s.counted, s.processes, s.accept = 0, 0, acceptQueue{}
+	s.lastCounted, s.processes, s.accept = 0, 0, acceptQueue{}
 }
 
 // merge adds what a pass has found out about the other series.
@@ -56,9 +56,9 @@ func (s *series) merge(o *series) {
 
 // seriesOptions are for the series of all measurements.
 type seriesOptions struct {
-	most  int  // of a measurement in one gather
-	netNS bool // they have the tag netns
-	log   telegraf.Logger
+	maxSeries int  // of a measurement in one gather
+	netNS     bool // they have the tag netns
+	log       telegraf.Logger
 }
 
 // seriesSet holds the series of one measurement. Each stays the same as long as it is in use, so that whoever has found
@@ -71,7 +71,7 @@ type seriesSet struct {
 	byKey       map[string]*series
 	other       *series
 	folded      int // series that the last pass summed up in other
-	said        sync.Once
+	warnOnce    sync.Once
 }
 
 // newSeriesSet returns an empty set; others are the tag values of the series that stands for those beyond the limit.
@@ -86,7 +86,7 @@ func newSeriesSet(measurement string, tagNames, others []string, options seriesO
 }
 
 // repeat returns n times the value, for the tags of a series that stands for what is not told apart.
-func repeat(value string, n int) []string { return slices.Repeat([]string{value}, n) }
+func repeatTagValue(value string, n int) []string { return slices.Repeat([]string{value}, n) }
 
 // separator is between the tag values in a key; no tag value has it.
 const separator = "\x00"
@@ -124,7 +124,7 @@ const (
 	// counterMemory is how long a series without sockets is remembered, so that its counters go on where they were.
 	counterMemory = time.Hour
 	// mostRemembered bounds the series without sockets; beyond it those that have been so for longest are forgotten.
-	mostRemembered = 20000
+	maxIdleSeries = 20000
 )
 
 // emit calls each with every series of the pass, at most as many as are allowed: the busiest, and one that is the sum of
@@ -134,9 +134,9 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	var idle []*series
 	for key, s := range set.byKey {
 		switch {
-		case s.stats.sockets > 0 || s.stats.did.closed > 0:
+		case s.stats.sockets > 0 || s.stats.delta.closed > 0:
 			busy = append(busy, s)
-		case s.total == traffic{} || now.Sub(s.seen) > counterMemory:
+		case s.total == traffic{} || now.Sub(s.lastEmitted) > counterMemory:
 			delete(set.byKey, key)
 		default:
 			s.stats.rtts, s.stats.closedRTTs = rtts{}, rtts{} // gives back their memory
@@ -148,14 +148,14 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		return cmp.Or(cmp.Compare(b.stats.sockets, a.stats.sockets), cmp.Compare(a.key, b.key))
 	})
 	set.folded = 0
-	if most := set.options.most; len(busy) > most {
-		rest := busy[most-1:]
+	if limit := set.options.maxSeries; len(busy) > limit {
+		rest := busy[limit-1:]
 		set.fold(rest)
-		busy = append(busy[:most-1], set.other)
+		busy = append(busy[:limit-1], set.other)
 	}
 	for _, s := range busy {
-		s.seen, s.tags = now, set.tags(s)
-		s.total.add(&s.stats.did)
+		s.lastEmitted, s.tags = now, set.tags(s)
+		s.total.add(&s.stats.delta)
 		each(s)
 		s.reset()
 	}
@@ -163,11 +163,11 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 
 // forget forgets what there is too much of.
 func (set *seriesSet) forget(idle []*series) {
-	if len(idle) <= mostRemembered {
+	if len(idle) <= maxIdleSeries {
 		return
 	}
-	slices.SortFunc(idle, func(a, b *series) int { return a.seen.Compare(b.seen) })
-	for _, s := range idle[:len(idle)-mostRemembered] {
+	slices.SortFunc(idle, func(a, b *series) int { return a.lastEmitted.Compare(b.lastEmitted) })
+	for _, s := range idle[:len(idle)-maxIdleSeries] {
 		delete(set.byKey, s.key)
 	}
 }
@@ -179,10 +179,10 @@ func (set *seriesSet) fold(rest []*series) {
 		set.other.merge(s)
 		s.reset()
 	}
-	set.said.Do(func() {
+	set.warnOnce.Do(func() {
 		set.options.log.Warnf("%s has %d series, more than max_series = %d: the busiest are emitted, "+
 			"the rest is summed up in one with the tag value %q",
-			set.measurement, set.options.most-1+len(rest), set.options.most, other)
+			set.measurement, set.options.maxSeries-1+len(rest), set.options.maxSeries, other)
 	})
 }
 
@@ -200,7 +200,7 @@ func tagValue(name string) string {
 	}
 	const ellipsis = "…"
 	var value []byte
-	room := 0 // the part of value after which an ellipsis has room
+	fits := 0 // the part of value after which an ellipsis has room
 	for len(name) > 0 {
 		r, size := utf8.DecodeRuneInString(name)
 		switch {
@@ -212,10 +212,10 @@ func tagValue(name string) string {
 			value = fmt.Appendf(value, `\U%08x`, r)
 		}
 		if len(value) > maxTagValue {
-			return string(value[:room]) + ellipsis
+			return string(value[:fits]) + ellipsis
 		}
 		if len(value) <= maxTagValue-len(ellipsis) {
-			room = len(value)
+			fits = len(value)
 		}
 		name = name[size:]
 	}

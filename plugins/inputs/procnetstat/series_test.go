@@ -66,7 +66,7 @@ type scene struct {
 func newScene(t *testing.T, maxSeries int) *scene {
 	return &scene{
 		T:           t,
-		measurement: newListenerMeasurement(false, seriesOptions{most: maxSeries, log: testutil.Logger{Quiet: true}}),
+		measurement: newListenerMeasurement(false, seriesOptions{maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}),
 		pass:        newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil)),
 		now:         time.Unix(1000, 0),
 	}

@@ -16,7 +16,7 @@ type stats struct {
 	queues       [netstat.TransportUDP + 1]queues // of TCP and UDP
 	perTransport [netstat.TransportUnix + 1]int64
 	rtts         rtts // of established connections
-	did          traffic
+	delta        traffic
 	closedRTTs   rtts // of connections that were closed since the pass before
 }
 
@@ -45,16 +45,16 @@ func (st *stats) add(o *observation) {
 	q.recv += int64(o.RecvQueue)
 	q.send += int64(o.SendQueue)
 	if !o.idle {
-		st.did.add(&o.did)
+		st.delta.add(&o.delta)
 	}
 }
 
 // addClosed counts what a connection did that is there no more.
 func (st *stats) addClosed(o *observation) {
-	if o.did.closed == 0 {
+	if o.delta.closed == 0 {
 		return
 	}
-	st.did.add(&o.did)
+	st.delta.add(&o.delta)
 	if o.TCP.RTT > 0 {
 		st.closedRTTs.add(o.TCP.RTT)
 	}
@@ -86,7 +86,7 @@ func (st *stats) merge(other *stats) {
 	}
 	st.rtts.merge(&other.rtts)
 	st.closedRTTs.merge(&other.closedRTTs)
-	st.did.add(&other.did)
+	st.delta.add(&other.delta)
 }
 
 // reset makes ready for the next pass, in the room that there is.
@@ -112,7 +112,7 @@ var stateFields = [...]string{
 }
 
 // gauges puts the fields that tell how the group stands into fields.
-func (st *stats) gauges(read protocolSet, gives netstat.Field, fields map[string]any) {
+func (st *stats) gauges(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
 	if read[netstat.TransportTCP] {
 		for state, name := range stateFields {
 			if name != "" {
@@ -121,7 +121,7 @@ func (st *stats) gauges(read protocolSet, gives netstat.Field, fields map[string
 		}
 		fields["tcp_rx_queue"] = st.queues[netstat.TransportTCP].recv
 		fields["tcp_tx_queue"] = st.queues[netstat.TransportTCP].send
-		if gives&netstat.FieldTCPInfo != 0 {
+		if tcpFields&netstat.FieldTCPInfo != 0 {
 			fields["tcp_rtt_p50_us"] = int64(st.rtts.percentile(50))
 			fields["tcp_rtt_p95_us"] = int64(st.rtts.percentile(95))
 			fields["tcp_rtt_max_us"] = int64(st.rtts.max)
@@ -142,16 +142,16 @@ func (st *stats) gauges(read protocolSet, gives netstat.Field, fields map[string
 }
 
 // counters puts the fields that only grow into fields.
-func (t *traffic) counters(read protocolSet, gives netstat.Field, fields map[string]any) {
+func (t *traffic) counters(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
 	if read[netstat.TransportTCP] {
-		if gives&netstat.FieldTCPInfo != 0 {
+		if tcpFields&netstat.FieldTCPInfo != 0 {
 			fields["tcp_retrans_segs"] = t.retransSegs
 		}
-		if gives&netstat.FieldTCPBytes != 0 {
+		if tcpFields&netstat.FieldTCPBytes != 0 {
 			fields["tcp_bytes_acked"] = t.bytesAcked
 			fields["tcp_bytes_received"] = t.bytesReceived
 		}
-		if gives&netstat.FieldTCPSegs != 0 {
+		if tcpFields&netstat.FieldTCPSegs != 0 {
 			fields["tcp_segs_out"] = t.segsOut
 			fields["tcp_segs_in"] = t.segsIn
 		}

@@ -19,10 +19,10 @@ import (
 
 // userNames are the names of users, by their ids. What could be looked up once is kept.
 type userNames struct {
-	known  map[uint32]string
-	passwd string // the file to look into; empty: whatever this host looks into
-	log    telegraf.Logger
-	failed sync.Once
+	known    map[uint32]string
+	passwd   string // the file to look into; empty: whatever this host looks into
+	log      telegraf.Logger
+	warnOnce sync.Once
 }
 
 // newUserNames takes the names from passwd(5) in the directory that HOST_ETC names: the users of a container are others than those
@@ -43,7 +43,7 @@ func (n *userNames) of(uid uint32) string {
 	number := strconv.FormatUint(uint64(uid), 10)
 	name, err := n.lookUp(uid)
 	if err != nil { // it may be read another time
-		n.failed.Do(func() { n.log.Warnf("users are shown by their numbers: %v", err) })
+		n.warnOnce.Do(func() { n.log.Warnf("users are shown by their numbers: %v", err) })
 		return number
 	}
 	if len(n.known) == maxUsers {
