@@ -90,9 +90,9 @@ func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
 		needed: inUse, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
 	}
 	if err := c.open(); errors.Is(err, cgroup.ErrNotMounted) {
-		log.Infof("the cgroups of sockets are those of their processes: %v", err)
+		log.Infof("Cannot look up the cgroups of sockets; using those of their processes: %v", err)
 	} else if err != nil {
-		log.Warnf("the cgroups of sockets are those of their processes: %v", err)
+		log.Warnf("Cannot look up the cgroups of sockets; using those of their processes: %v", err)
 	}
 	return c
 }
@@ -120,7 +120,7 @@ func (c *cgroups) end() {
 	}
 	if err := c.tree.Err(); err != nil {
 		c.warned = true
-		c.log.Warnf("reading the cgroups: %v", err)
+		c.log.Warnf("Reading the cgroups: %v", err)
 	}
 }
 

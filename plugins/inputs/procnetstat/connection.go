@@ -80,7 +80,7 @@ func (m *connectionMeasurement) emit(out emission) {
 	}
 	if m.skipped > 0 && !m.warned {
 		m.warned = true
-		m.options.log.Warnf("procnetstat_connection has %d sockets, more than max_series = %d: the rest is left out",
+		m.options.log.Warnf("Measurement procnetstat_connection has %d sockets, more than max_series = %d: omitting the rest",
 			len(m.rows)+m.skipped, m.options.maxSeries)
 	}
 	clear(m.rows)

@@ -302,7 +302,7 @@ func TestCgroupMountMissing(t *testing.T) {
 		groups.now = func() time.Time { return now }
 		require.EqualValues(t, 1, l.gather().all("procnetstat_cgroup")[series]["tcp_listen"])
 		require.NotNil(t, groups.tree)
-		require.Len(t, messagesWith(l, "the cgroups of sockets are those of their processes"), 1)
+		require.Len(t, messagesWith(l, "Cannot look up the cgroups of sockets; using those of their processes"), 1)
 		require.Empty(t, l.log.Errors())
 	})
 }

@@ -110,7 +110,7 @@ func parsePorts(option string, given []ports) ([]netstat.PortRange, error) {
 		first, errFirst := strconv.ParseUint(strings.TrimSpace(from), 10, 16)
 		last, errLast := strconv.ParseUint(strings.TrimSpace(to), 10, 16)
 		if errFirst != nil || errLast != nil || first > last {
-			return nil, fmt.Errorf(`%s: %q is no port from 0 to 65535 and no range like "8000-8100"`, option, text)
+			return nil, fmt.Errorf(`%s: %q is not a port from 0 to 65535 or a range like "8000-8100"`, option, text)
 		}
 		ranges = append(ranges, netstat.PortRange{First: uint16(first), Last: uint16(last)})
 	}
@@ -127,7 +127,7 @@ func parsePrefixes(option string, texts []string) ([]netip.Prefix, error) {
 			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
 		if err != nil || prefix.Addr().Is4In6() {
-			return nil, fmt.Errorf(`%s: %q is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`, option, text)
+			return nil, fmt.Errorf(`%s: %q is not an address or a network like "10.0.0.0/8" or "2001:db8::/32"`, option, text)
 		}
 		prefixes = append(prefixes, prefix)
 	}

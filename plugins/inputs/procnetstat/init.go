@@ -57,21 +57,21 @@ func (p *ProcNetStat) Init() error {
 		return err
 	}
 	if p.MaxSeries < 1 {
-		return fmt.Errorf("max_series: %d given, 1 or more allowed", p.MaxSeries)
+		return fmt.Errorf("max_series: must be at least 1, got %d", p.MaxSeries)
 	}
 	if p.RemotePrefixV4 < 0 || p.RemotePrefixV4 > 32 {
-		return fmt.Errorf("remote_prefix_v4: %d given, 0 to 32 allowed", p.RemotePrefixV4)
+		return fmt.Errorf("remote_prefix_v4: must be from 0 to 32, got %d", p.RemotePrefixV4)
 	}
 	if p.RemotePrefixV6 < 0 || p.RemotePrefixV6 > 128 {
-		return fmt.Errorf("remote_prefix_v6: %d given, 0 to 128 allowed", p.RemotePrefixV6)
+		return fmt.Errorf("remote_prefix_v6: must be from 0 to 128, got %d", p.RemotePrefixV6)
 	}
 	var err error
 	if p.filters, err = p.newFilters(); err != nil {
 		return err
 	}
 	if p.filters.owner.active && p.scan.OwnerMethod == netstat.OwnersOff {
-		return errors.New(`process_include, process_exclude, user_include, user_exclude: one given with owners = "none", ` +
-			"where no process is known; leave them out or choose another way to find owners")
+		return errors.New(`process_include, process_exclude, user_include, user_exclude: ` +
+			`cannot be used with owners = "none"; remove them or change owners`)
 	}
 	if !slices.Contains(p.Measurements, measureHost) {
 		p.scan.TCPFilter = p.filters.socket.addresses // nobody looks at what it leaves out
@@ -81,7 +81,7 @@ func (p *ProcNetStat) Init() error {
 	}
 	for _, name := range p.Measurements {
 		if reason := p.emptyReason(name); reason != "" {
-			return fmt.Errorf("measurements: %q given, which %s", name, reason)
+			return fmt.Errorf("measurements: %q %s", name, reason)
 		}
 	}
 	return nil
@@ -142,14 +142,14 @@ func (p *ProcNetStat) initScan() error {
 		return fmt.Errorf("owners: %w", err)
 	}
 	if len(p.Namespaces) == 0 {
-		return errors.New("namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed")
+		return errors.New("namespaces: must contain at least one of self, host, all, a name in /run/netns, a pid")
 	}
 	for i, name := range p.Namespaces {
 		if err := netstat.CheckNamespace(name); err != nil {
 			return fmt.Errorf("namespaces: %w", err)
 		}
 		if slices.Contains(p.Namespaces[:i], name) {
-			return fmt.Errorf("namespaces: %q given twice", name)
+			return fmt.Errorf("namespaces: duplicate %q", name)
 		}
 	}
 	if err := checkList("protocols", p.Protocols, allProtocols); err != nil {
@@ -180,12 +180,12 @@ func (p *ProcNetStat) initClosed() error {
 	case !p.TCPDetails:
 		missing = "tcp_details"
 	case p.scan.Source == netstat.SourceProcfs:
-		missing = `netlink, which source = "procfs" does without`
+		missing = `netlink, which source = "procfs" disables`
 	default:
 		return nil
 	}
 	if p.scan.Closed == netstat.ClosedRequired {
-		return fmt.Errorf(`closed_connections: "on" given, which wants %s`, missing)
+		return fmt.Errorf(`closed_connections: "on" requires %s`, missing)
 	}
 	p.scan.Closed = netstat.ClosedOff
 	return nil
@@ -207,7 +207,7 @@ func checkProcRoot(root string) error {
 		return err
 	}
 	if !slices.ContainsFunc(entries, isOfProc) {
-		return fmt.Errorf("%s is no proc file system: it has none of net, self, version and processes", root)
+		return fmt.Errorf("%s is not a proc file system: it has none of net, self, version and processes", root)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func isOfProc(entry os.DirEntry) bool {
 // checkList checks an option that is a list of names.
 func checkList(option string, given, allowed []string) error {
 	if len(given) == 0 {
-		return fmt.Errorf("%s: an empty list given, at least one of %s is needed", option, strings.Join(allowed, ", "))
+		return fmt.Errorf("%s: must contain at least one of %s", option, strings.Join(allowed, ", "))
 	}
 	return checkNames(option, given, allowed)
 }
@@ -232,7 +232,7 @@ func checkNames(option string, given, allowed []string) error {
 			return fmt.Errorf("%s: %q is not one of %s", option, name, strings.Join(allowed, ", "))
 		}
 		if slices.Contains(given[:i], name) {
-			return fmt.Errorf("%s: %q given twice", option, name)
+			return fmt.Errorf("%s: duplicate %q", option, name)
 		}
 	}
 	return nil

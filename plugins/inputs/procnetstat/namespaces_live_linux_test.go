@@ -364,8 +364,8 @@ const (
 	noPtrace    = noNetlink + `open /proc/\d+/ns/net: permission denied` + fewerFields
 	noNames     = `^some network namespaces are not read, or not known by their names: /run/netns/blue: entering it takes ` +
 		`CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: permission denied$`
-	denied = `^processes whose descriptors may not be read: \d+; their sockets count as "unattributed". To read them takes ` +
-		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it$`
+	denied = `^Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed". This needs ` +
+		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it$`
 )
 
 // mostRights says what a plugin that runs as somebody makes of all namespaces.

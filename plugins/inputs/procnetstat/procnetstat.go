@@ -153,7 +153,7 @@ func (p *ProcNetStat) Stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.scanner.Close(); err != nil {
-		p.Log.Warnf("closing: %v", err)
+		p.Log.Warnf("Closing the socket scanner: %v", err)
 	}
 }
 
@@ -214,8 +214,8 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	}
 	if stats.Denied > 0 {
 		p.warnDenied.Do(func() {
-			p.Log.Warnf("processes whose descriptors may not be read: %d; their sockets count as %q. To read them takes "+
-				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it", stats.Denied, unattributed)
+			p.Log.Warnf("Cannot read the descriptors of %d processes; their sockets are reported as %q. This needs "+
+				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it", stats.Denied, unattributed)
 		})
 	}
 	return nil

@@ -180,8 +180,8 @@ func (set *seriesSet) fold(rest []*series) {
 		s.reset()
 	}
 	set.warnOnce.Do(func() {
-		set.options.log.Warnf("%s has %d series, more than max_series = %d: the busiest are emitted, "+
-			"the rest is summed up in one with the tag value %q",
+		set.options.log.Warnf("Measurement %s has %d series, more than max_series = %d: emitting the busiest; "+
+			"the rest are summed in one series with the tag value %q",
 			set.measurement, set.options.maxSeries-1+len(rest), set.options.maxSeries, other)
 	})
 }

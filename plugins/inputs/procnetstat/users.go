@@ -43,7 +43,7 @@ func (n *userNames) of(uid uint32) string {
 	number := strconv.FormatUint(uint64(uid), 10)
 	name, err := n.lookUp(uid)
 	if err != nil { // it may be read another time
-		n.warnOnce.Do(func() { n.log.Warnf("users are shown by their numbers: %v", err) })
+		n.warnOnce.Do(func() { n.log.Warnf("Cannot look up user names; reporting user IDs instead: %v", err) })
 		return number
 	}
 	if len(n.known) == maxUsers {
