@@ -8,29 +8,29 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// allConnectionTags are the names in the option connection_tags. Those that are not chosen are fields, but for the last
-// six.
+// allConnectionTags are the names in the option connection_tags. A name that is not selected is emitted as a field, except the
+// last six, which are omitted.
 var allConnectionTags = []string{
 	"protocol", "state", "src", "src_port", "dest", "dest_port", "inode", "name", tagPID,
 	tagProcessName, tagUser, tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup,
 }
 
-// defaultConnectionTags tell IP sockets apart: of points with the same tags and time, InfluxDB keeps one.
+// defaultConnectionTags distinguish IP sockets: points with identical tags and time overwrite each other in InfluxDB.
 var defaultConnectionTags = []string{tagProcessName, "protocol", "src", "src_port", "dest", "dest_port"}
 
-// connectionMeasurement is procnetstat_connection: a point for every socket, with the names of procstat_socket.
+// connectionMeasurement is procnetstat_connection: a point for every socket, with the field names of procstat_socket.
 type connectionMeasurement struct {
 	tagNames    []string
 	owners      *owners
 	scope       *scope
 	options     seriesOptions
 	rows        []connection
-	skipped     int // sockets of this pass beyond the limit
-	lastSkipped int // those of the last pass
+	skipped     int // sockets beyond maxSeries in this pass
+	lastSkipped int // the same in the last pass
 	warned      bool
 }
 
-// connection is what is kept of a socket until it is emitted.
+// connection is a copy of a socket and its attribution, kept until it is emitted.
 type connection struct {
 	socket netstat.Socket
 	owner  *owner
@@ -87,7 +87,7 @@ func (m *connectionMeasurement) emit(out emission) {
 	m.rows, m.skipped, m.lastSkipped = m.rows[:0], 0, m.skipped
 }
 
-// labels returns the tags that are no fields.
+// tags returns the tags that are never fields.
 func (m *connectionMeasurement) tags(row *connection) map[string]string {
 	tags := map[string]string{}
 	for _, name := range m.tagNames {
@@ -106,7 +106,7 @@ func (m *connectionMeasurement) tags(row *connection) map[string]string {
 	return tags
 }
 
-// fields returns what procstat_socket has, and more.
+// fields returns the fields of procstat_socket and more.
 func (row *connection) fields() map[string]any {
 	s := &row.socket
 	fields := map[string]any{
@@ -166,5 +166,5 @@ var connectionStates = [...]string{
 	netstat.TCPClosing:     "closing",
 }
 
-// folded returns the number of sockets that the last pass left out.
+// folded returns the number of sockets that the last pass omitted.
 func (m *connectionMeasurement) folded() int { return m.lastSkipped }

@@ -13,20 +13,20 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// filters leave sockets out of all measurements but that of the host.
+// filters exclude sockets from all measurements but that of the host.
 type filters struct {
 	owner  ownerFilter
 	socket socketFilter
 }
 
-// ownerFilter goes by the processes that hold a socket.
+// ownerFilter matches the processes that hold a socket.
 type ownerFilter struct {
 	active            bool
-	names, users      filter.Filter // nil wants all
+	names, users      filter.Filter // nil: all
 	wantsUnattributed bool
 }
 
-// newFilters compiles the options; the error names the one that is wrong.
+// newFilters compiles the options; the error names the invalid one.
 func (p *ProcNetStat) newFilters() (filters, error) {
 	var (
 		f   filters
@@ -89,10 +89,10 @@ func (f *ownerFilter) wantsName(name string) bool { return f.names == nil || f.n
 
 func (f *ownerFilter) wantsUser(user string) bool { return f.users == nil || f.users.Match(user) }
 
-// socketFilter goes by the addresses of a socket and by its cgroup.
+// socketFilter matches the addresses and the cgroup of a socket.
 type socketFilter struct {
 	addresses *netstat.Filter
-	cgroups   filter.Filter // nil wants all
+	cgroups   filter.Filter // nil: all
 }
 
 func (f *socketFilter) wants(o *observation) bool {
@@ -117,7 +117,7 @@ func parsePorts(option string, given []ports) ([]netstat.PortRange, error) {
 	return ranges, nil
 }
 
-// parsePrefixes compiles a list of networks; an address alone is a network of one.
+// parsePrefixes parses a list of networks and single addresses.
 func parsePrefixes(option string, texts []string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, text := range texts {

@@ -8,14 +8,14 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// gatherReport is procnetstat_gather: how the gather itself went.
+// gatherReport is procnetstat_gather: statistics of the gather itself.
 type gatherReport struct {
 	duration     time.Duration
 	scan         netstat.ScanStats
 	unattributed int
 	folded       int
-	closedLost   int64 // since the start
-	closedEvents bool  // closed connections are heard of
+	closedLost   int64 // since the plugin started
+	closedEvents bool  // the kernel reports closed connections in some namespace
 }
 
 func (r *gatherReport) emit(out emission) {

@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// hostMeasurement is procnetstat: the sockets of the host. Its fields are those of Telegraf's inputs.netstat and more.
+// hostMeasurement is procnetstat: the sockets of the host, with the fields of Telegraf's inputs.netstat and more.
 type hostMeasurement struct {
 	byFamily bool
 	netNS    bool // with the tag netns
@@ -20,10 +20,10 @@ type hostMeasurement struct {
 	current  *hostTotals
 }
 
-// hostTotals are the sockets in a network namespace.
+// hostTotals are the totals of a network namespace.
 type hostTotals struct {
-	families    [netstat.FamilyUnix + 1]series // the first is of all families
-	lastEmitted time.Time                      // when they were emitted last
+	families    [netstat.FamilyUnix + 1]series // index 0: all families
+	lastEmitted time.Time
 }
 
 const allFamilies = netstat.Family(0)
@@ -61,7 +61,7 @@ func (m *hostMeasurement) observe(o *observation) {
 	m.current.families[family].count(o)
 }
 
-// emit emits every namespace that was read, also one without sockets.
+// emit emits every namespace that was read, even one without sockets.
 func (m *hostMeasurement) emit(out emission) {
 	for _, sc := range out.scopes.all {
 		m.enter(sc)
@@ -74,7 +74,8 @@ func (m *hostMeasurement) emit(out emission) {
 // maxIdleHosts bounds the network namespaces that are remembered although they were not read: any user can make a thousand a minute.
 const maxIdleNetNS = 1000
 
-// forget forgets namespaces that were not read in this gather: after an hour, and those that were read longest ago if they are many.
+// forget removes namespaces that were not read in this gather: after counterMemory, and beyond maxIdleNetNS those that were read
+// longest ago.
 func (m *hostMeasurement) forget(now time.Time) {
 	var idle []string
 	for tag, totals := range m.totals {
@@ -129,7 +130,7 @@ func (h *hostTotals) emitFamily(out emission, family netstat.Family, read protoc
 	s.reset()
 }
 
-// sockstat returns the fields of procnetstat that the kernel counts by itself.
+// sockstatFields returns the fields of procnetstat from /proc/net/sockstat and sockstat6.
 func sockstatFields(namespace *netstat.Namespace) (map[string]any, error) {
 	s, err := namespace.ReadSockstat()
 	if errors.Is(err, fs.ErrNotExist) {

@@ -74,10 +74,10 @@ func (p *ProcNetStat) Init() error {
 			`cannot be used with owners = "none"; remove them or change owners`)
 	}
 	if !slices.Contains(p.Measurements, measureHost) {
-		p.scan.TCPFilter = p.filters.socket.addresses // nobody looks at what it leaves out
+		p.scan.TCPFilter = p.filters.socket.addresses // no selected measurement needs the sockets that it excludes
 	}
 	if slices.Equal(p.Measurements, []string{measureHost}) {
-		p.scan.OwnerMethod = netstat.OwnersOff // nobody looks at them
+		p.scan.OwnerMethod = netstat.OwnersOff // the host measurement does not use owners
 	}
 	for _, name := range p.Measurements {
 		if reason := p.emptyReason(name); reason != "" {
@@ -167,8 +167,8 @@ func (p *ProcNetStat) initScan() error {
 	return p.initClosed()
 }
 
-// initClosed checks the option closed_connections. What is told of a connection that is over can be understood only by who knows
-// what was told before.
+// initClosed checks the option closed_connections. The event of a closed connection carries its final counters; their increase is
+// known only if the counters were read before.
 func (p *ProcNetStat) initClosed() error {
 	if err := p.scan.Closed.UnmarshalText([]byte(p.ClosedConnections)); err != nil {
 		return fmt.Errorf("closed_connections: %w", err)
@@ -191,7 +191,7 @@ func (p *ProcNetStat) initClosed() error {
 	return nil
 }
 
-// procRoot is the proc file system that Telegraf's other inputs read.
+// procRoot returns the proc file system that Telegraf's other inputs read.
 func procRoot() string {
 	if root := os.Getenv("HOST_PROC"); root != "" {
 		return root
@@ -199,8 +199,8 @@ func procRoot() string {
 	return "/proc"
 }
 
-// checkProcRoot returns an error if the directory cannot be read, or is neither a proc file system nor a copy of one, which need not
-// have all tables. An empty one is a mount point where nothing is mounted.
+// checkProcRoot returns an error if the directory cannot be read, or is neither a proc file system nor a copy of one. A copy may lack
+// tables. An empty directory is a mount point where nothing is mounted.
 func checkProcRoot(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -217,7 +217,7 @@ func isOfProc(entry os.DirEntry) bool {
 	return err == nil || slices.Contains([]string{"net", "self", "version"}, entry.Name())
 }
 
-// checkList checks an option that is a list of names.
+// checkList checks an option that is a list of names and must not be empty.
 func checkList(option string, given, allowed []string) error {
 	if len(given) == 0 {
 		return fmt.Errorf("%s: must contain at least one of %s", option, strings.Join(allowed, ", "))
@@ -225,7 +225,7 @@ func checkList(option string, given, allowed []string) error {
 	return checkNames(option, given, allowed)
 }
 
-// checkNames checks an option that is a list of names, and can be empty.
+// checkNames checks an option that is a list of names and may be empty.
 func checkNames(option string, given, allowed []string) error {
 	for i, name := range given {
 		if !slices.Contains(allowed, name) {

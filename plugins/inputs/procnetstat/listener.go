@@ -9,17 +9,17 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// listenerMeasurement is procnetstat_listener: the listening TCP sockets by address, port and process, and the
-// connections that came in through them.
+// listenerMeasurement is procnetstat_listener: the listening TCP sockets by address, port and process, and their incoming
+// connections.
 type listenerMeasurement struct {
 	withOwners bool
 	series     *seriesSet
 }
 
-// acceptQueue is what is known of the accept queues of a group of listening sockets, in connections.
+// acceptQueue sums the accept queues of a group of listening sockets, in connections.
 type acceptQueue struct {
 	waiting, limit     int64
-	hasLimit, hasDrops bool // procfs gives neither
+	hasLimit, hasDrops bool // procfs has neither
 }
 
 func (a *acceptQueue) add(s *netstat.Socket) {
@@ -36,7 +36,7 @@ func (a *acceptQueue) merge(o *acceptQueue) {
 	a.hasDrops = a.hasDrops || o.hasDrops
 }
 
-// listenerProtocols are those that have listeners: the fields of others would always be zero.
+// listenerProtocols are the protocols that have listeners; the fields of others would always be zero.
 var listenerProtocols = protocolSet{netstat.TransportTCP: true}
 
 func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMeasurement {
@@ -75,7 +75,7 @@ func (m *listenerMeasurement) observe(o *observation) {
 	}
 }
 
-// seriesOf returns the series that a listening socket counts in: one for each name of its owners.
+// seriesOf returns the series that a listening socket is counted in: one for each distinct name of its owners.
 func (m *listenerMeasurement) seriesOf(l *listener, owners []*owner) []*series {
 	endpoint := []string{netstat.TransportTCP.String(), l.addr.String(), strconv.Itoa(int(l.port))}
 	var all []*series

@@ -22,33 +22,33 @@ var allProcessTags = []string{
 	tagProcessName, tagUser, tagPID, tagExe, tagCmdline, tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup,
 }
 
-// owner is a process that sockets count for, and what was found out about it.
+// owner is a process that sockets are attributed to, with its cached tags and filter results.
 type owner struct {
 	process      *netstat.Process
-	name         string // as a tag value
-	nameWanted   bool   // the filters let its name through
-	filteredUser string // that they were asked with; empty: they have not been
-	wanted       bool   // they let it through
-	lastPass     uint64 // the last one that it was seen in
+	name         string // as tag value
+	nameWanted   bool   // the name passes the filters
+	filteredUser string // the user that wanted is for; empty: not filtered yet
+	wanted       bool   // name and user pass the filters
+	lastPass     uint64 // the last pass that saw it
 
 	ownerInScope
 }
 
 // ofScope is what a pass found out about an owner in one scope.
 type ownerInScope struct {
-	series         *series // in procnetstat_process; nil: it has had no socket yet
+	series         *series // in procnetstat_process; nil: no socket yet
 	cgroup         *cgroupEntry
 	cgroupKnown    bool
-	remoteKey      remoteKey      // the peer of its last connection that went out
-	remoteSeries   *series        // in procnetstat_remote, of that; nil: none yet
+	remoteKey      remoteKey      // of its last outgoing connection
+	remoteSeries   *series        // in procnetstat_remote, for remoteKey; nil: none yet
 	attributionKey attributionKey // of its last socket
-	attribution    uint32         // the index of that
+	attribution    uint32         // the index for attributionKey
 }
 
-// owners keeps what was found out about the processes from pass to pass.
+// owners keeps the owners from pass to pass.
 type owners struct {
 	byProcess map[*netstat.Process]*owner
-	last      *owner // most sockets have the owner of the socket before
+	last      *owner // cache: most sockets have the same owner as the previous socket
 	pass      uint64
 	userNames *userNames
 	filter    ownerFilter
@@ -61,7 +61,7 @@ func newOwners(filter ownerFilter, users *userNames, cgroups *cgroups) *owners {
 	}
 }
 
-// begin opens a pass, and forgets the processes that had no sockets in the last one.
+// begin starts a pass and removes the processes that had no sockets in the previous one.
 func (all *owners) begin() {
 	for process, o := range all.byProcess {
 		if o.lastPass != all.pass {
@@ -72,7 +72,7 @@ func (all *owners) begin() {
 	all.last = nil
 }
 
-// enter begins a scope.
+// enter starts a scope.
 func (all *owners) enter() {
 	for _, o := range all.byProcess {
 		o.ownerInScope = ownerInScope{}
@@ -108,7 +108,7 @@ func (all *owners) applyFilter(o *owner) {
 	}
 }
 
-// tagValues returns the values of the tags, which are names in allProcessTags.
+// tagValues returns the values of the tags in names, which are from allProcessTags.
 func (all *owners) tagValues(o *owner, names []string) []string {
 	values := make([]string, len(names))
 	for i, name := range names {
@@ -130,11 +130,11 @@ func (all *owners) tagValues(o *owner, names []string) []string {
 	return values
 }
 
-// userOf returns the name of the user that the process runs as, or the number of one that has no name.
+// userOf returns the name of the user that the process runs as, or the user ID if it has no name.
 func (all *owners) userOf(process *netstat.Process) string {
 	uid, known := process.UID()
 	if !known {
-		return "unknown" // it has ended since its descriptors were read, or is hidden
+		return "unknown" // the process has exited since its descriptors were read, or is hidden
 	}
 	return all.userNames.of(uid)
 }

@@ -2,7 +2,7 @@
 
 package procnetstat
 
-// processMeasurement is procnetstat_process: the sockets by what is the same of the processes that hold them.
+// processMeasurement is procnetstat_process: the sockets by the tags of the processes that hold them.
 type processMeasurement struct {
 	series       *seriesSet
 	tagNames     []string

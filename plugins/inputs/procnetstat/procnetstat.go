@@ -21,37 +21,37 @@ type gatherState struct {
 	protocols protocolSet
 	filters   filters
 
-	// mu is held by a gather, so that Stop closes nothing under it.
+	// mu is held by Gather and by Stop while it closes the scanner.
 	mu           sync.Mutex
 	cancel       context.CancelFunc
-	ctx          context.Context //nolint:containedctx // Gather is given none
+	ctx          context.Context //nolint:containedctx // Gather has no context parameter
 	scanner      *netstat.Scanner
 	scopes       scopes
 	pass         *pass
-	host         measurement   // nil if it is not wanted; the filters do not apply to it
-	measurements []measurement // the others
-	report       bool          // procnetstat_gather
-	closedLost   int64         // since the start
+	host         measurement   // nil: not selected; ignores the filters
+	measurements []measurement // all other socket measurements
+	report       bool          // emit procnetstat_gather
+	closedLost   int64         // since the plugin started
 	warnDenied   sync.Once
 }
 
-// measurement collects one measurement in the course of a pass over the sockets.
+// measurement collects one measurement during a pass over the sockets.
 type measurement interface {
-	// enter says that the sockets that follow are of the scope.
+	// enter starts a scope: the sockets that follow are in it.
 	enter(*scope)
-	// observe takes one socket.
+	// observe adds one socket.
 	observe(*observation)
-	// emit emits the metrics of the pass and makes ready for the next.
+	// emit emits the metrics of the pass and resets the measurement for the next one.
 	emit(emission)
 }
 
-// emission is where the metrics of a pass go.
+// emission is the destination of the metrics of a pass, and what limits their fields.
 type emission struct {
 	acc          telegraf.Accumulator
 	now          time.Time
-	read         protocolSet   // the protocols of which all sockets could be read
-	tcpFields    netstat.Field // what the source gives of a TCP connection
-	closedEvents bool          // closed connections are heard of
+	read         protocolSet   // protocols whose sockets were all read
+	tcpFields    netstat.Field // the fields that every TCP connection has
+	closedEvents bool          // the kernel reports closed connections
 
 	scopes *scopes
 }
@@ -66,7 +66,7 @@ func (e emission) forScope(sc *scope) emission {
 	return e
 }
 
-// group emits a series: what all groups of sockets have, and the measurement's own.
+// group emits a series: the fields common to all groups of sockets, and those of the measurement.
 func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
 	s.stats.gauges(e.read, e.tcpFields, gauges)
 	s.total.counters(e.read, e.tcpFields, counters)
@@ -81,14 +81,14 @@ func (e emission) group(measurement string, s *series, gauges, counters map[stri
 	}
 }
 
-// gauges emits fields that tell how things stand. A metric without fields is none.
+// gauges emits a gauge metric, unless it has no fields.
 func (e emission) gauges(measurement string, fields map[string]any, tags map[string]string) {
 	if len(fields) > 0 {
 		e.acc.AddGauge(measurement, fields, tags, e.now)
 	}
 }
 
-// makeMeasurements makes the pass and what it feeds, with nothing counted yet.
+// makeMeasurements creates the pass and the measurements, with all counters at zero.
 func (p *ProcNetStat) makeMeasurements() {
 	cgroups := newCgroups(p.needsCgroups(), p.scan.ProcRoot, p.Log)
 	p.pass = newPass(p.filters, newUserNames(p.Log), cgroups)
@@ -129,7 +129,7 @@ func (p *ProcNetStat) needsCgroups() bool {
 		slices.Contains(p.Measurements, measureConnection) && slices.ContainsFunc(p.ConnectionTags, isCgroupTag)
 }
 
-// Start opens what the gathers read from.
+// Start opens the scanner.
 func (p *ProcNetStat) Start(telegraf.Accumulator) error {
 	if err := checkProcRoot(p.scan.ProcRoot); err != nil {
 		return fmt.Errorf("the proc file system (HOST_PROC): %w", err)
@@ -144,7 +144,7 @@ func (p *ProcNetStat) Start(telegraf.Accumulator) error {
 	return nil
 }
 
-// Stop ends a gather that is under way, and closes what Start opened.
+// Stop cancels a running gather and closes the scanner.
 func (p *ProcNetStat) Stop() {
 	if p.cancel == nil {
 		return // never started
@@ -157,7 +157,7 @@ func (p *ProcNetStat) Stop() {
 	}
 }
 
-// Gather reads the sockets once and adds every measurement.
+// Gather reads the sockets once and emits every measurement.
 func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,7 +166,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	p.pass.begin(out.now)
 	for socket, err := range p.scanner.Sockets(p.ctx) {
 		if p.ctx.Err() != nil {
-			return nil // stopped: what was seen of the sockets is a part only
+			return nil // stopped: the pass is incomplete
 		}
 		if err != nil {
 			acc.AddError(err)
@@ -226,7 +226,7 @@ func (p *ProcNetStat) readsSeveralNetNS() bool {
 	return len(p.Namespaces) > 1 || slices.Contains(p.Namespaces, netstat.NamespaceAll)
 }
 
-// enter begins a scope.
+// enter starts a scope.
 func (p *ProcNetStat) enter(sc *scope) {
 	sc.closedEvents = sc.namespace.ClosedEvents()
 	p.pass.enter(sc)
@@ -238,7 +238,7 @@ func (p *ProcNetStat) enter(sc *scope) {
 	}
 }
 
-// folded returns the number of series that were summed up in others in this gather.
+// folded returns the number of series that this gather summed in series tagged "other", and of sockets it omitted.
 func (p *ProcNetStat) folded() int {
 	n := 0
 	for _, m := range p.measurements {

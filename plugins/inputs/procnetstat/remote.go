@@ -10,18 +10,18 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// remoteMeasurement is procnetstat_remote: the connections that went out, by process and remote endpoint.
+// remoteMeasurement is procnetstat_remote: outgoing connections by process and remote endpoint.
 type remoteMeasurement struct {
 	withOwners         bool
 	prefixV4, prefixV6 int
 	series             *seriesSet
-	byKey              map[remoteKey]*series // of this scope, so that no tag value is made for a socket
+	byKey              map[remoteKey]*series // of this scope: avoids building tag values for every socket
 }
 
-// remoteKey is a remote endpoint and who is connected to it. It has no padding and nothing that is not compared bit by bit, so
-// that it is hashed at once.
+// remoteKey is a remote endpoint and the owner of a connection to it. It has no padding and only fields that compare as memory,
+// so that the map hashes it in one piece.
 type remoteKey struct {
-	network         [2]uint64 // the address, without the bits that are not told apart
+	network         [2]uint64 // the address, masked to the prefix length
 	owner           *owner    // nil: none
 	transport, port uint16
 	is4             uint32
@@ -78,8 +78,8 @@ func (m *remoteMeasurement) keyOf(o *observation) remoteKey {
 	return key
 }
 
-// wentOut tells whether the socket is one end of an outgoing connection: TCP to a peer from a port that nobody listens at,
-// or connected UDP.
+// isOutgoing reports whether the socket is an outgoing connection: TCP with a peer and without a listener on its local port, or
+// connected UDP.
 func isOutgoing(o *observation) bool {
 	if o.Transport == netstat.TransportTCP {
 		return o.listener == nil && o.HasPeer()
@@ -87,7 +87,7 @@ func isOutgoing(o *observation) bool {
 	return isRemoteTransport(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
 }
 
-// network returns the network that stands for the peer: of the peer alone, if all bits of its address are told apart.
+// network returns the network of the peer in the configured prefix length.
 func (m *remoteMeasurement) network(peer netip.Addr) netip.Prefix {
 	bits := m.prefixV6
 	if peer.Is4() {
@@ -126,7 +126,7 @@ func (m *remoteMeasurement) emit(out emission) {
 		e := out.forScope(s.scope)
 		read := e.read
 		e.read = protocolSet{}
-		for transport := range read { // those of other protocols would always be zero
+		for transport := range read { // the fields of other protocols would always be zero
 			if name := s.tags["protocol"]; name == transport.String() || name == other && isRemoteTransport(transport) {
 				e.read[transport] = true
 			}
@@ -137,7 +137,7 @@ func (m *remoteMeasurement) emit(out emission) {
 	})
 }
 
-// hasPeers tells whether the measurement is about the transport.
+// isRemoteTransport reports whether the measurement covers the transport.
 func isRemoteTransport(transport netstat.Transport) bool {
 	return transport == netstat.TransportTCP || transport == netstat.TransportUDP || transport == netstat.TransportUDPLite
 }
