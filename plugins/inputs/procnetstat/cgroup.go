@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
-// The tags that say what a cgroup is and what it stands for; those of them in process_tags are of the process's cgroup.
+// The tags of a cgroup. In process_tags they are those of the process's cgroup.
 const (
 	tagCgroup      = "cgroup"
 	tagSystemdUnit = "systemd_unit"
@@ -20,14 +20,14 @@ const (
 	tagPodUID      = "pod_uid"
 )
 
-// cgroupEntry is a cgroup by its path.
+// cgroupEntry is a cgroup, identified by its path.
 type cgroupEntry struct {
 	path     string
 	workload cgroup.Workload
 	series   *series // in procnetstat_cgroup, in this scope
 }
 
-// tag returns the value of one of the tags above: empty if the cgroup does not stand for one.
+// tag returns the value of one of the tags above, or an empty string if the cgroup has none.
 func (c *cgroupEntry) tag(name string) string {
 	if c == nil {
 		return ""
@@ -49,7 +49,7 @@ func (c *cgroupEntry) tag(name string) string {
 	return tagValue(value)
 }
 
-// pathOrUnattributed is what the filters go by.
+// pathOrUnattributed returns the value that the filters match.
 func (c *cgroupEntry) pathOrUnattributed() string {
 	if c == nil {
 		return unattributed
@@ -57,7 +57,7 @@ func (c *cgroupEntry) pathOrUnattributed() string {
 	return c.path
 }
 
-// pathIfKnown is empty if it is not.
+// pathIfKnown returns the path, or an empty string if the cgroup is not known.
 func (c *cgroupEntry) pathIfKnown() string {
 	if c == nil {
 		return ""
@@ -65,16 +65,15 @@ func (c *cgroupEntry) pathIfKnown() string {
 	return c.path
 }
 
-// cgroups finds the cgroup of a socket: the one that it was made in, as the kernel tells through sock_diag; else the one
-// that its first owner is in now. Where the hierarchy of cgroup v2 is not the one that is used, sockets are in its root,
-// and processes say more.
+// cgroups finds the cgroup of a socket: the one that it was created in, which sock_diag reports, else the current one of its first
+// owner. On a host that uses cgroup v1, sock_diag reports the root of v2, and the cgroup of the process is more precise.
 type cgroups struct {
-	needed  bool         // something wants to know
+	needed  bool         // some option uses cgroups
 	tree    *cgroup.Tree // nil if there is no cgroup2 file system
-	root    string       // the proc file system
-	retryAt time.Time    // when to look for the cgroup2 file system again
+	root    string       // of the proc file system
+	retryAt time.Time    // not before: look for the cgroup2 file system again
 	byID    map[uint64]*cgroupEntry
-	lastID  uint64 // most sockets are of the cgroup of the socket before
+	lastID  uint64 // cache: most sockets have the same cgroup as the previous socket
 	last    *cgroupEntry
 	byPath  map[string]*cgroupEntry
 	log     telegraf.Logger
@@ -82,7 +81,7 @@ type cgroups struct {
 	now     func() time.Time
 }
 
-// cgroupsRetry is how long a host without a cgroup2 file system is left alone: it may be mounted later.
+// cgroupRetryInterval is the interval of looking for a cgroup2 file system on a host without one: it may be mounted later.
 const cgroupRetryInterval = 5 * time.Minute
 
 func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
@@ -97,8 +96,8 @@ func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
 	return c
 }
 
-// open looks for the cgroup2 file system, if it is wanted and it is time. Where the host has run out of something, that is in the
-// next pass.
+// open looks for the cgroup2 file system, if it is needed, not open yet and retryAt has passed. After an exhausted resource (EMFILE,
+// ENOMEM) it tries again in the next pass.
 func (c *cgroups) open() error {
 	if !c.needed || c.tree != nil || c.now().Before(c.retryAt) {
 		return nil
@@ -113,7 +112,7 @@ func (c *cgroups) open() error {
 	return err
 }
 
-// end ends a pass: what went wrong in it is said once.
+// end ends a pass. It logs the first error of reading cgroups.
 func (c *cgroups) end() {
 	if c.tree == nil || c.warned {
 		return
@@ -124,15 +123,15 @@ func (c *cgroups) end() {
 	}
 }
 
-// begin opens a pass. What an id stands for is asked anew in each, as it is a cheap question and cgroups come and go.
+// begin starts a pass. IDs are looked up again in every pass: a lookup is cheap, and cgroups come and go.
 func (c *cgroups) begin() {
-	_ = c.open() // why not has been said
+	_ = c.open() // newCgroups has logged the error
 	c.last = nil
 	clear(c.byID)
 	clear(c.byPath)
 }
 
-// enter begins a scope.
+// enter starts a scope.
 func (c *cgroups) enter() {
 	for _, entry := range c.byPath {
 		entry.series = nil
@@ -196,7 +195,7 @@ func (c *cgroups) entry(path string) *cgroupEntry {
 	return entry
 }
 
-// cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, and so by service, container and pod.
+// cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, which identifies service, container and pod.
 type cgroupMeasurement struct {
 	series       *seriesSet
 	unattributed *series // in this scope

@@ -9,14 +9,14 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// belonging is what a socket belonged to when it was seen last.
+// attribution is what a socket was attributed to when it was last seen.
 type attribution struct {
 	owners   []*netstat.Process
-	listener *formerListener // that it came in through, or is part of; nil: none
+	listener *formerListener // that accepted it, or that it is part of; nil: none
 	cgroup   string          // the path; empty: not known
 }
 
-// formerListener is a listener as it was when sockets of it were seen last.
+// formerListener is a listener as it was when its sockets were last seen.
 type formerListener struct {
 	addr   netip.Addr
 	port   uint16
@@ -28,18 +28,18 @@ func newFormerListener(l *listener) *formerListener {
 	return &formerListener{l.addr, l.port, processesOf(l.owners), l.cgroup.pathIfKnown()}
 }
 
-// belongings keeps what the sockets that are remembered belonged to, so that what is told of one when it has been destroyed counts
-// for the same. Many sockets belong to the same: a reading has but an index. There is one list for those that were seen in this
-// pass and one for those that were not, and the lowest bit of an index says which.
+// attributions keeps the attributions of the sockets that the tracker remembers: the event of a destroyed socket has no owners. Many
+// sockets share an attribution, so a reading has only an index. Passes alternate between two lists: one for this pass, one for the
+// previous pass. The lowest bit of an index selects the list. Index 0 (and 1) is no attribution.
 type attributions struct {
 	lists       [2][]attribution
-	current     uint32 // the list of this pass
+	current     uint32 // index of the list of this pass
 	indexes     map[attributionKey]uint32
 	listeners   map[*listener]*formerListener
 	carriedOver map[uint32]uint32
 }
 
-// belongingKey is what a socket belongs to in a pass.
+// attributionKey identifies an attribution in a pass.
 type attributionKey struct {
 	first    *owner
 	owners   int
@@ -47,7 +47,7 @@ type attributionKey struct {
 	cgroup   *cgroupEntry
 }
 
-// begin opens a pass.
+// begin starts a pass.
 func (b *attributions) begin() {
 	b.current ^= 1
 	clear(b.lists[b.current])
@@ -60,7 +60,7 @@ func (b *attributions) add(a attribution) uint32 {
 	return uint32(len(b.lists[b.current]))<<1 | b.current
 }
 
-// get returns what belongs to an index; nil if the socket belonged to nothing that is known.
+// get returns the attribution with the index; nil if it is not known.
 func (b *attributions) get(index uint32) *attribution {
 	if index>>1 == 0 {
 		return nil
@@ -68,7 +68,7 @@ func (b *attributions) get(index uint32) *attribution {
 	return &b.lists[index&1][index>>1-1]
 }
 
-// of returns the index of what the socket belongs to.
+// of returns the index of the attribution of the socket.
 func (b *attributions) of(o *observation) uint32 {
 	key := attributionKey{owners: len(o.owners), listener: o.listener, cgroup: o.cgroup}
 	if key == (attributionKey{}) {
@@ -82,7 +82,7 @@ func (b *attributions) of(o *observation) uint32 {
 	}
 	index, known := b.indexes[key]
 	for known && key.owners > 1 && !sameProcesses(b.get(index).owners, o.owners) {
-		key.owners += 1 << 16 // another set of as many processes
+		key.owners += 1 << 16 // try the next key: another set with the same number of processes
 		index, known = b.indexes[key]
 	}
 	if !known {
@@ -104,13 +104,13 @@ func (b *attributions) formerListenerOf(l *listener) *formerListener {
 		former = newFormerListener(l)
 		b.listeners[l] = former
 	}
-	if len(former.owners) < len(l.owners) { // a socket of others is part of it too
+	if len(former.owners) < len(l.owners) { // other processes hold sockets of it too (SO_REUSEPORT)
 		former.owners = processesOf(l.owners)
 	}
 	return former
 }
 
-// carry takes over, from pass to pass, what a socket belonged to that was not seen.
+// carryOver copies the attribution of a socket that this pass has not seen from the previous pass.
 func (b *attributions) carryOver(r *reading) {
 	if r.attribution>>1 == 0 || r.attribution&1 == b.current {
 		return
@@ -135,11 +135,11 @@ func sameProcesses(processes []*netstat.Process, owners []*owner) bool {
 	return slices.EqualFunc(processes, owners, func(p *netstat.Process, o *owner) bool { return p == o.process })
 }
 
-// observeClosed is observe for a socket that the kernel has destroyed. Who it was is known, if a pass saw it. If none did, it is
-// told by the port that it came in through, or by a program that saw the process connect. Else it is not known: others that are
-// connected to the same peer say nothing of it.
+// observeClosed is observe for a socket that the kernel has destroyed. Its owners are those that an earlier pass saw; else those that
+// the BPF program recorded when the process connected; else those of the listener on its local port; else unknown. Owners of other
+// connections to the same peer are no evidence.
 //
-// Destroyed sockets come after all others of their namespace, and of them first those that listened.
+// The scanner returns destroyed sockets after all others of their namespace, and of them listening sockets first.
 func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
 	o = &p.current
 	o.Socket, o.number = s, o.number+1
@@ -153,7 +153,7 @@ func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
 			former = *known
 		}
 		if s.Remote.Port() == 0 && s.HasPeer() {
-			s.Remote = netip.AddrPortFrom(s.Remote.Addr(), last.port) // of one that was refused or aborted
+			s.Remote = netip.AddrPortFrom(s.Remote.Addr(), last.port) // a refused or aborted connection has lost its peer port
 		}
 	}
 	p.holders = p.holders[:0]
@@ -182,8 +182,8 @@ func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
 	return o, o.delta.closed > 0 && p.wants(o)
 }
 
-// listenerOver learns that a socket without a peer has been destroyed: it may have listened, and connections that came in through
-// it may have been destroyed too.
+// observeClosedListener adds a destroyed socket without a peer to the listeners: it may have been listening, and connections that it
+// accepted may have been destroyed too.
 func (p *pass) observeClosedListener(s *netstat.Socket, former *formerListener) {
 	if s.Local.Port() == 0 {
 		return
@@ -195,8 +195,8 @@ func (p *pass) observeClosedListener(s *netstat.Socket, former *formerListener) 
 	p.ended.add(p.scope.namespace.ID, former)
 }
 
-// cameInThroughEnded returns the ended listener that a closed connection came in through, or nil. It is for connections that no pass
-// saw and no process is known to have begun: others from the port of an ended listener went out.
+// findEndedListener returns the ended listener that accepted a closed connection, or nil. Call it only for connections that no pass
+// saw and no process is known to have initiated: others from the port of an ended listener are outgoing.
 func (p *pass) findEndedListener(local netip.AddrPort) *listener {
 	former := p.ended.find(p.scope.namespace.ID, local)
 	if former == nil {
@@ -205,12 +205,12 @@ func (p *pass) findEndedListener(local netip.AddrPort) *listener {
 	l := p.restored[former]
 	if l == nil {
 		l = p.restore(former)
-		p.restored[former] = l // not in p.listeners: connections that a pass saw are not judged by it
+		p.restored[former] = l // not in p.listeners: it must not match connections that a pass saw
 	}
 	return l
 }
 
-// bringBack returns the listener as it is now, or as it was.
+// liveOrRestored returns the current listener at the endpoint, or else the former one, restored.
 func (p *pass) liveOrRestored(was *formerListener) *listener {
 	l := listenerAt(was.addr, p.listeners[was.port])
 	if l == nil {
@@ -220,7 +220,7 @@ func (p *pass) liveOrRestored(was *formerListener) *listener {
 	return l
 }
 
-// restore returns the listener as it was.
+// restore recreates a listener that has ended.
 func (p *pass) restore(was *formerListener) *listener {
 	l := &listener{addr: was.addr, port: was.port, cgroup: p.cgroups.ofPath(was.cgroup), ended: true}
 	for _, process := range was.owners {

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// endedListeners remembers listeners that have ended, for connections that came in through them and that the kernel reports later. It
-// reports destroyed sockets from a work queue (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host, and across CPUs
-// in any order. For the same reason a listener that the previous pass saw may have ended without being reported yet.
+// endedListeners remembers listeners that have ended, for connections that they accepted and that the kernel reports later. The
+// kernel reports destroyed sockets from a work queue (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host, and
+// across CPUs in any order. For the same reason a listener that the previous pass saw may have ended without being reported yet.
 type endedListeners struct {
 	pass       uint64
 	now        time.Time
-	live       map[endpoint]*listener       // that this pass has seen
-	lastPass   map[endpoint]*formerListener // that the previous pass saw
-	byEndpoint map[endpoint]*list.Element   // that have ended
-	byAge      list.List                    // of *endedListener, the oldest first
+	live       map[endpoint]*listener       // seen by this pass
+	lastPass   map[endpoint]*formerListener // seen by the previous pass
+	byEndpoint map[endpoint]*list.Element   // ended
+	byAge      list.List                    // of *endedListener, oldest first
 }
 
 // endpoint is an address and port in a network namespace.
@@ -30,20 +30,20 @@ type endpoint struct {
 type endedListener struct {
 	endpoint
 	listener *formerListener
-	pass     uint64 // the last one that noticed its end, or in which it was reported
+	pass     uint64 // the last pass that noticed its end or had it reported
 	endedAt  time.Time
 }
 
-// An ended listener is forgotten when both limits are exceeded: the work queue can be seconds late, and the next gather can be later
-// than that.
+// An ended listener is removed when both limits are exceeded: the work queue can be seconds late, and the next gather can be even
+// later.
 const (
 	minEndedPasses = 3
 	minEndedTime   = 10 * time.Second
-	// maxEnded bounds the ended listeners of all namespaces together; beyond it the oldest are forgotten.
+	// maxEnded bounds the ended listeners of all namespaces together; beyond it the oldest are removed.
 	maxEnded = 4096
 )
 
-// begin opens a pass.
+// begin starts a pass.
 func (e *endedListeners) begin(now time.Time) {
 	e.pass++
 	e.now = now
@@ -64,10 +64,10 @@ func (e *endedListeners) forget(element *list.Element) {
 }
 
 func endedOf(element *list.Element) *endedListener {
-	return element.Value.(*endedListener) //nolint:forcetypeassert // it has nothing else
+	return element.Value.(*endedListener) //nolint:forcetypeassert // byAge holds nothing else
 }
 
-// see notes a listener of this pass. Its owners may still grow until the end of the pass.
+// observe adds a listener of this pass. It may get more owners until the end of the pass.
 func (e *endedListeners) observe(namespace uint64, l *listener) {
 	e.live[endpoint{namespace, l.addr, l.port}] = l
 }
@@ -83,7 +83,7 @@ func (e *endedListeners) end() {
 	for at, l := range e.live {
 		e.lastPass[at] = newFormerListener(l)
 	}
-	e.live = nil // its owners are those of this pass
+	e.live = nil // owners are valid in one pass only
 }
 
 // add remembers a listener that has ended. A listener without owners, which no pass saw, does not replace one with owners.
@@ -107,7 +107,7 @@ func (e *endedListeners) add(namespace uint64, former *formerListener) {
 	e.byEndpoint[at] = e.byAge.PushBack(&endedListener{at, former, e.pass, e.now})
 }
 
-// find returns the ended listener that a connection with this local end came in through, or nil.
+// find returns the ended listener that accepts connections to the local address, or nil.
 func (e *endedListeners) find(namespace uint64, local netip.AddrPort) *formerListener {
 	addrs, n := listenAddrs(local.Addr())
 	for _, addr := range addrs[:n] {

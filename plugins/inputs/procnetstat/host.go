@@ -71,7 +71,7 @@ func (m *hostMeasurement) emit(out emission) {
 	m.forget(out.now)
 }
 
-// maxIdleHosts bounds the network namespaces that are remembered although they were not read: any user can make a thousand a minute.
+// maxIdleNetNS bounds the network namespaces that are remembered without being read: any user can create 1,000 a minute.
 const maxIdleNetNS = 1000
 
 // forget removes namespaces that were not read in this gather: after counterMemory, and beyond maxIdleNetNS those that were read

@@ -116,7 +116,7 @@ func (p *ProcNetStat) setDefaults() {
 	}
 }
 
-// lacks says which other option keeps the measurement from having any content; empty if none does.
+// emptyReason returns why the other options leave the measurement without content, or an empty string.
 func (p *ProcNetStat) emptyReason(measurement string) string {
 	switch {
 	case measurement == measureProcess && p.Owners == netstat.OwnersOff.String():

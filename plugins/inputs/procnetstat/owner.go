@@ -34,7 +34,7 @@ type owner struct {
 	ownerInScope
 }
 
-// ofScope is what a pass found out about an owner in one scope.
+// ownerInScope caches results about an owner in the current scope.
 type ownerInScope struct {
 	series         *series // in procnetstat_process; nil: no socket yet
 	cgroup         *cgroupEntry
@@ -97,7 +97,7 @@ func (all *owners) of(process *netstat.Process) *owner {
 	return o
 }
 
-// judge decides whether the filters let the process through, in each pass, as it can become another user's.
+// applyFilter updates o.wanted. It runs in every pass, as the process can change its user.
 func (all *owners) applyFilter(o *owner) {
 	if !o.nameWanted || all.filter.users == nil {
 		o.wanted = o.nameWanted

@@ -10,56 +10,55 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// unattributed stands for the process or the cgroup of a socket of which none is known.
+// unattributed is the tag value for an unknown process or cgroup.
 const unattributed = "unattributed"
 
-// observation is a socket and what it belongs to.
+// observation is a socket and its attribution.
 type observation struct {
 	*netstat.Socket
-	// number is the socket's in this pass, from 1.
+	// number counts the sockets of this pass, from 1.
 	number uint64
-	// did is what the socket did since the pass before; idle says that this is nothing.
+	// delta is the traffic since the previous pass; idle: it is zero.
 	delta traffic
 	idle  bool
-	// owners are the processes that it counts for: those that hold it; for a socket that none holds (TIME_WAIT, SYN_RECV,
-	// not yet accepted, orphaned) those of the listener that it came in through. Empty if none is known. Processes that
-	// the filters exclude are left out.
+	// owners are the processes that hold the socket; if none does (TIME_WAIT, SYN_RECV, not yet accepted, orphaned), those of its
+	// listener. Empty if none is known. Processes that the filters exclude are removed.
 	owners []*owner
-	// listener is what a listening TCP socket is part of, and what a connection came in through; nil for an outgoing
-	// connection and for other protocols.
+	// listener is the one that a listening TCP socket is part of, or that accepted the connection; nil for an outgoing connection
+	// and for other protocols.
 	listener *listener
-	// cgroup is what it was made in, or its listener, or its first owner; nil if that is not known.
+	// cgroup is that of the socket, else of its first owner, else of its listener; nil: not known.
 	cgroup *cgroupEntry
 }
 
-// listener is an address and port that TCP sockets listen at: several may share it (SO_REUSEPORT).
+// listener is a local address and port with listening TCP sockets: several can share it (SO_REUSEPORT).
 type listener struct {
 	addr   netip.Addr // IPv4-mapped addresses are unmapped
 	port   uint16
 	owners []*owner
 	cgroup *cgroupEntry
 	series []*series // in procnetstat_listener
-	ended  bool      // no socket listens there any more
+	ended  bool      // no socket listens there now
 }
 
-// pass is one pass over the sockets. It learns the listeners first, as the listening sockets of a family come before its
-// connections, and so can tell for each connection whether it came in and through which listener.
+// pass is one pass over the sockets. The scanner returns the listening sockets of a family before its connections, so the listeners
+// are known when a connection is matched to one.
 type pass struct {
 	owners  *owners
 	cgroups *cgroups
 	filter  socketFilter
 	tracker tracker
-	scope   *scope // that is read now
-	// belongings are of the sockets that the tracker remembers.
+	scope   *scope // the current one
+	// attributions are those of the sockets that the tracker remembers.
 	attributions attributions
 
 	current               observation
-	holders, wantedOwners []*owner // room for current.owners
+	holders, wantedOwners []*owner // buffers for current.owners
 	unattributed          int
 
-	listenPorts [1 << 16 / 64]uint64 // a bit a port: most connections of a busy host go out from ports that nobody listens at
+	listenPorts [1 << 16 / 64]uint64 // a bitmap of ports: a fast negative answer, as most connections of a busy host are outgoing
 	listeners   map[uint16][]*listener
-	// ended are listeners of earlier passes; late has those of them that closed connections of this scope came in through.
+	// ended are listeners of earlier passes; restored are those of them that accepted closed connections of this scope.
 	ended    endedListeners
 	restored map[*formerListener]*listener
 }
@@ -80,7 +79,7 @@ func (p *pass) begin(now time.Time) {
 	p.unattributed, p.scope = 0, nil
 }
 
-// enter begins a scope: the same port is another one in another namespace.
+// enter starts a scope. Ports are separate in each network namespace.
 func (p *pass) enter(sc *scope) {
 	p.scope = sc
 	p.listenPorts = [len(p.listenPorts)]uint64{}
@@ -91,8 +90,8 @@ func (p *pass) enter(sc *scope) {
 	p.tracker.enter(sc)
 }
 
-// observe returns what the socket belongs to, and whether the filters let it through; what they leave out counts for the
-// host alone. It is valid until the next call.
+// observe returns the socket with its attribution, and whether it passes the filters; if not, only the host measurement counts it.
+// The observation is valid until the next call.
 func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 	if s.Closed {
 		return p.observeClosed(s)
@@ -128,7 +127,7 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 	return o, p.wants(o)
 }
 
-// belongToListener has the socket belong to what the listener does that it came in through, for want of its own.
+// inheritFromListener uses the owners and the cgroup of the listener where the socket has none.
 func (p *pass) inheritFromListener(o *observation) {
 	l := o.listener
 	if l == nil {
@@ -137,7 +136,7 @@ func (p *pass) inheritFromListener(o *observation) {
 	if len(o.owners) == 0 {
 		o.owners = l.owners
 	}
-	// Where cgroup v1 is used, all sockets are in the root of v2: that says less than the listener's process.
+	// With cgroup v1, all sockets are in the root of v2, which is less precise than the cgroup of the listener's process.
 	if o.cgroup == nil || o.cgroup.path == "/" && len(p.holders) == 0 && l.cgroup != nil {
 		o.cgroup = l.cgroup
 	}
@@ -150,7 +149,7 @@ func (p *pass) end(all *scopes) {
 	p.tracker.end(all, p.attributions.carryOver)
 }
 
-// wants tells whether the filters let the socket through, and leaves out the owners that they do not want.
+// wants reports whether the socket passes the filters, and removes the owners that do not pass.
 func (p *pass) wants(o *observation) bool {
 	if !p.filter.wants(o) {
 		return false
@@ -173,7 +172,7 @@ func (p *pass) wants(o *observation) bool {
 	return len(o.owners) > 0
 }
 
-// listen returns the listener that the listening socket is part of.
+// observeListener adds a listening socket, and returns the listener that it is part of.
 func (p *pass) observeListener(o *observation) *listener {
 	addr, port := o.Local.Addr().Unmap(), o.Local.Port()
 	l := listenerAt(addr, p.listeners[port])
@@ -195,8 +194,8 @@ func (p *pass) addListener(l *listener) {
 	p.listeners[l.port] = append(p.listeners[l.port], l)
 }
 
-// cameInThrough returns the listener with the connection's local address and port, else the wildcard listener of that
-// port, else nil.
+// findListener returns the listener with the connection's local address and port, else the wildcard listener of that port, else
+// nil.
 func (p *pass) findListener(local netip.AddrPort) *listener {
 	addr, port := local.Addr(), local.Port()
 	if p.listenPorts[port/64]&(1<<(port%64)) == 0 {
@@ -212,7 +211,7 @@ func (p *pass) findListener(local netip.AddrPort) *listener {
 	return nil
 }
 
-// listenAddrs returns the n addresses at which a listener accepts connections to the local address, the preferred first. An
+// listenAddrs returns the n addresses at which a listener accepts connections to the local address, preferred first. An
 // IPv4-mapped address is that of a dual-stack socket: either wildcard can have accepted it.
 func listenAddrs(local netip.Addr) (addrs [3]netip.Addr, n int) {
 	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
@@ -226,7 +225,7 @@ func listenAddrs(local netip.Addr) (addrs [3]netip.Addr, n int) {
 	}
 }
 
-// at returns the listener at the address, or nil.
+// listenerAt returns the candidate at the address, or nil.
 func listenerAt(addr netip.Addr, candidates []*listener) *listener {
 	for _, l := range candidates {
 		if l.addr == addr {

@@ -15,7 +15,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// gathering is what the plugin makes of its options.
+// gatherState is the configuration that Init derives from the options, and the state of the gathers.
 type gatherState struct {
 	scan      netstat.ScannerConfig
 	protocols protocolSet
@@ -56,7 +56,7 @@ type emission struct {
 	scopes *scopes
 }
 
-// in returns where the metrics of a scope go; nil is all scopes.
+// forScope returns the emission for the metrics of one scope; nil: of all scopes.
 func (e emission) forScope(sc *scope) emission {
 	if sc == nil {
 		whole := e.scopes.common()
@@ -121,7 +121,7 @@ func (p *ProcNetStat) makeMeasurements() {
 	}
 }
 
-// wantsCgroups tells whether any option has a use for the cgroups of sockets.
+// needsCgroups reports whether any option needs the cgroups of sockets.
 func (p *ProcNetStat) needsCgroups() bool {
 	isCgroupTag := func(tag string) bool { return slices.Contains(cgroupTags, tag) }
 	return slices.Contains(p.Measurements, measureCgroup) || p.filters.socket.cgroups != nil ||
@@ -221,7 +221,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	return nil
 }
 
-// severalNetNS tells whether several network namespaces can be read, so that their sockets are to be told apart.
+// readsSeveralNetNS reports whether more than one network namespace can be read, which requires the tag netns.
 func (p *ProcNetStat) readsSeveralNetNS() bool {
 	return len(p.Namespaces) > 1 || slices.Contains(p.Namespaces, netstat.NamespaceAll)
 }

@@ -4,23 +4,22 @@ package procnetstat
 
 import "github.com/procnetstat/procnetstat/netstat"
 
-// protocolSet says which protocols are read: only their fields are emitted, as a zero for the others would be a lie.
+// protocolSet is the set of protocols that were read. Only their fields are emitted: a zero for the others would be wrong.
 type protocolSet map[netstat.Transport]bool
 
-// stats is what a pass found out about a group of sockets.
+// stats are the statistics of a group of sockets in a pass.
 type stats struct {
 	sockets int64
-	// states counts the TCP sockets by state; those of a state that the kernel does not have are in
-	// states[netstat.TCPUnknown].
+	// states counts the TCP sockets by state; states[netstat.TCPUnknown] counts invalid states.
 	states       [netstat.TCPClosing + 1]int64
 	queues       [netstat.TransportUDP + 1]queues // of TCP and UDP
 	perTransport [netstat.TransportUnix + 1]int64
 	rtts         rtts // of established connections
 	delta        traffic
-	closedRTTs   rtts // of connections that were closed since the pass before
+	closedRTTs   rtts // of connections that were closed since the previous pass
 }
 
-// queues are sums in bytes.
+// queues are sums of queue lengths in bytes.
 type queues struct{ recv, send int64 }
 
 // add counts the socket.
@@ -49,7 +48,7 @@ func (st *stats) add(o *observation) {
 	}
 }
 
-// addClosed counts what a connection did that is there no more.
+// addClosed adds the last traffic of a closed connection.
 func (st *stats) addClosed(o *observation) {
 	if o.delta.closed == 0 {
 		return
@@ -71,7 +70,7 @@ func stateIndex(state netstat.TCPState) netstat.TCPState {
 	}
 }
 
-// merge adds what is known of another group.
+// merge adds the statistics of another group.
 func (st *stats) merge(other *stats) {
 	st.sockets += other.sockets
 	for i, n := range other.states {
@@ -89,7 +88,7 @@ func (st *stats) merge(other *stats) {
 	st.delta.add(&other.delta)
 }
 
-// reset makes ready for the next pass, in the room that there is.
+// reset prepares for the next pass and keeps the buffers.
 func (st *stats) reset() {
 	st.rtts.reset()
 	st.closedRTTs.reset()
@@ -111,7 +110,7 @@ var stateFields = [...]string{
 	netstat.TCPClosing:     "tcp_closing",
 }
 
-// gauges puts the fields that tell how the group stands into fields.
+// gauges adds the gauges of the group to fields.
 func (st *stats) gauges(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
 	if read[netstat.TransportTCP] {
 		for state, name := range stateFields {
@@ -141,7 +140,7 @@ func (st *stats) gauges(read protocolSet, tcpFields netstat.Field, fields map[st
 	}
 }
 
-// counters puts the fields that only grow into fields.
+// counters adds the counters of the group to fields.
 func (t *traffic) counters(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
 	if read[netstat.TransportTCP] {
 		if tcpFields&netstat.FieldTCPInfo != 0 {
