@@ -7,20 +7,19 @@ import (
 	"slices"
 )
 
-// rtts are the round-trip times of the connections of a group, in microseconds. As long as they are few each is kept;
-// beyond that they are counted in buckets, so that the memory of a group is bounded and its percentiles are at most
-// 1.6 % off.
+// rtts are the round-trip times of the connections of a group, in microseconds. Up to maxRTTSamples each one is kept; beyond that they
+// are counted in buckets, which bounds the memory of a group and the error of its percentiles (1.6 %).
 type rtts struct {
 	samples  []uint32
-	buckets  *[rttBuckets]uint32 // made when first needed, and kept
-	bucketed bool                // many holds the times, and few none
+	buckets  *[rttBuckets]uint32 // allocated when first needed, and kept
+	bucketed bool                // the times are in buckets, not in samples
 	count    int
 	max      uint32
 }
 
 const (
 	maxRTTSamples = 256
-	// Times below 64 µs have a bucket each; above, each power of two has 32.
+	// Each time below 64 µs has its own bucket; above, each power of two has 32 buckets.
 	rttExact   = 64
 	rttHalf    = rttExact / 2
 	rttBuckets = rttExact + (32-6)*rttHalf
@@ -34,7 +33,7 @@ func rttBucketOf(rtt uint32) int {
 	return shift*rttHalf + int(rtt>>shift)
 }
 
-// rttOf returns the middle of the bucket.
+// rttBucketMiddle returns the middle of the bucket.
 func rttBucketMiddle(bucket int) uint32 {
 	if bucket < rttExact {
 		return uint32(bucket)
@@ -84,7 +83,7 @@ func (r *rtts) merge(o *rtts) {
 	r.max = max(r.max, o.max)
 }
 
-// percentile returns the time that p of a hundred connections do not exceed (the nearest rank); 0 if there are none.
+// percentile returns the p-th percentile (nearest rank), or 0 if there are no connections.
 func (r *rtts) percentile(p int) uint32 {
 	if r.count == 0 {
 		return 0

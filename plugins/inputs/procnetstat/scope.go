@@ -11,27 +11,27 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
-// tagNetNS is the tag that tells network namespaces apart, where several are read.
+// tagNetNS is the tag of the network namespace, emitted if several are read.
 const tagNetNS = "netns"
 
 // scope is a network namespace in one pass.
 type scope struct {
 	namespace    *netstat.Namespace
-	tag          string        // its value of the tag netns
-	read         protocolSet   // the protocols of which all sockets could be read
-	tcpFields    netstat.Field // what is known of every TCP connection
-	closedEvents bool          // the kernel tells of the connections that it destroys there
-	sources      sources       // that its tables were read from, when the pass ends
+	tag          string        // the value of the tag netns
+	read         protocolSet   // protocols whose sockets were all read
+	tcpFields    netstat.Field // the fields that every TCP connection has
+	closedEvents bool          // the kernel reports the connections that it destroys there
+	sources      sources       // of its tables; set at the end of the pass
 
-	name        string // what the namespace was called when the tag was chosen
-	tagIsNumber bool   // the tag is its number, for want of a name
+	name        string // of the namespace when the tag was chosen
+	tagIsNumber bool   // the tag is the namespace number, as it had no name
 }
 
 // scopes are the network namespaces of one pass, in the order in which they are read.
 type scopes struct {
-	protocols protocolSet // that are to be read
+	protocols protocolSet // the configured ones
 	all       []*scope
-	previous  map[uint64]*scope // those of the pass before, by Namespace.ID
+	previous  map[uint64]*scope // those of the previous pass, by Namespace.ID
 }
 
 func (s *scopes) begin() {
@@ -42,9 +42,9 @@ func (s *scopes) begin() {
 	s.all = s.all[:0]
 }
 
-// of returns the scope of the namespace.
+// get returns the scope of the namespace, and adds it if it is new in this pass.
 func (s *scopes) get(namespace *netstat.Namespace) *scope {
-	for i := len(s.all) - 1; i >= 0; i-- { // mostly the last
+	for i := len(s.all) - 1; i >= 0; i-- { // usually the last
 		if s.all[i].namespace.ID == namespace.ID {
 			return s.all[i]
 		}
@@ -55,16 +55,16 @@ func (s *scopes) get(namespace *netstat.Namespace) *scope {
 	return found
 }
 
-// end ends the scan: it adds the namespaces without sockets, and takes all namespaces as they are now.
+// end ends a pass: it adds the namespaces without sockets, and updates all namespaces to their state after the scan.
 func (s *scopes) end(namespaces []*netstat.Namespace) {
 	for _, namespace := range namespaces {
 		s.get(namespace).namespace = namespace
 	}
 }
 
-// tagOf returns what the namespace is called: the name in /run/netns, else the container that its first process is in, else
-// its number; the number as well if another namespace of this pass is called the same. It stays what it was in the pass
-// before, unless the name has changed, or there is one now.
+// chooseTag returns the tag of the namespace: its name in /run/netns, else the ID of the container of its first process, else its
+// number. If another namespace of this pass has the same tag, it is the number too. It keeps the tag of the previous pass unless the
+// name has changed or is new.
 func (s *scopes) chooseTag(namespace *netstat.Namespace) (tag string, isNumber bool) {
 	taken := func(tag string) bool {
 		return slices.ContainsFunc(s.all, func(other *scope) bool { return other.tag == tag })
@@ -86,13 +86,13 @@ func (s *scopes) chooseTag(namespace *netstat.Namespace) (tag string, isNumber b
 	if taken(tag) {
 		tag = number
 	}
-	for n := 2; taken(tag); n++ { // that of a process that has ended since it gave a namespace its tag
+	for n := 2; taken(tag); n++ { // taken by the PID of a process that has exited since
 		tag = number + "-" + strconv.Itoa(n)
 	}
 	return tag, isNumber
 }
 
-// nameOfNetNS returns an empty string if the namespace has no name.
+// netNSName returns an empty string if the namespace has no name.
 func netNSName(namespace *netstat.Namespace) string {
 	switch {
 	case namespace.Self:
@@ -107,18 +107,18 @@ func netNSName(namespace *netstat.Namespace) string {
 }
 
 func netNSNumber(namespace *netstat.Namespace) string {
-	if namespace.Inode == 0 { // it may not be seen
+	if namespace.Inode == 0 { // no permission to read it
 		return "pid:" + strconv.Itoa(namespace.PID)
 	}
 	return strconv.FormatUint(namespace.Inode, 10)
 }
 
-// anyHeard tells whether closed connections are heard of anywhere.
+// anyClosedEvents reports whether the kernel reports closed connections in any of them.
 func (s *scopes) anyClosedEvents() bool {
 	return slices.ContainsFunc(s.all, func(sc *scope) bool { return sc.closedEvents })
 }
 
-// whole returns what holds for all of them.
+// common returns what all scopes have in common.
 func (s *scopes) common() scope {
 	common := scope{read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), closedEvents: true}
 	for _, sc := range s.all {
