@@ -65,20 +65,20 @@ func (c *cgroupEntry) pathIfKnown() string {
 	return c.path
 }
 
-// cgroups finds the cgroup of a socket: the one that it was created in, which sock_diag reports, else the current one of its first
-// owner. On a host that uses cgroup v1, sock_diag reports the root of v2, and the cgroup of the process is more precise.
+// cgroups finds the cgroup of a socket: the one that it was created in, which sock_diag reports, else the current one of its
+// first owner. On a host that uses cgroup v1, sock_diag reports the root of v2, and the cgroup of the process is more precise.
 type cgroups struct {
-	needed  bool         // some option uses cgroups
-	tree    *cgroup.Tree // nil if there is no cgroup2 file system
-	root    string       // of the proc file system
-	retryAt time.Time    // not before: look for the cgroup2 file system again
-	byID    map[uint64]*cgroupEntry
-	lastID  uint64 // cache: most sockets have the same cgroup as the previous socket
-	last    *cgroupEntry
-	byPath  map[string]*cgroupEntry
-	log     telegraf.Logger
-	warned  bool
-	now     func() time.Time
+	needed     bool         // some option uses cgroups
+	tree       *cgroup.Tree // nil if there is no cgroup2 file system
+	root       string       // of the proc file system
+	retryAt    time.Time    // not before: look for the cgroup2 file system again
+	byID       map[uint64]*cgroupEntry
+	previousID uint64 // cache: most sockets have the same cgroup as the previous socket
+	previous   *cgroupEntry
+	byPath     map[string]*cgroupEntry
+	log        telegraf.Logger
+	warned     bool
+	now        func() time.Time
 }
 
 // cgroupRetryInterval is the interval of looking for a cgroup2 file system on a host without one: it may be mounted later.
@@ -96,8 +96,8 @@ func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
 	return c
 }
 
-// open looks for the cgroup2 file system, if it is needed, not open yet and retryAt has passed. After an exhausted resource (EMFILE,
-// ENOMEM) it tries again in the next pass.
+// open looks for the cgroup2 file system, if it is needed, not open yet and retryAt has passed. After an exhausted resource
+// (EMFILE, ENOMEM) it tries again in the next pass.
 func (c *cgroups) open() error {
 	if !c.needed || c.tree != nil || c.now().Before(c.retryAt) {
 		return nil
@@ -126,7 +126,7 @@ func (c *cgroups) end() {
 // begin starts a pass. IDs are looked up again in every pass: a lookup is cheap, and cgroups come and go.
 func (c *cgroups) begin() {
 	_ = c.open() // newCgroups has logged the error
-	c.last = nil
+	c.previous = nil
 	clear(c.byID)
 	clear(c.byPath)
 }
@@ -160,8 +160,8 @@ func (c *cgroups) ofID(s *netstat.Socket) *cgroupEntry {
 	if c.tree == nil || !s.Has(netstat.FieldCgroupID) {
 		return nil
 	}
-	if c.last != nil && c.lastID == s.CgroupID {
-		return c.last
+	if c.previous != nil && c.previousID == s.CgroupID {
+		return c.previous
 	}
 	entry, cached := c.byID[s.CgroupID]
 	if !cached {
@@ -170,7 +170,7 @@ func (c *cgroups) ofID(s *netstat.Socket) *cgroupEntry {
 		}
 		c.byID[s.CgroupID] = entry
 	}
-	c.last, c.lastID = entry, s.CgroupID
+	c.previous, c.previousID = entry, s.CgroupID
 	return entry
 }
 

@@ -28,9 +28,9 @@ func newFormerListener(l *listener) *formerListener {
 	return &formerListener{l.addr, l.port, processesOf(l.owners), l.cgroup.pathIfKnown()}
 }
 
-// attributions keeps the attributions of the sockets that the tracker remembers: the event of a destroyed socket has no owners. Many
-// sockets share an attribution, so a reading has only an index. Passes alternate between two lists: one for this pass, one for the
-// previous pass. The lowest bit of an index selects the list. Index 0 (and 1) is no attribution.
+// attributions keeps the attributions of the sockets that the tracker remembers: the event of a destroyed socket has no owners.
+// Many sockets share an attribution, so a reading has only an index. Passes alternate between two lists: one for this pass, one
+// for the previous pass. The lowest bit of an index selects the list. Index 0 (and 1) is no attribution.
 type attributions struct {
 	lists       [2][]attribution
 	current     uint32 // index of the list of this pass
@@ -135,9 +135,9 @@ func sameProcesses(processes []*netstat.Process, owners []*owner) bool {
 	return slices.EqualFunc(processes, owners, func(p *netstat.Process, o *owner) bool { return p == o.process })
 }
 
-// observeClosed is observe for a socket that the kernel has destroyed. Its owners are those that an earlier pass saw; else those that
-// the BPF program recorded when the process connected; else those of the listener on its local port; else unknown. Owners of other
-// connections to the same peer are no evidence.
+// observeClosed is observe for a socket that the kernel has destroyed. Its owners are those that an earlier pass saw; else those
+// that the BPF program recorded when the process connected; else those of the listener on its local port; else unknown. Owners of
+// other connections to the same peer are no evidence.
 //
 // The scanner returns destroyed sockets after all others of their namespace, and of them listening sockets first.
 func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
@@ -182,8 +182,8 @@ func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
 	return o, o.delta.closed > 0 && p.wants(o)
 }
 
-// observeClosedListener adds a destroyed socket without a peer to the listeners: it may have been listening, and connections that it
-// accepted may have been destroyed too.
+// observeClosedListener adds a destroyed socket without a peer to the listeners: it may have been listening, and connections that
+// it accepted may have been destroyed too.
 func (p *pass) observeClosedListener(s *netstat.Socket, former *formerListener) {
 	if s.Local.Port() == 0 {
 		return
@@ -195,8 +195,8 @@ func (p *pass) observeClosedListener(s *netstat.Socket, former *formerListener) 
 	p.ended.add(p.scope.namespace.ID, former)
 }
 
-// findEndedListener returns the ended listener that accepted a closed connection, or nil. Call it only for connections that no pass
-// saw and no process is known to have initiated: others from the port of an ended listener are outgoing.
+// findEndedListener returns the ended listener that accepted a closed connection, or nil. Call it only for connections that no
+// pass saw and no process is known to have initiated: others from the port of an ended listener are outgoing.
 func (p *pass) findEndedListener(local netip.AddrPort) *listener {
 	former := p.ended.find(p.scope.namespace.ID, local)
 	if former == nil {
@@ -211,10 +211,10 @@ func (p *pass) findEndedListener(local netip.AddrPort) *listener {
 }
 
 // liveOrRestored returns the current listener at the endpoint, or else the former one, restored.
-func (p *pass) liveOrRestored(was *formerListener) *listener {
-	l := listenerAt(was.addr, p.listeners[was.port])
+func (p *pass) liveOrRestored(former *formerListener) *listener {
+	l := listenerAt(former.addr, p.listeners[former.port])
 	if l == nil {
-		l = p.restore(was)
+		l = p.restore(former)
 		p.addListener(l)
 	}
 	return l

@@ -61,14 +61,14 @@ func TestClosedConnections(t *testing.T) {
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(3, 5)))
 	require.Equal(t, with(of(4), 0, 1), l.pass(sent(3, 6), closed(3, 9)), "destroyed while it is read")
 	require.Zero(t, l.pass())
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(4, 5)))
 	for range 10 * maxMissedPasses {
 		require.Zero(t, l.pass())
 	}
 	require.Equal(t, with(of(2), 0, 1), l.pass(closed(4, 7)), "one that a process held after a reset, or that is told of late")
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(5, 5)))
 	require.Equal(t, traffic{closed: 1}, l.pass(closed(5, 0)), "an abort leaves nothing to count, and nothing goes back")
@@ -86,7 +86,7 @@ func TestOrphans(t *testing.T) {
 	l := newListening()
 	l.pass(orphan(7, 3, netstat.TCPFinWait1))
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(1, 5)))
-	l.known.find(1).attribution = 42
+	l.readings.find(1).attribution = 42
 	for _, state := range []netstat.TCPState{netstat.TCPFinWait1, netstat.TCPFinWait2, netstat.TCPClosing, netstat.TCPLastAck} {
 		require.Zero(t, l.pass(orphan(1, 9, state), orphan(2, 8, state)), state)
 		l.enter(l.in)
@@ -122,7 +122,7 @@ func TestReportsThatBeginAndEnd(t *testing.T) {
 	for range maxMissedPasses + 1 {
 		l.pass()
 	}
-	require.Empty(t, l.known.all, "it is not, where that is not reported")
+	require.Empty(t, l.readings.all, "it is not, where that is not reported")
 }
 
 // A socket that had no peer was no connection.
@@ -137,7 +137,7 @@ func TestClosedListener(t *testing.T) {
 	unknown.Cookie = 2
 	require.Zero(t, l.pass(over, &unknown))
 	require.Zero(t, l.pass())
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 	require.Equal(t, traffic{listenDrops: 3}, l.pass(socket(80, 3, 3)), "nor is a new one")
 }
 
@@ -161,14 +161,14 @@ func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	for range maxMissedPasses + 2 {
 		require.Zero(t, l.pass())
 	}
-	require.Len(t, l.known.all, maxUnreported)
+	require.Len(t, l.readings.all, maxUnreported)
 	require.Equal(t, with(of(1), 0, 1), l.pass(closed(maxUnreported+1000, 6)), "the oldest are forgotten")
-	require.Len(t, l.known.all, maxUnreported-1)
+	require.Len(t, l.readings.all, maxUnreported-1)
 
 	other := &scope{namespace: &netstat.Namespace{ID: 2}, read: tcpOnly, closedEvents: true}
 	l.enter(other)
 	l.end(&scopes{protocols: tcpOnly, all: []*scope{other}}, func(*reading) {})
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 
 	l = newListening()
 	l.in.closedEvents = false
@@ -176,7 +176,7 @@ func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	for range maxMissedPasses + 2 {
 		require.Zero(t, l.pass(), "nothing is opened or closed where it is not heard of")
 	}
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 }
 
 // A listener that processes share by sockets of their own is remembered as that of all.

@@ -9,8 +9,9 @@ import (
 )
 
 // endedListeners remembers listeners that have ended, for connections that they accepted and that the kernel reports later. The
-// kernel reports destroyed sockets from a work queue (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host, and
-// across CPUs in any order. For the same reason a listener that the previous pass saw may have ended without being reported yet.
+// kernel reports destroyed sockets from a work queue (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host,
+// and across CPUs in any order. For the same reason a listener that the previous pass saw may have ended without being reported
+// yet.
 type endedListeners struct {
 	pass       uint64
 	now        time.Time

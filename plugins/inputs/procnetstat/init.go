@@ -199,8 +199,8 @@ func procRoot() string {
 	return "/proc"
 }
 
-// checkProcRoot returns an error if the directory cannot be read, or is neither a proc file system nor a copy of one. A copy may lack
-// tables. An empty directory is a mount point where nothing is mounted.
+// checkProcRoot returns an error if the directory cannot be read, or is neither a proc file system nor a copy of one. A copy may
+// lack tables. An empty directory is a mount point where nothing is mounted.
 func checkProcRoot(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {

@@ -48,7 +48,7 @@ type ownerInScope struct {
 // owners keeps the owners from pass to pass.
 type owners struct {
 	byProcess map[*netstat.Process]*owner
-	last      *owner // cache: most sockets have the same owner as the previous socket
+	previous  *owner // cache: most sockets have the same owner as the previous socket
 	pass      uint64
 	userNames *userNames
 	filter    ownerFilter
@@ -69,7 +69,7 @@ func (all *owners) begin() {
 		}
 	}
 	all.pass++
-	all.last = nil
+	all.previous = nil
 }
 
 // enter starts a scope.
@@ -80,8 +80,8 @@ func (all *owners) enter() {
 }
 
 func (all *owners) of(process *netstat.Process) *owner {
-	if all.last != nil && all.last.process == process {
-		return all.last
+	if all.previous != nil && all.previous.process == process {
+		return all.previous
 	}
 	o := all.byProcess[process]
 	if o == nil {
@@ -93,7 +93,7 @@ func (all *owners) of(process *netstat.Process) *owner {
 		all.applyFilter(o)
 	}
 	o.lastPass = all.pass
-	all.last = o
+	all.previous = o
 	return o
 }
 

@@ -41,8 +41,8 @@ type listener struct {
 	ended  bool      // no socket listens there now
 }
 
-// pass is one pass over the sockets. The scanner returns the listening sockets of a family before its connections, so the listeners
-// are known when a connection is matched to one.
+// pass is one pass over the sockets. The scanner returns the listening sockets of a family before its connections, so the
+// listeners are known when a connection is matched to one.
 type pass struct {
 	owners  *owners
 	cgroups *cgroups
@@ -90,8 +90,8 @@ func (p *pass) enter(sc *scope) {
 	p.tracker.enter(sc)
 }
 
-// observe returns the socket with its attribution, and whether it passes the filters; if not, only the host measurement counts it.
-// The observation is valid until the next call.
+// observe returns the socket with its attribution, and whether it passes the filters; if not, only the host measurement counts
+// it. The observation is valid until the next call.
 func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 	if s.Closed {
 		return p.observeClosed(s)

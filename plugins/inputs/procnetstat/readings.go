@@ -28,9 +28,9 @@ type kernelCounters struct {
 	segsOut, segsIn, retransSegs, drops uint32
 }
 
-// readings keeps the readings of all sockets (100,000 on a busy host) in the order in which they were first seen. Dumps return sockets
-// in about the same order, so the next lookup is usually the entry after the last one found. All others are found by a hash table with
-// open addressing, whose slots hold an index into all plus 1; 0 is a free slot.
+// readings keeps the readings of all sockets (100,000 on a busy host) in the order in which they were first seen. Dumps return
+// sockets in about the same order, so the next lookup is usually the entry after the last one found. All others are found by a
+// hash table with open addressing, whose slots hold an index into all plus 1; 0 is a free slot.
 type readings struct {
 	all   []reading
 	next  int // the index that find tries first
@@ -100,8 +100,8 @@ func (r *readings) index() {
 	}
 }
 
-// slot returns the slot of the socket, or the free slot for it. The kernel assigns cookies and inodes in sequence: the hash keeps blocks
-// of neighbours together, as they are looked up together.
+// slot returns the slot of the socket, or the free slot for it. The kernel assigns cookies and inodes in sequence: the hash keeps
+// blocks of neighbours together, as they are looked up together.
 func (r *readings) slot(id uint64) *uint32 {
 	const block = 16
 	const spread = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// rtts are the round-trip times of the connections of a group, in microseconds. Up to maxRTTSamples each one is kept; beyond that they
-// are counted in buckets, which bounds the memory of a group and the error of its percentiles (1.6 %).
+// rtts are the round-trip times of the connections of a group, in microseconds. Up to maxRTTSamples each one is kept; beyond that
+// they are counted in buckets, which bounds the memory of a group and the error of its percentiles (1.6 %).
 type rtts struct {
 	samples  []uint32
 	buckets  *[rttBuckets]uint32 // allocated when first needed, and kept

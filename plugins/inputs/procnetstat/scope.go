@@ -49,10 +49,10 @@ func (s *scopes) get(namespace *netstat.Namespace) *scope {
 			return s.all[i]
 		}
 	}
-	found := &scope{namespace: namespace, read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), name: namespace.Name}
-	found.tag, found.tagIsNumber = s.chooseTag(namespace)
-	s.all = append(s.all, found)
-	return found
+	sc := &scope{namespace: namespace, read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), name: namespace.Name}
+	sc.tag, sc.tagIsNumber = s.chooseTag(namespace)
+	s.all = append(s.all, sc)
+	return sc
 }
 
 // end ends a pass: it adds the namespaces without sockets, and updates all namespaces to their state after the scan.
@@ -63,8 +63,8 @@ func (s *scopes) end(namespaces []*netstat.Namespace) {
 }
 
 // chooseTag returns the tag of the namespace: its name in /run/netns, else the ID of the container of its first process, else its
-// number. If another namespace of this pass has the same tag, it is the number too. It keeps the tag of the previous pass unless the
-// name has changed or is new.
+// number. If another namespace of this pass has the same tag, it is the number too. It keeps the tag of the previous pass unless
+// the name has changed or is new.
 func (s *scopes) chooseTag(namespace *netstat.Namespace) (tag string, isNumber bool) {
 	taken := func(tag string) bool {
 		return slices.ContainsFunc(s.all, func(other *scope) bool { return other.tag == tag })

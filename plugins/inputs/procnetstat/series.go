@@ -61,8 +61,8 @@ type seriesOptions struct {
 	log       telegraf.Logger
 }
 
-// seriesSet holds the series of one measurement. A pointer to a series stays valid while the series is in use, so callers can cache
-// the series of a process or listener.
+// seriesSet holds the series of one measurement. A pointer to a series stays valid while the series is in use, so callers can
+// cache the series of a process or listener.
 type seriesSet struct {
 	measurement string
 	tagNames    []string // of all series of the measurement
@@ -106,8 +106,8 @@ func (set *seriesSet) get(values []string) *series {
 	return s
 }
 
-// tags returns the tags of a series, without those that have an empty value. They are built when the series is first emitted: if there
-// are many series, most never are.
+// tags returns the tags of a series, without those that have an empty value. They are built when the series is first emitted: if
+// there are many series, most never are.
 func (set *seriesSet) tags(s *series) map[string]string {
 	if s.tags == nil {
 		s.tags = make(map[string]string, len(set.tagNames))
@@ -129,12 +129,12 @@ const (
 
 // emit calls each with every series of the pass, but at most maxSeries: the busiest, and the sum of the rest.
 func (set *seriesSet) emit(now time.Time, each func(*series)) {
-	busy := make([]*series, 0, len(set.byKey))
+	active := make([]*series, 0, len(set.byKey))
 	var idle []*series
 	for key, s := range set.byKey {
 		switch {
 		case s.stats.sockets > 0 || s.stats.delta.closed > 0:
-			busy = append(busy, s)
+			active = append(active, s)
 		case s.total == traffic{} || now.Sub(s.lastEmitted) > counterMemory:
 			delete(set.byKey, key)
 		default:
@@ -143,16 +143,16 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		}
 	}
 	set.forget(idle)
-	slices.SortFunc(busy, func(a, b *series) int {
+	slices.SortFunc(active, func(a, b *series) int {
 		return cmp.Or(cmp.Compare(b.stats.sockets, a.stats.sockets), cmp.Compare(a.key, b.key))
 	})
 	set.folded = 0
-	if limit := set.options.maxSeries; len(busy) > limit {
-		rest := busy[limit-1:]
+	if limit := set.options.maxSeries; len(active) > limit {
+		rest := active[limit-1:]
 		set.fold(rest)
-		busy = append(busy[:limit-1], set.other)
+		active = append(active[:limit-1], set.other)
 	}
-	for _, s := range busy {
+	for _, s := range active {
 		s.lastEmitted, s.tags = now, set.tags(s)
 		s.total.add(&s.stats.delta)
 		each(s)
@@ -188,8 +188,8 @@ func (set *seriesSet) fold(rest []*series) {
 // maxTagValue bounds a tag value, in bytes: command lines can be long.
 const maxTagValue = 256
 
-// tagValue makes a tag value from a name of the kernel or of a process, which can contain any bytes. It escapes what is not printable,
-// and the backslash, which the line protocol does not allow at the end of a tag value.
+// tagValue makes a tag value from a name of the kernel or of a process, which can contain any bytes. It escapes what is not
+// printable, and the backslash, which the line protocol does not allow at the end of a tag value.
 func tagValue(name string) string {
 	if name == "" {
 		return "(empty)" // Telegraf drops tags with an empty value

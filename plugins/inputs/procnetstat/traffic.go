@@ -28,7 +28,7 @@ func (t *traffic) add(o *traffic) {
 // tracker computes the traffic since the previous pass from the counters that the kernel keeps for each socket. It remembers the
 // counters of every socket by its identity.
 type tracker struct {
-	known        readings
+	readings     readings
 	passes       [netstat.TransportUnix + 1]uint32 // number of passes that read all sockets of the transport
 	histories    map[uint64]*history               // by Namespace.ID
 	historyCount uint32
@@ -82,8 +82,8 @@ func (t *tracker) enter(sc *scope) {
 	t.current.closedEvents = sc.closedEvents
 }
 
-// restartedSince reports whether the counters are those of another connection than last: a process can disconnect a socket and connect
-// it again (tcp_disconnect, net/ipv4/tcp.c).
+// restartedSince reports whether the counters are those of another connection than last: a process can disconnect a socket and
+// connect it again (tcp_disconnect, net/ipv4/tcp.c).
 func (r *kernelCounters) restartedSince(last *kernelCounters) bool {
 	// A 32-bit counter that wraps increases by less than half of its range.
 	wentBack := func(now, last uint32) bool { return int32(now-last) < 0 }
@@ -110,9 +110,9 @@ func kernelCountersOf(s *netstat.Socket) kernelCounters {
 	}
 }
 
-// update records the counters of the socket and returns the traffic since the previous pass. For a socket created since then this is all
-// of its traffic; in the first pass over a transport it is zero, as traffic before the plugin started does not count. Most sockets are
-// idle.
+// update records the counters of the socket and returns the traffic since the previous pass. For a socket created since then this
+// is all of its traffic; in the first pass over a transport it is zero, as traffic before the plugin started does not count. Most
+// sockets are idle.
 func (t *tracker) update(s *netstat.Socket) (delta traffic, idle bool) {
 	t.updated = nil
 	if !s.Has(netstat.FieldTCPInfo) && !s.Has(netstat.FieldDrops) {
@@ -128,7 +128,7 @@ func (t *tracker) update(s *netstat.Socket) (delta traffic, idle bool) {
 	now := kernelCountersOf(s)
 	var last kernelCounters
 	pass, closedEvents := t.passes[s.Transport], t.current.closedEvents && s.Transport == netstat.TransportTCP
-	if t.updated = t.known.find(id); t.updated != nil {
+	if t.updated = t.readings.find(id); t.updated != nil {
 		last, t.updated.pass, t.updated.closedEvents = t.updated.kernelCounters, pass, closedEvents
 		if closedEvents && isOrphan(s) {
 			t.updated = nil // keep its attribution
@@ -142,8 +142,9 @@ func (t *tracker) update(s *netstat.Socket) (delta traffic, idle bool) {
 		if closedEvents && t.current.baselined[s.Transport] && isOrphan(s) {
 			return traffic{}, true
 		}
-		t.updated = t.known.add(reading{
-			id: id, kernelCounters: now, pass: pass, transport: s.Transport, history: t.current.number, closedEvents: closedEvents, port: s.Remote.Port(),
+		t.updated = t.readings.add(reading{
+			id: id, kernelCounters: now, pass: pass, transport: s.Transport, history: t.current.number,
+			closedEvents: closedEvents, port: s.Remote.Port(),
 		})
 		if !t.current.baselined[s.Transport] {
 			return traffic{}, true
@@ -156,14 +157,14 @@ func (t *tracker) update(s *netstat.Socket) (delta traffic, idle bool) {
 	return delta, false
 }
 
-// resetBaseline resets a transport whose source has changed: the new source identifies sockets differently, so its first pass is only a
-// baseline.
+// resetBaseline resets a transport whose source has changed: the new source identifies sockets differently, so its first pass is
+// only a baseline.
 func (t *tracker) resetBaseline(transport netstat.Transport) {
 	t.current.baselined[transport], t.current.sources[transport] = false, netstat.SourceAuto
 }
 
-// isOrphan reports whether the process has closed the connection and the kernel is still finishing it. Its traffic counts when it is
-// destroyed.
+// isOrphan reports whether the process has closed the connection and the kernel is still finishing it. Its traffic counts when it
+// is destroyed.
 func isOrphan(s *netstat.Socket) bool {
 	if s.Inode != 0 {
 		return false
@@ -195,14 +196,14 @@ func (t *traffic) setDifference(now *kernelCounters, last kernelCounters, transp
 	}
 }
 
-// updateClosed returns the traffic of a destroyed socket since it was last seen, and its reading from then; nil: never seen. Then all of
-// its traffic counts, unless the socket can be older than the first pass.
+// updateClosed returns the traffic of a destroyed socket since it was last seen, and its reading from then; nil: never seen. Then
+// all of its traffic counts, unless the socket can be older than the first pass.
 func (t *tracker) updateClosed(s *netstat.Socket) (delta traffic, last *reading) {
 	id, ok := identify(s)
 	if !ok {
 		return traffic{}, nil
 	}
-	last = t.known.find(id)
+	last = t.readings.find(id)
 	wasClosed := last != nil && last.closed
 	if last != nil {
 		last.closed = true
@@ -225,17 +226,17 @@ func (t *tracker) updateClosed(s *netstat.Socket) (delta traffic, last *reading)
 }
 
 const (
-	// maxMissedPasses is how many passes can miss a socket before it is considered closed. A dump can miss a socket while the table
-	// changes; if the socket were forgotten, its past traffic would count again. One pass is required. The second is a margin: two
-	// dumps in a row are unlikely to miss the same socket.
+	// maxMissedPasses is how many passes can miss a socket before it is considered closed. A dump can miss a socket while the
+	// table changes; if the socket were forgotten, its past traffic would count again. One pass is required. The second is a
+	// margin: two dumps in a row are unlikely to miss the same socket.
 	maxMissedPasses = 2
-	// maxUnreported bounds the missing sockets that are remembered until the kernel reports their destruction. For a connection that
-	// was reset, this is when its process closes it. The event can have been lost (no buffer space).
+	// maxUnreported bounds the missing sockets that are remembered until the kernel reports their destruction. For a connection
+	// that was reset, this is when its process closes it. The event can have been lost (no buffer space).
 	maxUnreported = 1 << 16
 )
 
-// end ends a pass. It removes the sockets that are gone and calls keep for the others. Sockets of protocols that were not read in every
-// namespace are all kept: they may still exist.
+// end ends a pass. It removes the sockets that are gone and calls keep for the others. Sockets of protocols that were not read in
+// every namespace are all kept: they may still exist.
 func (t *tracker) end(all *scopes, keep func(*reading)) {
 	t.firstPassDone, t.updated = true, nil
 	before := t.histories
@@ -257,12 +258,12 @@ func (t *tracker) end(all *scopes, keep func(*reading)) {
 	}
 	isMissing := func(r *reading) bool { return allRead[r.transport] && t.passes[r.transport]-r.pass > maxMissedPasses }
 	excess := -maxUnreported
-	for i := range t.known.all {
-		if r := &t.known.all[i]; r.closedEvents && !r.closed && exists[r.history] && isMissing(r) {
+	for i := range t.readings.all {
+		if r := &t.readings.all[i]; r.closedEvents && !r.closed && exists[r.history] && isMissing(r) {
 			excess++
 		}
 	}
-	t.known.keep(func(r *reading) bool {
+	t.readings.keep(func(r *reading) bool {
 		if r.closed {
 			return false
 		}

@@ -110,8 +110,8 @@ func TestTrackerForgetsWhatWasRead(t *testing.T) {
 	for cookie := range uint64(100) {
 		tr.sum(tcpOnly, sent(10+cookie, 1))
 	}
-	require.LessOrEqual(t, len(tr.known.all), 1+maxMissedPasses+1)
-	require.NotNil(t, tr.known.find(1), "it may be there still")
+	require.LessOrEqual(t, len(tr.readings.all), 1+maxMissedPasses+1)
+	require.NotNil(t, tr.readings.find(1), "it may be there still")
 }
 
 // TestTrackerMissedPasses: a dump can miss a socket, and counting it anew would count its past.
@@ -132,7 +132,7 @@ func TestTrackerMissedPasses(t *testing.T) {
 	for range maxMissedPasses + 1 {
 		tr.sum(tcpOnly)
 	}
-	require.Empty(t, tr.known.all)
+	require.Empty(t, tr.readings.all)
 }
 
 func TestTrackerWrap(t *testing.T) {
@@ -180,7 +180,7 @@ func TestTrackerLooksAtWhatIsThere(t *testing.T) {
 	timeWait := &netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPTimeWait}
 	tr.sum(tcpOnly, timeWait)
 	require.Equal(t, traffic{}, tr.sum(tcpOnly, timeWait))
-	require.Empty(t, tr.known.all, "nothing is kept of what has no numbers")
+	require.Empty(t, tr.readings.all, "nothing is kept of what has no numbers")
 }
 
 // troupe is a process measurement that is fed by hand, with one process of each name.
@@ -510,7 +510,7 @@ func TestTrackerTellsNamespacesApart(t *testing.T) {
 	var tr tracker
 	a, b := &netstat.Namespace{ID: 1, Inode: 4026531833}, &netstat.Namespace{ID: 2, Inode: 4026532345}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(7, 1000), datagrams(8, 0, 1)}, b: {sent(7, 50), datagrams(8, 0, 90)}}, nil))
-	require.Len(t, tr.known.all, 4)
+	require.Len(t, tr.readings.all, 4)
 	require.Equal(t, trafficIn{a: of(1), b: of(20)},
 		tr.passOver(socketsIn{a: {sent(7, 1001), datagrams(8, 0, 1)}, b: {sent(7, 70), datagrams(8, 0, 90)}}, nil))
 	require.Equal(t, trafficIn{a: {udpDrops: 2}, b: {udpDrops: 3}},

@@ -19,16 +19,16 @@ import (
 
 // userNames caches the names of users by user ID.
 type userNames struct {
-	known    map[uint32]string
+	byID     map[uint32]string
 	passwd   string // the passwd file to read; empty: use the lookup of this host (NSS)
 	log      telegraf.Logger
 	warnOnce sync.Once
 }
 
-// newUserNames reads the names from passwd in the directory HOST_ETC, if set: inside a container, HOST_PROC shows processes of the
-// host, whose users are not those of the container.
+// newUserNames reads the names from passwd in the directory HOST_ETC, if set: inside a container, HOST_PROC shows processes of
+// the host, whose users are not those of the container.
 func newUserNames(log telegraf.Logger) *userNames {
-	names := &userNames{known: map[uint32]string{}, log: log}
+	names := &userNames{byID: map[uint32]string{}, log: log}
 	if etc := os.Getenv("HOST_ETC"); etc != "" {
 		names.passwd = filepath.Join(etc, "passwd")
 	}
@@ -37,7 +37,7 @@ func newUserNames(log telegraf.Logger) *userNames {
 
 // of returns the name of a user as a tag value, or the user ID if it has no name.
 func (n *userNames) of(uid uint32) string {
-	if name, known := n.known[uid]; known {
+	if name, known := n.byID[uid]; known {
 		return name
 	}
 	number := strconv.FormatUint(uint64(uid), 10)
@@ -46,11 +46,11 @@ func (n *userNames) of(uid uint32) string {
 		n.warnOnce.Do(func() { n.log.Warnf("Cannot look up user names; reporting user IDs instead: %v", err) })
 		return number
 	}
-	if len(n.known) == maxUsers {
-		clear(n.known)
+	if len(n.byID) == maxUsers {
+		clear(n.byID)
 	}
-	n.known[uid] = tagValue(cmp.Or(name, number))
-	return n.known[uid]
+	n.byID[uid] = tagValue(cmp.Or(name, number))
+	return n.byID[uid]
 }
 
 // maxUsers bounds the cached names: root of a container can switch to 65,536 users.

@@ -79,7 +79,7 @@ func TestUserNamesAreBounded(t *testing.T) {
 	names := newUserNames(nil)
 	for uid := range uint32(3 * maxUsers) {
 		_ = names.of(uid)
-		require.LessOrEqual(t, len(names.known), maxUsers)
+		require.LessOrEqual(t, len(names.byID), maxUsers)
 	}
 	require.Equal(t, "root", names.of(0))
 }
