@@ -221,9 +221,9 @@ func (p *pass) liveOrRestored(former *formerListener) *listener {
 }
 
 // restore recreates a listener that has ended.
-func (p *pass) restore(was *formerListener) *listener {
-	l := &listener{addr: was.addr, port: was.port, cgroup: p.cgroups.ofPath(was.cgroup), ended: true}
-	for _, process := range was.owners {
+func (p *pass) restore(former *formerListener) *listener {
+	l := &listener{addr: former.addr, port: former.port, cgroup: p.cgroups.ofPath(former.cgroup), ended: true}
+	for _, process := range former.owners {
 		l.owners = append(l.owners, p.owners.of(process))
 	}
 	return l

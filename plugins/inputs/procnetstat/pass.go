@@ -63,9 +63,9 @@ type pass struct {
 	restored map[*formerListener]*listener
 }
 
-func newPass(filter filters, users *userNames, groups *cgroups) *pass {
+func newPass(filter filters, users *userNames, cgroups *cgroups) *pass {
 	return &pass{
-		owners: newOwners(filter.owner, users, groups), cgroups: groups, filter: filter.socket,
+		owners: newOwners(filter.owner, users, cgroups), cgroups: cgroups, filter: filter.socket,
 		listeners: map[uint16][]*listener{}, restored: map[*formerListener]*listener{},
 	}
 }

@@ -4,7 +4,7 @@ package procnetstat
 
 import "github.com/procnetstat/procnetstat/netstat"
 
-// traffic is the traffic of sockets: since the previous pass, or since the plugin started.
+// traffic is an increase of counters: since the previous pass, or since the plugin started.
 type traffic struct {
 	bytesAcked, bytesReceived    int64
 	segsOut, segsIn, retransSegs int64
@@ -36,7 +36,7 @@ type tracker struct {
 	updated      *reading // of the last call of update; nil: not tracked, or its attribution must not change
 	// countNewNamespaces: a namespace that appears after the first pass is new, so the whole traffic of its sockets counts.
 	countNewNamespaces bool
-	firstPassDone      bool // the first pass has ended
+	firstPassDone      bool
 }
 
 // history is the state of a network namespace across passes.
