@@ -84,14 +84,16 @@ type cgroups struct {
 // cgroupRetryInterval is the interval of looking for a cgroup2 file system on a host without one: it may be mounted later.
 const cgroupRetryInterval = 5 * time.Minute
 
-func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
+func newCgroups(needed bool, procRoot string, log telegraf.Logger) *cgroups {
 	c := &cgroups{
-		needed: inUse, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
+		needed: needed, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
 	}
-	if err := c.open(); errors.Is(err, cgroup.ErrNotMounted) {
-		log.Infof("Cannot look up the cgroups of sockets; using those of their processes: %v", err)
-	} else if err != nil {
-		log.Warnf("Cannot look up the cgroups of sockets; using those of their processes: %v", err)
+	if err := c.open(); err != nil {
+		logf := log.Warnf
+		if errors.Is(err, cgroup.ErrNotMounted) {
+			logf = log.Infof
+		}
+		logf("Cannot look up the cgroups of sockets; using those of their processes: %v", err)
 	}
 	return c
 }
@@ -102,12 +104,12 @@ func (c *cgroups) open() error {
 	if !c.needed || c.tree != nil || c.now().Before(c.retryAt) {
 		return nil
 	}
-	paths, err := cgroup.NewTree(c.root)
+	tree, err := cgroup.NewTree(c.root)
 	if errors.Is(err, cgroup.ErrNotMounted) {
 		c.retryAt = c.now().Add(cgroupRetryInterval)
 	}
 	if err == nil {
-		c.tree = paths
+		c.tree = tree
 	}
 	return err
 }

@@ -124,7 +124,7 @@ func TestProcRootThatIsNone(t *testing.T) {
 				plugin.Stop()
 				return
 			}
-			require.EqualError(t, err, "the proc file system (HOST_PROC): "+root+" is not a proc file system: "+
+			require.EqualError(t, err, "proc file system (HOST_PROC): "+root+" is not a proc file system: "+
 				"it has none of net, self, version and processes")
 		})
 	}

@@ -59,8 +59,8 @@ type emission struct {
 // forScope returns the emission for the metrics of one scope; nil: of all scopes.
 func (e emission) forScope(sc *scope) emission {
 	if sc == nil {
-		whole := e.scopes.common()
-		sc = &whole
+		common := e.scopes.common()
+		sc = &common
 	}
 	e.read, e.tcpFields, e.closedEvents = sc.read, sc.tcpFields, sc.closedEvents
 	return e
@@ -132,7 +132,7 @@ func (p *ProcNetStat) needsCgroups() bool {
 // Start opens the scanner.
 func (p *ProcNetStat) Start(telegraf.Accumulator) error {
 	if err := checkProcRoot(p.scan.ProcRoot); err != nil {
-		return fmt.Errorf("the proc file system (HOST_PROC): %w", err)
+		return fmt.Errorf("proc file system (HOST_PROC): %w", err)
 	}
 	scanner, err := netstat.NewScanner(p.scan)
 	if err != nil {
@@ -238,7 +238,7 @@ func (p *ProcNetStat) enter(sc *scope) {
 	}
 }
 
-// folded returns the number of series that this gather summed in series tagged "other", and of sockets it omitted.
+// folded returns the number of series that this gather summed in series tagged "other", plus the sockets that it omitted.
 func (p *ProcNetStat) folded() int {
 	n := 0
 	for _, m := range p.measurements {

@@ -521,8 +521,8 @@ func TestTrackerTellsNamespacesApart(t *testing.T) {
 // TestTrackerNewNamespace: the sockets of a namespace that has come into being since the pass before have too; one that is
 // only read for the first time can have had them for long.
 func TestTrackerNewNamespace(t *testing.T) {
-	for findsNew, want := range map[bool]int64{true: 500, false: 0} {
-		tr := tracker{countNewNamespaces: findsNew}
+	for countNew, want := range map[bool]int64{true: 500, false: 0} {
+		tr := tracker{countNewNamespaces: countNew}
 		a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
 		got := tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 500)}}, nil)
@@ -537,8 +537,8 @@ func TestTrackerNewNamespace(t *testing.T) {
 // TestTrackerOtherSource: what a namespace's sockets did before they were read from another source, which tells more or calls
 // them otherwise, is not replayed.
 func TestTrackerOtherSource(t *testing.T) {
-	for _, findsNew := range []bool{true, false} {
-		tr := tracker{countNewNamespaces: findsNew}
+	for _, countNew := range []bool{true, false} {
+		tr := tracker{countNewNamespaces: countNew}
 		a := &netstat.Namespace{ID: 1, Inode: 1}
 		from := func(source netstat.Source, sockets ...*netstat.Socket) trafficIn {
 			return tr.passOverFrom(source, socketsIn{a: sockets}, nil)
