@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
-// The tags that say what a cgroup is and what it stands for; those of them in process_tags are of the process's cgroup.
+// The tags of a cgroup. In process_tags they are those of the process's cgroup.
 const (
 	tagCgroup      = "cgroup"
 	tagSystemdUnit = "systemd_unit"
@@ -20,14 +20,14 @@ const (
 	tagPodUID      = "pod_uid"
 )
 
-// cgroupEntry is a cgroup by its path.
+// cgroupEntry is a cgroup, identified by its path.
 type cgroupEntry struct {
 	path     string
 	workload cgroup.Workload
 	series   *series // in procnetstat_cgroup, in this scope
 }
 
-// tag returns the value of one of the tags above: empty if the cgroup does not stand for one.
+// tag returns the value of one of the tags above, or an empty string if the cgroup has none.
 func (c *cgroupEntry) tag(name string) string {
 	if c == nil {
 		return ""
@@ -49,7 +49,7 @@ func (c *cgroupEntry) tag(name string) string {
 	return tagValue(value)
 }
 
-// pathOrUnattributed is what the filters go by.
+// pathOrUnattributed returns the value that the filters match.
 func (c *cgroupEntry) pathOrUnattributed() string {
 	if c == nil {
 		return unattributed
@@ -57,7 +57,7 @@ func (c *cgroupEntry) pathOrUnattributed() string {
 	return c.path
 }
 
-// pathIfKnown is empty if it is not.
+// pathIfKnown returns the path, or an empty string if the cgroup is not known.
 func (c *cgroupEntry) pathIfKnown() string {
 	if c == nil {
 		return ""
@@ -65,87 +65,88 @@ func (c *cgroupEntry) pathIfKnown() string {
 	return c.path
 }
 
-// cgroups finds the cgroup of a socket: the one that it was made in, as the kernel tells through sock_diag; else the one
-// that its first owner is in now. Where the hierarchy of cgroup v2 is not the one that is used, sockets are in its root,
-// and processes say more.
+// cgroups finds the cgroup of a socket: the one that it was created in, which sock_diag reports, else the current one of its
+// first owner. On a host that uses cgroup v1, sock_diag reports the root of v2, and the cgroup of the process is more precise.
 type cgroups struct {
-	inUse  bool         // something wants to know
-	paths  *cgroup.Tree // nil if there is no cgroup2 file system
-	root   string       // the proc file system
-	retry  time.Time    // when to look for the cgroup2 file system again
-	byID   map[uint64]*cgroupEntry
-	lastID uint64 // most sockets are of the cgroup of the socket before
-	last   *cgroupEntry
-	byPath map[string]*cgroupEntry
-	log    telegraf.Logger
-	said   bool
-	now    func() time.Time
+	needed     bool         // some option uses cgroups
+	tree       *cgroup.Tree // nil if there is no cgroup2 file system
+	root       string       // of the proc file system
+	retryAt    time.Time    // not before: look for the cgroup2 file system again
+	byID       map[uint64]*cgroupEntry
+	previousID uint64 // cache: most sockets have the same cgroup as the previous socket
+	previous   *cgroupEntry
+	byPath     map[string]*cgroupEntry
+	log        telegraf.Logger
+	warned     bool
+	now        func() time.Time
 }
 
-// cgroupsRetry is how long a host without a cgroup2 file system is left alone: it may be mounted later.
-const cgroupsRetry = 5 * time.Minute
+// cgroupRetryInterval is the interval of looking for a cgroup2 file system on a host without one: it may be mounted later.
+const cgroupRetryInterval = 5 * time.Minute
 
-func newCgroups(inUse bool, procRoot string, log telegraf.Logger) *cgroups {
+func newCgroups(needed bool, procRoot string, log telegraf.Logger) *cgroups {
 	c := &cgroups{
-		inUse: inUse, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
+		needed: needed, byID: map[uint64]*cgroupEntry{}, byPath: map[string]*cgroupEntry{}, root: procRoot, log: log, now: time.Now,
 	}
-	if err := c.open(); errors.Is(err, cgroup.ErrNotMounted) {
-		log.Infof("the cgroups of sockets are those of their processes: %v", err)
-	} else if err != nil {
-		log.Warnf("the cgroups of sockets are those of their processes: %v", err)
+	if err := c.open(); err != nil {
+		logf := log.Warnf
+		if errors.Is(err, cgroup.ErrNotMounted) {
+			logf = log.Infof
+		}
+		logf("Cannot look up the cgroups of sockets; using those of their processes: %v", err)
 	}
 	return c
 }
 
-// open looks for the cgroup2 file system, if it is wanted and it is time. Where the host has run out of something, that is in the
-// next pass.
+// open looks for the cgroup2 file system, if it is needed, not open yet and retryAt has passed. After an exhausted resource
+// (EMFILE, ENOMEM) it tries again in the next pass.
 func (c *cgroups) open() error {
-	if !c.inUse || c.paths != nil || c.now().Before(c.retry) {
+	if !c.needed || c.tree != nil || c.now().Before(c.retryAt) {
 		return nil
 	}
-	paths, err := cgroup.NewTree(c.root)
+	tree, err := cgroup.NewTree(c.root)
 	if errors.Is(err, cgroup.ErrNotMounted) {
-		c.retry = c.now().Add(cgroupsRetry)
+		c.retryAt = c.now().Add(cgroupRetryInterval)
 	}
 	if err == nil {
-		c.paths = paths
+		c.tree = tree
 	}
 	return err
 }
 
-// end ends a pass: what went wrong in it is said once.
+// end ends a pass. It logs the first error of reading cgroups.
 func (c *cgroups) end() {
-	if c.paths == nil || c.said {
+	if c.tree == nil || c.warned {
 		return
 	}
-	if err := c.paths.Err(); err != nil {
-		c.said = true
-		c.log.Warnf("reading the cgroups: %v", err)
+	if err := c.tree.Err(); err != nil {
+		c.warned = true
+		c.log.Warnf("Reading the cgroups: %v", err)
 	}
 }
 
-// begin opens a pass. What an id stands for is asked anew in each, as it is a cheap question and cgroups come and go.
+// begin starts a pass. IDs are looked up again in every pass: a lookup is cheap, and cgroups come and go.
 func (c *cgroups) begin() {
-	_ = c.open() // why not has been said
-	c.last = nil
+	_ = c.open() // newCgroups has logged the error
+	c.previous = nil
 	clear(c.byID)
 	clear(c.byPath)
 }
 
-// enter begins a scope.
+// enter starts a scope.
 func (c *cgroups) enter() {
-	for _, of := range c.byPath {
-		of.series = nil
+	for _, entry := range c.byPath {
+		entry.series = nil
 	}
 }
 
 // ofSocket returns nil if the cgroup is not known.
 func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroupEntry {
-	if !c.inUse {
+	if !c.needed {
 		return nil
 	}
-	found := c.ofID(s)
-	if len(owners) > 0 && (found == nil || found.path == "/") {
+	entry := c.ofID(s)
+	if len(owners) > 0 && (entry == nil || entry.path == "/") {
 		first := owners[0]
 		if !first.cgroupKnown {
 			first.cgroup, first.cgroupKnown = c.ofProcess(first.process), true
@@ -154,25 +155,25 @@ func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroupEntry {
 			return first.cgroup
 		}
 	}
-	return found
+	return entry
 }
 
 func (c *cgroups) ofID(s *netstat.Socket) *cgroupEntry {
-	if c.paths == nil || !s.Has(netstat.FieldCgroupID) {
+	if c.tree == nil || !s.Has(netstat.FieldCgroupID) {
 		return nil
 	}
-	if c.last != nil && c.lastID == s.CgroupID {
-		return c.last
+	if c.previous != nil && c.previousID == s.CgroupID {
+		return c.previous
 	}
-	found, asked := c.byID[s.CgroupID]
-	if !asked {
-		if path, known := c.paths.Path(s.CgroupID); known {
-			found = c.at(path)
+	entry, cached := c.byID[s.CgroupID]
+	if !cached {
+		if path, known := c.tree.Path(s.CgroupID); known {
+			entry = c.entry(path)
 		}
-		c.byID[s.CgroupID] = found
+		c.byID[s.CgroupID] = entry
 	}
-	c.last, c.lastID = found, s.CgroupID
-	return found
+	c.previous, c.previousID = entry, s.CgroupID
+	return entry
 }
 
 // ofPath returns nil if there is no path.
@@ -180,23 +181,23 @@ func (c *cgroups) ofPath(path string) *cgroupEntry {
 	if path == "" {
 		return nil
 	}
-	return c.at(path)
+	return c.entry(path)
 }
 
 func (c *cgroups) ofProcess(process *netstat.Process) *cgroupEntry {
 	return c.ofPath(process.Cgroup())
 }
 
-func (c *cgroups) at(path string) *cgroupEntry {
-	found := c.byPath[path]
-	if found == nil {
-		found = &cgroupEntry{path: path, workload: cgroup.WorkloadOf(path)}
-		c.byPath[path] = found
+func (c *cgroups) entry(path string) *cgroupEntry {
+	entry := c.byPath[path]
+	if entry == nil {
+		entry = &cgroupEntry{path: path, workload: cgroup.WorkloadOf(path)}
+		c.byPath[path] = entry
 	}
-	return found
+	return entry
 }
 
-// cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, and so by service, container and pod.
+// cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, which identifies service, container and pod.
 type cgroupMeasurement struct {
 	series       *seriesSet
 	unattributed *series // in this scope
@@ -209,8 +210,8 @@ func newCgroupMeasurement(options seriesOptions) *cgroupMeasurement {
 	return &cgroupMeasurement{series: newSeriesSet("procnetstat_cgroup", cgroupTags, others, options)}
 }
 
-func (m *cgroupMeasurement) enter(in *scope) {
-	m.series.scope, m.unattributed = in, nil
+func (m *cgroupMeasurement) enter(sc *scope) {
+	m.series.scope, m.unattributed = sc, nil
 }
 
 func (m *cgroupMeasurement) observe(o *observation) {
@@ -231,9 +232,9 @@ func (m *cgroupMeasurement) observe(o *observation) {
 	o.cgroup.series.count(o)
 }
 
-func (m *cgroupMeasurement) emit(to emission) {
-	m.series.emit(to.now, func(s *series) {
-		to.in(s.scope).group(m.series.measurement, s, map[string]any{}, map[string]any{})
+func (m *cgroupMeasurement) emit(out emission) {
+	m.series.emit(out.now, func(s *series) {
+		out.forScope(s.scope).group(m.series.measurement, s, map[string]any{}, map[string]any{})
 	})
 }
 

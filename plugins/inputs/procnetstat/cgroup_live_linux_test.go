@@ -112,7 +112,7 @@ func TestUnitsThatLeakAndLose(t *testing.T) {
 		peer := testnet.Start(t, testnet.Process{Name: "peer"})
 
 		// More connections than those of which each round-trip time is kept.
-		const connections = fewRTTs + 50
+		const connections = maxRTTSamples + 50
 		loopback := netip.MustParseAddrPort("127.0.0.1:0")
 		sink := peer.Listen("tcp4", loopback, connections)
 		lossyEnds := lossy.Connect(sink.Local, connections)

@@ -15,7 +15,7 @@ import (
 // knownCgroups returns cgroups in a pass that has asked for these ids.
 func knownCgroups(paths map[uint64]string) *cgroups {
 	c := newCgroups(false, "", nil)
-	c.inUse, c.paths = true, &cgroup.Tree{}
+	c.needed, c.tree = true, &cgroup.Tree{}
 	c.learn(paths)
 	return c
 }
@@ -36,7 +36,7 @@ func inCgroup(id uint64) *netstat.Socket {
 func TestCgroupOfSocket(t *testing.T) {
 	c := knownCgroups(map[uint64]string{1: "/", 2: "/a", 3: "/b", 4: ""})
 	of := func(id uint64, owners ...*owner) string { return c.ofSocket(inCgroup(id), owners).pathIfKnown() }
-	inC := &owner{ofScope: ofScope{cgroup: c.at("/c"), cgroupKnown: true}}
+	inC := &owner{ownerInScope: ownerInScope{cgroup: c.entry("/c"), cgroupKnown: true}}
 	inNone := &owner{process: &netstat.Process{}}
 	for range 2 {
 		require.Equal(t, "/a", of(2))
@@ -60,7 +60,7 @@ func TestCgroupOfSocket(t *testing.T) {
 // A cgroup with sockets in two namespaces has a series in each.
 func TestCgroupSeriesOfNamespaces(t *testing.T) {
 	c := knownCgroups(map[uint64]string{1: "/a"})
-	m := newCgroupMeasurement(seriesOptions{most: 10, netNS: true, log: testutil.Logger{Quiet: true}})
+	m := newCgroupMeasurement(seriesOptions{maxSeries: 10, netNS: true, log: testutil.Logger{Quiet: true}})
 	for number, tag := range []string{"self", "blue"} {
 		c.enter()
 		m.enter(&scope{tag: tag})

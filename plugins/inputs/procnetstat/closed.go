@@ -9,14 +9,14 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// belonging is what a socket belonged to when it was seen last.
-type belonging struct {
+// attribution is what a socket was attributed to when it was last seen.
+type attribution struct {
 	owners   []*netstat.Process
-	listener *formerListener // that it came in through, or is part of; nil: none
+	listener *formerListener // that accepted it, or that it is part of; nil: none
 	cgroup   string          // the path; empty: not known
 }
 
-// formerListener is a listener as it was when sockets of it were seen last.
+// formerListener is a listener as it was when its sockets were last seen.
 type formerListener struct {
 	addr   netip.Addr
 	port   uint16
@@ -28,74 +28,74 @@ func newFormerListener(l *listener) *formerListener {
 	return &formerListener{l.addr, l.port, processesOf(l.owners), l.cgroup.pathIfKnown()}
 }
 
-// belongings keeps what the sockets that are remembered belonged to, so that what is told of one when it has been destroyed counts
-// for the same. Many sockets belong to the same: a reading has but an index. There is one list for those that were seen in this
-// pass and one for those that were not, and the lowest bit of an index says which.
-type belongings struct {
-	lists     [2][]belonging
-	now       uint32 // the list of this pass
-	found     map[belongingKey]uint32
-	listeners map[*listener]*formerListener
-	carried   map[uint32]uint32
+// attributions keeps the attributions of the sockets that the tracker remembers: the event of a destroyed socket has no owners.
+// Many sockets share an attribution, so a reading has only an index. Passes alternate between two lists: one for this pass, one
+// for the previous pass. The lowest bit of an index selects the list. Index 0 (and 1) is no attribution.
+type attributions struct {
+	lists       [2][]attribution
+	current     uint32 // index of the list of this pass
+	indexes     map[attributionKey]uint32
+	listeners   map[*listener]*formerListener
+	carriedOver map[uint32]uint32
 }
 
-// belongingKey is what a socket belongs to in a pass.
-type belongingKey struct {
+// attributionKey identifies an attribution in a pass.
+type attributionKey struct {
 	first    *owner
 	owners   int
 	listener *listener
 	cgroup   *cgroupEntry
 }
 
-// begin opens a pass.
-func (b *belongings) begin() {
-	b.now ^= 1
-	clear(b.lists[b.now])
-	b.lists[b.now] = b.lists[b.now][:0]
-	b.found, b.listeners, b.carried = map[belongingKey]uint32{}, map[*listener]*formerListener{}, map[uint32]uint32{}
+// begin starts a pass.
+func (b *attributions) begin() {
+	b.current ^= 1
+	clear(b.lists[b.current])
+	b.lists[b.current] = b.lists[b.current][:0]
+	b.indexes, b.listeners, b.carriedOver = map[attributionKey]uint32{}, map[*listener]*formerListener{}, map[uint32]uint32{}
 }
 
-func (b *belongings) add(of belonging) uint32 {
-	b.lists[b.now] = append(b.lists[b.now], of)
-	return uint32(len(b.lists[b.now]))<<1 | b.now
+func (b *attributions) add(a attribution) uint32 {
+	b.lists[b.current] = append(b.lists[b.current], a)
+	return uint32(len(b.lists[b.current]))<<1 | b.current
 }
 
-// get returns what belongs to an index; nil if the socket belonged to nothing that is known.
-func (b *belongings) get(index uint32) *belonging {
+// get returns the attribution with the index; nil if it is not known.
+func (b *attributions) get(index uint32) *attribution {
 	if index>>1 == 0 {
 		return nil
 	}
 	return &b.lists[index&1][index>>1-1]
 }
 
-// of returns the index of what the socket belongs to.
-func (b *belongings) of(o *observation) uint32 {
-	key := belongingKey{owners: len(o.owners), listener: o.listener, cgroup: o.cgroup}
-	if key == (belongingKey{}) {
+// of returns the index of the attribution of the socket.
+func (b *attributions) of(o *observation) uint32 {
+	key := attributionKey{owners: len(o.owners), listener: o.listener, cgroup: o.cgroup}
+	if key == (attributionKey{}) {
 		return 0
 	}
 	if len(o.owners) > 0 {
 		key.first = o.owners[0]
-		if key.first.belongs == key && key.owners == 1 {
-			return key.first.belongsTo
+		if key.first.attributionKey == key && key.owners == 1 {
+			return key.first.attribution
 		}
 	}
-	index, known := b.found[key]
-	for known && key.owners > 1 && !isOwnedBy(b.get(index).owners, o.owners) {
-		key.owners += 1 << 16 // another set of as many processes
-		index, known = b.found[key]
+	index, known := b.indexes[key]
+	for known && key.owners > 1 && !sameProcesses(b.get(index).owners, o.owners) {
+		key.owners += 1 << 16 // try the next key: another set with the same number of processes
+		index, known = b.indexes[key]
 	}
 	if !known {
-		index = b.add(belonging{processesOf(o.owners), b.formerOf(o.listener), o.cgroup.pathIfKnown()})
-		b.found[key] = index
+		index = b.add(attribution{processesOf(o.owners), b.formerListenerOf(o.listener), o.cgroup.pathIfKnown()})
+		b.indexes[key] = index
 	}
 	if key.first != nil {
-		key.first.belongs, key.first.belongsTo = key, index
+		key.first.attributionKey, key.first.attribution = key, index
 	}
 	return index
 }
 
-func (b *belongings) formerOf(l *listener) *formerListener {
+func (b *attributions) formerListenerOf(l *listener) *formerListener {
 	if l == nil {
 		return nil
 	}
@@ -104,23 +104,23 @@ func (b *belongings) formerOf(l *listener) *formerListener {
 		former = newFormerListener(l)
 		b.listeners[l] = former
 	}
-	if len(former.owners) < len(l.owners) { // a socket of others is part of it too
+	if len(former.owners) < len(l.owners) { // other processes hold sockets of it too (SO_REUSEPORT)
 		former.owners = processesOf(l.owners)
 	}
 	return former
 }
 
-// carry takes over, from pass to pass, what a socket belonged to that was not seen.
-func (b *belongings) carry(r *reading) {
-	if r.belongs>>1 == 0 || r.belongs&1 == b.now {
+// carryOver copies the attribution of a socket that this pass has not seen from the previous pass.
+func (b *attributions) carryOver(r *reading) {
+	if r.attribution>>1 == 0 || r.attribution&1 == b.current {
 		return
 	}
-	index, known := b.carried[r.belongs]
+	index, known := b.carriedOver[r.attribution]
 	if !known {
-		index = b.add(*b.get(r.belongs))
-		b.carried[r.belongs] = index
+		index = b.add(*b.get(r.attribution))
+		b.carriedOver[r.attribution] = index
 	}
-	r.belongs = index
+	r.attribution = index
 }
 
 func processesOf(owners []*owner) []*netstat.Process {
@@ -131,99 +131,99 @@ func processesOf(owners []*owner) []*netstat.Process {
 	return processes
 }
 
-func isOwnedBy(processes []*netstat.Process, owners []*owner) bool {
+func sameProcesses(processes []*netstat.Process, owners []*owner) bool {
 	return slices.EqualFunc(processes, owners, func(p *netstat.Process, o *owner) bool { return p == o.process })
 }
 
-// observeClosed is observe for a socket that the kernel has destroyed. Who it was is known, if a pass saw it. If none did, it is
-// told by the port that it came in through, or by a program that saw the process connect. Else it is not known: others that are
-// connected to the same peer say nothing of it.
+// observeClosed is observe for a socket that the kernel has destroyed. Its owners are those that an earlier pass saw; else those
+// that the BPF program recorded when the process connected; else those of the listener on its local port; else unknown. Owners of
+// other connections to the same peer are no evidence.
 //
-// Destroyed sockets come after all others of their namespace, and of them first those that listened.
+// The scanner returns destroyed sockets after all others of their namespace, and of them listening sockets first.
 func (p *pass) observeClosed(s *netstat.Socket) (o *observation, wanted bool) {
 	o = &p.current
 	o.Socket, o.number = s, o.number+1
 	o.listener, o.cgroup = nil, nil
 	var last *reading
-	o.did, last = p.tracker.over(s)
-	o.idle = o.did == traffic{}
-	var was belonging
+	o.delta, last = p.tracker.updateClosed(s)
+	o.idle = o.delta == traffic{}
+	var former attribution
 	if last != nil {
-		if known := p.belongings.get(last.belongs); known != nil {
-			was = *known
+		if known := p.attributions.get(last.attribution); known != nil {
+			former = *known
 		}
 		if s.Remote.Port() == 0 && s.HasPeer() {
-			s.Remote = netip.AddrPortFrom(s.Remote.Addr(), last.port) // of one that was refused or aborted
+			s.Remote = netip.AddrPortFrom(s.Remote.Addr(), last.port) // a refused or aborted connection has lost its peer port
 		}
 	}
-	p.held = p.held[:0]
-	processes := was.owners
+	p.holders = p.holders[:0]
+	processes := former.owners
 	if len(processes) == 0 {
 		processes = s.Owners()
 	}
 	for _, process := range processes {
-		p.held = append(p.held, p.owners.of(process))
+		p.holders = append(p.holders, p.owners.of(process))
 	}
-	o.owners = p.held
-	if o.cgroup = p.cgroups.ofPath(was.cgroup); o.cgroup == nil {
-		o.cgroup = p.cgroups.ofSocket(s, p.held)
+	o.owners = p.holders
+	if o.cgroup = p.cgroups.ofPath(former.cgroup); o.cgroup == nil {
+		o.cgroup = p.cgroups.ofSocket(s, p.holders)
 	}
 	if !s.HasPeer() {
-		p.listenerOver(s, was.listener)
+		p.observeClosedListener(s, former.listener)
 		return o, false
 	}
-	if o.listener = p.cameInThrough(s.Local); o.listener == nil && was.listener != nil {
-		o.listener = p.bringBack(was.listener)
+	if o.listener = p.findListener(s.Local); o.listener == nil && former.listener != nil {
+		o.listener = p.liveOrRestored(former.listener)
 	}
 	if o.listener == nil && last == nil && len(o.owners) == 0 {
-		o.listener = p.cameInThroughEnded(s.Local)
+		o.listener = p.findEndedListener(s.Local)
 	}
-	p.belongToListener(o)
-	return o, o.did.closed > 0 && p.wants(o)
+	p.inheritFromListener(o)
+	return o, o.delta.closed > 0 && p.wants(o)
 }
 
-// listenerOver learns that a socket without a peer has been destroyed: it may have listened, and connections that came in through
-// it may have been destroyed too.
-func (p *pass) listenerOver(s *netstat.Socket, was *formerListener) {
+// observeClosedListener adds a destroyed socket without a peer to the listeners: it may have been listening, and connections that
+// it accepted may have been destroyed too.
+func (p *pass) observeClosedListener(s *netstat.Socket, former *formerListener) {
 	if s.Local.Port() == 0 {
 		return
 	}
-	if was == nil {
-		was = &formerListener{addr: s.Local.Addr().Unmap(), port: s.Local.Port()}
+	if former == nil {
+		former = &formerListener{addr: s.Local.Addr().Unmap(), port: s.Local.Port()}
 	}
-	p.bringBack(was)
-	p.ended.add(p.scope.namespace.ID, was)
+	p.liveOrRestored(former)
+	p.ended.add(p.scope.namespace.ID, former)
 }
 
-// cameInThroughEnded returns the ended listener that a closed connection came in through, or nil. It is for connections that no pass
-// saw and no process is known to have begun: others from the port of an ended listener went out.
-func (p *pass) cameInThroughEnded(local netip.AddrPort) *listener {
-	was := p.ended.find(p.scope.namespace.ID, local)
-	if was == nil {
+// findEndedListener returns the ended listener that accepted a closed connection, or nil. Call it only for connections that no
+// pass saw and no process is known to have initiated: others from the port of an ended listener are outgoing.
+func (p *pass) findEndedListener(local netip.AddrPort) *listener {
+	former := p.ended.find(p.scope.namespace.ID, local)
+	if former == nil {
 		return nil
 	}
-	l := p.late[was]
+	l := p.restored[former]
 	if l == nil {
-		l = p.restore(was)
-		p.late[was] = l // not in p.listeners: connections that a pass saw are not judged by it
+		l = p.restore(former)
+		p.restored[former] = l // not in p.listeners: it must not match connections that a pass saw
 	}
 	return l
 }
 
-// bringBack returns the listener as it is now, or as it was.
-func (p *pass) bringBack(was *formerListener) *listener {
-	l := at(was.addr, p.listeners[was.port])
+// liveOrRestored returns the current listener at the endpoint, or else the former one, restored.
+func (p *pass) liveOrRestored(former *formerListener) *listener {
+	l := listenerAt(former.addr, p.listeners[former.port])
 	if l == nil {
-		l = p.restore(was)
+		l = p.restore(former)
 		p.addListener(l)
 	}
 	return l
 }
 
-// restore returns the listener as it was.
-func (p *pass) restore(was *formerListener) *listener {
-	l := &listener{addr: was.addr, port: was.port, cgroup: p.cgroups.ofPath(was.cgroup), isOver: true}
-	for _, process := range was.owners {
+// restore recreates a listener that has ended.
+func (p *pass) restore(former *formerListener) *listener {
+	l := &listener{addr: former.addr, port: former.port, cgroup: p.cgroups.ofPath(former.cgroup), ended: true}
+	for _, process := range former.owners {
 		l.owners = append(l.owners, p.owners.of(process))
 	}
 	return l

@@ -27,7 +27,7 @@ type listening struct {
 }
 
 func newListening() *listening {
-	return &listening{in: &scope{namespace: &own, read: tcpOnly, heard: true}}
+	return &listening{in: &scope{namespace: &own, read: tcpOnly, closedEvents: true}}
 }
 
 // pass is a pass over the sockets, live ones first.
@@ -35,11 +35,11 @@ func (l *listening) pass(sockets ...*netstat.Socket) (sum traffic) {
 	l.enter(l.in)
 	for _, s := range sockets {
 		if s.Closed {
-			did, _ := l.over(s)
+			did, _ := l.updateClosed(s)
 			sum.add(&did)
 			continue
 		}
-		did, _ := l.since(s)
+		did, _ := l.update(s)
 		sum.add(&did)
 	}
 	l.end(&scopes{protocols: tcpOnly, all: []*scope{l.in}}, func(*reading) {})
@@ -61,14 +61,14 @@ func TestClosedConnections(t *testing.T) {
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(3, 5)))
 	require.Equal(t, with(of(4), 0, 1), l.pass(sent(3, 6), closed(3, 9)), "destroyed while it is read")
 	require.Zero(t, l.pass())
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(4, 5)))
-	for range 10 * missedPasses {
+	for range 10 * maxMissedPasses {
 		require.Zero(t, l.pass())
 	}
 	require.Equal(t, with(of(2), 0, 1), l.pass(closed(4, 7)), "one that a process held after a reset, or that is told of late")
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(5, 5)))
 	require.Equal(t, traffic{closed: 1}, l.pass(closed(5, 0)), "an abort leaves nothing to count, and nothing goes back")
@@ -86,43 +86,43 @@ func TestOrphans(t *testing.T) {
 	l := newListening()
 	l.pass(orphan(7, 3, netstat.TCPFinWait1))
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(1, 5)))
-	l.known.find(1).belongs = 42
+	l.readings.find(1).attribution = 42
 	for _, state := range []netstat.TCPState{netstat.TCPFinWait1, netstat.TCPFinWait2, netstat.TCPClosing, netstat.TCPLastAck} {
 		require.Zero(t, l.pass(orphan(1, 9, state), orphan(2, 8, state)), state)
 		l.enter(l.in)
-		l.since(orphan(1, 9, state))
-		require.Nil(t, l.last, "nothing replaces what it belonged to")
+		l.update(orphan(1, 9, state))
+		require.Nil(t, l.updated, "nothing replaces what it belonged to")
 	}
 	l.enter(l.in)
-	did, last := l.over(closed(1, 11))
+	did, last := l.updateClosed(closed(1, 11))
 	require.Equal(t, with(of(6), 0, 1), did)
-	require.EqualValues(t, 42, last.belongs)
+	require.EqualValues(t, 42, last.attribution)
 	require.Equal(t, with(of(8), 1, 1), l.pass(closed(2, 8)), "one that was an orphan when it was first seen")
 	require.Equal(t, with(of(1), 0, 1), l.pass(closed(7, 4)), "of one that was there before, what was before is not replayed")
 
-	l.in.heard = false
+	l.in.closedEvents = false
 	require.Equal(t, of(5), l.pass(orphan(3, 5, netstat.TCPFinWait1)), "where its end is not told")
 }
 
 // Whether the end of a socket is reported is known of each pass anew.
 func TestReportsThatBeginAndEnd(t *testing.T) {
 	l := newListening()
-	l.in.heard = false
+	l.in.closedEvents = false
 	l.pass(sent(1, 5))
-	l.in.heard = true
+	l.in.closedEvents = true
 	l.pass(sent(1, 5))
-	for range 10 * missedPasses {
+	for range 10 * maxMissedPasses {
 		require.Zero(t, l.pass())
 	}
 	require.Equal(t, with(of(2), 0, 1), l.pass(closed(1, 7)), "it is remembered until its end is reported")
 
 	l.pass(sent(2, 5))
-	l.in.heard = false
+	l.in.closedEvents = false
 	l.pass(sent(2, 5))
-	for range missedPasses + 1 {
+	for range maxMissedPasses + 1 {
 		l.pass()
 	}
-	require.Empty(t, l.known.all, "it is not, where that is not reported")
+	require.Empty(t, l.readings.all, "it is not, where that is not reported")
 }
 
 // A socket that had no peer was no connection.
@@ -137,7 +137,7 @@ func TestClosedListener(t *testing.T) {
 	unknown.Cookie = 2
 	require.Zero(t, l.pass(over, &unknown))
 	require.Zero(t, l.pass())
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 	require.Equal(t, traffic{listenDrops: 3}, l.pass(socket(80, 3, 3)), "nor is a new one")
 }
 
@@ -154,34 +154,34 @@ func TestClosedConnectionThatDropped(t *testing.T) {
 func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	l := newListening()
 	var sockets []*netstat.Socket
-	for i := range mostGone + 1000 {
+	for i := range maxUnreported + 1000 {
 		sockets = append(sockets, sent(uint64(i+1), 5))
 	}
 	l.pass(sockets...)
-	for range missedPasses + 2 {
+	for range maxMissedPasses + 2 {
 		require.Zero(t, l.pass())
 	}
-	require.Len(t, l.known.all, mostGone)
-	require.Equal(t, with(of(1), 0, 1), l.pass(closed(mostGone+1000, 6)), "the oldest are forgotten")
-	require.Len(t, l.known.all, mostGone-1)
+	require.Len(t, l.readings.all, maxUnreported)
+	require.Equal(t, with(of(1), 0, 1), l.pass(closed(maxUnreported+1000, 6)), "the oldest are forgotten")
+	require.Len(t, l.readings.all, maxUnreported-1)
 
-	other := &scope{namespace: &netstat.Namespace{ID: 2}, read: tcpOnly, heard: true}
+	other := &scope{namespace: &netstat.Namespace{ID: 2}, read: tcpOnly, closedEvents: true}
 	l.enter(other)
 	l.end(&scopes{protocols: tcpOnly, all: []*scope{other}}, func(*reading) {})
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 
 	l = newListening()
-	l.in.heard = false
+	l.in.closedEvents = false
 	l.pass(sent(1, 5))
-	for range missedPasses + 2 {
+	for range maxMissedPasses + 2 {
 		require.Zero(t, l.pass(), "nothing is opened or closed where it is not heard of")
 	}
-	require.Empty(t, l.known.all)
+	require.Empty(t, l.readings.all)
 }
 
 // A listener that processes share by sockets of their own is remembered as that of all.
 func TestBelongingsOfSharedListener(t *testing.T) {
-	var b belongings
+	var b attributions
 	first, second := &owner{process: &netstat.Process{PID: 1}}, &owner{process: &netstat.Process{PID: 2}}
 	shared := &listener{port: 80, owners: []*owner{first}}
 	b.begin()
@@ -193,28 +193,28 @@ func TestBelongingsOfSharedListener(t *testing.T) {
 
 // What many sockets belonged to is remembered once, seen or not.
 func TestBelongingsOfManySockets(t *testing.T) {
-	var b belongings
+	var b attributions
 	b.begin()
 	same := observation{cgroup: &cgroupEntry{path: "/a"}}
 	remembered := make([]reading, 1000)
 	for i := range remembered {
-		remembered[i].belongs = b.of(&same)
+		remembered[i].attribution = b.of(&same)
 	}
 	for range 3 {
-		require.Len(t, b.lists[b.now], 1)
+		require.Len(t, b.lists[b.current], 1)
 		b.begin()
 		for i := range remembered {
-			b.carry(&remembered[i])
+			b.carryOver(&remembered[i])
 		}
 	}
 	for _, r := range remembered {
-		require.Equal(t, &belonging{cgroup: "/a"}, b.get(r.belongs))
+		require.Equal(t, &attribution{cgroup: "/a"}, b.get(r.attribution))
 	}
 }
 
 // What sockets belonged to is remembered from pass to pass, for as long as they are.
 func TestBelongings(t *testing.T) {
-	var b belongings
+	var b attributions
 	people := make([]*owner, 4)
 	for i := range people {
 		people[i] = &owner{process: &netstat.Process{PID: i + 1, Name: fmt.Sprint("process", i)}}
@@ -229,7 +229,7 @@ func TestBelongings(t *testing.T) {
 		{cgroup: &cgroupEntry{path: "/a"}},
 		{owners: people[2:], listener: front, cgroup: &cgroupEntry{path: "/b"}},
 	}
-	of := func(o observation) *belonging {
+	of := func(o observation) *attribution {
 		if o.owners == nil && o.listener == nil && o.cgroup == nil {
 			return nil
 		}
@@ -237,32 +237,32 @@ func TestBelongings(t *testing.T) {
 		if o.listener != nil {
 			was = &formerListener{front.addr, front.port, processesOf(front.owners), "/front"}
 		}
-		return &belonging{processesOf(o.owners), was, o.cgroup.pathIfKnown()}
+		return &attribution{processesOf(o.owners), was, o.cgroup.pathIfKnown()}
 	}
 	b.begin()
 	remembered := make([]reading, len(seen))
 	for range 2 {
 		for i := range seen {
-			remembered[i].belongs = b.of(&seen[i])
+			remembered[i].attribution = b.of(&seen[i])
 		}
 	}
-	require.Len(t, b.lists[b.now], len(seen)-1, "once each")
+	require.Len(t, b.lists[b.current], len(seen)-1, "once each")
 	for range 5 {
 		for i := range seen {
-			require.Equal(t, of(seen[i]), b.get(remembered[i].belongs), i)
+			require.Equal(t, of(seen[i]), b.get(remembered[i].attribution), i)
 		}
 		b.begin()
 		for _, o := range people {
-			o.ofScope = ofScope{}
+			o.ownerInScope = ownerInScope{}
 		}
 		for i := range remembered {
 			if i%2 == 1 { // it is seen again
-				remembered[i].belongs = b.of(&seen[i])
+				remembered[i].attribution = b.of(&seen[i])
 			} else {
-				b.carry(&remembered[i])
-				b.carry(&remembered[i])
+				b.carryOver(&remembered[i])
+				b.carryOver(&remembered[i])
 			}
 		}
-		require.LessOrEqual(t, len(b.lists[b.now]), len(seen))
+		require.LessOrEqual(t, len(b.lists[b.current]), len(seen))
 	}
 }

@@ -8,29 +8,29 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// allConnectionTags are the names in the option connection_tags. Those that are not chosen are fields, but for the last
-// six.
+// allConnectionTags are the names in the option connection_tags. A name that is not selected is emitted as a field, except the
+// last six, which are omitted.
 var allConnectionTags = []string{
 	"protocol", "state", "src", "src_port", "dest", "dest_port", "inode", "name", tagPID,
 	tagProcessName, tagUser, tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup,
 }
 
-// defaultConnectionTags tell IP sockets apart: of points with the same tags and time, InfluxDB keeps one.
+// defaultConnectionTags distinguish IP sockets: points with identical tags and time overwrite each other in InfluxDB.
 var defaultConnectionTags = []string{tagProcessName, "protocol", "src", "src_port", "dest", "dest_port"}
 
-// connectionMeasurement is procnetstat_connection: a point for every socket, with the names of procstat_socket.
+// connectionMeasurement is procnetstat_connection: a point for every socket, with the field names of procstat_socket.
 type connectionMeasurement struct {
-	tagNames []string
-	owners   *owners
-	scope    *scope
-	options  seriesOptions
-	rows     []connection
-	beyond   int // sockets of this pass beyond the limit
-	left     int // those of the last pass
-	said     bool
+	tagNames    []string
+	owners      *owners
+	scope       *scope
+	options     seriesOptions
+	rows        []connection
+	skipped     int // sockets beyond maxSeries in this pass
+	lastSkipped int // the same in the last pass
+	warned      bool
 }
 
-// connection is what is kept of a socket until it is emitted.
+// connection is a copy of a socket and its attribution, kept until it is emitted.
 type connection struct {
 	socket netstat.Socket
 	owner  *owner
@@ -42,14 +42,14 @@ func newConnectionMeasurement(tagNames []string, owners *owners, options seriesO
 	return &connectionMeasurement{tagNames: tagNames, owners: owners, options: options}
 }
 
-func (m *connectionMeasurement) enter(in *scope) { m.scope = in }
+func (m *connectionMeasurement) enter(sc *scope) { m.scope = sc }
 
 func (m *connectionMeasurement) observe(o *observation) {
 	if o.Closed {
 		return
 	}
-	if len(m.rows) == m.options.most {
-		m.beyond++
+	if len(m.rows) == m.options.maxSeries {
+		m.skipped++
 		return
 	}
 	row := connection{socket: *o.Socket, cgroup: o.cgroup, scope: m.scope}
@@ -59,13 +59,13 @@ func (m *connectionMeasurement) observe(o *observation) {
 	m.rows = append(m.rows, row)
 }
 
-func (m *connectionMeasurement) emit(to emission) {
+func (m *connectionMeasurement) emit(out emission) {
 	for i := range m.rows {
 		row := &m.rows[i]
-		if !to.in(row.scope).read[row.socket.Transport] {
+		if !out.forScope(row.scope).read[row.socket.Transport] {
 			continue
 		}
-		fields, tags := row.fields(), m.labels(row)
+		fields, tags := row.fields(), m.tags(row)
 		if m.options.netNS {
 			delete(fields, tagNetNS)
 			tags[tagNetNS] = row.scope.tag
@@ -76,19 +76,19 @@ func (m *connectionMeasurement) emit(to emission) {
 				tags[name] = fmt.Sprint(value)
 			}
 		}
-		to.gauges("procnetstat_connection", fields, tags)
+		out.gauges("procnetstat_connection", fields, tags)
 	}
-	if m.beyond > 0 && !m.said {
-		m.said = true
-		m.options.log.Warnf("procnetstat_connection has %d sockets, more than max_series = %d: the rest is left out",
-			len(m.rows)+m.beyond, m.options.most)
+	if m.skipped > 0 && !m.warned {
+		m.warned = true
+		m.options.log.Warnf("Measurement procnetstat_connection has %d sockets, more than max_series = %d: omitting the rest",
+			len(m.rows)+m.skipped, m.options.maxSeries)
 	}
 	clear(m.rows)
-	m.rows, m.beyond, m.left = m.rows[:0], 0, m.beyond
+	m.rows, m.skipped, m.lastSkipped = m.rows[:0], 0, m.skipped
 }
 
-// labels returns the tags that are no fields.
-func (m *connectionMeasurement) labels(row *connection) map[string]string {
+// tags returns the tags that are never fields.
+func (m *connectionMeasurement) tags(row *connection) map[string]string {
 	tags := map[string]string{}
 	for _, name := range m.tagNames {
 		switch name {
@@ -106,7 +106,7 @@ func (m *connectionMeasurement) labels(row *connection) map[string]string {
 	return tags
 }
 
-// fields returns what procstat_socket has, and more.
+// fields returns the fields of procstat_socket and more.
 func (row *connection) fields() map[string]any {
 	s := &row.socket
 	fields := map[string]any{
@@ -166,5 +166,5 @@ var connectionStates = [...]string{
 	netstat.TCPClosing:     "closing",
 }
 
-// folded returns the number of sockets that the last pass left out.
-func (m *connectionMeasurement) folded() int { return m.left }
+// folded returns the number of sockets that the last pass omitted.
+func (m *connectionMeasurement) folded() int { return m.lastSkipped }

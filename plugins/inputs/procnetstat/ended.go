@@ -8,16 +8,17 @@ import (
 	"time"
 )
 
-// endedListeners remembers listeners that have ended, for connections that came in through them and that the kernel reports later. It
-// reports destroyed sockets from a work queue (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host, and across CPUs
-// in any order. For the same reason a listener that the previous pass saw may have ended without being reported yet.
+// endedListeners remembers listeners that have ended, for connections that they accepted and that the kernel reports later. The
+// kernel reports destroyed sockets from a work queue (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host,
+// and across CPUs in any order. For the same reason a listener that the previous pass saw may have ended without being reported
+// yet.
 type endedListeners struct {
 	pass       uint64
 	now        time.Time
-	live       map[endpoint]*listener       // that this pass has seen
-	lastPass   map[endpoint]*formerListener // that the previous pass saw
-	byEndpoint map[endpoint]*list.Element   // that have ended
-	byAge      list.List                    // of *endedListener, the oldest first
+	live       map[endpoint]*listener       // seen by this pass
+	lastPass   map[endpoint]*formerListener // seen by the previous pass
+	byEndpoint map[endpoint]*list.Element   // ended
+	byAge      list.List                    // of *endedListener, oldest first
 }
 
 // endpoint is an address and port in a network namespace.
@@ -29,33 +30,33 @@ type endpoint struct {
 
 type endedListener struct {
 	endpoint
-	was  *formerListener
-	pass uint64 // the last one that noticed its end, or in which it was reported
-	at   time.Time
+	listener *formerListener
+	pass     uint64 // the last pass that noticed its end or had it reported
+	endedAt  time.Time
 }
 
-// An ended listener is forgotten when both limits are exceeded: the work queue can be seconds late, and the next gather can be later
-// than that.
+// An ended listener is removed when both limits are exceeded: the work queue can be seconds late, and the next gather can be even
+// later.
 const (
-	endedPasses = 3
-	endedTime   = 10 * time.Second
-	// maxEnded bounds the ended listeners of all namespaces together; beyond it the oldest are forgotten.
+	minEndedPasses = 3
+	minEndedTime   = 10 * time.Second
+	// maxEnded bounds the ended listeners of all namespaces together; beyond it the oldest are removed.
 	maxEnded = 4096
 )
 
-// begin opens a pass.
+// begin starts a pass.
 func (e *endedListeners) begin(now time.Time) {
 	e.pass++
 	e.now = now
 	e.live = map[endpoint]*listener{}
-	for oldest := e.byAge.Front(); oldest != nil && e.isOutdated(oldest); oldest = e.byAge.Front() {
+	for oldest := e.byAge.Front(); oldest != nil && e.isExpired(oldest); oldest = e.byAge.Front() {
 		e.forget(oldest)
 	}
 }
 
-func (e *endedListeners) isOutdated(element *list.Element) bool {
+func (e *endedListeners) isExpired(element *list.Element) bool {
 	ended := endedOf(element)
-	return e.pass-ended.pass > endedPasses && e.now.Sub(ended.at) > endedTime
+	return e.pass-ended.pass > minEndedPasses && e.now.Sub(ended.endedAt) > minEndedTime
 }
 
 func (e *endedListeners) forget(element *list.Element) {
@@ -64,37 +65,37 @@ func (e *endedListeners) forget(element *list.Element) {
 }
 
 func endedOf(element *list.Element) *endedListener {
-	return element.Value.(*endedListener) //nolint:forcetypeassert // it has nothing else
+	return element.Value.(*endedListener) //nolint:forcetypeassert // byAge holds nothing else
 }
 
-// see notes a listener of this pass. Its owners may still grow until the end of the pass.
-func (e *endedListeners) see(namespace uint64, l *listener) {
+// observe adds a listener of this pass. It may get more owners until the end of the pass.
+func (e *endedListeners) observe(namespace uint64, l *listener) {
 	e.live[endpoint{namespace, l.addr, l.port}] = l
 }
 
 // end ends a pass. A listener that the previous pass saw and this one did not has ended.
 func (e *endedListeners) end() {
-	for at, was := range e.lastPass {
+	for at, former := range e.lastPass {
 		if e.live[at] == nil {
-			e.add(at.namespace, was)
+			e.add(at.namespace, former)
 		}
 	}
 	e.lastPass = make(map[endpoint]*formerListener, len(e.live))
 	for at, l := range e.live {
 		e.lastPass[at] = newFormerListener(l)
 	}
-	e.live = nil // its owners are those of this pass
+	e.live = nil // owners are valid in one pass only
 }
 
 // add remembers a listener that has ended. A listener without owners, which no pass saw, does not replace one with owners.
-func (e *endedListeners) add(namespace uint64, was *formerListener) {
-	at := endpoint{namespace, was.addr, was.port}
+func (e *endedListeners) add(namespace uint64, former *formerListener) {
+	at := endpoint{namespace, former.addr, former.port}
 	if element, known := e.byEndpoint[at]; known {
 		ended := endedOf(element)
-		if len(was.owners) > 0 || len(ended.was.owners) == 0 {
-			ended.was = was
+		if len(former.owners) > 0 || len(ended.listener.owners) == 0 {
+			ended.listener = former
 		}
-		ended.pass, ended.at = e.pass, e.now
+		ended.pass, ended.endedAt = e.pass, e.now
 		e.byAge.MoveToBack(element)
 		return
 	}
@@ -104,19 +105,19 @@ func (e *endedListeners) add(namespace uint64, was *formerListener) {
 	if len(e.byEndpoint) == maxEnded {
 		e.forget(e.byAge.Front())
 	}
-	e.byEndpoint[at] = e.byAge.PushBack(&endedListener{at, was, e.pass, e.now})
+	e.byEndpoint[at] = e.byAge.PushBack(&endedListener{at, former, e.pass, e.now})
 }
 
-// find returns the ended listener that a connection with this local end came in through, or nil.
+// find returns the ended listener that accepts connections to the local address, or nil.
 func (e *endedListeners) find(namespace uint64, local netip.AddrPort) *formerListener {
 	addrs, n := listenAddrs(local.Addr())
 	for _, addr := range addrs[:n] {
 		at := endpoint{namespace, addr, local.Port()}
-		if was := e.lastPass[at]; was != nil {
-			return was
+		if former := e.lastPass[at]; former != nil {
+			return former
 		}
 		if element, known := e.byEndpoint[at]; known {
-			return endedOf(element).was
+			return endedOf(element).listener
 		}
 	}
 	return nil

@@ -57,9 +57,9 @@ func TestEndedListenersAreForgotten(t *testing.T) {
 		every time.Duration // a pass
 		last  int           // the last pass that remembers it
 	}{
-		"rare passes":  {time.Minute, endedPasses},
-		"many passes":  {endedTime / 10, 10},
-		"some seconds": {endedTime / endedPasses, endedPasses},
+		"rare passes":  {time.Minute, minEndedPasses},
+		"many passes":  {minEndedTime / 10, 10},
+		"some seconds": {minEndedTime / minEndedPasses, minEndedPasses},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var e endedListeners
@@ -99,7 +99,7 @@ func TestEndedListenersThatEndAgain(t *testing.T) {
 	require.Same(t, first, pass(endedAtPort("192.0.2.1", 80)), "one that no pass saw says less")
 	require.Same(t, second, pass(second, endedAtPort("192.0.2.1", 81)))
 	require.Equal(t, 2, e.byAge.Len())
-	for range endedPasses {
+	for range minEndedPasses {
 		require.Same(t, second, pass())
 	}
 	require.Nil(t, pass())
@@ -141,13 +141,13 @@ func TestEndedListenersWithoutReport(t *testing.T) {
 		now = now.Add(time.Minute)
 		e.begin(now)
 	}
-	for range 3 * endedPasses {
+	for range 3 * minEndedPasses {
 		begin()
-		e.see(own.ID, held)
+		e.observe(own.ID, held)
 		e.end()
 		require.Empty(t, e.byEndpoint)
 	}
-	for range 1 + endedPasses {
+	for range 1 + minEndedPasses {
 		begin()
 		require.Equal(t, &formerListener{held.addr, 80, []*netstat.Process{{PID: 1}}, ""}, e.find(own.ID, local))
 		require.Nil(t, e.find(own.ID+1, local))
@@ -168,7 +168,7 @@ type closedScene struct {
 
 func newClosedScene(t *testing.T) *closedScene {
 	t.Helper()
-	options := seriesOptions{most: 1000, netNS: true, log: testutil.Logger{Quiet: true}}
+	options := seriesOptions{maxSeries: 1000, netNS: true, log: testutil.Logger{Quiet: true}}
 	return &closedScene{
 		T:        t,
 		pass:     newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil)),
@@ -186,8 +186,8 @@ func (s *closedScene) gather(after time.Duration, sockets socketsIn) map[string]
 	all := &scopes{protocols: tcpOnly}
 	all.begin()
 	for namespace, of := range sockets {
-		in := all.of(namespace)
-		in.heard = true
+		in := all.get(namespace)
+		in.closedEvents = true
 		s.pass.enter(in)
 		s.listener.enter(in)
 		s.remote.enter(in)
@@ -258,7 +258,7 @@ func TestListenerThatLivedBetweenGathers(t *testing.T) {
 	require.Equal(t, map[string]int64{came: 4}, s.gather(interval, socketsIn{&own: {visit(), visit()}}))
 	require.Equal(t, map[string]int64{came: 5}, s.gather(interval, socketsIn{&own: {visit()}}))
 	require.Equal(t, map[string]int64{"remote self " + visitor: 1}, s.gather(interval, socketsIn{&own: {visit()}}), "after the bound")
-	require.Empty(t, s.pass.late, "what an earlier pass made of it is not kept")
+	require.Empty(t, s.pass.restored, "what an earlier pass made of it is not kept")
 }
 
 // Connections of a listener that the last gather saw came in, whichever end is reported first.
@@ -279,8 +279,8 @@ func TestEndedListenerOfSeveral(t *testing.T) {
 	first, second := &owner{process: &netstat.Process{PID: 1}}, &owner{process: &netstat.Process{PID: 2}}
 	p.begin(time.Unix(1000, 0))
 	p.enter(&scope{namespace: &own})
-	l := p.listen(&observation{Socket: listeningAt(1, web), owners: []*owner{first}})
-	require.Same(t, l, p.listen(&observation{Socket: listeningAt(2, web), owners: []*owner{first, second}}))
+	l := p.observeListener(&observation{Socket: listeningAt(1, web), owners: []*owner{first}})
+	require.Same(t, l, p.observeListener(&observation{Socket: listeningAt(2, web), owners: []*owner{first, second}}))
 	p.ended.end()
 	require.Equal(t, []*netstat.Process{first.process, second.process}, p.ended.find(own.ID, netip.MustParseAddrPort(web)).owners)
 }
@@ -305,7 +305,7 @@ func TestOrphanOfEndedListener(t *testing.T) {
 	s.gather(interval, socketsIn{&own: {listeningAt(1, web), connection}})
 	orphan := *connection
 	orphan.State = netstat.TCPFinWait1
-	for range 2 * endedPasses {
+	for range 2 * minEndedPasses {
 		s.gather(interval, socketsIn{&own: {&orphan}})
 	}
 	require.Equal(t, int64(1), s.gather(interval, socketsIn{&own: {closedAt(2, web, visitor)}})["listener self 192.0.2.1:80"])

@@ -297,12 +297,12 @@ func TestCgroupMountMissing(t *testing.T) {
 		groups := l.plugin.pass.cgroups
 		show()
 		_ = l.gather()
-		require.Nil(t, groups.paths, "it is not time")
-		now := time.Now().Add(cgroupsRetry)
+		require.Nil(t, groups.tree, "it is not time")
+		now := time.Now().Add(cgroupRetryInterval)
 		groups.now = func() time.Time { return now }
 		require.EqualValues(t, 1, l.gather().all("procnetstat_cgroup")[series]["tcp_listen"])
-		require.NotNil(t, groups.paths)
-		require.Len(t, messagesWith(l, "the cgroups of sockets are those of their processes"), 1)
+		require.NotNil(t, groups.tree)
+		require.Len(t, messagesWith(l, "Cannot look up the cgroups of sockets; using those of their processes"), 1)
 		require.Empty(t, l.log.Errors())
 	})
 }
@@ -353,7 +353,7 @@ func TestClockSteps(t *testing.T) {
 		l := start(t, `measurements = ["process"]`)
 		l.gather()
 		for _, s := range l.plugin.measurements[0].(*processMeasurement).series.byKey {
-			require.Contains(t, s.seen.String(), " m=+", "read from the clock that is not stepped")
+			require.Contains(t, s.lastEmitted.String(), " m=+", "read from the clock that is not stepped")
 		}
 	})
 }

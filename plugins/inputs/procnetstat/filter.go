@@ -13,20 +13,20 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// filters leave sockets out of all measurements but that of the host.
+// filters exclude sockets from all measurements but that of the host.
 type filters struct {
 	owner  ownerFilter
 	socket socketFilter
 }
 
-// ownerFilter goes by the processes that hold a socket.
+// ownerFilter matches the processes that hold a socket.
 type ownerFilter struct {
 	active            bool
-	names, users      filter.Filter // nil wants all
+	names, users      filter.Filter // nil: all
 	wantsUnattributed bool
 }
 
-// newFilters compiles the options; the error names the one that is wrong.
+// newFilters compiles the options; the error names the invalid one.
 func (p *ProcNetStat) newFilters() (filters, error) {
 	var (
 		f   filters
@@ -89,10 +89,10 @@ func (f *ownerFilter) wantsName(name string) bool { return f.names == nil || f.n
 
 func (f *ownerFilter) wantsUser(user string) bool { return f.users == nil || f.users.Match(user) }
 
-// socketFilter goes by the addresses of a socket and by its cgroup.
+// socketFilter matches the addresses and the cgroup of a socket.
 type socketFilter struct {
 	addresses *netstat.Filter
-	cgroups   filter.Filter // nil wants all
+	cgroups   filter.Filter // nil: all
 }
 
 func (f *socketFilter) wants(o *observation) bool {
@@ -110,14 +110,14 @@ func parsePorts(option string, given []ports) ([]netstat.PortRange, error) {
 		first, errFirst := strconv.ParseUint(strings.TrimSpace(from), 10, 16)
 		last, errLast := strconv.ParseUint(strings.TrimSpace(to), 10, 16)
 		if errFirst != nil || errLast != nil || first > last {
-			return nil, fmt.Errorf(`%s: %q is no port from 0 to 65535 and no range like "8000-8100"`, option, text)
+			return nil, fmt.Errorf(`%s: %q is not a port from 0 to 65535 or a range like "8000-8100"`, option, text)
 		}
 		ranges = append(ranges, netstat.PortRange{First: uint16(first), Last: uint16(last)})
 	}
 	return ranges, nil
 }
 
-// parsePrefixes compiles a list of networks; an address alone is a network of one.
+// parsePrefixes parses a list of networks and single addresses.
 func parsePrefixes(option string, texts []string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, text := range texts {
@@ -127,7 +127,7 @@ func parsePrefixes(option string, texts []string) ([]netip.Prefix, error) {
 			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
 		if err != nil || prefix.Addr().Is4In6() {
-			return nil, fmt.Errorf(`%s: %q is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`, option, text)
+			return nil, fmt.Errorf(`%s: %q is not an address or a network like "10.0.0.0/8" or "2001:db8::/32"`, option, text)
 		}
 		prefixes = append(prefixes, prefix)
 	}

@@ -8,22 +8,22 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// gatherReport is procnetstat_gather: how the gather itself went.
+// gatherReport is procnetstat_gather: statistics of the gather itself.
 type gatherReport struct {
 	duration     time.Duration
 	scan         netstat.ScanStats
 	unattributed int
 	folded       int
-	closedLost   int64 // since the start
-	heard        bool  // closed connections are heard of
+	closedLost   int64 // since the plugin started
+	closedEvents bool  // the kernel reports closed connections in some namespace
 }
 
-func (r *gatherReport) emit(to emission) {
+func (r *gatherReport) emit(out emission) {
 	tags := map[string]string{
 		"source": r.scan.Source.String(),
 		"owners": r.scan.OwnerMethod.String(),
 	}
-	to.gauges("procnetstat_gather", map[string]any{
+	out.gauges("procnetstat_gather", map[string]any{
 		"duration_ns":   r.duration.Nanoseconds(),
 		"sockets":       int64(r.scan.Sockets),
 		"processes":     int64(r.scan.Processes),
@@ -32,7 +32,7 @@ func (r *gatherReport) emit(to emission) {
 		"folded_series": int64(r.folded),
 		"interrupted":   int64(r.scan.Interrupted),
 	}, tags)
-	if r.heard {
-		to.acc.AddCounter("procnetstat_gather", map[string]any{"closed_events_lost": r.closedLost}, tags, to.now)
+	if r.closedEvents {
+		out.acc.AddCounter("procnetstat_gather", map[string]any{"closed_events_lost": r.closedLost}, tags, out.now)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// hostMeasurement is procnetstat: the sockets of the host. Its fields are those of Telegraf's inputs.netstat and more.
+// hostMeasurement is procnetstat: the sockets of the host, with the fields of Telegraf's inputs.netstat and more.
 type hostMeasurement struct {
 	byFamily bool
 	netNS    bool // with the tag netns
@@ -20,10 +20,10 @@ type hostMeasurement struct {
 	current  *hostTotals
 }
 
-// hostTotals are the sockets in a network namespace.
+// hostTotals are the totals of a network namespace.
 type hostTotals struct {
-	families [netstat.FamilyUnix + 1]series // the first is of all families
-	seen     time.Time                      // when they were emitted last
+	families    [netstat.FamilyUnix + 1]series // index 0: all families
+	lastEmitted time.Time
 }
 
 const allFamilies = netstat.Family(0)
@@ -32,24 +32,24 @@ func newHostMeasurement(byFamily, netNS bool) *hostMeasurement {
 	return &hostMeasurement{byFamily: byFamily, netNS: netNS, totals: map[string]*hostTotals{}}
 }
 
-func (m *hostMeasurement) enter(in *scope) {
-	m.current = m.totals[in.tag]
+func (m *hostMeasurement) enter(sc *scope) {
+	m.current = m.totals[sc.tag]
 	if m.current == nil {
 		m.current = &hostTotals{}
-		m.totals[in.tag] = m.current
+		m.totals[sc.tag] = m.current
 		for family := range m.current.families {
 			tags := map[string]string{}
 			if m.byFamily {
 				tags["family"] = netstat.Family(family).String()
 			}
 			if m.netNS {
-				tags[tagNetNS] = in.tag
+				tags[tagNetNS] = sc.tag
 			}
 			m.current.families[family].tags = tags
 		}
 	}
 	for family := range m.current.families {
-		m.current.families[family].scope = in
+		m.current.families[family].scope = sc
 	}
 }
 
@@ -61,74 +61,77 @@ func (m *hostMeasurement) observe(o *observation) {
 	m.current.families[family].count(o)
 }
 
-// emit emits every namespace that was read, also one without sockets.
-func (m *hostMeasurement) emit(to emission) {
-	for _, in := range to.scopes.all {
-		m.enter(in)
-		m.current.seen = to.now
-		m.current.emit(to.in(in), m.byFamily, in.namespace)
+// emit emits every namespace that was read, even one without sockets.
+func (m *hostMeasurement) emit(out emission) {
+	for _, sc := range out.scopes.all {
+		m.enter(sc)
+		m.current.lastEmitted = out.now
+		m.current.emit(out.forScope(sc), m.byFamily, sc.namespace)
 	}
-	m.forget(to.now)
+	m.forget(out.now)
 }
 
-// maxIdleHosts bounds the network namespaces that are remembered although they were not read: any user can make a thousand a minute.
-const maxIdleHosts = 1000
+// maxIdleNetNS bounds the network namespaces that are remembered without being read: any user can create 1,000 a minute.
+const maxIdleNetNS = 1000
 
-// forget forgets namespaces that were not read in this gather: after an hour, and those that were read longest ago if they are many.
+// forget removes namespaces that were not read in this gather: after counterMemory, and beyond maxIdleNetNS those that were read
+// longest ago.
 func (m *hostMeasurement) forget(now time.Time) {
 	var idle []string
 	for tag, totals := range m.totals {
 		switch {
-		case now.Sub(totals.seen) > counterMemory:
+		case now.Sub(totals.lastEmitted) > counterMemory:
 			delete(m.totals, tag)
-		case totals.seen.Before(now):
+		case totals.lastEmitted.Before(now):
 			idle = append(idle, tag)
 		}
 	}
-	if len(idle) <= maxIdleHosts {
+	if len(idle) <= maxIdleNetNS {
 		return
 	}
-	slices.SortFunc(idle, func(a, b string) int { return cmp.Or(m.totals[a].seen.Compare(m.totals[b].seen), cmp.Compare(a, b)) })
-	for _, tag := range idle[:len(idle)-maxIdleHosts] {
+	slices.SortFunc(idle, func(a, b string) int {
+		return cmp.Or(m.totals[a].lastEmitted.Compare(m.totals[b].lastEmitted), cmp.Compare(a, b))
+	})
+	for _, tag := range idle[:len(idle)-maxIdleNetNS] {
 		delete(m.totals, tag)
 	}
 }
 
-func (h *hostTotals) emit(to emission, byFamily bool, namespace *netstat.Namespace) {
+func (h *hostTotals) emit(out emission, byFamily bool, namespace *netstat.Namespace) {
 	if !byFamily {
-		fields, err := sockstat(namespace)
+		fields, err := sockstatFields(namespace)
 		if err != nil {
-			to.acc.AddError(err)
+			out.acc.AddError(err)
 		}
-		h.emitFamily(to, allFamilies, to.read, fields)
+		h.emitFamily(out, allFamilies, out.read, fields)
 		return
 	}
 	ip, unix := protocolSet{}, protocolSet{}
-	for transport := range to.read {
+	for transport := range out.read {
 		if transport == netstat.TransportUnix {
 			unix[transport] = true
 		} else {
 			ip[transport] = true
 		}
 	}
-	h.emitFamily(to, netstat.FamilyIPv4, ip, map[string]any{})
-	h.emitFamily(to, netstat.FamilyIPv6, ip, map[string]any{})
-	h.emitFamily(to, netstat.FamilyUnix, unix, map[string]any{})
+	h.emitFamily(out, netstat.FamilyIPv4, ip, map[string]any{})
+	h.emitFamily(out, netstat.FamilyIPv6, ip, map[string]any{})
+	h.emitFamily(out, netstat.FamilyUnix, unix, map[string]any{})
 }
 
-func (h *hostTotals) emitFamily(to emission, family netstat.Family, read protocolSet, gauges map[string]any) {
+func (h *hostTotals) emitFamily(out emission, family netstat.Family, read protocolSet, gauges map[string]any) {
 	s := &h.families[family]
-	s.total.add(&s.stats.did)
+	s.total.add(&s.stats.delta)
 	if read[netstat.TransportTCP] {
 		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
 	}
-	to.read = read
-	to.group("procnetstat", s, gauges, map[string]any{})
+	out.read = read
+	out.group("procnetstat", s, gauges, map[string]any{})
 	s.reset()
 }
 
-// sockstat returns the fields of procnetstat that the kernel counts by itself.
-func sockstat(namespace *netstat.Namespace) (map[string]any, error) {
+// sockstatFields returns the fields of procnetstat from /proc/net/sockstat and sockstat6.
+func sockstatFields(namespace *netstat.Namespace) (map[string]any, error) {
 	s, err := namespace.ReadSockstat()
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // the fields are absent

@@ -24,8 +24,8 @@ func TestHostTotalsMemory(t *testing.T) {
 		all := &scopes{protocols: tcpOnly}
 		all.begin()
 		for _, namespace := range namespaces {
-			m.enter(all.of(namespace))
-			m.observe(&observation{Socket: sent(1, 0), number: 1, did: of(1)})
+			m.enter(all.get(namespace))
+			m.observe(&observation{Socket: sent(1, 0), number: 1, delta: of(1)})
 		}
 		acc := &testutil.Accumulator{}
 		m.emit(emission{acc: acc, now: now, scopes: all})
@@ -53,10 +53,10 @@ func TestHostTotalsAreBounded(t *testing.T) {
 		all.begin()
 		for n := range perGather {
 			id := uint64(gather*perGather + n)
-			m.enter(all.of(&netstat.Namespace{ID: id, Name: fmt.Sprint("blue", gather, "-", n), Inode: uint64(1 + n)}))
+			m.enter(all.get(&netstat.Namespace{ID: id, Name: fmt.Sprint("blue", gather, "-", n), Inode: uint64(1 + n)}))
 		}
 		m.emit(emission{acc: &testutil.Accumulator{}, now: now, scopes: all})
-		require.Len(t, m.totals, min((gather+1)*perGather, maxIdleHosts+perGather))
+		require.Len(t, m.totals, min((gather+1)*perGather, maxIdleNetNS+perGather))
 	}
 	require.NotContains(t, m.totals, "blue0-0")
 	require.Contains(t, m.totals, "blue2-7")

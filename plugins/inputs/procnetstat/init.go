@@ -57,31 +57,31 @@ func (p *ProcNetStat) Init() error {
 		return err
 	}
 	if p.MaxSeries < 1 {
-		return fmt.Errorf("max_series: %d given, 1 or more allowed", p.MaxSeries)
+		return fmt.Errorf("max_series: must be at least 1, got %d", p.MaxSeries)
 	}
 	if p.RemotePrefixV4 < 0 || p.RemotePrefixV4 > 32 {
-		return fmt.Errorf("remote_prefix_v4: %d given, 0 to 32 allowed", p.RemotePrefixV4)
+		return fmt.Errorf("remote_prefix_v4: must be from 0 to 32, got %d", p.RemotePrefixV4)
 	}
 	if p.RemotePrefixV6 < 0 || p.RemotePrefixV6 > 128 {
-		return fmt.Errorf("remote_prefix_v6: %d given, 0 to 128 allowed", p.RemotePrefixV6)
+		return fmt.Errorf("remote_prefix_v6: must be from 0 to 128, got %d", p.RemotePrefixV6)
 	}
 	var err error
 	if p.filters, err = p.newFilters(); err != nil {
 		return err
 	}
 	if p.filters.owner.active && p.scan.OwnerMethod == netstat.OwnersOff {
-		return errors.New(`process_include, process_exclude, user_include, user_exclude: one given with owners = "none", ` +
-			"where no process is known; leave them out or choose another way to find owners")
+		return errors.New(`process_include, process_exclude, user_include, user_exclude: ` +
+			`cannot be used with owners = "none"; remove them or change owners`)
 	}
 	if !slices.Contains(p.Measurements, measureHost) {
-		p.scan.TCPFilter = p.filters.socket.addresses // nobody looks at what it leaves out
+		p.scan.TCPFilter = p.filters.socket.addresses // no selected measurement needs the sockets that it excludes
 	}
 	if slices.Equal(p.Measurements, []string{measureHost}) {
-		p.scan.OwnerMethod = netstat.OwnersOff // nobody looks at them
+		p.scan.OwnerMethod = netstat.OwnersOff // the host measurement does not use owners
 	}
 	for _, name := range p.Measurements {
-		if why := p.lacks(name); why != "" {
-			return fmt.Errorf("measurements: %q given, which %s", name, why)
+		if reason := p.emptyReason(name); reason != "" {
+			return fmt.Errorf("measurements: %q %s", name, reason)
 		}
 	}
 	return nil
@@ -111,13 +111,13 @@ func (p *ProcNetStat) setDefaults() {
 	}
 	if p.Measurements == nil {
 		p.Measurements = slices.DeleteFunc(slices.Clone(defaultMeasurements), func(name string) bool {
-			return p.lacks(name) != ""
+			return p.emptyReason(name) != ""
 		})
 	}
 }
 
-// lacks says which other option keeps the measurement from having any content; empty if none does.
-func (p *ProcNetStat) lacks(measurement string) string {
+// emptyReason returns why the other options leave the measurement without content, or an empty string.
+func (p *ProcNetStat) emptyReason(measurement string) string {
 	switch {
 	case measurement == measureProcess && p.Owners == netstat.OwnersOff.String():
 		return `has no content with owners = "none"`
@@ -142,14 +142,14 @@ func (p *ProcNetStat) initScan() error {
 		return fmt.Errorf("owners: %w", err)
 	}
 	if len(p.Namespaces) == 0 {
-		return errors.New("namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed")
+		return errors.New("namespaces: must contain at least one of self, host, all, a name in /run/netns, a pid")
 	}
 	for i, name := range p.Namespaces {
 		if err := netstat.CheckNamespace(name); err != nil {
 			return fmt.Errorf("namespaces: %w", err)
 		}
 		if slices.Contains(p.Namespaces[:i], name) {
-			return fmt.Errorf("namespaces: %q given twice", name)
+			return fmt.Errorf("namespaces: duplicate %q", name)
 		}
 	}
 	if err := checkList("protocols", p.Protocols, allProtocols); err != nil {
@@ -167,31 +167,31 @@ func (p *ProcNetStat) initScan() error {
 	return p.initClosed()
 }
 
-// initClosed checks the option closed_connections. What is told of a connection that is over can be understood only by who knows
-// what was told before.
+// initClosed checks the option closed_connections. The event of a closed connection carries its final counters; their increase is
+// known only if the counters were read before.
 func (p *ProcNetStat) initClosed() error {
 	if err := p.scan.Closed.UnmarshalText([]byte(p.ClosedConnections)); err != nil {
 		return fmt.Errorf("closed_connections: %w", err)
 	}
-	var lacks string
+	var missing string
 	switch {
 	case !p.protocols[netstat.TransportTCP]:
-		lacks = `"tcp" in protocols`
+		missing = `"tcp" in protocols`
 	case !p.TCPDetails:
-		lacks = "tcp_details"
+		missing = "tcp_details"
 	case p.scan.Source == netstat.SourceProcfs:
-		lacks = `netlink, which source = "procfs" does without`
+		missing = `netlink, which source = "procfs" disables`
 	default:
 		return nil
 	}
 	if p.scan.Closed == netstat.ClosedRequired {
-		return fmt.Errorf(`closed_connections: "on" given, which wants %s`, lacks)
+		return fmt.Errorf(`closed_connections: "on" requires %s`, missing)
 	}
 	p.scan.Closed = netstat.ClosedOff
 	return nil
 }
 
-// procRoot is the proc file system that Telegraf's other inputs read.
+// procRoot returns the proc file system that Telegraf's other inputs read.
 func procRoot() string {
 	if root := os.Getenv("HOST_PROC"); root != "" {
 		return root
@@ -199,15 +199,15 @@ func procRoot() string {
 	return "/proc"
 }
 
-// checkProcRoot returns an error if the directory cannot be read, or is neither a proc file system nor a copy of one, which need not
-// have all tables. An empty one is a mount point where nothing is mounted.
+// checkProcRoot returns an error if the directory cannot be read, or is neither a proc file system nor a copy of one. A copy may
+// lack tables. An empty directory is a mount point where nothing is mounted.
 func checkProcRoot(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(entries, isOfProc) {
-		return fmt.Errorf("%s is no proc file system: it has none of net, self, version and processes", root)
+		return fmt.Errorf("%s is not a proc file system: it has none of net, self, version and processes", root)
 	}
 	return nil
 }
@@ -217,22 +217,22 @@ func isOfProc(entry os.DirEntry) bool {
 	return err == nil || slices.Contains([]string{"net", "self", "version"}, entry.Name())
 }
 
-// checkList checks an option that is a list of names.
+// checkList checks an option that is a list of names and must not be empty.
 func checkList(option string, given, allowed []string) error {
 	if len(given) == 0 {
-		return fmt.Errorf("%s: an empty list given, at least one of %s is needed", option, strings.Join(allowed, ", "))
+		return fmt.Errorf("%s: must contain at least one of %s", option, strings.Join(allowed, ", "))
 	}
 	return checkNames(option, given, allowed)
 }
 
-// checkNames checks an option that is a list of names, and can be empty.
+// checkNames checks an option that is a list of names and may be empty.
 func checkNames(option string, given, allowed []string) error {
 	for i, name := range given {
 		if !slices.Contains(allowed, name) {
 			return fmt.Errorf("%s: %q is not one of %s", option, name, strings.Join(allowed, ", "))
 		}
 		if slices.Contains(given[:i], name) {
-			return fmt.Errorf("%s: %q given twice", option, name)
+			return fmt.Errorf("%s: duplicate %q", option, name)
 		}
 	}
 	return nil

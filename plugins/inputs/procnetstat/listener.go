@@ -9,17 +9,17 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// listenerMeasurement is procnetstat_listener: the listening TCP sockets by address, port and process, and the
-// connections that came in through them.
+// listenerMeasurement is procnetstat_listener: the listening TCP sockets by address, port and process, and their incoming
+// connections.
 type listenerMeasurement struct {
 	withOwners bool
 	series     *seriesSet
 }
 
-// acceptQueue is what is known of the accept queues of a group of listening sockets, in connections.
+// acceptQueue sums the accept queues of a group of listening sockets, in connections.
 type acceptQueue struct {
 	waiting, limit     int64
-	hasLimit, hasDrops bool // procfs gives neither
+	hasLimit, hasDrops bool // procfs has neither
 }
 
 func (a *acceptQueue) add(s *netstat.Socket) {
@@ -36,7 +36,7 @@ func (a *acceptQueue) merge(o *acceptQueue) {
 	a.hasDrops = a.hasDrops || o.hasDrops
 }
 
-// listenerProtocols are those that have listeners: the fields of others would always be zero.
+// listenerProtocols are the protocols that have listeners; the fields of others would always be zero.
 var listenerProtocols = protocolSet{netstat.TransportTCP: true}
 
 func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMeasurement {
@@ -51,7 +51,7 @@ func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMea
 	}
 }
 
-func (m *listenerMeasurement) enter(in *scope) { m.series.scope = in }
+func (m *listenerMeasurement) enter(sc *scope) { m.series.scope = sc }
 
 func (m *listenerMeasurement) observe(o *observation) {
 	if o.listener == nil {
@@ -64,7 +64,7 @@ func (m *listenerMeasurement) observe(o *observation) {
 		}
 		return
 	}
-	if l := o.listener; l.isOver && l.series == nil {
+	if l := o.listener; l.ended && l.series == nil {
 		wanted := slices.DeleteFunc(slices.Clone(l.owners), func(w *owner) bool { return !w.wanted })
 		for _, s := range m.seriesOf(l, wanted) {
 			s.accept.hasLimit, s.accept.hasDrops = true, true
@@ -75,7 +75,7 @@ func (m *listenerMeasurement) observe(o *observation) {
 	}
 }
 
-// seriesOf returns the series that a listening socket counts in: one for each name of its owners.
+// seriesOf returns the series that a listening socket is counted in: one for each distinct name of its owners.
 func (m *listenerMeasurement) seriesOf(l *listener, owners []*owner) []*series {
 	endpoint := []string{netstat.TransportTCP.String(), l.addr.String(), strconv.Itoa(int(l.port))}
 	var all []*series
@@ -102,10 +102,10 @@ func (m *listenerMeasurement) seriesOf(l *listener, owners []*owner) []*series {
 	return all
 }
 
-func (m *listenerMeasurement) emit(to emission) {
-	m.series.emit(to.now, func(s *series) {
-		of := to.in(s.scope)
-		if !of.read[netstat.TransportTCP] {
+func (m *listenerMeasurement) emit(out emission) {
+	m.series.emit(out.now, func(s *series) {
+		e := out.forScope(s.scope)
+		if !e.read[netstat.TransportTCP] {
 			return
 		}
 		gauges, counters := map[string]any{"accept_queue": s.accept.waiting}, map[string]any{}
@@ -115,8 +115,8 @@ func (m *listenerMeasurement) emit(to emission) {
 		if s.accept.hasDrops {
 			counters["drops"] = s.total.listenDrops
 		}
-		of.read = listenerProtocols
-		of.group(m.series.measurement, s, gauges, counters)
+		e.read = listenerProtocols
+		e.group(m.series.measurement, s, gauges, counters)
 	})
 }
 

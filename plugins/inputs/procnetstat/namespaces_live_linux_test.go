@@ -364,8 +364,8 @@ const (
 	noPtrace    = noNetlink + `open /proc/\d+/ns/net: permission denied` + fewerFields
 	noNames     = `^some network namespaces are not read, or not known by their names: /run/netns/blue: entering it takes ` +
 		`CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: permission denied$`
-	denied = `^processes whose descriptors may not be read: \d+; their sockets count as "unattributed". To read them takes ` +
-		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it$`
+	denied = `^Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed". This needs ` +
+		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it$`
 )
 
 // mostRights says what a plugin that runs as somebody makes of all namespaces.
@@ -747,8 +747,8 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 			for range 2 {
 				l.gather().requireTags("self")
 			}
-			require.Len(t, l.plugin.pass.tracker.namespaces, 1)
-			require.Len(t, l.plugin.scopes.before, 1)
+			require.Len(t, l.plugin.pass.tracker.histories, 1)
+			require.Len(t, l.plugin.scopes.previous, 1)
 		}
 		testnet.ThreadsReturn(t)
 		require.Empty(t, messagesBut(l, notInitialPIDs))
@@ -826,8 +826,8 @@ func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 		eventually(t, func() bool { return len(l.gather().all("procnetstat")) == 1 })
 		l.gather()
 		require.Equal(t, descriptors, ownDescriptors(t))
-		require.Len(t, l.plugin.scopes.before, 1)
-		require.Len(t, l.plugin.pass.tracker.namespaces, 1)
+		require.Len(t, l.plugin.scopes.previous, 1)
+		require.Len(t, l.plugin.pass.tracker.histories, 1)
 		testnet.ThreadsReturn(t)
 		require.Empty(t, messagesBut(l, notInitialPIDs))
 	})

@@ -1,5 +1,5 @@
-// Package procnetstat is a Telegraf input plugin that tells which process, listener, service, container and peer the
-// sockets of this host belong to, and how they are doing.
+// Package procnetstat is a Telegraf input plugin that attributes every socket of the host to its process, listener, service,
+// container and peer, and reports its health.
 package procnetstat
 
 import (
@@ -43,13 +43,13 @@ type ProcNetStat struct {
 	ExcludeLoopback    bool            `toml:"exclude_loopback"`
 	Log                telegraf.Logger `toml:"-"`
 
-	gathering `toml:"-"`
+	gatherState `toml:"-"`
 }
 
-// ports is a port or a range of ports as an option names it: 80, "80" or "8000-8100".
+// ports is a port or a range of ports in an option: 80, "80" or "8000-8100".
 type ports string
 
-// UnmarshalTOML takes a number as well as a string.
+// UnmarshalTOML accepts a number or a string.
 func (p *ports) UnmarshalTOML(source []byte) error {
 	*p = ports(strings.Trim(string(source), `"'`))
 	return nil

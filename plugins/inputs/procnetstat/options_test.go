@@ -26,39 +26,39 @@ func configure(t *testing.T, options string) *ProcNetStat {
 func TestInitErrors(t *testing.T) {
 	for _, test := range []struct{ options, want string }{
 		{`measurements = ["hosts"]`, `measurements: "hosts" is not one of host, process, listener, cgroup, remote, connection, gather`},
-		{`measurements = []`, `measurements: an empty list given, at least one of host, process, listener, cgroup, remote, connection, gather is needed`},
-		{`measurements = ["host", "host"]`, `measurements: "host" given twice`},
-		{"measurements = [\"process\"]\nowners = \"none\"", `measurements: "process" given, which has no content with owners = "none"`},
-		{"measurements = [\"listener\"]\nprotocols = [\"udp\"]", `measurements: "listener" given, which has no content without "tcp" in protocols`},
-		{"owners = \"none\"\nuser_exclude = [\"root\"]", `process_include, process_exclude, user_include, user_exclude: one given with owners = "none", where no process is known; leave them out or choose another way to find owners`},
+		{`measurements = []`, `measurements: must contain at least one of host, process, listener, cgroup, remote, connection, gather`},
+		{`measurements = ["host", "host"]`, `measurements: duplicate "host"`},
+		{"measurements = [\"process\"]\nowners = \"none\"", `measurements: "process" has no content with owners = "none"`},
+		{"measurements = [\"listener\"]\nprotocols = [\"udp\"]", `measurements: "listener" has no content without "tcp" in protocols`},
+		{"owners = \"none\"\nuser_exclude = [\"root\"]", `process_include, process_exclude, user_include, user_exclude: cannot be used with owners = "none"; remove them or change owners`},
 		{`protocols = ["tcp6"]`, `protocols: "tcp6" is not one of tcp, udp, udplite, raw, icmp, unix`},
-		{`protocols = ["tcp", "tcp"]`, `protocols: "tcp" given twice`},
-		{`protocols = []`, `protocols: an empty list given, at least one of tcp, udp, udplite, raw, icmp, unix is needed`},
+		{`protocols = ["tcp", "tcp"]`, `protocols: duplicate "tcp"`},
+		{`protocols = []`, `protocols: must contain at least one of tcp, udp, udplite, raw, icmp, unix`},
 		{`source = "sockdiag"`, `source: "sockdiag" is not one of auto, netlink, procfs`},
 		{`owners = "yes"`, `owners: "yes" is not one of auto, bpf, procfs, none`},
 		{`process_tags = ["name"]`, `process_tags: "name" is not one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup`},
-		{`process_tags = []`, `process_tags: an empty list given, at least one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup is needed`},
-		{`max_series = 0`, `max_series: 0 given, 1 or more allowed`},
+		{`process_tags = []`, `process_tags: must contain at least one of process_name, user, pid, exe, cmdline, systemd_unit, container_id, pod_uid, cgroup`},
+		{`max_series = 0`, `max_series: must be at least 1, got 0`},
 		{`connection_tags = ["rtt"]`, `connection_tags: "rtt" is not one of protocol, state, src, src_port, dest, dest_port, inode, name, pid, process_name, user, systemd_unit, container_id, pod_uid, cgroup`},
-		{`remote_prefix_v4 = 33`, `remote_prefix_v4: 33 given, 0 to 32 allowed`},
-		{`remote_prefix_v6 = -1`, `remote_prefix_v6: -1 given, 0 to 128 allowed`},
+		{`remote_prefix_v4 = 33`, `remote_prefix_v4: must be from 0 to 32, got 33`},
+		{`remote_prefix_v6 = -1`, `remote_prefix_v6: must be from 0 to 128, got -1`},
 		{`process_include = ["[a"]`, `process_include, process_exclude: unexpected end of input`},
 		{`cgroup_exclude = ["[a"]`, `cgroup_include, cgroup_exclude: unexpected end of input`},
-		{`local_ports_include = ["80", "90-80"]`, `local_ports_include: "90-80" is no port from 0 to 65535 and no range like "8000-8100"`},
-		{`remote_ports_exclude = ["http"]`, `remote_ports_exclude: "http" is no port from 0 to 65535 and no range like "8000-8100"`},
-		{`remote_ports_exclude = [-1]`, `remote_ports_exclude: "-1" is no port from 0 to 65535 and no range like "8000-8100"`},
-		{`remote_ports_exclude = [65536]`, `remote_ports_exclude: "65536" is no port from 0 to 65535 and no range like "8000-8100"`},
-		{`remote_ports_exclude = ["65536"]`, `remote_ports_exclude: "65536" is no port from 0 to 65535 and no range like "8000-8100"`},
-		{`remote_cidrs_include = ["10.0.0.0/33"]`, `remote_cidrs_include: "10.0.0.0/33" is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`},
-		{`remote_cidrs_exclude = ["::ffff:10.0.0.0/104"]`, `remote_cidrs_exclude: "::ffff:10.0.0.0/104" is no address and no network like "10.0.0.0/8" or "2001:db8::/32"`},
-		{`namespaces = []`, `namespaces: an empty list given, at least one of self, host, all, a name in /run/netns, a pid is needed`},
+		{`local_ports_include = ["80", "90-80"]`, `local_ports_include: "90-80" is not a port from 0 to 65535 or a range like "8000-8100"`},
+		{`remote_ports_exclude = ["http"]`, `remote_ports_exclude: "http" is not a port from 0 to 65535 or a range like "8000-8100"`},
+		{`remote_ports_exclude = [-1]`, `remote_ports_exclude: "-1" is not a port from 0 to 65535 or a range like "8000-8100"`},
+		{`remote_ports_exclude = [65536]`, `remote_ports_exclude: "65536" is not a port from 0 to 65535 or a range like "8000-8100"`},
+		{`remote_ports_exclude = ["65536"]`, `remote_ports_exclude: "65536" is not a port from 0 to 65535 or a range like "8000-8100"`},
+		{`remote_cidrs_include = ["10.0.0.0/33"]`, `remote_cidrs_include: "10.0.0.0/33" is not an address or a network like "10.0.0.0/8" or "2001:db8::/32"`},
+		{`remote_cidrs_exclude = ["::ffff:10.0.0.0/104"]`, `remote_cidrs_exclude: "::ffff:10.0.0.0/104" is not an address or a network like "10.0.0.0/8" or "2001:db8::/32"`},
+		{`namespaces = []`, `namespaces: must contain at least one of self, host, all, a name in /run/netns, a pid`},
 		{`namespaces = [""]`, `namespaces: "" is not one of self, host, all, a name in /run/netns, a pid`},
 		{`namespaces = ["self", "a/b"]`, `namespaces: "a/b" is not one of self, host, all, a name in /run/netns, a pid`},
 		{`namespaces = ["."]`, `namespaces: "." is not one of self, host, all, a name in /run/netns, a pid`},
 		{`namespaces = [".."]`, `namespaces: ".." is not one of self, host, all, a name in /run/netns, a pid`},
 		{`namespaces = ["/run/netns/blue"]`, `namespaces: "/run/netns/blue" is not one of self, host, all, a name in /run/netns, a pid`},
-		{`namespaces = ["blue", "self", "blue"]`, `namespaces: "blue" given twice`},
-		{`max_series = -5`, `max_series: -5 given, 1 or more allowed`},
+		{`namespaces = ["blue", "self", "blue"]`, `namespaces: duplicate "blue"`},
+		{`max_series = -5`, `max_series: must be at least 1, got -5`},
 	} {
 		t.Run(test.options, func(t *testing.T) {
 			require.EqualError(t, configure(t, test.options).Init(), test.want)
@@ -124,7 +124,7 @@ func TestProcRootThatIsNone(t *testing.T) {
 				plugin.Stop()
 				return
 			}
-			require.EqualError(t, err, "the proc file system (HOST_PROC): "+root+" is no proc file system: "+
+			require.EqualError(t, err, "proc file system (HOST_PROC): "+root+" is not a proc file system: "+
 				"it has none of net, self, version and processes")
 		})
 	}

@@ -22,93 +22,93 @@ var allProcessTags = []string{
 	tagProcessName, tagUser, tagPID, tagExe, tagCmdline, tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup,
 }
 
-// owner is a process that sockets count for, and what was found out about it.
+// owner is a process that sockets are attributed to, with its cached tags and filter results.
 type owner struct {
-	process *netstat.Process
-	name    string // as a tag value
-	named   bool   // the filters let its name through
-	user    string // that they were asked with; empty: they have not been
-	wanted  bool   // they let it through
-	pass    uint64 // the last one that it was seen in
+	process      *netstat.Process
+	name         string // as tag value
+	nameWanted   bool   // the name passes the filters
+	filteredUser string // the user that wanted is for; empty: not filtered yet
+	wanted       bool   // name and user pass the filters
+	lastPass     uint64 // the last pass that saw it
 
-	ofScope
+	ownerInScope
 }
 
-// ofScope is what a pass found out about an owner in one scope.
-type ofScope struct {
-	series      *series // in procnetstat_process; nil: it has had no socket yet
-	cgroup      *cgroupEntry
-	cgroupKnown bool
-	remote      remoteKey    // the peer of its last connection that went out
-	toRemote    *series      // in procnetstat_remote, of that; nil: none yet
-	belongs     belongingKey // of its last socket
-	belongsTo   uint32       // the index of that
+// ownerInScope caches results about an owner in the current scope.
+type ownerInScope struct {
+	series         *series // in procnetstat_process; nil: no socket yet
+	cgroup         *cgroupEntry
+	cgroupKnown    bool
+	remoteKey      remoteKey      // of its last outgoing connection
+	remoteSeries   *series        // in procnetstat_remote, for remoteKey; nil: none yet
+	attributionKey attributionKey // of its last socket
+	attribution    uint32         // the index for attributionKey
 }
 
-// owners keeps what was found out about the processes from pass to pass.
+// owners keeps the owners from pass to pass.
 type owners struct {
-	known  map[*netstat.Process]*owner
-	last   *owner // most sockets have the owner of the socket before
-	pass   uint64
-	users  *userNames
-	filter ownerFilter
-	groups *cgroups
+	byProcess map[*netstat.Process]*owner
+	previous  *owner // cache: most sockets have the same owner as the previous socket
+	pass      uint64
+	userNames *userNames
+	filter    ownerFilter
+	cgroups   *cgroups
 }
 
-func newOwners(filter ownerFilter, users *userNames, groups *cgroups) *owners {
+func newOwners(filter ownerFilter, users *userNames, cgroups *cgroups) *owners {
 	return &owners{
-		known: map[*netstat.Process]*owner{}, users: users, filter: filter, groups: groups,
+		byProcess: map[*netstat.Process]*owner{}, userNames: users, filter: filter, cgroups: cgroups,
 	}
 }
 
-// begin opens a pass, and forgets the processes that had no sockets in the last one.
+// begin starts a pass and removes the processes that had no sockets in the previous one.
 func (all *owners) begin() {
-	for process, o := range all.known {
-		if o.pass != all.pass {
-			delete(all.known, process)
+	for process, o := range all.byProcess {
+		if o.lastPass != all.pass {
+			delete(all.byProcess, process)
 		}
 	}
 	all.pass++
-	all.last = nil
+	all.previous = nil
 }
 
-// enter begins a scope.
+// enter starts a scope.
 func (all *owners) enter() {
-	for _, o := range all.known {
-		o.ofScope = ofScope{}
+	for _, o := range all.byProcess {
+		o.ownerInScope = ownerInScope{}
 	}
 }
 
 func (all *owners) of(process *netstat.Process) *owner {
-	if all.last != nil && all.last.process == process {
-		return all.last
+	if all.previous != nil && all.previous.process == process {
+		return all.previous
 	}
-	o := all.known[process]
+	o := all.byProcess[process]
 	if o == nil {
 		o = &owner{process: process, name: tagValue(process.Name)}
-		o.named = all.filter.wantsName(o.name)
-		all.known[process] = o
+		o.nameWanted = all.filter.wantsName(o.name)
+		all.byProcess[process] = o
 	}
-	if o.pass != all.pass {
-		all.judge(o)
+	if o.lastPass != all.pass {
+		all.applyFilter(o)
 	}
-	o.pass = all.pass
-	all.last = o
+	o.lastPass = all.pass
+	all.previous = o
 	return o
 }
 
-// judge decides whether the filters let the process through, in each pass, as it can become another user's.
-func (all *owners) judge(o *owner) {
-	if !o.named || all.filter.users == nil {
-		o.wanted = o.named
+// applyFilter updates o.wanted. It runs in every pass, as the process can change its user.
+func (all *owners) applyFilter(o *owner) {
+	if !o.nameWanted || all.filter.users == nil {
+		o.wanted = o.nameWanted
 		return
 	}
-	if user := all.userOf(o.process); user != o.user {
-		o.user, o.wanted = user, all.filter.wantsUser(user)
+	if user := all.userOf(o.process); user != o.filteredUser {
+		o.filteredUser, o.wanted = user, all.filter.wantsUser(user)
 	}
 }
 
-// tagValues returns the values of the tags, which are names in allProcessTags.
+// tagValues returns the values of the tags in names, which are from allProcessTags.
 func (all *owners) tagValues(o *owner, names []string) []string {
 	values := make([]string, len(names))
 	for i, name := range names {
@@ -124,17 +124,17 @@ func (all *owners) tagValues(o *owner, names []string) []string {
 		case tagCmdline:
 			values[i] = tagValue(strings.Join(o.process.Cmdline(), " "))
 		case tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup:
-			values[i] = all.groups.ofProcess(o.process).tag(name)
+			values[i] = all.cgroups.ofProcess(o.process).tag(name)
 		}
 	}
 	return values
 }
 
-// userOf returns the name of the user that the process runs as, or the number of one that has no name.
+// userOf returns the name of the user that the process runs as, or the user ID if it has no name.
 func (all *owners) userOf(process *netstat.Process) string {
 	uid, known := process.UID()
 	if !known {
-		return "unknown" // it has ended since its descriptors were read, or is hidden
+		return "unknown" // the process has exited since its descriptors were read, or is hidden
 	}
-	return all.users.of(uid)
+	return all.userNames.of(uid)
 }

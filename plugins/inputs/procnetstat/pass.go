@@ -10,89 +10,88 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// unattributed stands for the process or the cgroup of a socket of which none is known.
+// unattributed is the tag value for an unknown process or cgroup.
 const unattributed = "unattributed"
 
-// observation is a socket and what it belongs to.
+// observation is a socket and its attribution.
 type observation struct {
 	*netstat.Socket
-	// number is the socket's in this pass, from 1.
+	// number counts the sockets of this pass, from 1.
 	number uint64
-	// did is what the socket did since the pass before; idle says that this is nothing.
-	did  traffic
-	idle bool
-	// owners are the processes that it counts for: those that hold it; for a socket that none holds (TIME_WAIT, SYN_RECV,
-	// not yet accepted, orphaned) those of the listener that it came in through. Empty if none is known. Processes that
-	// the filters exclude are left out.
+	// delta is the traffic since the previous pass; idle: it is zero.
+	delta traffic
+	idle  bool
+	// owners are the processes that hold the socket; if none does (TIME_WAIT, SYN_RECV, not yet accepted, orphaned), those of its
+	// listener. Empty if none is known. Processes that the filters exclude are removed.
 	owners []*owner
-	// listener is what a listening TCP socket is part of, and what a connection came in through; nil for an outgoing
-	// connection and for other protocols.
+	// listener is the one that a listening TCP socket is part of, or that accepted the connection; nil for an outgoing connection
+	// and for other protocols.
 	listener *listener
-	// cgroup is what it was made in, or its listener, or its first owner; nil if that is not known.
+	// cgroup is that of the socket, else of its first owner, else of its listener; nil: not known.
 	cgroup *cgroupEntry
 }
 
-// listener is an address and port that TCP sockets listen at: several may share it (SO_REUSEPORT).
+// listener is a local address and port with listening TCP sockets: several can share it (SO_REUSEPORT).
 type listener struct {
 	addr   netip.Addr // IPv4-mapped addresses are unmapped
 	port   uint16
 	owners []*owner
 	cgroup *cgroupEntry
 	series []*series // in procnetstat_listener
-	isOver bool      // no socket listens there any more
+	ended  bool      // no socket listens there now
 }
 
-// pass is one pass over the sockets. It learns the listeners first, as the listening sockets of a family come before its
-// connections, and so can tell for each connection whether it came in and through which listener.
+// pass is one pass over the sockets. The scanner returns the listening sockets of a family before its connections, so the
+// listeners are known when a connection is matched to one.
 type pass struct {
 	owners  *owners
 	cgroups *cgroups
 	filter  socketFilter
 	tracker tracker
-	scope   *scope // that is read now
-	// belongings are of the sockets that the tracker remembers.
-	belongings belongings
+	scope   *scope // the current one
+	// attributions are those of the sockets that the tracker remembers.
+	attributions attributions
 
-	current      observation
-	held, kept   []*owner // room for current.owners
-	unattributed int
+	current               observation
+	holders, wantedOwners []*owner // buffers for current.owners
+	unattributed          int
 
-	listening [1 << 16 / 64]uint64 // a bit a port: most connections of a busy host go out from ports that nobody listens at
-	listeners map[uint16][]*listener
-	// ended are listeners of earlier passes; late has those of them that closed connections of this scope came in through.
-	ended endedListeners
-	late  map[*formerListener]*listener
+	listenPorts [1 << 16 / 64]uint64 // a bitmap of ports: a fast negative answer, as most connections of a busy host are outgoing
+	listeners   map[uint16][]*listener
+	// ended are listeners of earlier passes; restored are those of them that accepted closed connections of this scope.
+	ended    endedListeners
+	restored map[*formerListener]*listener
 }
 
-func newPass(filter filters, users *userNames, groups *cgroups) *pass {
+func newPass(filter filters, users *userNames, cgroups *cgroups) *pass {
 	return &pass{
-		owners: newOwners(filter.owner, users, groups), cgroups: groups, filter: filter.socket,
-		listeners: map[uint16][]*listener{}, late: map[*formerListener]*listener{},
+		owners: newOwners(filter.owner, users, cgroups), cgroups: cgroups, filter: filter.socket,
+		listeners: map[uint16][]*listener{}, restored: map[*formerListener]*listener{},
 	}
 }
 
 func (p *pass) begin(now time.Time) {
 	p.owners.begin()
 	p.cgroups.begin()
-	p.belongings.begin()
+	p.attributions.begin()
 	p.ended.begin(now)
 	p.current = observation{}
 	p.unattributed, p.scope = 0, nil
 }
 
-// enter begins a scope: the same port is another one in another namespace.
-func (p *pass) enter(in *scope) {
-	p.scope = in
-	p.listening = [len(p.listening)]uint64{}
+// enter starts a scope. Ports are separate in each network namespace.
+func (p *pass) enter(sc *scope) {
+	p.scope = sc
+	p.listenPorts = [len(p.listenPorts)]uint64{}
 	clear(p.listeners)
-	clear(p.late)
+	clear(p.restored)
 	p.owners.enter()
 	p.cgroups.enter()
-	p.tracker.enter(in)
+	p.tracker.enter(sc)
 }
 
-// observe returns what the socket belongs to, and whether the filters let it through; what they leave out counts for the
-// host alone. It is valid until the next call.
+// observe returns the socket with its attribution, and whether it passes the filters; if not, only the host measurement counts
+// it. The observation is valid until the next call.
 func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 	if s.Closed {
 		return p.observeClosed(s)
@@ -100,36 +99,36 @@ func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
 	o = &p.current
 	o.Socket, o.number = s, o.number+1
 	o.listener = nil
-	o.did, o.idle = p.tracker.since(s)
-	p.held = p.held[:0]
+	o.delta, o.idle = p.tracker.update(s)
+	p.holders = p.holders[:0]
 	for _, process := range s.Owners() {
-		p.held = append(p.held, p.owners.of(process))
+		p.holders = append(p.holders, p.owners.of(process))
 	}
-	o.owners = p.held
-	o.cgroup = p.cgroups.ofSocket(s, p.held)
+	o.owners = p.holders
+	o.cgroup = p.cgroups.ofSocket(s, p.holders)
 
 	if s.Transport == netstat.TransportTCP {
 		if s.State == netstat.TCPListen {
-			o.listener = p.listen(o)
+			o.listener = p.observeListener(o)
 		} else {
-			o.listener = p.cameInThrough(s.Local)
+			o.listener = p.findListener(s.Local)
 			if s.State == netstat.TCPEstablished {
-				p.scope.gives = s.Having(p.scope.gives)
+				p.scope.tcpFields = s.Having(p.scope.tcpFields)
 			}
 		}
 	}
-	p.belongToListener(o)
+	p.inheritFromListener(o)
 	if len(o.owners) == 0 {
 		p.unattributed++
 	}
-	if last := p.tracker.last; last != nil && last.heard {
-		last.belongs = p.belongings.of(o)
+	if last := p.tracker.updated; last != nil && last.closedEvents {
+		last.attribution = p.attributions.of(o)
 	}
 	return o, p.wants(o)
 }
 
-// belongToListener has the socket belong to what the listener does that it came in through, for want of its own.
-func (p *pass) belongToListener(o *observation) {
+// inheritFromListener uses the owners and the cgroup of the listener where the socket has none.
+func (p *pass) inheritFromListener(o *observation) {
 	l := o.listener
 	if l == nil {
 		return
@@ -137,8 +136,8 @@ func (p *pass) belongToListener(o *observation) {
 	if len(o.owners) == 0 {
 		o.owners = l.owners
 	}
-	// Where cgroup v1 is used, all sockets are in the root of v2: that says less than the listener's process.
-	if o.cgroup == nil || o.cgroup.path == "/" && len(p.held) == 0 && l.cgroup != nil {
+	// With cgroup v1, all sockets are in the root of v2, which is less precise than the cgroup of the listener's process.
+	if o.cgroup == nil || o.cgroup.path == "/" && len(p.holders) == 0 && l.cgroup != nil {
 		o.cgroup = l.cgroup
 	}
 }
@@ -147,10 +146,10 @@ func (p *pass) belongToListener(o *observation) {
 func (p *pass) end(all *scopes) {
 	p.cgroups.end()
 	p.ended.end()
-	p.tracker.end(all, p.belongings.carry)
+	p.tracker.end(all, p.attributions.carryOver)
 }
 
-// wants tells whether the filters let the socket through, and leaves out the owners that they do not want.
+// wants reports whether the socket passes the filters, and removes the owners that do not pass.
 func (p *pass) wants(o *observation) bool {
 	if !p.filter.wants(o) {
 		return false
@@ -162,25 +161,25 @@ func (p *pass) wants(o *observation) bool {
 		return p.owners.filter.wantsUnattributed
 	}
 	if slices.ContainsFunc(o.owners, func(w *owner) bool { return !w.wanted }) {
-		p.kept = p.kept[:0]
+		p.wantedOwners = p.wantedOwners[:0]
 		for _, w := range o.owners {
 			if w.wanted {
-				p.kept = append(p.kept, w)
+				p.wantedOwners = append(p.wantedOwners, w)
 			}
 		}
-		o.owners = p.kept
+		o.owners = p.wantedOwners
 	}
 	return len(o.owners) > 0
 }
 
-// listen returns the listener that the listening socket is part of.
-func (p *pass) listen(o *observation) *listener {
+// observeListener adds a listening socket, and returns the listener that it is part of.
+func (p *pass) observeListener(o *observation) *listener {
 	addr, port := o.Local.Addr().Unmap(), o.Local.Port()
-	l := at(addr, p.listeners[port])
+	l := listenerAt(addr, p.listeners[port])
 	if l == nil {
 		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
 		p.addListener(l)
-		p.ended.see(p.scope.namespace.ID, l)
+		p.ended.observe(p.scope.namespace.ID, l)
 	}
 	for _, w := range o.owners {
 		if !slices.Contains(l.owners, w) {
@@ -191,28 +190,28 @@ func (p *pass) listen(o *observation) *listener {
 }
 
 func (p *pass) addListener(l *listener) {
-	p.listening[l.port/64] |= 1 << (l.port % 64)
+	p.listenPorts[l.port/64] |= 1 << (l.port % 64)
 	p.listeners[l.port] = append(p.listeners[l.port], l)
 }
 
-// cameInThrough returns the listener with the connection's local address and port, else the wildcard listener of that
-// port, else nil.
-func (p *pass) cameInThrough(local netip.AddrPort) *listener {
+// findListener returns the listener with the connection's local address and port, else the wildcard listener of that port, else
+// nil.
+func (p *pass) findListener(local netip.AddrPort) *listener {
 	addr, port := local.Addr(), local.Port()
-	if p.listening[port/64]&(1<<(port%64)) == 0 {
+	if p.listenPorts[port/64]&(1<<(port%64)) == 0 {
 		return nil
 	}
 	candidates := p.listeners[port]
 	addrs, n := listenAddrs(addr)
 	for _, addr := range addrs[:n] {
-		if l := at(addr, candidates); l != nil {
+		if l := listenerAt(addr, candidates); l != nil {
 			return l
 		}
 	}
 	return nil
 }
 
-// listenAddrs returns the n addresses at which a listener accepts connections to the local address, the preferred first. An
+// listenAddrs returns the n addresses at which a listener accepts connections to the local address, preferred first. An
 // IPv4-mapped address is that of a dual-stack socket: either wildcard can have accepted it.
 func listenAddrs(local netip.Addr) (addrs [3]netip.Addr, n int) {
 	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
@@ -226,8 +225,8 @@ func listenAddrs(local netip.Addr) (addrs [3]netip.Addr, n int) {
 	}
 }
 
-// at returns the listener at the address, or nil.
-func at(addr netip.Addr, candidates []*listener) *listener {
+// listenerAt returns the candidate at the address, or nil.
+func listenerAt(addr netip.Addr, candidates []*listener) *listener {
 	for _, l := range candidates {
 		if l.addr == addr {
 			return l

@@ -24,7 +24,7 @@ type group struct {
 
 // newGroup makes sockets of as many processes, half of which listen and half of which connect.
 func newGroup(sockets, processes int) *group {
-	limit := seriesOptions{most: 500, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{maxSeries: 500, log: testutil.Logger{Quiet: true}}
 	var wantAll filters // without conditions
 	g := &group{pass: newPass(wantAll, newUserNames(nil), newCgroups(false, "", nil))}
 	g.measurements = []measurement{
@@ -68,7 +68,7 @@ func (g *group) observe() {
 	g.pass.begin(time.Now())
 	tcp := protocolSet{netstat.TransportTCP: true}
 	g.scopes = scopes{protocols: tcp}
-	in := g.scopes.of(&own)
+	in := g.scopes.get(&own)
 	g.pass.enter(in)
 	for _, m := range g.measurements {
 		m.enter(in)
@@ -89,7 +89,7 @@ func (g *group) emit() {
 		m.emit(to)
 	}
 	for _, w := range g.owners {
-		w.ofScope = ofScope{}
+		w.ownerInScope = ownerInScope{}
 	}
 }
 

@@ -29,9 +29,9 @@ func TestCgroupOfListener(t *testing.T) {
 		"none known":                           {nil, nil, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &pass{held: test.held}
+			p := &pass{holders: test.held}
 			o := &observation{owners: test.held, cgroup: test.own, listener: &listener{cgroup: test.ofListener}}
-			p.belongToListener(o)
+			p.inheritFromListener(o)
 			require.Same(t, test.c, o.cgroup)
 		})
 	}

@@ -282,14 +282,15 @@ const (
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more`
 	saysNoBTF = `W! BPF owner lookup unavailable \(the BPF program takes Linux 5\.11 with ` +
 		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
-	saysDenied = `W! processes whose descriptors may not be read: \d+; their sockets count as "unattributed"\. To read them takes ` +
-		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it`
+	saysDenied = `W! Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed"\. This needs ` +
+		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it`
 	saysHidden = `W! /\S+ is mounted with hidepid, which hides processes and their executables, command lines, cgroups and ` +
 		`network namespaces; seeing them needs CAP_SYS_PTRACE or the group of the mount option gid: ` +
 		`open /\S+/1/stat: (no such file or directory|operation not permitted)`
 	saysNoExe = `W! executables of processes are not known: reading them takes CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
-	saysNoCgroups = `I! the cgroups of sockets are those of their processes: no cgroup2 file system is mounted; opening /\S+: .*`
+	saysNoCgroups = `I! Cannot look up the cgroups of sockets; using those of their processes: ` +
+		`no cgroup2 file system is mounted; opening /\S+: .*`
 	saysNoNetlink = `W! cannot open netlink in network namespace .* \(it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
 		`a name: (open /\S+/ns/net: permission denied|setns: operation not permitted)\); falling back to /proc, ` +
 		`which gives fewer fields and costs more`

@@ -2,7 +2,7 @@
 
 package procnetstat
 
-// processMeasurement is procnetstat_process: the sockets by what is the same of the processes that hold them.
+// processMeasurement is procnetstat_process: the sockets by the tags of the processes that hold them.
 type processMeasurement struct {
 	series       *seriesSet
 	tagNames     []string
@@ -12,20 +12,20 @@ type processMeasurement struct {
 
 func newProcessMeasurement(tagNames []string, owners *owners, options seriesOptions) *processMeasurement {
 	return &processMeasurement{
-		series:   newSeriesSet("procnetstat_process", tagNames, repeat(other, len(tagNames)), options),
+		series:   newSeriesSet("procnetstat_process", tagNames, repeatTagValue(other, len(tagNames)), options),
 		tagNames: tagNames,
 		owners:   owners,
 	}
 }
 
-func (m *processMeasurement) enter(in *scope) {
-	m.series.scope, m.unattributed = in, nil
+func (m *processMeasurement) enter(sc *scope) {
+	m.series.scope, m.unattributed = sc, nil
 }
 
 func (m *processMeasurement) observe(o *observation) {
 	if len(o.owners) == 0 {
 		if m.unattributed == nil {
-			m.unattributed = m.series.get(repeat(unattributed, len(m.tagNames)))
+			m.unattributed = m.series.get(repeatTagValue(unattributed, len(m.tagNames)))
 		}
 		m.unattributed.count(o)
 		return
@@ -41,9 +41,9 @@ func (m *processMeasurement) observe(o *observation) {
 	}
 }
 
-func (m *processMeasurement) emit(to emission) {
-	m.series.emit(to.now, func(s *series) {
-		to.in(s.scope).group(m.series.measurement, s, map[string]any{"processes": s.processes}, map[string]any{})
+func (m *processMeasurement) emit(out emission) {
+	m.series.emit(out.now, func(s *series) {
+		out.forScope(s.scope).group(m.series.measurement, s, map[string]any{"processes": s.processes}, map[string]any{})
 	})
 }
 

@@ -15,62 +15,62 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// gathering is what the plugin makes of its options.
-type gathering struct {
+// gatherState is the configuration that Init derives from the options, and the state of the gathers.
+type gatherState struct {
 	scan      netstat.ScannerConfig
 	protocols protocolSet
 	filters   filters
 
-	// mu is held by a gather, so that Stop closes nothing under it.
+	// mu is held by Gather and by Stop while it closes the scanner.
 	mu           sync.Mutex
 	cancel       context.CancelFunc
-	ctx          context.Context //nolint:containedctx // Gather is given none
+	ctx          context.Context //nolint:containedctx // Gather has no context parameter
 	scanner      *netstat.Scanner
 	scopes       scopes
 	pass         *pass
-	host         measurement   // nil if it is not wanted; the filters do not apply to it
-	measurements []measurement // the others
-	report       bool          // procnetstat_gather
-	closedLost   int64         // since the start
-	denied       sync.Once
+	host         measurement   // nil: not selected; ignores the filters
+	measurements []measurement // all other socket measurements
+	report       bool          // emit procnetstat_gather
+	closedLost   int64         // since the plugin started
+	warnDenied   sync.Once
 }
 
-// measurement collects one measurement in the course of a pass over the sockets.
+// measurement collects one measurement during a pass over the sockets.
 type measurement interface {
-	// enter says that the sockets that follow are of the scope.
+	// enter starts a scope: the sockets that follow are in it.
 	enter(*scope)
-	// observe takes one socket.
+	// observe adds one socket.
 	observe(*observation)
-	// emit emits the metrics of the pass and makes ready for the next.
+	// emit emits the metrics of the pass and resets the measurement for the next one.
 	emit(emission)
 }
 
-// emission is where the metrics of a pass go.
+// emission is the destination of the metrics of a pass, and what limits their fields.
 type emission struct {
-	acc   telegraf.Accumulator
-	now   time.Time
-	read  protocolSet   // the protocols of which all sockets could be read
-	gives netstat.Field // what the source gives of a TCP connection
-	heard bool          // closed connections are heard of
+	acc          telegraf.Accumulator
+	now          time.Time
+	read         protocolSet   // protocols whose sockets were all read
+	tcpFields    netstat.Field // the fields that every TCP connection has
+	closedEvents bool          // the kernel reports closed connections
 
 	scopes *scopes
 }
 
-// in returns where the metrics of a scope go; nil is all scopes.
-func (e emission) in(of *scope) emission {
-	if of == nil {
-		whole := e.scopes.whole()
-		of = &whole
+// forScope returns the emission for the metrics of one scope; nil: of all scopes.
+func (e emission) forScope(sc *scope) emission {
+	if sc == nil {
+		common := e.scopes.common()
+		sc = &common
 	}
-	e.read, e.gives, e.heard = of.read, of.gives, of.heard
+	e.read, e.tcpFields, e.closedEvents = sc.read, sc.tcpFields, sc.closedEvents
 	return e
 }
 
-// group emits a series: what all groups of sockets have, and the measurement's own.
+// group emits a series: the fields common to all groups of sockets, and those of the measurement.
 func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
-	s.stats.gauges(e.read, e.gives, gauges)
-	s.total.counters(e.read, e.gives, counters)
-	if e.heard && e.read[netstat.TransportTCP] {
+	s.stats.gauges(e.read, e.tcpFields, gauges)
+	s.total.counters(e.read, e.tcpFields, counters)
+	if e.closedEvents && e.read[netstat.TransportTCP] {
 		gauges["tcp_closed_rtt_p95_us"] = int64(s.stats.closedRTTs.percentile(95))
 		counters["tcp_opened"] = s.total.opened
 		counters["tcp_closed"] = s.total.closed
@@ -81,21 +81,21 @@ func (e emission) group(measurement string, s *series, gauges, counters map[stri
 	}
 }
 
-// gauges emits fields that tell how things stand. A metric without fields is none.
+// gauges emits a gauge metric, unless it has no fields.
 func (e emission) gauges(measurement string, fields map[string]any, tags map[string]string) {
 	if len(fields) > 0 {
 		e.acc.AddGauge(measurement, fields, tags, e.now)
 	}
 }
 
-// makeMeasurements makes the pass and what it feeds, with nothing counted yet.
+// makeMeasurements creates the pass and the measurements, with all counters at zero.
 func (p *ProcNetStat) makeMeasurements() {
-	groups := newCgroups(p.wantsCgroups(), p.scan.ProcRoot, p.Log)
-	p.pass = newPass(p.filters, newUserNames(p.Log), groups)
-	p.pass.tracker.findsNew = slices.Contains(p.Namespaces, netstat.NamespaceAll)
+	cgroups := newCgroups(p.needsCgroups(), p.scan.ProcRoot, p.Log)
+	p.pass = newPass(p.filters, newUserNames(p.Log), cgroups)
+	p.pass.tracker.countNewNamespaces = slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.report = nil, nil, false
-	options := seriesOptions{most: p.MaxSeries, netNS: p.severalNetNS(), log: p.Log}
+	options := seriesOptions{maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
 	withOwners := p.scan.OwnerMethod != netstat.OwnersOff
 	var m measurement
 	for _, name := range p.Measurements {
@@ -121,18 +121,18 @@ func (p *ProcNetStat) makeMeasurements() {
 	}
 }
 
-// wantsCgroups tells whether any option has a use for the cgroups of sockets.
-func (p *ProcNetStat) wantsCgroups() bool {
+// needsCgroups reports whether any option needs the cgroups of sockets.
+func (p *ProcNetStat) needsCgroups() bool {
 	isCgroupTag := func(tag string) bool { return slices.Contains(cgroupTags, tag) }
 	return slices.Contains(p.Measurements, measureCgroup) || p.filters.socket.cgroups != nil ||
 		slices.Contains(p.Measurements, measureProcess) && slices.ContainsFunc(p.ProcessTags, isCgroupTag) ||
 		slices.Contains(p.Measurements, measureConnection) && slices.ContainsFunc(p.ConnectionTags, isCgroupTag)
 }
 
-// Start opens what the gathers read from.
+// Start opens the scanner.
 func (p *ProcNetStat) Start(telegraf.Accumulator) error {
 	if err := checkProcRoot(p.scan.ProcRoot); err != nil {
-		return fmt.Errorf("the proc file system (HOST_PROC): %w", err)
+		return fmt.Errorf("proc file system (HOST_PROC): %w", err)
 	}
 	scanner, err := netstat.NewScanner(p.scan)
 	if err != nil {
@@ -144,7 +144,7 @@ func (p *ProcNetStat) Start(telegraf.Accumulator) error {
 	return nil
 }
 
-// Stop ends a gather that is under way, and closes what Start opened.
+// Stop cancels a running gather and closes the scanner.
 func (p *ProcNetStat) Stop() {
 	if p.cancel == nil {
 		return // never started
@@ -153,30 +153,30 @@ func (p *ProcNetStat) Stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.scanner.Close(); err != nil {
-		p.Log.Warnf("closing: %v", err)
+		p.Log.Warnf("Closing the socket scanner: %v", err)
 	}
 }
 
-// Gather reads the sockets once and adds every measurement.
+// Gather reads the sockets once and emits every measurement.
 func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to := emission{acc: acc, now: time.Now(), scopes: &p.scopes}
+	out := emission{acc: acc, now: time.Now(), scopes: &p.scopes}
 	p.scopes.begin()
-	p.pass.begin(to.now)
+	p.pass.begin(out.now)
 	for socket, err := range p.scanner.Sockets(p.ctx) {
 		if p.ctx.Err() != nil {
-			return nil // stopped: what was seen of the sockets is a part only
+			return nil // stopped: the pass is incomplete
 		}
 		if err != nil {
 			acc.AddError(err)
 			if failed := (*netstat.TableError)(nil); errors.As(err, &failed) {
-				delete(p.scopes.of(failed.Namespace).read, failed.Transport)
+				delete(p.scopes.get(failed.Namespace).read, failed.Transport)
 			}
 			continue
 		}
 		if p.pass.scope == nil || p.pass.scope.namespace != socket.Namespace {
-			p.enter(p.scopes.of(socket.Namespace))
+			p.enter(p.scopes.get(socket.Namespace))
 		}
 		observed, wanted := p.pass.observe(socket)
 		if p.host != nil {
@@ -188,57 +188,57 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 			}
 		}
 	}
-	duration := time.Since(to.now)
+	duration := time.Since(out.now)
 	p.scopes.end(p.scanner.Namespaces())
-	for _, of := range p.scopes.all {
-		of.heard = of.namespace.ClosedEvents()
+	for _, sc := range p.scopes.all {
+		sc.closedEvents = sc.namespace.ClosedEvents()
 		for _, transport := range p.scan.Transports {
-			of.sources[transport] = of.namespace.SourceOf(transport)
+			sc.sources[transport] = sc.namespace.SourceOf(transport)
 		}
-		if !p.TCPDetails || of.sources[netstat.TransportTCP] != netstat.SourceNetlink {
-			of.gives = 0
+		if !p.TCPDetails || sc.sources[netstat.TransportTCP] != netstat.SourceNetlink {
+			sc.tcpFields = 0
 		}
 	}
 	p.pass.end(&p.scopes)
 	if p.host != nil {
-		p.host.emit(to)
+		p.host.emit(out)
 	}
 	for _, m := range p.measurements {
-		m.emit(to)
+		m.emit(out)
 	}
 	stats := p.scanner.Stats()
 	p.closedLost += int64(stats.ClosedLost)
 	if p.report {
-		report := gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.closedLost, p.scopes.anyHeard()}
-		report.emit(to)
+		report := gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.closedLost, p.scopes.anyClosedEvents()}
+		report.emit(out)
 	}
 	if stats.Denied > 0 {
-		p.denied.Do(func() {
-			p.Log.Warnf("processes whose descriptors may not be read: %d; their sockets count as %q. To read them takes "+
-				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module that forbids it", stats.Denied, unattributed)
+		p.warnDenied.Do(func() {
+			p.Log.Warnf("Cannot read the descriptors of %d processes; their sockets are reported as %q. This needs "+
+				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it", stats.Denied, unattributed)
 		})
 	}
 	return nil
 }
 
-// severalNetNS tells whether several network namespaces can be read, so that their sockets are to be told apart.
-func (p *ProcNetStat) severalNetNS() bool {
+// readsSeveralNetNS reports whether more than one network namespace can be read, which requires the tag netns.
+func (p *ProcNetStat) readsSeveralNetNS() bool {
 	return len(p.Namespaces) > 1 || slices.Contains(p.Namespaces, netstat.NamespaceAll)
 }
 
-// enter begins a scope.
-func (p *ProcNetStat) enter(in *scope) {
-	in.heard = in.namespace.ClosedEvents()
-	p.pass.enter(in)
+// enter starts a scope.
+func (p *ProcNetStat) enter(sc *scope) {
+	sc.closedEvents = sc.namespace.ClosedEvents()
+	p.pass.enter(sc)
 	if p.host != nil {
-		p.host.enter(in)
+		p.host.enter(sc)
 	}
 	for _, m := range p.measurements {
-		m.enter(in)
+		m.enter(sc)
 	}
 }
 
-// folded returns the number of series that were summed up in others in this gather.
+// folded returns the number of series that this gather summed in series tagged "other", plus the sockets that it omitted.
 func (p *ProcNetStat) folded() int {
 	n := 0
 	for _, m := range p.measurements {

@@ -9,12 +9,12 @@ import (
 	"github.com/influxdata/telegraf"
 )
 
-// gathering is nothing, where nothing can be gathered.
-type gathering struct{}
+// gatherState is empty: the plugin gathers on Linux only.
+type gatherState struct{}
 
-// Init says that the plugin is not supported.
+// Init returns an error.
 func (*ProcNetStat) Init() error {
-	return errors.New("inputs.procnetstat reads the socket tables of Linux; it is not supported on " + runtime.GOOS)
+	return errors.New("inputs.procnetstat supports only Linux, not " + runtime.GOOS)
 }
 
 // Gather does nothing.

@@ -9,35 +9,35 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// reading is what the kernel told of a socket in the last pass that it was seen in.
+// reading is the state of a socket in the last pass that saw it.
 type reading struct {
 	id uint64
-	numbers
-	pass      uint32
-	belongs   uint32 // see belongings
-	history   uint32 // the number of that of its namespace
-	port      uint16 // of the peer
-	transport netstat.Transport
-	heard     bool // the kernel tells when it is destroyed
-	over      bool // it has told
+	kernelCounters
+	pass         uint32
+	attribution  uint32 // an index, see attributions
+	history      uint32 // history.number of its namespace
+	port         uint16 // of the peer
+	transport    netstat.Transport
+	closedEvents bool // the kernel reports when it is destroyed
+	closed       bool // the kernel has reported it
 }
 
-// numbers are what the kernel counts for a socket.
-type numbers struct {
+// kernelCounters are the counters that the kernel keeps for a socket.
+type kernelCounters struct {
 	bytesAcked, bytesReceived           uint64
 	segsOut, segsIn, retransSegs, drops uint32
 }
 
-// readings keeps the readings of all sockets, a hundred thousand on a busy host, in the order in which they were first met.
-// That is about the order in which every dump has them: mostly the one that is looked for is the one after the last that was
-// found. The others are found by a hash table with open addressing, the slots of which hold an index into all, and one more.
+// readings keeps the readings of all sockets (100,000 on a busy host) in the order in which they were first seen. Dumps return
+// sockets in about the same order, so the next lookup is usually the entry after the last one found. All others are found by a
+// hash table with open addressing, whose slots hold an index into all plus 1; 0 is a free slot.
 type readings struct {
 	all   []reading
-	next  int // where the next socket is looked for first
+	next  int // the index that find tries first
 	slots []uint32
 }
 
-// find returns the reading of the socket, or nil. It is valid until the next add.
+// find returns the reading of the socket, or nil. The pointer is valid until the next add or keep.
 func (r *readings) find(id uint64) *reading {
 	if r.next < len(r.all) && r.all[r.next].id == id {
 		r.next++
@@ -54,7 +54,7 @@ func (r *readings) find(id uint64) *reading {
 	return &r.all[i-1]
 }
 
-// add adds a reading of a socket that has none yet, and returns it as find does.
+// add adds the reading of a socket that has none, and returns a pointer like find.
 func (r *readings) add(now reading) *reading {
 	r.all = append(r.all, now)
 	if 2*len(r.all) > len(r.slots) {
@@ -65,7 +65,7 @@ func (r *readings) add(now reading) *reading {
 	return &r.all[len(r.all)-1]
 }
 
-// keep forgets the readings that are not wanted any more, and starts from the beginning.
+// keep removes the readings that are not wanted, and rewinds to the first one.
 func (r *readings) keep(wanted func(*reading) bool) {
 	r.next = 0
 	before := len(r.all)
@@ -79,17 +79,17 @@ func (r *readings) keep(wanted func(*reading) bool) {
 	if len(kept) == before {
 		return
 	}
-	const roomy = 4 // times what is needed: a load that is gone gives its memory back
-	if cap(kept) > roomy*len(kept) {
+	const maxSlack = 4 // capacity per entry: frees memory after a peak
+	if cap(kept) > maxSlack*len(kept) {
 		r.all = slices.Clone(kept)
 	}
 	r.index()
 }
 
-// index makes the hash table for what is there, and for half as much again.
+// index rebuilds the hash table, with room for half as many entries again.
 func (r *readings) index() {
-	const least = 1 << 8
-	size := max(least, 1<<bits.Len(uint(3*len(r.all))))
+	const minSlots = 1 << 8
+	size := max(minSlots, 1<<bits.Len(uint(3*len(r.all))))
 	if size != len(r.slots) {
 		r.slots = make([]uint32, size)
 	} else {
@@ -100,8 +100,8 @@ func (r *readings) index() {
 	}
 }
 
-// slot returns the slot of the socket, or the free one that it would go to. The kernel numbers sockets one after the other:
-// neighbours stay neighbours, as they are looked for together.
+// slot returns the slot of the socket, or the free slot for it. The kernel assigns cookies and inodes in sequence: the hash keeps
+// blocks of neighbours together, as they are looked up together.
 func (r *readings) slot(id uint64) *uint32 {
 	const block = 16
 	const spread = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio

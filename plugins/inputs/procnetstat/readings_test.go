@@ -40,7 +40,7 @@ func TestReadings(t *testing.T) {
 					got := r.find(socket)
 					require.Equal(t, known, got != nil)
 					if got == nil {
-						r.add(reading{id: socket, numbers: numbers{bytesAcked: value}, pass: pass})
+						r.add(reading{id: socket, kernelCounters: kernelCounters{bytesAcked: value}, pass: pass})
 					} else {
 						require.Equal(t, was, got.bytesAcked)
 						got.bytesAcked, got.pass = value, pass

@@ -10,18 +10,18 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// remoteMeasurement is procnetstat_remote: the connections that went out, by process and remote endpoint.
+// remoteMeasurement is procnetstat_remote: outgoing connections by process and remote endpoint.
 type remoteMeasurement struct {
 	withOwners         bool
 	prefixV4, prefixV6 int
 	series             *seriesSet
-	found              map[remoteKey]*series // of this scope, so that no tag value is made for a socket
+	byKey              map[remoteKey]*series // of this scope: avoids building tag values for every socket
 }
 
-// remoteKey is a remote endpoint and who is connected to it. It has no padding and nothing that is not compared bit by bit, so
-// that it is hashed at once.
+// remoteKey is a remote endpoint and the owner of a connection to it. It has no padding and only fields that compare as memory,
+// so that the map hashes it in one piece.
 type remoteKey struct {
-	network         [2]uint64 // the address, without the bits that are not told apart
+	network         [2]uint64 // the address, masked to the prefix length
 	owner           *owner    // nil: none
 	transport, port uint16
 	is4             uint32
@@ -34,18 +34,18 @@ func newRemoteMeasurement(withOwners bool, prefixV4, prefixV6 int, options serie
 	}
 	return &remoteMeasurement{
 		withOwners: withOwners, prefixV4: prefixV4, prefixV6: prefixV6,
-		series: newSeriesSet("procnetstat_remote", tagNames, repeat(other, len(tagNames)), options),
-		found:  map[remoteKey]*series{},
+		series: newSeriesSet("procnetstat_remote", tagNames, repeatTagValue(other, len(tagNames)), options),
+		byKey:  map[remoteKey]*series{},
 	}
 }
 
-func (m *remoteMeasurement) enter(in *scope) {
-	m.series.scope = in
-	clear(m.found)
+func (m *remoteMeasurement) enter(sc *scope) {
+	m.series.scope = sc
+	clear(m.byKey)
 }
 
 func (m *remoteMeasurement) observe(o *observation) {
-	if !wentOut(o) {
+	if !isOutgoing(o) {
 		return
 	}
 	key := m.keyOf(o)
@@ -55,10 +55,10 @@ func (m *remoteMeasurement) observe(o *observation) {
 	}
 	for _, key.owner = range o.owners {
 		w := key.owner
-		if w.toRemote == nil || w.remote != key {
-			w.remote, w.toRemote = key, m.seriesOf(key, o)
+		if w.remoteSeries == nil || w.remoteKey != key {
+			w.remoteKey, w.remoteSeries = key, m.seriesOf(key, o)
 		}
-		w.toRemote.count(o)
+		w.remoteSeries.count(o)
 	}
 }
 
@@ -78,16 +78,16 @@ func (m *remoteMeasurement) keyOf(o *observation) remoteKey {
 	return key
 }
 
-// wentOut tells whether the socket is one end of an outgoing connection: TCP to a peer from a port that nobody listens at,
-// or connected UDP.
-func wentOut(o *observation) bool {
+// isOutgoing reports whether the socket is an outgoing connection: TCP with a peer and without a listener on its local port, or
+// connected UDP.
+func isOutgoing(o *observation) bool {
 	if o.Transport == netstat.TransportTCP {
 		return o.listener == nil && o.HasPeer()
 	}
-	return hasPeers(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
+	return isRemoteTransport(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
 }
 
-// network returns the network that stands for the peer: of the peer alone, if all bits of its address are told apart.
+// network returns the network of the peer in the configured prefix length.
 func (m *remoteMeasurement) network(peer netip.Addr) netip.Prefix {
 	bits := m.prefixV6
 	if peer.Is4() {
@@ -97,10 +97,10 @@ func (m *remoteMeasurement) network(peer netip.Addr) netip.Prefix {
 }
 
 func (m *remoteMeasurement) seriesOf(key remoteKey, o *observation) *series {
-	s := m.found[key]
+	s := m.byKey[key]
 	if s == nil {
 		network := m.network(o.Remote.Addr().Unmap())
-		values := []string{o.Transport.String(), showNetwork(network), strconv.Itoa(int(o.Remote.Port()))}
+		values := []string{o.Transport.String(), formatNetwork(network), strconv.Itoa(int(o.Remote.Port()))}
 		switch {
 		case !m.withOwners:
 		case key.owner == nil:
@@ -109,36 +109,36 @@ func (m *remoteMeasurement) seriesOf(key remoteKey, o *observation) *series {
 			values = append(values, key.owner.name)
 		}
 		s = m.series.get(values)
-		m.found[key] = s
+		m.byKey[key] = s
 	}
 	return s
 }
 
-func showNetwork(network netip.Prefix) string {
+func formatNetwork(network netip.Prefix) string {
 	if network.IsSingleIP() {
 		return network.Addr().String()
 	}
 	return network.String()
 }
 
-func (m *remoteMeasurement) emit(to emission) {
-	m.series.emit(to.now, func(s *series) {
-		of := to.in(s.scope)
-		read := of.read
-		of.read = protocolSet{}
-		for transport := range read { // those of other protocols would always be zero
-			if name := s.tags["protocol"]; name == transport.String() || name == other && hasPeers(transport) {
-				of.read[transport] = true
+func (m *remoteMeasurement) emit(out emission) {
+	m.series.emit(out.now, func(s *series) {
+		e := out.forScope(s.scope)
+		read := e.read
+		e.read = protocolSet{}
+		for transport := range read { // the fields of other protocols would always be zero
+			if name := s.tags["protocol"]; name == transport.String() || name == other && isRemoteTransport(transport) {
+				e.read[transport] = true
 			}
 		}
-		if len(of.read) > 0 {
-			of.group(m.series.measurement, s, map[string]any{}, map[string]any{})
+		if len(e.read) > 0 {
+			e.group(m.series.measurement, s, map[string]any{}, map[string]any{})
 		}
 	})
 }
 
-// hasPeers tells whether the measurement is about the transport.
-func hasPeers(transport netstat.Transport) bool {
+// isRemoteTransport reports whether the measurement covers the transport.
+func isRemoteTransport(transport netstat.Transport) bool {
 	return transport == netstat.TransportTCP || transport == netstat.TransportUDP || transport == netstat.TransportUDPLite
 }
 

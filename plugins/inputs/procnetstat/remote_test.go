@@ -46,7 +46,7 @@ func TestRemoteSeries(t *testing.T) {
 	}
 	for _, withOwners := range []bool{false, true} {
 		owners := []*owner{{name: "a"}, {name: "b"}}
-		m := newRemoteMeasurement(withOwners, 24, 32, seriesOptions{most: 100, log: testutil.Logger{Quiet: true}})
+		m := newRemoteMeasurement(withOwners, 24, 32, seriesOptions{maxSeries: 100, log: testutil.Logger{Quiet: true}})
 		m.enter(&scope{})
 		all := map[string]int64{}
 		for key, n := range want {
@@ -76,14 +76,14 @@ func TestRemoteSeries(t *testing.T) {
 				s.reset()
 			}
 			require.Equal(t, all, got)
-			require.Len(t, m.found, len(all), "tag values are made once for each series")
+			require.Len(t, m.byKey, len(all), "tag values are made once for each series")
 		}
 	}
 }
 
 // A peer in one namespace is not the same peer in another.
 func TestRemoteSeriesOfNamespaces(t *testing.T) {
-	m := newRemoteMeasurement(false, 32, 128, seriesOptions{most: 100, netNS: true, log: testutil.Logger{Quiet: true}})
+	m := newRemoteMeasurement(false, 32, 128, seriesOptions{maxSeries: 100, netNS: true, log: testutil.Logger{Quiet: true}})
 	for number, tag := range []string{"self", "blue"} {
 		m.enter(&scope{tag: tag})
 		m.observe(&observation{Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(number + 1)})

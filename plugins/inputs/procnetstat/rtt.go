@@ -7,26 +7,25 @@ import (
 	"slices"
 )
 
-// rtts are the round-trip times of the connections of a group, in microseconds. As long as they are few each is kept;
-// beyond that they are counted in buckets, so that the memory of a group is bounded and its percentiles are at most
-// 1.6 % off.
+// rtts are the round-trip times of the connections of a group, in microseconds. Up to maxRTTSamples each one is kept; beyond that
+// they are counted in buckets, which bounds the memory of a group and the error of its percentiles (1.6 %).
 type rtts struct {
-	few   []uint32
-	many  *[rttBuckets]uint32 // made when first needed, and kept
-	inUse bool                // many holds the times, and few none
-	count int
-	max   uint32
+	samples  []uint32
+	buckets  *[rttBuckets]uint32 // allocated when first needed, and kept
+	bucketed bool                // the times are in buckets, not in samples
+	count    int
+	max      uint32
 }
 
 const (
-	fewRTTs = 256
-	// Times below 64 µs have a bucket each; above, each power of two has 32.
+	maxRTTSamples = 256
+	// Each time below 64 µs has its own bucket; above, each power of two has 32 buckets.
 	rttExact   = 64
 	rttHalf    = rttExact / 2
 	rttBuckets = rttExact + (32-6)*rttHalf
 )
 
-func rttBucket(rtt uint32) int {
+func rttBucketOf(rtt uint32) int {
 	if rtt < rttExact {
 		return int(rtt)
 	}
@@ -34,8 +33,8 @@ func rttBucket(rtt uint32) int {
 	return shift*rttHalf + int(rtt>>shift)
 }
 
-// rttOf returns the middle of the bucket.
-func rttOf(bucket int) uint32 {
+// rttBucketMiddle returns the middle of the bucket.
+func rttBucketMiddle(bucket int) uint32 {
 	if bucket < rttExact {
 		return uint32(bucket)
 	}
@@ -47,64 +46,64 @@ func rttOf(bucket int) uint32 {
 func (r *rtts) add(rtt uint32) {
 	r.count++
 	r.max = max(r.max, rtt)
-	if !r.inUse {
-		if len(r.few) < fewRTTs {
-			r.few = append(r.few, rtt)
+	if !r.bucketed {
+		if len(r.samples) < maxRTTSamples {
+			r.samples = append(r.samples, rtt)
 			return
 		}
 		r.useBuckets()
 	}
-	r.many[rttBucket(rtt)]++
+	r.buckets[rttBucketOf(rtt)]++
 }
 
 func (r *rtts) useBuckets() {
-	if r.many == nil {
-		r.many = new([rttBuckets]uint32)
+	if r.buckets == nil {
+		r.buckets = new([rttBuckets]uint32)
 	}
-	for _, rtt := range r.few {
-		r.many[rttBucket(rtt)]++
+	for _, rtt := range r.samples {
+		r.buckets[rttBucketOf(rtt)]++
 	}
-	r.few, r.inUse = r.few[:0], true
+	r.samples, r.bucketed = r.samples[:0], true
 }
 
 func (r *rtts) merge(o *rtts) {
-	if !o.inUse {
-		for _, rtt := range o.few {
+	if !o.bucketed {
+		for _, rtt := range o.samples {
 			r.add(rtt)
 		}
 		return
 	}
-	if !r.inUse {
+	if !r.bucketed {
 		r.useBuckets()
 	}
-	for bucket, n := range o.many {
-		r.many[bucket] += n
+	for bucket, n := range o.buckets {
+		r.buckets[bucket] += n
 	}
 	r.count += o.count
 	r.max = max(r.max, o.max)
 }
 
-// percentile returns the time that p of a hundred connections do not exceed (the nearest rank); 0 if there are none.
+// percentile returns the p-th percentile (nearest rank), or 0 if there are no connections.
 func (r *rtts) percentile(p int) uint32 {
 	if r.count == 0 {
 		return 0
 	}
 	rank := (r.count*p + 99) / 100 // from 1
-	if !r.inUse {
-		slices.Sort(r.few)
-		return r.few[rank-1]
+	if !r.bucketed {
+		slices.Sort(r.samples)
+		return r.samples[rank-1]
 	}
-	for bucket, n := range r.many {
+	for bucket, n := range r.buckets {
 		if rank -= int(n); rank <= 0 {
-			return min(rttOf(bucket), r.max)
+			return min(rttBucketMiddle(bucket), r.max)
 		}
 	}
 	return r.max
 }
 
 func (r *rtts) reset() {
-	if r.inUse {
-		*r.many = [rttBuckets]uint32{}
+	if r.bucketed {
+		*r.buckets = [rttBuckets]uint32{}
 	}
-	r.few, r.inUse, r.count, r.max = r.few[:0], false, 0, 0
+	r.samples, r.bucketed, r.count, r.max = r.samples[:0], false, 0, 0
 }

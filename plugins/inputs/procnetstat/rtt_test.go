@@ -32,7 +32,7 @@ func requirePercentiles(t *testing.T, times []uint32, r *rtts) {
 	for p := 1; p <= 100; p++ {
 		require.LessOrEqual(t, r.percentile(p), r.max, "p%d of %d", p, len(sorted))
 		want := sorted[int(math.Ceil(float64(len(sorted))*float64(p)/100))-1]
-		if len(sorted) <= fewRTTs {
+		if len(sorted) <= maxRTTSamples {
 			require.Equal(t, want, r.percentile(p), "p%d of %d", p, len(sorted))
 		} else {
 			require.InEpsilon(t, want, r.percentile(p), 1./64, "p%d of %d", p, len(sorted))
@@ -46,7 +46,7 @@ func TestPercentiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, 2))
 			var r rtts
-			for _, n := range []int{1, 2, 19, 20, 21, fewRTTs - 1, fewRTTs, fewRTTs + 1, 1000, 20_000} {
+			for _, n := range []int{1, 2, 19, 20, 21, maxRTTSamples - 1, maxRTTSamples, maxRTTSamples + 1, 1000, 20_000} {
 				r.reset()
 				times := make([]uint32, n)
 				for i := range times {
@@ -82,7 +82,7 @@ func TestMergedPercentiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(3, 4))
 			for _, sizes := range [][]int{
-				{0, 1}, {1, 0}, {0, 0, 5}, {100, 100}, {fewRTTs, 1}, {1, fewRTTs}, {200, 200}, {1000, 3}, {3, 1000}, {0, 1000}, {1000, 2000, 10},
+				{0, 1}, {1, 0}, {0, 0, 5}, {100, 100}, {maxRTTSamples, 1}, {1, maxRTTSamples}, {200, 200}, {1000, 3}, {3, 1000}, {0, 1000}, {1000, 2000, 10},
 			} {
 				var sum rtts
 				var times []uint32
@@ -105,18 +105,18 @@ func TestMergedPercentiles(t *testing.T) {
 // TestBuckets: every time is in a bucket, in their order.
 func TestBuckets(t *testing.T) {
 	for bucket := range rttBuckets {
-		require.Equal(t, bucket, rttBucket(rttOf(bucket)))
+		require.Equal(t, bucket, rttBucketOf(rttBucketMiddle(bucket)))
 	}
 	last := 0
 	for rtt := uint64(0); rtt < 1<<32; rtt += 1 + rtt>>12 {
-		bucket := rttBucket(uint32(rtt))
+		bucket := rttBucketOf(uint32(rtt))
 		if bucket != last && bucket != last+1 {
 			t.Fatalf("%d µs are in bucket %d, after one in bucket %d", rtt, bucket, last)
 		}
 		last = bucket
 	}
 	require.Equal(t, rttBuckets-1, last)
-	require.Equal(t, rttBuckets-1, rttBucket(1<<32-1))
+	require.Equal(t, rttBuckets-1, rttBucketOf(1<<32-1))
 }
 
 func TestRTTsAllocateNothingOnceTheyHaveRoom(t *testing.T) {

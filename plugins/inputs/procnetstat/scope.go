@@ -11,73 +11,73 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/cgroup"
 )
 
-// tagNetNS is the tag that tells network namespaces apart, where several are read.
+// tagNetNS is the tag of the network namespace, emitted if several are read.
 const tagNetNS = "netns"
 
 // scope is a network namespace in one pass.
 type scope struct {
-	namespace *netstat.Namespace
-	tag       string        // its value of the tag netns
-	read      protocolSet   // the protocols of which all sockets could be read
-	gives     netstat.Field // what is known of every TCP connection
-	heard     bool          // the kernel tells of the connections that it destroys there
-	sources   sources       // that its tables were read from, when the pass ends
+	namespace    *netstat.Namespace
+	tag          string        // the value of the tag netns
+	read         protocolSet   // protocols whose sockets were all read
+	tcpFields    netstat.Field // the fields that every TCP connection has
+	closedEvents bool          // the kernel reports the connections that it destroys there
+	sources      sources       // of its tables; set at the end of the pass
 
-	name     string // what the namespace was called when the tag was chosen
-	numbered bool   // the tag is its number, for want of a name
+	name        string // of the namespace when the tag was chosen
+	tagIsNumber bool   // the tag is the namespace number, as it had no name
 }
 
 // scopes are the network namespaces of one pass, in the order in which they are read.
 type scopes struct {
-	protocols protocolSet // that are to be read
+	protocols protocolSet // the configured ones
 	all       []*scope
-	before    map[uint64]*scope // those of the pass before, by Namespace.ID
+	previous  map[uint64]*scope // those of the previous pass, by Namespace.ID
 }
 
 func (s *scopes) begin() {
-	s.before = map[uint64]*scope{}
-	for _, of := range s.all {
-		s.before[of.namespace.ID] = of
+	s.previous = map[uint64]*scope{}
+	for _, sc := range s.all {
+		s.previous[sc.namespace.ID] = sc
 	}
 	s.all = s.all[:0]
 }
 
-// of returns the scope of the namespace.
-func (s *scopes) of(namespace *netstat.Namespace) *scope {
-	for i := len(s.all) - 1; i >= 0; i-- { // mostly the last
+// get returns the scope of the namespace, and adds it if it is new in this pass.
+func (s *scopes) get(namespace *netstat.Namespace) *scope {
+	for i := len(s.all) - 1; i >= 0; i-- { // usually the last
 		if s.all[i].namespace.ID == namespace.ID {
 			return s.all[i]
 		}
 	}
-	found := &scope{namespace: namespace, read: maps.Clone(s.protocols), gives: ^netstat.Field(0), name: namespace.Name}
-	found.tag, found.numbered = s.tagOf(namespace)
-	s.all = append(s.all, found)
-	return found
+	sc := &scope{namespace: namespace, read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), name: namespace.Name}
+	sc.tag, sc.tagIsNumber = s.chooseTag(namespace)
+	s.all = append(s.all, sc)
+	return sc
 }
 
-// end ends the scan: it adds the namespaces without sockets, and takes all namespaces as they are now.
+// end ends a pass: it adds the namespaces without sockets, and updates all namespaces to their state after the scan.
 func (s *scopes) end(namespaces []*netstat.Namespace) {
 	for _, namespace := range namespaces {
-		s.of(namespace).namespace = namespace
+		s.get(namespace).namespace = namespace
 	}
 }
 
-// tagOf returns what the namespace is called: the name in /run/netns, else the container that its first process is in, else
-// its number; the number as well if another namespace of this pass is called the same. It stays what it was in the pass
-// before, unless the name has changed, or there is one now.
-func (s *scopes) tagOf(namespace *netstat.Namespace) (tag string, numbered bool) {
+// chooseTag returns the tag of the namespace: its name in /run/netns, else the ID of the container of its first process, else its
+// number. If another namespace of this pass has the same tag, it is the number too. It keeps the tag of the previous pass unless
+// the name has changed or is new.
+func (s *scopes) chooseTag(namespace *netstat.Namespace) (tag string, isNumber bool) {
 	taken := func(tag string) bool {
 		return slices.ContainsFunc(s.all, func(other *scope) bool { return other.tag == tag })
 	}
-	number := numberOfNetNS(namespace)
-	before, known := s.before[namespace.ID]
-	if known && before.name == namespace.Name {
-		tag = before.tag
+	number := netNSNumber(namespace)
+	previous, known := s.previous[namespace.ID]
+	if known && previous.name == namespace.Name {
+		tag = previous.tag
 	}
-	if tag == "" || before.numbered {
-		name := nameOfNetNS(namespace)
-		numbered = name == ""
-		if !numbered {
+	if tag == "" || previous.tagIsNumber {
+		name := netNSName(namespace)
+		isNumber = name == ""
+		if !isNumber {
 			tag = name
 		} else if tag == "" {
 			tag = number
@@ -86,14 +86,14 @@ func (s *scopes) tagOf(namespace *netstat.Namespace) (tag string, numbered bool)
 	if taken(tag) {
 		tag = number
 	}
-	for n := 2; taken(tag); n++ { // that of a process that has ended since it gave a namespace its tag
+	for n := 2; taken(tag); n++ { // taken by the PID of a process that has exited since
 		tag = number + "-" + strconv.Itoa(n)
 	}
-	return tag, numbered
+	return tag, isNumber
 }
 
-// nameOfNetNS returns an empty string if the namespace has no name.
-func nameOfNetNS(namespace *netstat.Namespace) string {
+// netNSName returns an empty string if the namespace has no name.
+func netNSName(namespace *netstat.Namespace) string {
 	switch {
 	case namespace.Self:
 		return netstat.NamespaceSelf
@@ -106,25 +106,25 @@ func nameOfNetNS(namespace *netstat.Namespace) string {
 	return ""
 }
 
-func numberOfNetNS(namespace *netstat.Namespace) string {
-	if namespace.Inode == 0 { // it may not be seen
+func netNSNumber(namespace *netstat.Namespace) string {
+	if namespace.Inode == 0 { // no permission to read it
 		return "pid:" + strconv.Itoa(namespace.PID)
 	}
 	return strconv.FormatUint(namespace.Inode, 10)
 }
 
-// anyHeard tells whether closed connections are heard of anywhere.
-func (s *scopes) anyHeard() bool {
-	return slices.ContainsFunc(s.all, func(of *scope) bool { return of.heard })
+// anyClosedEvents reports whether the kernel reports closed connections in any of them.
+func (s *scopes) anyClosedEvents() bool {
+	return slices.ContainsFunc(s.all, func(sc *scope) bool { return sc.closedEvents })
 }
 
-// whole returns what holds for all of them.
-func (s *scopes) whole() scope {
-	whole := scope{read: maps.Clone(s.protocols), gives: ^netstat.Field(0), heard: true}
-	for _, of := range s.all {
-		maps.DeleteFunc(whole.read, func(transport netstat.Transport, _ bool) bool { return !of.read[transport] })
-		whole.gives &= of.gives
-		whole.heard = whole.heard && of.heard
+// common returns what all scopes have in common.
+func (s *scopes) common() scope {
+	common := scope{read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), closedEvents: true}
+	for _, sc := range s.all {
+		maps.DeleteFunc(common.read, func(transport netstat.Transport, _ bool) bool { return !sc.read[transport] })
+		common.tcpFields &= sc.tcpFields
+		common.closedEvents = common.closedEvents && sc.closedEvents
 	}
-	return whole
+	return common
 }

@@ -14,7 +14,7 @@ import (
 func tagsIn(all *scopes, namespaces ...*netstat.Namespace) (tags []string) {
 	all.begin()
 	for _, n := range namespaces {
-		tags = append(tags, all.of(n).tag)
+		tags = append(tags, all.get(n).tag)
 	}
 	return tags
 }
@@ -67,14 +67,14 @@ func TestNetNSTags(t *testing.T) {
 func TestWholeScope(t *testing.T) {
 	const info, bytes, segs = netstat.FieldTCPInfo, netstat.FieldTCPBytes, netstat.FieldTCPSegs
 	all := scopes{protocols: tcpUDP, all: []*scope{
-		{read: tcpUDP, gives: info | bytes, heard: true},
-		{read: tcpOnly, gives: info | segs, heard: true},
+		{read: tcpUDP, tcpFields: info | bytes, closedEvents: true},
+		{read: tcpOnly, tcpFields: info | segs, closedEvents: true},
 	}}
-	require.Equal(t, scope{read: tcpOnly, gives: info, heard: true}, all.whole())
+	require.Equal(t, scope{read: tcpOnly, tcpFields: info, closedEvents: true}, all.common())
 	for _, of := range all.all {
-		of.heard = false
-		require.False(t, all.whole().heard)
-		of.heard = true
+		of.closedEvents = false
+		require.False(t, all.common().closedEvents)
+		of.closedEvents = true
 	}
 	require.Equal(t, tcpUDP, all.protocols)
 }
@@ -88,10 +88,10 @@ func TestNetNSTagsFromPassToPass(t *testing.T) {
 	require.Equal(t, []string{"2", "3"}, tagsIn(&all, &a, &b))
 	require.Equal(t, []string{"blue", "3"}, tagsIn(&all, &blueA, &b))
 	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, &a, &blueB))
-	require.Same(t, all.of(&a), all.of(&blueA), "it is the same namespace")
+	require.Same(t, all.get(&a), all.get(&blueA), "it is the same namespace")
 	require.Equal(t, []string{"2"}, tagsIn(&all, &a))
 	require.Equal(t, []string{"2", "blue"}, tagsIn(&all, &a, &blueB))
-	require.Len(t, all.before, 1, "of namespaces that are gone nothing is kept")
+	require.Len(t, all.previous, 1, "of namespaces that are gone nothing is kept")
 }
 
 // TestScopesEnd: after the scan a scope has the namespace as it is then, and one without sockets has a scope.
@@ -99,7 +99,7 @@ func TestScopesEnd(t *testing.T) {
 	var all scopes
 	all.begin()
 	before, after, empty := &netstat.Namespace{ID: 1, PID: 20}, &netstat.Namespace{ID: 1, PID: 21}, &netstat.Namespace{ID: 2, PID: 30}
-	in := all.of(before)
+	in := all.get(before)
 	all.end([]*netstat.Namespace{after, empty})
 	require.Len(t, all.all, 2)
 	require.Same(t, in, all.all[0])

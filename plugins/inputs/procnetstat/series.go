@@ -15,66 +15,66 @@ import (
 	"github.com/influxdata/telegraf"
 )
 
-// other stands for the tag values of the series that were summed up.
+// other is the tag value of the sum of the series beyond maxSeries.
 const other = "other"
 
 // series is one series of a measurement.
 type series struct {
 	tags  map[string]string
 	key   string
-	scope *scope // of the pass that it was in use in last; nil: several
+	scope *scope // in the last pass that used it; nil: several
 	stats stats
 	total traffic // since the plugin started
-	// counted is the number of the last socket that was counted: a socket counts once, however many processes hold it.
-	counted uint64
-	seen    time.Time // when it was emitted last
+	// lastCounted is the number of the last counted socket: a socket is counted once, even if several processes hold it.
+	lastCounted uint64
+	lastEmitted time.Time
 
 	processes int64       // of procnetstat_process
 	accept    acceptQueue // of procnetstat_listener
 }
 
-// count counts the socket, if it has not been yet.
+// count counts the socket, unless it is already counted.
 func (s *series) count(o *observation) {
-	if s.counted != o.number {
-		s.counted = o.number
+	if s.lastCounted != o.number {
+		s.lastCounted = o.number
 		s.stats.add(o)
 	}
 }
 
-// reset makes the series ready for the next pass. Its counters stay.
+// reset prepares the series for the next pass. It keeps the counters.
 func (s *series) reset() {
 	s.stats.reset()
-	s.counted, s.processes, s.accept = 0, 0, acceptQueue{}
+	s.lastCounted, s.processes, s.accept = 0, 0, acceptQueue{}
 }
 
-// merge adds what a pass has found out about the other series.
+// merge adds the statistics of the pass of another series.
 func (s *series) merge(o *series) {
 	s.stats.merge(&o.stats)
 	s.processes += o.processes
 	s.accept.merge(&o.accept)
 }
 
-// seriesOptions are for the series of all measurements.
+// seriesOptions apply to the series of all measurements.
 type seriesOptions struct {
-	most  int  // of a measurement in one gather
-	netNS bool // they have the tag netns
-	log   telegraf.Logger
+	maxSeries int  // per measurement and gather
+	netNS     bool // add the tag netns
+	log       telegraf.Logger
 }
 
-// seriesSet holds the series of one measurement. Each stays the same as long as it is in use, so that whoever has found
-// the series of a process or listener can keep it.
+// seriesSet holds the series of one measurement. A pointer to a series stays valid while the series is in use, so callers can
+// cache the series of a process or listener.
 type seriesSet struct {
 	measurement string
 	tagNames    []string // of all series of the measurement
 	options     seriesOptions
-	scope       *scope // of the sockets that are counted now
+	scope       *scope // of the sockets that are being counted
 	byKey       map[string]*series
 	other       *series
-	folded      int // series that the last pass summed up in other
-	said        sync.Once
+	folded      int // number of series that the last pass summed in other
+	warnOnce    sync.Once
 }
 
-// newSeriesSet returns an empty set; others are the tag values of the series that stands for those beyond the limit.
+// newSeriesSet returns an empty set; others are the tag values of the sum of the series beyond maxSeries.
 func newSeriesSet(measurement string, tagNames, others []string, options seriesOptions) *seriesSet {
 	if options.netNS {
 		tagNames = append([]string{tagNetNS}, tagNames...)
@@ -85,13 +85,13 @@ func newSeriesSet(measurement string, tagNames, others []string, options seriesO
 	return set
 }
 
-// repeat returns n times the value, for the tags of a series that stands for what is not told apart.
-func repeat(value string, n int) []string { return slices.Repeat([]string{value}, n) }
+// repeatTagValue returns n times the value.
+func repeatTagValue(value string, n int) []string { return slices.Repeat([]string{value}, n) }
 
-// separator is between the tag values in a key; no tag value has it.
+// separator separates the tag values in a key; tag values never contain it.
 const separator = "\x00"
 
-// get returns the series with the tag values, which go with tagNames, in the present scope.
+// get returns the series with the tag values (in the order of tagNames) in the current scope.
 func (set *seriesSet) get(values []string) *series {
 	key := strings.Join(values, separator)
 	if set.options.netNS {
@@ -106,8 +106,8 @@ func (set *seriesSet) get(values []string) *series {
 	return s
 }
 
-// tags returns the tags of a series; one with an empty value is left out. They are made when they are first emitted: of many
-// series most never are.
+// tags returns the tags of a series, without those that have an empty value. They are built when the series is first emitted: if
+// there are many series, most never are.
 func (set *seriesSet) tags(s *series) map[string]string {
 	if s.tags == nil {
 		s.tags = make(map[string]string, len(set.tagNames))
@@ -121,86 +121,85 @@ func (set *seriesSet) tags(s *series) map[string]string {
 }
 
 const (
-	// counterMemory is how long a series without sockets is remembered, so that its counters go on where they were.
+	// counterMemory is how long a series without sockets is remembered, so that its counters continue when it returns.
 	counterMemory = time.Hour
-	// mostRemembered bounds the series without sockets; beyond it those that have been so for longest are forgotten.
-	mostRemembered = 20000
+	// maxIdleSeries bounds the series without sockets; beyond it those that have been idle the longest are removed.
+	maxIdleSeries = 20000
 )
 
-// emit calls each with every series of the pass, at most as many as are allowed: the busiest, and one that is the sum of
-// the rest.
+// emit calls each with every series of the pass, but at most maxSeries: the busiest, and the sum of the rest.
 func (set *seriesSet) emit(now time.Time, each func(*series)) {
-	busy := make([]*series, 0, len(set.byKey))
+	active := make([]*series, 0, len(set.byKey))
 	var idle []*series
 	for key, s := range set.byKey {
 		switch {
-		case s.stats.sockets > 0 || s.stats.did.closed > 0:
-			busy = append(busy, s)
-		case s.total == traffic{} || now.Sub(s.seen) > counterMemory:
+		case s.stats.sockets > 0 || s.stats.delta.closed > 0:
+			active = append(active, s)
+		case s.total == traffic{} || now.Sub(s.lastEmitted) > counterMemory:
 			delete(set.byKey, key)
 		default:
-			s.stats.rtts, s.stats.closedRTTs = rtts{}, rtts{} // gives back their memory
+			s.stats.rtts, s.stats.closedRTTs = rtts{}, rtts{} // free their memory
 			idle = append(idle, s)
 		}
 	}
 	set.forget(idle)
-	slices.SortFunc(busy, func(a, b *series) int {
+	slices.SortFunc(active, func(a, b *series) int {
 		return cmp.Or(cmp.Compare(b.stats.sockets, a.stats.sockets), cmp.Compare(a.key, b.key))
 	})
 	set.folded = 0
-	if most := set.options.most; len(busy) > most {
-		rest := busy[most-1:]
+	if limit := set.options.maxSeries; len(active) > limit {
+		rest := active[limit-1:]
 		set.fold(rest)
-		busy = append(busy[:most-1], set.other)
+		active = append(active[:limit-1], set.other)
 	}
-	for _, s := range busy {
-		s.seen, s.tags = now, set.tags(s)
-		s.total.add(&s.stats.did)
+	for _, s := range active {
+		s.lastEmitted, s.tags = now, set.tags(s)
+		s.total.add(&s.stats.delta)
 		each(s)
 		s.reset()
 	}
 }
 
-// forget forgets what there is too much of.
+// forget removes the series beyond maxIdleSeries that have been idle the longest.
 func (set *seriesSet) forget(idle []*series) {
-	if len(idle) <= mostRemembered {
+	if len(idle) <= maxIdleSeries {
 		return
 	}
-	slices.SortFunc(idle, func(a, b *series) int { return a.seen.Compare(b.seen) })
-	for _, s := range idle[:len(idle)-mostRemembered] {
+	slices.SortFunc(idle, func(a, b *series) int { return a.lastEmitted.Compare(b.lastEmitted) })
+	for _, s := range idle[:len(idle)-maxIdleSeries] {
 		delete(set.byKey, s.key)
 	}
 }
 
-// fold sums up the series in the one that stands for them. What their counters would have grown by, its counters do.
+// fold adds the series of the pass to set.other, whose counters increase by what theirs would have.
 func (set *seriesSet) fold(rest []*series) {
 	set.folded = len(rest)
 	for _, s := range rest {
 		set.other.merge(s)
 		s.reset()
 	}
-	set.said.Do(func() {
-		set.options.log.Warnf("%s has %d series, more than max_series = %d: the busiest are emitted, "+
-			"the rest is summed up in one with the tag value %q",
-			set.measurement, set.options.most-1+len(rest), set.options.most, other)
+	set.warnOnce.Do(func() {
+		set.options.log.Warnf("Measurement %s has %d series, more than max_series = %d: emitting the busiest; "+
+			"the rest are summed in one series with the tag value %q",
+			set.measurement, set.options.maxSeries-1+len(rest), set.options.maxSeries, other)
 	})
 }
 
-// maxTagValue bounds a tag value, in bytes: command lines can be of any length.
+// maxTagValue bounds a tag value, in bytes: command lines can be long.
 const maxTagValue = 256
 
-// tagValue makes a tag value of what the kernel or a process calls something, which can be any bytes. What is not
-// printable is escaped, and so is the backslash, which the line protocol cannot have at the end of a tag value.
+// tagValue makes a tag value from a name of the kernel or of a process, which can contain any bytes. It escapes what is not
+// printable, and the backslash, which the line protocol does not allow at the end of a tag value.
 func tagValue(name string) string {
 	if name == "" {
-		return "(empty)" // a tag without a value would be left out
+		return "(empty)" // Telegraf drops tags with an empty value
 	}
 	if len(name) <= maxTagValue && !strings.ContainsFunc(name, needsEscape) {
 		return name
 	}
 	const ellipsis = "…"
 	var value []byte
-	room := 0 // the part of value after which an ellipsis has room
+	fits := 0 // the length of value up to which an ellipsis fits
 	for len(name) > 0 {
 		r, size := utf8.DecodeRuneInString(name)
 		switch {
@@ -212,10 +211,10 @@ func tagValue(name string) string {
 			value = fmt.Appendf(value, `\U%08x`, r)
 		}
 		if len(value) > maxTagValue {
-			return string(value[:room]) + ellipsis
+			return string(value[:fits]) + ellipsis
 		}
 		if len(value) <= maxTagValue-len(ellipsis) {
-			room = len(value)
+			fits = len(value)
 		}
 		name = name[size:]
 	}

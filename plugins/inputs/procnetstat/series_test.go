@@ -66,7 +66,7 @@ type scene struct {
 func newScene(t *testing.T, maxSeries int) *scene {
 	return &scene{
 		T:           t,
-		measurement: newListenerMeasurement(false, seriesOptions{most: maxSeries, log: testutil.Logger{Quiet: true}}),
+		measurement: newListenerMeasurement(false, seriesOptions{maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}),
 		pass:        newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil)),
 		now:         time.Unix(1000, 0),
 	}
@@ -147,10 +147,10 @@ func TestCountersAreForgottenAfterAWhile(t *testing.T) {
 	s.gather(interval, socket(80, 1, 5))
 	s.gather(interval)
 	require.Len(t, s.measurement.series.byKey, 1)
-	require.Len(t, s.pass.tracker.known.all, 1, "a dump can miss a socket")
+	require.Len(t, s.pass.tracker.readings.all, 1, "a dump can miss a socket")
 	s.gather(interval)
 	s.gather(interval)
-	require.Empty(t, s.pass.tracker.known.all, "of sockets that are gone nothing is kept")
+	require.Empty(t, s.pass.tracker.readings.all, "of sockets that are gone nothing is kept")
 	s.gather(counterMemory)
 	require.Empty(t, s.measurement.series.byKey)
 }

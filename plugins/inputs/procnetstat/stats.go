@@ -4,23 +4,22 @@ package procnetstat
 
 import "github.com/procnetstat/procnetstat/netstat"
 
-// protocolSet says which protocols are read: only their fields are emitted, as a zero for the others would be a lie.
+// protocolSet is the set of protocols that were read. Only their fields are emitted: a zero for the others would be wrong.
 type protocolSet map[netstat.Transport]bool
 
-// stats is what a pass found out about a group of sockets.
+// stats are the statistics of a group of sockets in a pass.
 type stats struct {
 	sockets int64
-	// states counts the TCP sockets by state; those of a state that the kernel does not have are in
-	// states[netstat.TCPUnknown].
+	// states counts the TCP sockets by state; states[netstat.TCPUnknown] counts invalid states.
 	states       [netstat.TCPClosing + 1]int64
 	queues       [netstat.TransportUDP + 1]queues // of TCP and UDP
 	perTransport [netstat.TransportUnix + 1]int64
 	rtts         rtts // of established connections
-	did          traffic
-	closedRTTs   rtts // of connections that were closed since the pass before
+	delta        traffic
+	closedRTTs   rtts // of connections that were closed since the previous pass
 }
 
-// queues are sums in bytes.
+// queues are sums of queue lengths in bytes.
 type queues struct{ recv, send int64 }
 
 // add counts the socket.
@@ -45,16 +44,16 @@ func (st *stats) add(o *observation) {
 	q.recv += int64(o.RecvQueue)
 	q.send += int64(o.SendQueue)
 	if !o.idle {
-		st.did.add(&o.did)
+		st.delta.add(&o.delta)
 	}
 }
 
-// addClosed counts what a connection did that is there no more.
+// addClosed adds the last traffic of a closed connection.
 func (st *stats) addClosed(o *observation) {
-	if o.did.closed == 0 {
+	if o.delta.closed == 0 {
 		return
 	}
-	st.did.add(&o.did)
+	st.delta.add(&o.delta)
 	if o.TCP.RTT > 0 {
 		st.closedRTTs.add(o.TCP.RTT)
 	}
@@ -71,7 +70,7 @@ func stateIndex(state netstat.TCPState) netstat.TCPState {
 	}
 }
 
-// merge adds what is known of another group.
+// merge adds the statistics of another group.
 func (st *stats) merge(other *stats) {
 	st.sockets += other.sockets
 	for i, n := range other.states {
@@ -86,10 +85,10 @@ func (st *stats) merge(other *stats) {
 	}
 	st.rtts.merge(&other.rtts)
 	st.closedRTTs.merge(&other.closedRTTs)
-	st.did.add(&other.did)
+	st.delta.add(&other.delta)
 }
 
-// reset makes ready for the next pass, in the room that there is.
+// reset prepares for the next pass and keeps the buffers.
 func (st *stats) reset() {
 	st.rtts.reset()
 	st.closedRTTs.reset()
@@ -111,8 +110,8 @@ var stateFields = [...]string{
 	netstat.TCPClosing:     "tcp_closing",
 }
 
-// gauges puts the fields that tell how the group stands into fields.
-func (st *stats) gauges(read protocolSet, gives netstat.Field, fields map[string]any) {
+// gauges adds the gauges of the group to fields.
+func (st *stats) gauges(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
 	if read[netstat.TransportTCP] {
 		for state, name := range stateFields {
 			if name != "" {
@@ -121,7 +120,7 @@ func (st *stats) gauges(read protocolSet, gives netstat.Field, fields map[string
 		}
 		fields["tcp_rx_queue"] = st.queues[netstat.TransportTCP].recv
 		fields["tcp_tx_queue"] = st.queues[netstat.TransportTCP].send
-		if gives&netstat.FieldTCPInfo != 0 {
+		if tcpFields&netstat.FieldTCPInfo != 0 {
 			fields["tcp_rtt_p50_us"] = int64(st.rtts.percentile(50))
 			fields["tcp_rtt_p95_us"] = int64(st.rtts.percentile(95))
 			fields["tcp_rtt_max_us"] = int64(st.rtts.max)
@@ -141,17 +140,17 @@ func (st *stats) gauges(read protocolSet, gives netstat.Field, fields map[string
 	}
 }
 
-// counters puts the fields that only grow into fields.
-func (t *traffic) counters(read protocolSet, gives netstat.Field, fields map[string]any) {
+// counters adds the counters of the group to fields.
+func (t *traffic) counters(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
 	if read[netstat.TransportTCP] {
-		if gives&netstat.FieldTCPInfo != 0 {
+		if tcpFields&netstat.FieldTCPInfo != 0 {
 			fields["tcp_retrans_segs"] = t.retransSegs
 		}
-		if gives&netstat.FieldTCPBytes != 0 {
+		if tcpFields&netstat.FieldTCPBytes != 0 {
 			fields["tcp_bytes_acked"] = t.bytesAcked
 			fields["tcp_bytes_received"] = t.bytesReceived
 		}
-		if gives&netstat.FieldTCPSegs != 0 {
+		if tcpFields&netstat.FieldTCPSegs != 0 {
 			fields["tcp_segs_out"] = t.segsOut
 			fields["tcp_segs_in"] = t.segsIn
 		}

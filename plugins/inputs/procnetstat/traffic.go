@@ -4,13 +4,13 @@ package procnetstat
 
 import "github.com/procnetstat/procnetstat/netstat"
 
-// traffic is what sockets did: since the pass before, or since the plugin started.
+// traffic is an increase of counters: since the previous pass, or since the plugin started.
 type traffic struct {
 	bytesAcked, bytesReceived    int64
 	segsOut, segsIn, retransSegs int64
 	udpDrops                     int64
 	listenDrops                  int64
-	opened, closed               int64 // connections; where closed ones are heard of
+	opened, closed               int64 // connections; only if the kernel reports closed ones
 }
 
 func (t *traffic) add(o *traffic) {
@@ -25,32 +25,32 @@ func (t *traffic) add(o *traffic) {
 	t.closed += o.closed
 }
 
-// tracker makes increments of the numbers that the kernel keeps for each socket since it was made. It remembers those of
-// the pass before, by what identifies the socket.
+// tracker computes the traffic since the previous pass from the counters that the kernel keeps for each socket. It remembers the
+// counters of every socket by its identity.
 type tracker struct {
-	known      readings
-	passes     [netstat.TransportUnix + 1]uint32 // in which all sockets of the transport were read
-	namespaces map[uint64]*history               // by Namespace.ID
-	histories  uint32
-	now        *history // of the one that is read
-	last       *reading // of the socket that since was asked of last; nil: none is kept of it
-	// findsNew says that a namespace that was not there in the pass before is new, and so all sockets in it.
-	findsNew bool
-	ended    bool // a pass has ended
+	readings     readings
+	passes       [netstat.TransportUnix + 1]uint32 // number of passes that read all sockets of the transport
+	histories    map[uint64]*history               // by Namespace.ID
+	historyCount uint32
+	current      *history // of the namespace that is being read
+	updated      *reading // of the last call of update; nil: not tracked, or its attribution must not change
+	// countNewNamespaces: a namespace that appears after the first pass is new, so the whole traffic of its sockets counts.
+	countNewNamespaces bool
+	firstPassDone      bool
 }
 
-// history is what is known of the sockets of a network namespace.
+// history is the state of a network namespace across passes.
 type history struct {
-	number  uint32
-	heard   bool                            // the kernel tells of the sockets that it destroys there
-	sources sources                         // of the pass before
-	started [netstat.TransportUnix + 1]bool // all sockets of the transport have been read once from its source
+	number       uint32
+	closedEvents bool                            // the kernel reports the sockets that it destroys there
+	sources      sources                         // of the previous pass
+	baselined    [netstat.TransportUnix + 1]bool // all sockets of the transport were read once from the current source
 }
 
-// sources are those of the tables of each transport; SourceAuto: none has been read.
+// sources are the sources of the tables of each transport; SourceAuto: not read yet.
 type sources [netstat.TransportUnix + 1]netstat.Source
 
-// sourceOf returns where a socket was read from.
+// sourceOf returns the source that a socket was read from.
 func sourceOf(s *netstat.Socket) netstat.Source {
 	if s.Has(netstat.FieldCookie) {
 		return netstat.SourceNetlink
@@ -58,44 +58,44 @@ func sourceOf(s *netstat.Socket) netstat.Source {
 	return netstat.SourceProcfs
 }
 
-// of returns the history of a scope.
-func (t *tracker) of(in *scope) *history {
-	h := t.namespaces[in.namespace.ID]
+// historyOf returns the history of a scope.
+func (t *tracker) historyOf(sc *scope) *history {
+	h := t.histories[sc.namespace.ID]
 	if h == nil {
-		isNew := t.findsNew && t.ended
-		t.histories++
-		h = &history{number: t.histories}
-		for transport := range h.started {
-			h.started[transport] = isNew
+		isNew := t.countNewNamespaces && t.firstPassDone
+		t.historyCount++
+		h = &history{number: t.historyCount}
+		for transport := range h.baselined {
+			h.baselined[transport] = isNew
 		}
-		if t.namespaces == nil {
-			t.namespaces = map[uint64]*history{}
+		if t.histories == nil {
+			t.histories = map[uint64]*history{}
 		}
-		t.namespaces[in.namespace.ID] = h
+		t.histories[sc.namespace.ID] = h
 	}
 	return h
 }
 
-// enter begins a scope.
-func (t *tracker) enter(in *scope) {
-	t.now = t.of(in)
-	t.now.heard = in.heard
+// enter starts a scope.
+func (t *tracker) enter(sc *scope) {
+	t.current = t.historyOf(sc)
+	t.current.closedEvents = sc.closedEvents
 }
 
-// beganAnew tells whether the numbers are those of another connection: a process can end a connection and make one anew with
-// the same socket (tcp_disconnect, net/ipv4/tcp.c).
-func (r *numbers) beganAnew(last *numbers) bool {
-	// A 32-bit number that wraps goes forward by less than half of its range.
+// restartedSince reports whether the counters are those of another connection than last: a process can disconnect a socket and
+// connect it again (tcp_disconnect, net/ipv4/tcp.c).
+func (r *kernelCounters) restartedSince(last *kernelCounters) bool {
+	// A 32-bit counter that wraps increases by less than half of its range.
 	wentBack := func(now, last uint32) bool { return int32(now-last) < 0 }
 	return r.bytesAcked < last.bytesAcked || r.bytesReceived < last.bytesReceived ||
 		wentBack(r.segsOut, last.segsOut) || wentBack(r.segsIn, last.segsIn) || wentBack(r.retransSegs, last.retransSegs)
 }
 
-// identify returns what is the same for a socket in every pass, and for no other one; false if there is nothing.
+// identify returns an ID that is unique to the socket and the same in every pass; false if there is none.
 func identify(s *netstat.Socket) (id uint64, ok bool) {
 	const (
 		netNSBits = 1<<31 - 1
-		fromInode = 1 << 63 // no cookie is as high
+		fromInode = 1 << 63 // no cookie has this bit
 	)
 	if s.Has(netstat.FieldCookie) {
 		return s.Cookie ^ s.NetNS&netNSBits<<32, true // before Linux 5.10 each network namespace has its own cookies
@@ -103,66 +103,68 @@ func identify(s *netstat.Socket) (id uint64, ok bool) {
 	return s.Inode | fromInode, s.Inode != 0
 }
 
-func numbersOf(s *netstat.Socket) numbers {
-	return numbers{
+func kernelCountersOf(s *netstat.Socket) kernelCounters {
+	return kernelCounters{
 		bytesAcked: s.TCP.BytesAcked, bytesReceived: s.TCP.BytesReceived,
 		segsOut: s.TCP.SegsOut, segsIn: s.TCP.SegsIn, retransSegs: s.TCP.RetransSegs, drops: s.Drops,
 	}
 }
 
-// since returns what the socket did since the pass before: all that it ever did, if it was made since; nothing, if its
-// transport is read for the first time, as what was before the plugin read it is not its to count. Most sockets are idle.
-func (t *tracker) since(s *netstat.Socket) (did traffic, idle bool) {
-	t.last = nil
+// update records the counters of the socket and returns the traffic since the previous pass. For a socket created since then this
+// is all of its traffic; in the first pass over a transport it is zero, as traffic before the plugin started does not count. Most
+// sockets are idle.
+func (t *tracker) update(s *netstat.Socket) (delta traffic, idle bool) {
+	t.updated = nil
 	if !s.Has(netstat.FieldTCPInfo) && !s.Has(netstat.FieldDrops) {
 		return traffic{}, true
 	}
-	if before := t.now.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {
-		t.startAnew(s.Transport)
+	if before := t.current.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {
+		t.resetBaseline(s.Transport)
 	}
 	id, ok := identify(s)
 	if !ok {
 		return traffic{}, true
 	}
-	now := numbersOf(s)
-	var last numbers
-	pass, heard := t.passes[s.Transport], t.now.heard && s.Transport == netstat.TransportTCP
-	if t.last = t.known.find(id); t.last != nil {
-		last, t.last.pass, t.last.heard = t.last.numbers, pass, heard
-		if heard && isOrphan(s) {
-			t.last = nil // what it belonged to stays
+	now := kernelCountersOf(s)
+	var last kernelCounters
+	pass, closedEvents := t.passes[s.Transport], t.current.closedEvents && s.Transport == netstat.TransportTCP
+	if t.updated = t.readings.find(id); t.updated != nil {
+		last, t.updated.pass, t.updated.closedEvents = t.updated.kernelCounters, pass, closedEvents
+		if closedEvents && isOrphan(s) {
+			t.updated = nil // keep its attribution
 			return traffic{}, true
 		}
 		if now == last {
 			return traffic{}, true
 		}
-		t.last.numbers = now
+		t.updated.kernelCounters = now
 	} else {
-		if heard && t.now.started[s.Transport] && isOrphan(s) {
+		if closedEvents && t.current.baselined[s.Transport] && isOrphan(s) {
 			return traffic{}, true
 		}
-		t.last = t.known.add(reading{
-			id: id, numbers: now, pass: pass, transport: s.Transport, history: t.now.number, heard: heard, port: s.Remote.Port(),
+		t.updated = t.readings.add(reading{
+			id: id, kernelCounters: now, pass: pass, transport: s.Transport, history: t.current.number,
+			closedEvents: closedEvents, port: s.Remote.Port(),
 		})
-		if !t.now.started[s.Transport] {
+		if !t.current.baselined[s.Transport] {
 			return traffic{}, true
 		}
-		if heard && s.State != netstat.TCPListen {
-			did.opened = 1
+		if closedEvents && s.State != netstat.TCPListen {
+			delta.opened = 1
 		}
 	}
-	did.grow(&now, last, s.Transport)
-	return did, false
+	delta.setDifference(&now, last, s.Transport)
+	return delta, false
 }
 
-// startAnew restarts a transport whose source has changed: the new source identifies sockets otherwise, so its first pass is only a
-// baseline.
-func (t *tracker) startAnew(transport netstat.Transport) {
-	t.now.started[transport], t.now.sources[transport] = false, netstat.SourceAuto
+// resetBaseline resets a transport whose source has changed: the new source identifies sockets differently, so its first pass is
+// only a baseline.
+func (t *tracker) resetBaseline(transport netstat.Transport) {
+	t.current.baselined[transport], t.current.sources[transport] = false, netstat.SourceAuto
 }
 
-// isOrphan tells whether the process has closed the connection, which is not finished: whose it was is told when it is destroyed.
-// What it did counts then.
+// isOrphan reports whether the process has closed the connection and the kernel is still finishing it. Its traffic counts when it
+// is destroyed.
 func isOrphan(s *netstat.Socket) bool {
 	if s.Inode != 0 {
 		return false
@@ -175,12 +177,12 @@ func isOrphan(s *netstat.Socket) bool {
 	}
 }
 
-// grow sets what the kernel counts to the difference of what it told.
-func (t *traffic) grow(now *numbers, last numbers, transport netstat.Transport) {
-	if now.beganAnew(&last) {
-		last = numbers{}
+// setDifference sets the traffic to the increase of the counters since last.
+func (t *traffic) setDifference(now *kernelCounters, last kernelCounters, transport netstat.Transport) {
+	if now.restartedSince(&last) {
+		last = kernelCounters{}
 	}
-	// The 32-bit numbers wrap, and so do their differences.
+	// The differences of 32-bit counters are correct when the counters wrap.
 	t.bytesAcked = int64(now.bytesAcked - last.bytesAcked)
 	t.bytesReceived = int64(now.bytesReceived - last.bytesReceived)
 	t.segsOut = int64(now.segsOut - last.segsOut)
@@ -194,91 +196,91 @@ func (t *traffic) grow(now *numbers, last numbers, transport netstat.Transport) 
 	}
 }
 
-// over returns what a destroyed socket did since it was seen last, and what is known of it from then, which is nil if it never
-// was: then all of it is new, unless it can have been there before the plugin read anything.
-func (t *tracker) over(s *netstat.Socket) (did traffic, last *reading) {
+// updateClosed returns the traffic of a destroyed socket since it was last seen, and its reading from then; nil: never seen. Then
+// all of its traffic counts, unless the socket can be older than the first pass.
+func (t *tracker) updateClosed(s *netstat.Socket) (delta traffic, last *reading) {
 	id, ok := identify(s)
 	if !ok {
 		return traffic{}, nil
 	}
-	last = t.known.find(id)
-	wasOver := last != nil && last.over
+	last = t.readings.find(id)
+	wasClosed := last != nil && last.closed
 	if last != nil {
-		last.over = true
+		last.closed = true
 	}
-	now, before := numbersOf(s), numbers{}
+	now, before := kernelCountersOf(s), kernelCounters{}
 	switch {
-	case wasOver, !s.HasPeer(): // or it was no connection
+	case wasClosed, !s.HasPeer(): // reported before, or not a connection
 		return traffic{}, last
 	case last != nil:
-		before = last.numbers
-		now.drops = before.drops // nothing tells them
-	case t.now.started[netstat.TransportTCP]:
-		did.opened = 1
+		before = last.kernelCounters
+		now.drops = before.drops // the event does not carry drops
+	case t.current.baselined[netstat.TransportTCP]:
+		delta.opened = 1
 	default:
 		return traffic{}, nil
 	}
-	did.closed = 1
-	did.grow(&now, before, netstat.TransportTCP)
-	return did, last
+	delta.closed = 1
+	delta.setDifference(&now, before, netstat.TransportTCP)
+	return delta, last
 }
 
 const (
-	// missedPasses is how often a socket can be missing before it is taken for closed. A dump can miss a socket while the table
-	// changes, and counting it anew would count its past. One pass has to be allowed for; that two dumps in a row miss the same
-	// socket is unlikely, and the second pass is a margin that nothing relies on.
-	missedPasses = 2
-	// mostGone bounds the sockets that are remembered until the kernel tells that it has destroyed them, which it does of one
-	// that was reset when its process closes it. The kernel may have told, and had no room for that.
-	mostGone = 1 << 16
+	// maxMissedPasses is how many passes can miss a socket before it is considered closed. A dump can miss a socket while the
+	// table changes; if the socket were forgotten, its past traffic would count again. One pass is required. The second is a
+	// margin: two dumps in a row are unlikely to miss the same socket.
+	maxMissedPasses = 2
+	// maxUnreported bounds the missing sockets that are remembered until the kernel reports their destruction. For a connection
+	// that was reset, this is when its process closes it. The event can have been lost (no buffer space).
+	maxUnreported = 1 << 16
 )
 
-// end ends a pass. The sockets of protocols that could not be read everywhere are remembered, seen or not: they may be there
-// still.
-func (t *tracker) end(all *scopes, kept func(*reading)) {
-	t.ended, t.last = true, nil
-	before := t.namespaces
-	t.namespaces = make(map[uint64]*history, len(all.all)) // of namespaces that are gone nothing is kept
-	there := map[uint32]bool{}
-	for _, in := range all.all {
-		if h := before[in.namespace.ID]; h != nil {
-			t.namespaces[in.namespace.ID] = h
+// end ends a pass. It removes the sockets that are gone and calls keep for the others. Sockets of protocols that were not read in
+// every namespace are all kept: they may still exist.
+func (t *tracker) end(all *scopes, keep func(*reading)) {
+	t.firstPassDone, t.updated = true, nil
+	before := t.histories
+	t.histories = make(map[uint64]*history, len(all.all)) // drops namespaces that no longer exist
+	exists := map[uint32]bool{}
+	for _, sc := range all.all {
+		if h := before[sc.namespace.ID]; h != nil {
+			t.histories[sc.namespace.ID] = h
 		}
-		h := t.of(in)
-		there[h.number] = true
-		for transport := range in.read {
-			h.started[transport], h.sources[transport] = true, in.sources[transport]
-		}
-	}
-	var done [len(t.passes)]bool
-	for transport := range all.whole().read {
-		done[transport] = true
-	}
-	isGone := func(r *reading) bool { return done[r.transport] && t.passes[r.transport]-r.pass > missedPasses }
-	tooMany := -mostGone
-	for i := range t.known.all {
-		if r := &t.known.all[i]; r.heard && !r.over && there[r.history] && isGone(r) {
-			tooMany++
+		h := t.historyOf(sc)
+		exists[h.number] = true
+		for transport := range sc.read {
+			h.baselined[transport], h.sources[transport] = true, sc.sources[transport]
 		}
 	}
-	t.known.keep(func(r *reading) bool {
-		if r.over {
+	var allRead [len(t.passes)]bool
+	for transport := range all.common().read {
+		allRead[transport] = true
+	}
+	isMissing := func(r *reading) bool { return allRead[r.transport] && t.passes[r.transport]-r.pass > maxMissedPasses }
+	excess := -maxUnreported
+	for i := range t.readings.all {
+		if r := &t.readings.all[i]; r.closedEvents && !r.closed && exists[r.history] && isMissing(r) {
+			excess++
+		}
+	}
+	t.readings.keep(func(r *reading) bool {
+		if r.closed {
 			return false
 		}
-		if isGone(r) {
-			if !r.heard || !there[r.history] {
+		if isMissing(r) {
+			if !r.closedEvents || !exists[r.history] {
 				return false
 			}
-			if tooMany > 0 {
-				tooMany--
+			if excess > 0 {
+				excess--
 				return false
 			}
 		}
-		kept(r)
+		keep(r)
 		return true
 	})
-	for transport, done := range done {
-		if done {
+	for transport, read := range allRead {
+		if read {
 			t.passes[transport]++
 		}
 	}

@@ -56,7 +56,7 @@ func (t *tracker) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
 	t.enter(in)
 	var sum traffic
 	for _, s := range sockets {
-		did, _ := t.since(s)
+		did, _ := t.update(s)
 		sum.add(&did)
 	}
 	t.end(&scopes{protocols: read, all: []*scope{in}}, func(*reading) {})
@@ -88,7 +88,7 @@ func TestTrackerCountsNewSocketsWhole(t *testing.T) {
 func TestTrackerFailedPass(t *testing.T) {
 	var tr tracker
 	tr.sum(tcpUDP, sent(1, 1000), sent(2, 1000))
-	for range 2 * missedPasses {
+	for range 2 * maxMissedPasses {
 		require.Equal(t, traffic{}, tr.sum(udpOnly))
 	}
 	require.Equal(t, of(10), tr.sum(udpOnly, sent(1, 1010)))
@@ -110,29 +110,29 @@ func TestTrackerForgetsWhatWasRead(t *testing.T) {
 	for cookie := range uint64(100) {
 		tr.sum(tcpOnly, sent(10+cookie, 1))
 	}
-	require.LessOrEqual(t, len(tr.known.all), 1+missedPasses+1)
-	require.NotNil(t, tr.known.find(1), "it may be there still")
+	require.LessOrEqual(t, len(tr.readings.all), 1+maxMissedPasses+1)
+	require.NotNil(t, tr.readings.find(1), "it may be there still")
 }
 
 // TestTrackerMissedPasses: a dump can miss a socket, and counting it anew would count its past.
 func TestTrackerMissedPasses(t *testing.T) {
 	var tr tracker
 	tr.sum(tcpOnly, sent(1, 1000))
-	for missed := range missedPasses {
+	for missed := range maxMissedPasses {
 		for range missed + 1 {
 			require.Equal(t, traffic{}, tr.sum(tcpOnly))
 		}
 		require.Equal(t, of(1), tr.sum(tcpOnly, sent(1, 1001+uint64(missed))))
 	}
-	for range missedPasses {
+	for range maxMissedPasses {
 		require.Equal(t, traffic{}, tr.sum(tcpOnly))
 	}
 	require.Equal(t, traffic{}, tr.sum(udpOnly), "it was not looked for")
-	require.Equal(t, of(1), tr.sum(tcpOnly, sent(1, 1001+missedPasses)))
-	for range missedPasses + 1 {
+	require.Equal(t, of(1), tr.sum(tcpOnly, sent(1, 1001+maxMissedPasses)))
+	for range maxMissedPasses + 1 {
 		tr.sum(tcpOnly)
 	}
-	require.Empty(t, tr.known.all)
+	require.Empty(t, tr.readings.all)
 }
 
 func TestTrackerWrap(t *testing.T) {
@@ -180,7 +180,7 @@ func TestTrackerLooksAtWhatIsThere(t *testing.T) {
 	timeWait := &netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPTimeWait}
 	tr.sum(tcpOnly, timeWait)
 	require.Equal(t, traffic{}, tr.sum(tcpOnly, timeWait))
-	require.Empty(t, tr.known.all, "nothing is kept of what has no numbers")
+	require.Empty(t, tr.readings.all, "nothing is kept of what has no numbers")
 }
 
 // troupe is a process measurement that is fed by hand, with one process of each name.
@@ -194,7 +194,7 @@ type troupe struct {
 
 func newTroupe(t *testing.T, maxSeries int) *troupe {
 	p := newPass(filters{}, newUserNames(nil), newCgroups(false, "", nil))
-	limit := seriesOptions{most: maxSeries, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}
 	return &troupe{
 		T: t, pass: p, owners: map[string]*owner{}, now: time.Unix(1000, 0),
 		measurement: newProcessMeasurement([]string{tagProcessName}, p.owners, limit),
@@ -212,19 +212,19 @@ func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[st
 	tr.Helper()
 	tr.now = tr.now.Add(after)
 	tr.pass.begin(tr.now)
-	in := &scope{namespace: &own, read: tcpOnly, gives: ^netstat.Field(0)}
+	in := &scope{namespace: &own, read: tcpOnly, tcpFields: ^netstat.Field(0)}
 	tr.pass.enter(in)
 	tr.measurement.enter(in)
 	for _, o := range tr.owners {
-		o.ofScope = ofScope{}
+		o.ownerInScope = ownerInScope{}
 	}
 	for i, h := range held {
 		if tr.owners[h.name] == nil {
 			tr.owners[h.name] = &owner{process: &netstat.Process{Name: h.name}, name: h.name}
 		}
-		did, idle := tr.pass.tracker.since(h.Socket)
+		did, idle := tr.pass.tracker.update(h.Socket)
 		tr.measurement.observe(&observation{
-			Socket: h.Socket, number: uint64(i + 1), did: did, idle: idle, owners: []*owner{tr.owners[h.name]},
+			Socket: h.Socket, number: uint64(i + 1), delta: did, idle: idle, owners: []*owner{tr.owners[h.name]},
 		})
 	}
 	acc := &testutil.Accumulator{}
@@ -344,12 +344,12 @@ func TestMergedStats(t *testing.T) {
 	for state := netstat.TCPUnknown; state <= netstat.TCPClosing; state++ {
 		s := sent(uint64(state)+2, 10)
 		s.State, s.RecvQueue, s.SendQueue, s.TCP.RTT = state, 3, 4, 100*uint32(state)
-		observed = append(observed, &observation{Socket: s, did: with(of(10), 1, 0)})
+		observed = append(observed, &observation{Socket: s, delta: with(of(10), 1, 0)})
 	}
-	observed = append(observed, &observation{Socket: over, did: with(of(5), 0, 1)})
+	observed = append(observed, &observation{Socket: over, delta: with(of(5), 0, 1)})
 	for transport := netstat.TransportUDP; transport <= netstat.TransportUnix; transport++ {
 		s := &netstat.Socket{Transport: transport, State: netstat.TCPClose, RecvQueue: 5, SendQueue: 6}
-		observed = append(observed, &observation{Socket: s, did: traffic{udpDrops: 2, listenDrops: 3}})
+		observed = append(observed, &observation{Socket: s, delta: traffic{udpDrops: 2, listenDrops: 3}})
 	}
 	var whole, sum stats
 	for _, o := range observed {
@@ -390,7 +390,7 @@ func TestSeriesThatCountedNothing(t *testing.T) {
 
 // TestSeriesOfLastPass: what a series emits depends on what the last pass could read of its namespace.
 func TestSeriesOfLastPass(t *testing.T) {
-	set := newSeriesSet("m", []string{"port"}, []string{other}, seriesOptions{most: 10})
+	set := newSeriesSet("m", []string{"port"}, []string{other}, seriesOptions{maxSeries: 10})
 	for range 2 {
 		set.scope = &scope{}
 		require.Same(t, set.scope, set.get([]string{"80"}).scope)
@@ -402,37 +402,37 @@ func TestSeriesWithoutSocketsAreSmall(t *testing.T) {
 	tr := newTroupe(t, 10)
 	tr.gather(0)
 	var held []holding
-	for i := range uint64(2 * fewRTTs) {
+	for i := range uint64(2 * maxRTTSamples) {
 		s := sent(i+1, 5)
 		s.TCP.RTT = 1
 		held = append(held, holding{"a", s})
 	}
 	tr.gather(interval, held...)
-	require.NotNil(t, tr.measurement.series.byKey["a"].stats.rtts.many)
+	require.NotNil(t, tr.measurement.series.byKey["a"].stats.rtts.buckets)
 	tr.gather(interval)
 	require.Zero(t, tr.measurement.series.byKey["a"].stats.rtts)
 }
 
 // TestSeriesMemoryIsBounded: of too many series without sockets those are forgotten that have been so for longest.
 func TestSeriesMemoryIsBounded(t *testing.T) {
-	limit := seriesOptions{most: 2 * mostRemembered, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{maxSeries: 2 * maxIdleSeries, log: testutil.Logger{Quiet: true}}
 	set := newSeriesSet("m", []string{"port"}, []string{other}, limit)
 	now := time.Unix(1000, 0)
-	const batch, batches = 1000, mostRemembered/1000 + 2
+	const batch, batches = 1000, maxIdleSeries/1000 + 2
 	number := uint64(0)
 	for b := range batches {
 		for i := range batch {
 			number++
 			set.get([]string{strconv.Itoa(b*batch + i)}).count(&observation{
-				Socket: sent(number, 0), number: number, did: traffic{bytesAcked: 1},
+				Socket: sent(number, 0), number: number, delta: traffic{bytesAcked: 1},
 			})
 		}
 		set.emit(now, func(*series) {})
 		now = now.Add(time.Second)
 	}
-	require.Len(t, set.byKey, mostRemembered+batch, "those with sockets do not count")
+	require.Len(t, set.byKey, maxIdleSeries+batch, "those with sockets do not count")
 	set.emit(now, func(*series) {})
-	require.Len(t, set.byKey, mostRemembered)
+	require.Len(t, set.byKey, maxIdleSeries)
 	require.NotContains(t, set.byKey, "0")
 	require.NotContains(t, set.byKey, strconv.Itoa(2*batch-1))
 	require.Contains(t, set.byKey, strconv.Itoa(2*batch))
@@ -483,7 +483,7 @@ func (t *tracker) passOverFrom(source netstat.Source, sockets socketsIn, read re
 		var sum traffic
 		for _, s := range of {
 			s.Namespace, s.NetNS = namespace, namespace.Inode
-			now, _ := t.since(s)
+			now, _ := t.update(s)
 			sum.add(&now)
 		}
 		if sum != (traffic{}) {
@@ -510,7 +510,7 @@ func TestTrackerTellsNamespacesApart(t *testing.T) {
 	var tr tracker
 	a, b := &netstat.Namespace{ID: 1, Inode: 4026531833}, &netstat.Namespace{ID: 2, Inode: 4026532345}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(7, 1000), datagrams(8, 0, 1)}, b: {sent(7, 50), datagrams(8, 0, 90)}}, nil))
-	require.Len(t, tr.known.all, 4)
+	require.Len(t, tr.readings.all, 4)
 	require.Equal(t, trafficIn{a: of(1), b: of(20)},
 		tr.passOver(socketsIn{a: {sent(7, 1001), datagrams(8, 0, 1)}, b: {sent(7, 70), datagrams(8, 0, 90)}}, nil))
 	require.Equal(t, trafficIn{a: {udpDrops: 2}, b: {udpDrops: 3}},
@@ -521,8 +521,8 @@ func TestTrackerTellsNamespacesApart(t *testing.T) {
 // TestTrackerNewNamespace: the sockets of a namespace that has come into being since the pass before have too; one that is
 // only read for the first time can have had them for long.
 func TestTrackerNewNamespace(t *testing.T) {
-	for findsNew, want := range map[bool]int64{true: 500, false: 0} {
-		tr := tracker{findsNew: findsNew}
+	for countNew, want := range map[bool]int64{true: 500, false: 0} {
+		tr := tracker{countNewNamespaces: countNew}
 		a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
 		got := tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 500)}}, nil)
@@ -530,15 +530,15 @@ func TestTrackerNewNamespace(t *testing.T) {
 		require.Zero(t, got[a])
 		require.Equal(t, trafficIn{b: of(7 + 30)}, tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 507), sent(3, 30)}}, nil))
 		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
-		require.Len(t, tr.namespaces, 1, "of namespaces that are gone nothing is kept")
+		require.Len(t, tr.histories, 1, "of namespaces that are gone nothing is kept")
 	}
 }
 
 // TestTrackerOtherSource: what a namespace's sockets did before they were read from another source, which tells more or calls
 // them otherwise, is not replayed.
 func TestTrackerOtherSource(t *testing.T) {
-	for _, findsNew := range []bool{true, false} {
-		tr := tracker{findsNew: findsNew}
+	for _, countNew := range []bool{true, false} {
+		tr := tracker{countNewNamespaces: countNew}
 		a := &netstat.Namespace{ID: 1, Inode: 1}
 		from := func(source netstat.Source, sockets ...*netstat.Socket) trafficIn {
 			return tr.passOverFrom(source, socketsIn{a: sockets}, nil)
@@ -559,7 +559,7 @@ func TestTrackerOtherSourceOfTransport(t *testing.T) {
 		in := &scope{namespace: namespace, read: tcpUDP}
 		tr.enter(in)
 		for _, s := range sockets {
-			now, _ := tr.since(s)
+			now, _ := tr.update(s)
 			did.add(&now)
 		}
 		in.sources[netstat.TransportTCP], in.sources[netstat.TransportUDP] = tcp, udp
@@ -585,14 +585,14 @@ func TestTrackerOtherSourceAndClosed(t *testing.T) {
 			var tr tracker
 			namespace := &netstat.Namespace{ID: 1, Inode: 1}
 			pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
-				in := &scope{namespace: namespace, read: tcpUDP, heard: true}
+				in := &scope{namespace: namespace, read: tcpUDP, closedEvents: true}
 				tr.enter(in)
 				for _, s := range sockets {
 					var now traffic
 					if s.Closed {
-						now, _ = tr.over(s)
+						now, _ = tr.updateClosed(s)
 					} else {
-						now, _ = tr.since(s)
+						now, _ = tr.update(s)
 					}
 					did.add(&now)
 				}
@@ -607,7 +607,7 @@ func TestTrackerOtherSourceAndClosed(t *testing.T) {
 			if udp == netlink {
 				cookie = 2
 			}
-			for range 3 * missedPasses {
+			for range 3 * maxMissedPasses {
 				require.Zero(t, pass(tcp, udp, datagrams(cookie, 20, 5)))
 			}
 			closed := sent(1, 1000)

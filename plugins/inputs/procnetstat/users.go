@@ -17,46 +17,46 @@ import (
 	"github.com/moby/sys/user"
 )
 
-// userNames are the names of users, by their ids. What could be looked up once is kept.
+// userNames caches the names of users by user ID.
 type userNames struct {
-	known  map[uint32]string
-	passwd string // the file to look into; empty: whatever this host looks into
-	log    telegraf.Logger
-	failed sync.Once
+	byID     map[uint32]string
+	passwd   string // the passwd file to read; empty: use the lookup of this host (NSS)
+	log      telegraf.Logger
+	warnOnce sync.Once
 }
 
-// newUserNames takes the names from passwd(5) in the directory that HOST_ETC names: the users of a container are others than those
-// of the host, whose processes HOST_PROC shows.
+// newUserNames reads the names from passwd in the directory HOST_ETC, if set: inside a container, HOST_PROC shows processes of
+// the host, whose users are not those of the container.
 func newUserNames(log telegraf.Logger) *userNames {
-	names := &userNames{known: map[uint32]string{}, log: log}
+	names := &userNames{byID: map[uint32]string{}, log: log}
 	if etc := os.Getenv("HOST_ETC"); etc != "" {
 		names.passwd = filepath.Join(etc, "passwd")
 	}
 	return names
 }
 
-// of returns the name of a user as a tag value, or the number of one that has no name.
+// of returns the name of a user as a tag value, or the user ID if it has no name.
 func (n *userNames) of(uid uint32) string {
-	if name, known := n.known[uid]; known {
+	if name, known := n.byID[uid]; known {
 		return name
 	}
 	number := strconv.FormatUint(uint64(uid), 10)
 	name, err := n.lookUp(uid)
-	if err != nil { // it may be read another time
-		n.failed.Do(func() { n.log.Warnf("users are shown by their numbers: %v", err) })
+	if err != nil { // not cached: a later lookup can succeed
+		n.warnOnce.Do(func() { n.log.Warnf("Cannot look up user names; reporting user IDs instead: %v", err) })
 		return number
 	}
-	if len(n.known) == maxUsers {
-		clear(n.known)
+	if len(n.byID) == maxUsers {
+		clear(n.byID)
 	}
-	n.known[uid] = tagValue(cmp.Or(name, number))
-	return n.known[uid]
+	n.byID[uid] = tagValue(cmp.Or(name, number))
+	return n.byID[uid]
 }
 
-// maxUsers bounds the names that are kept: root of a container can become 65,536 users.
+// maxUsers bounds the cached names: root of a container can switch to 65,536 users.
 const maxUsers = 4096
 
-// lookUp returns an empty string for a user that has no name. An error is one of reading.
+// lookUp returns an empty string for a user without a name, and an error only if reading fails.
 func (n *userNames) lookUp(uid uint32) (string, error) {
 	if n.passwd == "" {
 		u, err := osuser.LookupId(strconv.FormatUint(uint64(uid), 10))

@@ -57,7 +57,8 @@ func TestUsersOfOtherHost(t *testing.T) {
 	said := l.log.Messages()
 	require.Len(t, said, 1)
 	require.True(t, strings.HasPrefix(said[0].String(), "W! "), said[0])
-	require.Contains(t, said[0].String(), "users are shown by their numbers: HOST_ETC: open "+filepath.Join(etc, "passwd"))
+	require.Contains(t, said[0].String(),
+		"Cannot look up user names; reporting user IDs instead: HOST_ETC: open "+filepath.Join(etc, "passwd"))
 
 	require.NoError(t, os.WriteFile(filepath.Join(etc, "passwd"), []byte("web-of-host:x:33:33::/:\n"), 0o600))
 	for range 2 {
@@ -78,7 +79,7 @@ func TestUserNamesAreBounded(t *testing.T) {
 	names := newUserNames(nil)
 	for uid := range uint32(3 * maxUsers) {
 		_ = names.of(uid)
-		require.LessOrEqual(t, len(names.known), maxUsers)
+		require.LessOrEqual(t, len(names.byID), maxUsers)
 	}
 	require.Equal(t, "root", names.of(0))
 }
