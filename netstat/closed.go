@@ -38,7 +38,7 @@ func (m *ClosedMode) UnmarshalText(name []byte) error {
 	return unmarshalEnum(m, name, closedModeNames[:])
 }
 
-var errNoClosedInProcfs = errors.New("procfs has no cookies to know them by")
+var errNoClosedInProcfs = errors.New("/proc/net has no socket cookies")
 
 func (s *Scanner) wantsClosed() bool {
 	return s.config.Closed != ClosedOff && slices.Contains(s.config.Transports, TransportTCP)
@@ -48,9 +48,9 @@ func (s *Scanner) wantsClosed() bool {
 func (c *ScannerConfig) checkClosed() error {
 	switch {
 	case int(c.Closed) >= len(closedModeNames):
-		return fmt.Errorf("%s does not say whether closed sockets are wanted", c.Closed)
+		return fmt.Errorf("%s is not a closed mode", c.Closed)
 	case c.Closed == ClosedRequired && !slices.Contains(c.Transports, TransportTCP):
-		return errors.New("closed sockets are those of tcp, which is not among the transports")
+		return errors.New("closed sockets require transport tcp")
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ func (s *Scanner) subscribeSelf() error {
 	}
 	if self.diag == nil { // which has been said
 		if s.config.Closed == ClosedRequired {
-			return fmt.Errorf("closed TCP sockets are not known: %w", errNoClosedInProcfs)
+			return fmt.Errorf("closed TCP sockets unavailable: %w", errNoClosedInProcfs)
 		}
 		return nil
 	}
@@ -96,9 +96,9 @@ func (s *Scanner) subscribeSelf() error {
 // withoutClosed says that the scanner has to do without closed sockets, which is an error with ClosedOn.
 func (s *Scanner) withoutClosed(err error) error {
 	if s.config.Closed == ClosedRequired {
-		return fmt.Errorf("closed TCP sockets are not known: %w", err)
+		return fmt.Errorf("closed TCP sockets unavailable: %w", err)
 	}
-	s.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: %w", err))
+	s.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets unavailable: %w", err))
 	return nil
 }
 

@@ -696,13 +696,13 @@ func TestClosedRefused(t *testing.T) {
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
 				testnet.Forbid(t, unix.SYS_BIND, errno)
-				require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+				require1(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets "+
 					"(needs Linux 4.12): unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
-			require1(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+			require1(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets "+
 				"(needs Linux 4.12): unsupported operation: "+unix.ENOPROTOOPT.Error())
 		})
 		t.Run("procfs", func(t *testing.T) {
@@ -713,7 +713,7 @@ func TestClosedRefused(t *testing.T) {
 			require.NoError(t, s.Close())
 			require.Empty(t, warned, "who chose it knows that it tells less")
 			_, err = NewScanner(config(ClosedRequired, SourceProcfs, &warned))
-			require.EqualError(t, err, "closed TCP sockets are not known: procfs has no cookies to know them by")
+			require.EqualError(t, err, "closed TCP sockets unavailable: /proc/net has no socket cookies")
 		})
 		t.Run("without a file", func(t *testing.T) {
 			var warned []string
@@ -727,7 +727,7 @@ func TestClosedRefused(t *testing.T) {
 			c := config(ClosedRequired, SourceNetlink, &warned)
 			c.Transports = []Transport{TransportUDP}
 			_, err := NewScanner(c)
-			require.EqualError(t, err, "closed sockets are those of tcp, which is not among the transports")
+			require.EqualError(t, err, "closed sockets require transport tcp")
 			c.Closed = ClosedAuto
 			s := newScanner(t, c)
 			mustScan(t, s, inode)
@@ -736,7 +736,7 @@ func TestClosedRefused(t *testing.T) {
 		})
 		t.Run("no mode", func(t *testing.T) {
 			_, err := NewScanner(ScannerConfig{Closed: 9})
-			require.EqualError(t, err, "ClosedMode(9) does not say whether closed sockets are wanted")
+			require.EqualError(t, err, "ClosedMode(9) is not a closed mode")
 		})
 		t.Run("nobody may", func(t *testing.T) {
 			testnet.BecomeNobody(t)
@@ -790,7 +790,7 @@ func TestClosedFailsInNamespace(t *testing.T) {
 				if test.fails {
 					require.Empty(t, warned)
 				} else {
-					require.Equal(t, []string{"closed TCP sockets are not known: network namespace of process " + hut.pid() +
+					require.Equal(t, []string{"closed TCP sockets unavailable: network namespace of process " + hut.pid() +
 						": unsupported operation: not here"}, warned)
 				}
 				require.Len(t, ownDescriptors(t), len(before)+2*oneIf(test.fails))

@@ -47,7 +47,7 @@ func (s *Scanner) openConnects() {
 	}
 	recorded, err := bpf.OpenConnects(s.config.ProcRoot)
 	if err != nil {
-		s.fallbacks.refuse(fallbackConnects, fmt.Errorf("the processes of closed TCP sockets are not known: %w", err))
+		s.fallbacks.refuse(fallbackConnects, fmt.Errorf("processes of closed TCP sockets unavailable: %w", err))
 		return
 	}
 	s.fallbacks.restore(fallbackConnects)

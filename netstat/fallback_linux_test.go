@@ -107,12 +107,12 @@ func TestScannerRequiredSource(t *testing.T) {
 		require.NoError(t, s.namespaces.self.diag.Close())
 		s.namespaces.self.diag = &fakeDiag{dumps: []fakeDump{{err: fmt.Errorf("%w: no such module", errors.ErrUnsupported)}}}
 		_, errs := scan(s, inode)
-		require.Equal(t, []string{`source "netlink" is required: the kernel does not offer them through sock_diag: unsupported operation: ` +
+		require.Equal(t, []string{`source "netlink" is required: sock_diag is unavailable for this transport: unsupported operation: ` +
 			"no such module (module tcp_diag)"}, messages(errs))
 		require.Equal(t, SourceNetlink, s.Stats().Source)
 
 		_, err := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportICMP}})
-		require.EqualError(t, err, `source "netlink" is required: sock_diag does not have the sockets of icmp`)
+		require.EqualError(t, err, `source "netlink" is required: sock_diag does not support icmp sockets`)
 		err = rawDump(t)
 		_, required := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportTCP, TransportRaw}})
 		if err == nil {
@@ -136,7 +136,7 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
 		require.Empty(t, sockets)
-		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: it takes CAP_SYS_ADMIN, and ` +
+		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: requires CAP_SYS_ADMIN, and ` +
 			"CAP_SYS_PTRACE for a namespace without a name: unsupported operation: not permitted"
 		require.Equal(t, []string{refused, refused}, messages(errs), "tcp and udp")
 		for _, err := range errs {

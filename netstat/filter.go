@@ -40,13 +40,13 @@ func NewFilter(config FilterConfig) (*Filter, error) {
 		own   *[]PortRange
 	}{
 		{"LocalPorts", config.LocalPorts, &c.LocalPorts},
-		{"NotLocalPorts", config.ExcludeLocalPorts, &c.ExcludeLocalPorts},
+		{"ExcludeLocalPorts", config.ExcludeLocalPorts, &c.ExcludeLocalPorts},
 		{"RemotePorts", config.RemotePorts, &c.RemotePorts},
-		{"NotRemotePorts", config.ExcludeRemotePorts, &c.ExcludeRemotePorts},
+		{"ExcludeRemotePorts", config.ExcludeRemotePorts, &c.ExcludeRemotePorts},
 	} {
 		for i, r := range list.given {
 			if r.First > r.Last {
-				return nil, fmt.Errorf("filter: %s[%d]: the range of ports %d to %d ends before it begins", list.name, i, r.First, r.Last)
+				return nil, fmt.Errorf("filter: %s[%d]: port range %d-%d ends before it begins", list.name, i, r.First, r.Last)
 			}
 		}
 		*list.own = slices.Clone(list.given)
@@ -57,7 +57,7 @@ func NewFilter(config FilterConfig) (*Filter, error) {
 		own   *[]netip.Prefix
 	}{
 		{"Remote", config.Remote, &c.Remote},
-		{"NotRemote", config.ExcludeRemote, &c.ExcludeRemote},
+		{"ExcludeRemote", config.ExcludeRemote, &c.ExcludeRemote},
 	} {
 		for i, network := range list.given {
 			if err := checkNetwork(network); err != nil {
@@ -78,9 +78,9 @@ func checkNetwork(network netip.Prefix) error {
 	const want = `want a network like "10.0.0.0/8" or "2001:db8::/32"`
 	switch {
 	case network == netip.Prefix{}:
-		return fmt.Errorf("the zero netip.Prefix is no network; %s", want)
+		return fmt.Errorf("the zero netip.Prefix is not a network; %s", want)
 	case !network.IsValid(): // made by netip.PrefixFrom, which keeps the address alone
-		return fmt.Errorf("a network of %s with an impossible length; %s", network.Addr(), want)
+		return fmt.Errorf("network %s has an invalid length; %s", network.Addr(), want)
 	case network.Addr().Is4In6():
 		return fmt.Errorf("the network %s is IPv4-mapped; %s", network, want)
 	}

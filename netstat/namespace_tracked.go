@@ -125,9 +125,9 @@ func (n *trackedNamespace) hasPath() bool {
 // errNoNetlink says why the namespace cannot be read by netlink.
 func (n *trackedNamespace) errNoNetlink() error {
 	if n.refused == nil {
-		return errors.New("the network namespace could not be entered")
+		return errors.New("cannot enter the network namespace")
 	}
-	return fmt.Errorf("it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without a name: %w", n.refused)
+	return fmt.Errorf("requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without a name: %w", n.refused)
 }
 
 // adopt takes over what was found out about the same namespace under its name.

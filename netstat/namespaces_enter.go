@@ -33,7 +33,7 @@ func (all *namespaces) enterFound() error {
 		case slices.Contains(all.wanted, NamespaceAll):
 			all.sayDenied(err)
 		default:
-			all.fallbacks.say("namespace "+n.Name, fmt.Errorf("network namespace %q is not read: %w", n.Name, err))
+			all.fallbacks.say("namespace "+n.Name, fmt.Errorf("cannot read network namespace %q: %w", n.Name, err))
 		}
 	}
 	all.shareRoom(0)
@@ -55,7 +55,7 @@ func (all *namespaces) noteRefused() {
 			}
 		}
 		if n.refusedClosed != nil && n.tried == all.scan {
-			all.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: network namespace %s: %w", n, n.refusedClosed))
+			all.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets unavailable: network namespace %s: %w", n, n.refusedClosed))
 		}
 	}
 	if !entering && all.fallbacks.isDue(fallbackEntering) {
@@ -115,7 +115,7 @@ func (all *namespaces) enterNew(n *trackedNamespace) error {
 	}
 	if err == nil && n.entry != entryDone && n.procDir == "" && n.diag == nil && !all.findProcessIn(n) {
 		all.forget(n)
-		return fmt.Errorf("%s: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: %w",
+		return fmt.Errorf("%s: entering requires CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: %w",
 			n.path, fs.ErrPermission)
 	}
 	return err

@@ -43,7 +43,7 @@ func (all *namespaces) find() error {
 	var failed errorSummary
 	for _, wanted := range all.wanted {
 		if err := all.findWanted(wanted); isAbsent(err) {
-			all.fallbacks.say("namespace "+wanted, fmt.Errorf("network namespace %q is not read: %w", wanted, err))
+			all.fallbacks.say("namespace "+wanted, fmt.Errorf("cannot read network namespace %q: %w", wanted, err))
 		} else if err != nil {
 			failed.add(fmt.Errorf("network namespace %q: %w", wanted, err))
 		}
@@ -149,7 +149,7 @@ func (all *namespaces) ofProcess(pid int) (n *trackedNamespace, inode uint64, er
 	}
 	table, err := all.dir.Inode(pid, "net/dev")
 	if errors.Is(err, fs.ErrPermission) { // the proc file system is mounted with hidepid
-		return nil, 0, fmt.Errorf("looking into process %d takes CAP_SYS_PTRACE: %w", pid, err)
+		return nil, 0, fmt.Errorf("reading process %d requires CAP_SYS_PTRACE: %w", pid, err)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -215,7 +215,7 @@ func (all *namespaces) addNames() error {
 
 func (all *namespaces) sayDenied(err error) {
 	if errors.Is(err, fs.ErrPermission) {
-		all.fallbacks.say("all namespaces", fmt.Errorf("some network namespaces are not read, or not known by their names: %w", err))
+		all.fallbacks.say("all namespaces", fmt.Errorf("cannot read or name some network namespaces: %w", err))
 	}
 }
 

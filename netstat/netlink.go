@@ -36,7 +36,7 @@ func (s *Scanner) prefetchOwners(message []byte) {
 	}
 }
 
-var errNoDiag = errors.New("the kernel does not offer them through sock_diag")
+var errNoDiag = errors.New("sock_diag is unavailable for this transport")
 
 // diagModules are the kernel modules that answer for the transports.
 var diagModules = map[Transport]string{

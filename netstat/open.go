@@ -12,17 +12,17 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// warnOfHidden says so if the proc file system hides processes from the reader: see hidepid in proc(5). Otherwise the stat of
-// process 1, which is always there, is open to all.
+// warnOfHidden warns if the proc file system hides processes from the reader: see hidepid in proc(5). Process 1 always exists,
+// and without hidepid any user can read its stat.
 func (s *Scanner) warnOfHidden() {
 	root := s.config.ProcRoot
 	if s.config.OwnerMethod == OwnersOff && s.namespaces.static() || !procfs.IsMounted(root) {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
-		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid, and hides processes with their executables, command "+
-			"lines, cgroups and network namespaces: seeing all of them takes CAP_SYS_PTRACE, or the group that the mount "+
-			"option gid names: %w", root, err))
+		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid; other users' processes, with their executables, "+
+			"command lines, cgroups and network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of "+
+			"mount option gid: %w", root, err))
 	}
 }
 
@@ -83,7 +83,7 @@ func (s *Scanner) openSelf() error {
 func (s *Scanner) requireNetlink() error {
 	for _, transport := range s.config.Transports {
 		if transport == TransportICMP {
-			return requiredError("source", SourceNetlink.String(), errors.New("sock_diag does not have the sockets of icmp"))
+			return requiredError("source", SourceNetlink.String(), errors.New("sock_diag does not support icmp sockets"))
 		}
 		request := s.requests(transport)[0]
 		request.States = 0

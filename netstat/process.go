@@ -57,7 +57,7 @@ func (p *Process) Exe() string {
 			target = ""
 		}
 		if errors.Is(err, fs.ErrPermission) && p.warn != nil {
-			p.warn("exe", fmt.Errorf("executables of processes are not known: reading them takes CAP_SYS_PTRACE: %w", err))
+			p.warn("exe", fmt.Errorf("cannot read process executables: requires CAP_SYS_PTRACE: %w", err))
 		}
 		if err != nil && !isAbsent(err) {
 			return ""
@@ -169,7 +169,7 @@ func (p *Process) check() error {
 	}
 	stat, err := procfs.ParseStat(content)
 	if err == nil && stat.StartTime != p.StartTime {
-		err = fmt.Errorf("process %d is another one now: %w", p.PID, fs.ErrNotExist)
+		err = fmt.Errorf("pid %d now belongs to another process: %w", p.PID, fs.ErrNotExist)
 	}
 	return err
 }

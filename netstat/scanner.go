@@ -29,7 +29,7 @@ const (
 
 var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs", SourceMixed: "mixed"}
 
-// String returns the source's name, and Source(n) for a number that is no source.
+// String returns the source's name, and Source(n) for a number that is not a source.
 func (s Source) String() string { return enumName("Source", s, sourceNames[:]) }
 
 // MarshalText returns the source's name.
@@ -171,7 +171,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 func (c *ScannerConfig) check() error {
 	for i, transport := range c.Transports {
 		if tables[transport] == nil {
-			return fmt.Errorf("%s is no transport", transport)
+			return fmt.Errorf("%s is not a transport", transport)
 		}
 		if slices.Contains(c.Transports[:i], transport) {
 			return fmt.Errorf("transport %s is given twice", transport)
@@ -183,10 +183,10 @@ func (c *ScannerConfig) check() error {
 		}
 	}
 	if int(c.OwnerMethod) >= len(ownerMethodNames) {
-		return fmt.Errorf("%s is no way to find owners", c.OwnerMethod)
+		return fmt.Errorf("%s is not an owner method", c.OwnerMethod)
 	}
 	if c.Source >= SourceMixed {
-		return fmt.Errorf("%s is no source", c.Source)
+		return fmt.Errorf("%s is not a source", c.Source)
 	}
 	if c.Source == SourceNetlink && !procfs.IsMounted(c.ProcRoot) {
 		return requiredError("source", SourceNetlink.String(),

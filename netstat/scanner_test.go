@@ -147,13 +147,13 @@ func TestNewScannerErrors(t *testing.T) {
 		config ScannerConfig
 		want   string
 	}{
-		{"transport 0", ScannerConfig{Transports: []Transport{0}}, "Transport(0) is no transport"},
-		{"transport too high", ScannerConfig{Transports: []Transport{TransportTCP, 7}}, "Transport(7) is no transport"},
+		{"transport 0", ScannerConfig{Transports: []Transport{0}}, "Transport(0) is not a transport"},
+		{"transport too high", ScannerConfig{Transports: []Transport{TransportTCP, 7}}, "Transport(7) is not a transport"},
 		{"transport twice", ScannerConfig{Transports: []Transport{TransportUDP, TransportTCP, TransportUDP}},
 			"transport udp is given twice"},
-		{"owners", ScannerConfig{OwnerMethod: 4}, "OwnerMethod(4) is no way to find owners"},
-		{"source", ScannerConfig{Source: 4}, "Source(4) is no source"},
-		{"a source that is none to ask for", ScannerConfig{Source: SourceMixed}, "mixed is no source"},
+		{"owners", ScannerConfig{OwnerMethod: 4}, "OwnerMethod(4) is not an owner method"},
+		{"source", ScannerConfig{Source: 4}, "Source(4) is not a source"},
+		{"a source that is none to ask for", ScannerConfig{Source: SourceMixed}, "mixed is not a source"},
 		{"netlink and a copy", ScannerConfig{Source: SourceNetlink, ProcRoot: "testdata"},
 			`source "netlink" is required: sock_diag reads the running kernel, but testdata is not its proc file system`},
 		{"namespace", ScannerConfig{Namespaces: []string{"self", "a/b"}},
@@ -305,7 +305,7 @@ func TestScannerFallsBackToProcfs(t *testing.T) {
 		require.Equal(t, []Transport{TransportRaw, TransportRaw, TransportICMP, TransportICMP}, transports)
 		require.Equal(t, SourceProcfs, s.Stats().Source)
 	}
-	require.Equal(t, []string{"reading raw sockets from /proc/net: the kernel does not offer them through sock_diag: " +
+	require.Equal(t, []string{"reading raw sockets from /proc/net: sock_diag is unavailable for this transport: " +
 		"unsupported operation: no such module (module raw_diag)"}, warned)
 	require.Len(t, diag.requests, 1, "a kernel that said no is not asked again")
 }

@@ -27,7 +27,7 @@ var transportNames = [...]string{
 	TransportUnix:    "unix",
 }
 
-// String returns the name that the files in /proc/net have, and Transport(n) for a number that is no transport.
+// String returns the name that the files in /proc/net have, and Transport(n) for a number that is not a transport.
 func (t Transport) String() string { return enumName("Transport", t, transportNames[:]) }
 
 // MarshalText returns the transport's name.

@@ -52,7 +52,7 @@ const (
 	maxBytes   = 16 << 20 // of memory, about: any user who may make cgroups can make us keep this much
 )
 
-var errTooMany = errors.New("too many cgroups: not all of them have a path")
+var errTooMany = errors.New("too many cgroups: some paths are unknown")
 
 // NewTree returns the tree of the cgroup2 file system that <procRoot>/self/mountinfo lists; an empty procRoot is "/proc".
 // The error is [ErrNotMounted] if there is none.

@@ -31,7 +31,7 @@ func OpenConnects(procRoot string) (*Connects, error) {
 	c := &Connects{}
 	if err := c.open(); err != nil {
 		c.Close()
-		return nil, missing("recording who connects", "5.12", err)
+		return nil, missing("recording connection initiators", "5.12", err)
 	}
 	return c, nil
 }

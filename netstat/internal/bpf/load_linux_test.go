@@ -16,7 +16,7 @@ import (
 // permission; and nothing is, where descriptors or memory have run out.
 func TestMissing(t *testing.T) {
 	const notPermitted = "unsupported operation: operation not permitted"
-	lacks := "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
+	lacks := "the BPF program requires Linux 5.11 with BTF: unsupported operation: "
 	for _, test := range []struct {
 		err  error
 		want string
@@ -25,14 +25,14 @@ func TestMissing(t *testing.T) {
 		{fmt.Errorf("map create: %w", unix.ENOMEM), "the BPF program: unsupported operation: map create: cannot allocate memory"},
 		{unix.EINVAL, lacks + "invalid argument"},
 		{ebpf.ErrNotSupported, lacks + "not supported"},
-		{unix.EPERM, "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted},
+		{unix.EPERM, "the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted},
 		{
 			fmt.Errorf("map create: %w (MEMLOCK may be too low)", unix.EPERM),
-			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
+			"the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{
 			&ebpf.VerifierError{Cause: unix.EPERM}, // without a word
-			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
+			"the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{
 			fmt.Errorf("program owners: %w", &ebpf.VerifierError{Cause: unix.EACCES, Log: []string{"0: R1=ctx()", "bad access", "processed 1 insns"}}),

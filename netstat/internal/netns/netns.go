@@ -12,7 +12,7 @@ import (
 const ThreadDir = "/proc/thread-self"
 
 // ErrMoved says that a file leads to another network namespace than it did.
-var ErrMoved = fmt.Errorf("another network namespace than it was: %w", fs.ErrNotExist)
+var ErrMoved = fmt.Errorf("refers to another network namespace now: %w", fs.ErrNotExist)
 
 // Of returns the inode number of the network namespace of the process, or thread, that has the directory, see namespaces(7);
 // 0 if the proc file system does not tell.
