@@ -944,8 +944,8 @@ func TestClosedShareRoom(t *testing.T) {
 	subscribed := func(closed *fakeClosed) *trackedNamespace {
 		return &trackedNamespace{netlinkSockets: netlinkSockets{closed: closed}}
 	}
-	rooms := func(toCome int) (rooms []int) {
-		s.namespaces.shareRoom(toCome)
+	rooms := func(opening int) (rooms []int) {
+		s.namespaces.shareRoom(opening)
 		for _, n := range s.namespaces.known {
 			if n.closed != nil {
 				rooms = append(rooms, n.closed.(*fakeClosed).room)

@@ -47,10 +47,10 @@ func (s *Scanner) openConnects() {
 	}
 	recorded, err := bpf.OpenConnects(s.config.ProcRoot)
 	if err != nil {
-		s.fallbacks.refuse(fallbackConnects, fmt.Errorf("processes of closed TCP sockets unavailable: %w", err))
+		s.fallbacks.markUnavailable(fallbackConnects, fmt.Errorf("processes of closed TCP sockets unavailable: %w", err))
 		return
 	}
-	s.fallbacks.restore(fallbackConnects)
+	s.fallbacks.markAvailable(fallbackConnects)
 	s.setConnects(recorded)
 }
 

@@ -50,8 +50,8 @@ func vanished(err error) bool {
 // exhausted.
 func isAbsent(err error) bool { return vanished(err) || errors.Is(err, fs.ErrPermission) }
 
-// isScarce reports whether the error says that a resource of the host or of the process is exhausted.
-func isScarce(err error) bool {
+// isExhausted reports whether the error says that a resource of the host or of the process is exhausted.
+func isExhausted(err error) bool {
 	for _, scarce := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS} {
 		if errors.Is(err, scarce) {
 			return true

@@ -22,8 +22,8 @@ func (c *clock) now() time.Time { return c.Time }
 func setClock(s *Scanner) *clock {
 	c := &clock{time.Now()}
 	s.fallbacks.now = c.now
-	for what := range s.fallbacks.until {
-		s.fallbacks.until[what] = c.Add(retryInterval)
+	for what := range s.fallbacks.retryAt {
+		s.fallbacks.retryAt[what] = c.Add(retryInterval)
 	}
 	return c
 }
@@ -35,32 +35,32 @@ func TestFallbacks(t *testing.T) {
 	f.now = c.now
 	refused, scarce := errors.New("refused"), fmt.Errorf("opening it: %w", unix.EMFILE)
 
-	f.refuse("a", refused)
-	f.refuse("b", scarce)
-	f.begin()
-	require.False(t, f.isDue("a"))
-	require.True(t, f.isDue("b"), "what is scarce can be there in the next scan")
-	require.False(t, f.isDue("c"), "it was never refused")
+	f.markUnavailable("a", refused)
+	f.markUnavailable("b", scarce)
+	f.startScan()
+	require.False(t, f.retryDue("a"))
+	require.True(t, f.retryDue("b"), "what is scarce can be there in the next scan")
+	require.False(t, f.retryDue("c"), "it was never refused")
 
 	c.Time = c.Add(retryInterval - 1)
-	f.begin()
-	require.False(t, f.isDue("a"))
+	f.startScan()
+	require.False(t, f.retryDue("a"))
 	c.Time = c.Add(1)
-	f.begin()
-	require.True(t, f.isDue("a"))
-	f.refuse("a", refused)
-	require.True(t, f.isDue("a"), "to all that look in this scan")
-	f.begin()
-	require.False(t, f.isDue("a"))
+	f.startScan()
+	require.True(t, f.retryDue("a"))
+	f.markUnavailable("a", refused)
+	require.True(t, f.retryDue("a"), "to all that look in this scan")
+	f.startScan()
+	require.False(t, f.retryDue("a"))
 	require.Equal(t, []string{"refused", "opening it: too many open files"}, said, "each is said once")
 
-	f.restore("a")
+	f.markAvailable("a")
 	c.Time = c.Add(time.Hour)
-	f.begin()
-	require.False(t, f.isDue("a"))
-	f.refuse("a", refused)
+	f.startScan()
+	require.False(t, f.retryDue("a"))
+	f.markUnavailable("a", refused)
 	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, said)
-	newFallbacks(nil).say("d", refused) // nobody is told
+	newFallbacks(nil).warnOnce("d", refused) // nobody is told
 }
 
 // A diag module that is loaded later is used.
@@ -136,7 +136,7 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
 		require.Empty(t, sockets)
-		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: requires CAP_SYS_ADMIN, and ` +
+		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: entering requires CAP_SYS_ADMIN, and ` +
 			"CAP_SYS_PTRACE for a namespace without a name: unsupported operation: not permitted"
 		require.Equal(t, []string{refused, refused}, messages(errs), "tcp and udp")
 		for _, err := range errs {

@@ -523,11 +523,11 @@ func TestScannerHoldsBackAndFails(t *testing.T) {
 	require.Equal(t, 2, s.Stats().Sockets)
 
 	// A reader who may not look at processes pays for no more than so many.
-	diag.dumps = []fakeDump{tcpConnections: {payloads: slices.Repeat(tcpMessages(1<<32-2), mostLate+1000)}}
+	diag.dumps = []fakeDump{tcpConnections: {payloads: slices.Repeat(tcpMessages(1<<32-2), maxLate+1000)}}
 	inodes, errs = scan(s, inode)
 	require.Empty(t, errs)
-	require.Len(t, inodes, mostLate+1000)
-	require.Len(t, s.late.held, mostLate)
+	require.Len(t, inodes, maxLate+1000)
+	require.Len(t, s.late.held, maxLate)
 }
 
 // lateFinder is an ownerFinder after which, the first time in a scan, something happens to sockets.

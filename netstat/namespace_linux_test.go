@@ -26,7 +26,7 @@ func netNS(t *testing.T, link string) uint64 {
 
 // onThread runs f on a thread that ends with it.
 func onThread(f func()) {
-	netns.OnOtherThread(func() (restored bool) {
+	netns.OnNewThread(func() (restored bool) {
 		f()
 		return false
 	})

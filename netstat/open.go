@@ -12,15 +12,15 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// warnOfHidden warns if the proc file system hides processes from the reader: see hidepid in proc(5). Process 1 always exists,
+// warnIfHidden warns if the proc file system hides processes from the reader: see hidepid in proc(5). Process 1 always exists,
 // and without hidepid any user can read its stat.
-func (s *Scanner) warnOfHidden() {
+func (s *Scanner) warnIfHidden() {
 	root := s.config.ProcRoot
 	if s.config.OwnerMethod == OwnersOff && s.namespaces.static() || !procfs.IsMounted(root) {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
-		s.fallbacks.say("hidepid", fmt.Errorf("%s is mounted with hidepid; other users' processes, with their executables, "+
+		s.fallbacks.warnOnce("hidepid", fmt.Errorf("%s is mounted with hidepid; other users' processes, with their executables, "+
 			"command lines, cgroups and network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of "+
 			"mount option gid: %w", root, err))
 	}
@@ -67,14 +67,14 @@ func (s *Scanner) openSelf() error {
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), err)
 		}
-		s.fallbacks.refuse(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives fewer "+
+		s.fallbacks.markUnavailable(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives fewer "+
 			"fields and costs more", err))
 		return s.subscribeSelf()
 	}
 	if err != nil {
 		return err
 	}
-	s.fallbacks.restore(fallbackDiag)
+	s.fallbacks.markAvailable(fallbackDiag)
 	self.diag, s.namespaces.withDiag = diag, true
 	return s.subscribeSelf()
 }
@@ -123,11 +123,11 @@ func (s *Scanner) openFinder() error {
 	case OwnersOff:
 		return nil
 	case OwnersProcfs:
-		s.walkForOwners()
+		s.useFDWalk()
 		return nil
 	case OwnersAuto:
 		if !s.live { // no kernel's pids are those of a copy
-			s.walkForOwners()
+			s.useFDWalk()
 			return nil
 		}
 	case OwnersBPF:
@@ -139,7 +139,7 @@ func (s *Scanner) openFinder() error {
 func (s *Scanner) openBPF() error {
 	finder, err := newBPFOwners(s.processes)
 	if err == nil {
-		s.fallbacks.restore(fallbackBPF)
+		s.fallbacks.markAvailable(fallbackBPF)
 		s.setFinder(finder, OwnersBPF)
 		return nil
 	}
@@ -148,7 +148,7 @@ func (s *Scanner) openBPF() error {
 	}
 	s.refuseBPF(err)
 	if s.stats.OwnerMethod != OwnersProcfs {
-		s.walkForOwners()
+		s.useFDWalk()
 	}
 	return nil
 }
@@ -160,33 +160,33 @@ func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
 	s.finder, s.stats.OwnerMethod, s.current.table = finder, method, &s.owners
 }
 
-// walkForOwners has the owners found by reading the links in procfs.
-func (s *Scanner) walkForOwners() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
+// useFDWalk has the owners found by reading the links in procfs.
+func (s *Scanner) useFDWalk() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
 
 func (s *Scanner) refuseBPF(err error) {
-	s.fallbacks.refuse(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
+	s.fallbacks.markUnavailable(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
 }
 
 // retryRefused asks once more for what was refused, when it is time. What fails for another reason is left for the next scan.
 func (s *Scanner) retryRefused() {
-	s.fallbacks.begin()
+	s.fallbacks.startScan()
 	for _, transport := range s.config.Transports {
-		if s.fallbacks.isDue(fallbackTransports[transport]) {
+		if s.fallbacks.retryDue(fallbackTransports[transport]) {
 			s.namespaces.noDiag[transport] = false // or it is refused again by the first dump
 		}
 	}
-	if s.fallbacks.isDue(fallbackBPF) {
+	if s.fallbacks.retryDue(fallbackBPF) {
 		_ = s.openBPF() // it is not required, or would not have been refused
 	}
-	if s.namespaces.subscribe != nil && (s.fallbacks.isDue(fallbackBPF) || s.fallbacks.isDue(fallbackConnects)) {
+	if s.namespaces.subscribe != nil && (s.fallbacks.retryDue(fallbackBPF) || s.fallbacks.retryDue(fallbackConnects)) {
 		s.openConnects()
 	}
 	self := s.namespaces.self
 	what, open := "", func() error { return nil }
 	switch {
-	case self.diag == nil && s.fallbacks.isDue(fallbackDiag):
+	case self.diag == nil && s.fallbacks.retryDue(fallbackDiag):
 		what, open = fallbackDiag, s.openSelf
-	case self.diag != nil && self.closed == nil && s.fallbacks.isDue(fallbackClosed):
+	case self.diag != nil && self.closed == nil && s.fallbacks.retryDue(fallbackClosed):
 		what, open = fallbackClosed, s.subscribeSelf
 	}
 	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread has left it
@@ -196,7 +196,7 @@ func (s *Scanner) retryRefused() {
 		if self.diag != nil { // what failed is the subscription
 			what = fallbackClosed
 		}
-		s.fallbacks.refuse(what, err)
+		s.fallbacks.markUnavailable(what, err)
 	}
 }
 
@@ -206,7 +206,7 @@ func (s *Scanner) findOwners(ctx context.Context) error {
 	found, err := s.finder.refresh(ctx, &s.owners)
 	if s.config.OwnerMethod == OwnersAuto && s.stats.OwnerMethod == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
 		s.refuseBPF(err) // a capability that was given up since
-		s.walkForOwners()
+		s.useFDWalk()
 		found, err = s.finder.refresh(ctx, &s.owners)
 	}
 	s.stats.Processes, s.stats.Denied = found.processes, found.denied

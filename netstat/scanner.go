@@ -16,75 +16,77 @@ type Source uint8
 
 // The sources of sockets.
 const (
-	// SourceAuto is the first of SourceNetlink and SourceProcfs that works, for each namespace and transport. What was
-	// refused is tried again every five minutes. A copy of a proc file system is read by SourceProcfs.
+	// SourceAuto uses SourceNetlink where it works and SourceProcfs otherwise, separately for each namespace and transport. It
+	// retries netlink every five minutes. A copy of a proc file system is always read with SourceProcfs.
 	SourceAuto Source = iota
-	// SourceNetlink asks the kernel through sock_diag(7), and is required: [NewScanner] fails where that does not work.
+	// SourceNetlink dumps the tables with sock_diag(7). [NewScanner] fails if sock_diag does not work.
 	SourceNetlink
 	// SourceProcfs reads the tables in /proc/net.
 	SourceProcfs
-	// SourceMixed is what [ScanStats] says where some tables came from netlink and others from procfs.
+	// SourceMixed appears only in [ScanStats]: some tables came from netlink and others from procfs.
 	SourceMixed
 )
 
 var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs", SourceMixed: "mixed"}
 
-// String returns the source's name, and Source(n) for a number that is not a source.
+// String returns the source's name, or Source(n) for an invalid value.
 func (s Source) String() string { return enumName("Source", s, sourceNames[:]) }
 
-// MarshalText returns the source's name.
+// MarshalText returns the source's name. It fails for an invalid value.
 func (s Source) MarshalText() ([]byte, error) { return marshalEnum("Source", s, sourceNames[:]) }
 
-// UnmarshalText sets the source to the one with the name; "mixed" is not one to ask for.
+// UnmarshalText sets the source by its name: "auto", "netlink" or "procfs". Any other name is an error.
 func (s *Source) UnmarshalText(name []byte) error {
 	return unmarshalEnum(s, name, sourceNames[:SourceMixed])
 }
 
-// ScannerConfig says what a [Scanner] reads. The zero value reads the TCP and UDP sockets in the best way that works.
+// ScannerConfig configures a [Scanner]. The zero value reads the TCP and UDP sockets of the reader's own network namespace, with
+// the cheapest source and owner method that work.
 type ScannerConfig struct {
-	// ProcRoot is the proc file system to read; "/proc" if empty.
+	// ProcRoot is the mount point of the proc file system to read, or a copy of one; "/proc" if empty.
 	ProcRoot string
 	// Namespaces are the network namespaces to read: NamespaceSelf, NamespaceHost, NamespaceAll, names in /run/netns, and
-	// pids; NamespaceSelf if empty. They are looked for in every scan. One that is not there, or may not be read, is said
-	// to Warn.
+	// pids; NamespaceSelf if empty. Every scan looks them up again. Warn is called for a namespace that does not exist or
+	// cannot be read.
 	Namespaces []string
-	// Transports to read, in this order; TCP and UDP if empty.
+	// Transports are the transports to read, in this order; TCP and UDP if empty.
 	Transports []Transport
 	// Source of the sockets.
 	Source Source
-	// OwnerMethod is the way to find the processes behind the sockets.
+	// OwnerMethod selects how the scanner finds the processes that hold the sockets.
 	OwnerMethod OwnerMethod
-	// TCPInfo asks for Socket.TCP, which makes the answers of the kernel two to three times as long.
+	// TCPInfo requests Socket.TCP, which makes the kernel's messages two to three times as long.
 	TCPInfo bool
-	// UnixPaths asks for Socket.Path, which makes garbage for each unix socket that has one.
+	// UnixPaths requests Socket.Path, which allocates a string for each named unix socket.
 	UnixPaths bool
-	// TCPFilter leaves out the TCP connections that the filter does not want, by the kernel itself where it is asked
-	// through sock_diag; nil wants all. Listening sockets and those of other transports are handed out in any case.
+	// TCPFilter drops the TCP connections that it does not match; nil drops none. With sock_diag the kernel runs the filter.
+	// Listening sockets and other transports are never dropped.
 	TCPFilter *Filter
-	// Closed asks for the TCP sockets that the kernel has destroyed since the scan before as well: see "Closed sockets" in the
-	// package's documentation.
+	// Closed adds the TCP sockets that the kernel has destroyed since the last scan: see "Closed sockets" in the package
+	// documentation.
 	Closed ClosedMode
-	// Warn is called with each thing that the scanner has to do without, once, and again if it worked meanwhile: a source that had to be replaced, a
-	// table that the kernel does not have, what may not be read of processes. Nil: nobody is told.
+	// Warn, if not nil, is called once for each feature that is unavailable: a source that the scanner replaced by another, a
+	// table that the kernel does not have, a missing privilege. It is called again if the feature worked in between. Calls come
+	// from within NewScanner, a scan, or a method of [Process].
 	Warn func(error)
 }
 
-// Scanner reads the sockets of network namespaces, again and again: it keeps its netlink sockets, its buffers and what it
-// knows of the processes. It is not for concurrent use. It must be closed.
+// Scanner reads the sockets of network namespaces repeatedly. It keeps its netlink sockets, its buffers and its processes from
+// scan to scan. It is not safe for concurrent use. Call Close when done.
 //
-// Its own namespace is from netlink that of the thread that called NewScanner, from procfs that of the process.
+// The reader's own namespace is with netlink that of the thread that called NewScanner, with procfs that of the process.
 type Scanner struct {
 	config     ScannerConfig
 	namespaces namespaces
 	reading    *trackedNamespace
-	used       [len(sourceNames)]bool // sources of the tables of this scan
+	used       [len(sourceNames)]bool // sources of the tables that this scan has read
 	openDiag   func() (diagConn, error)
-	// bytecode is config.Connections for the kernel; nil if it is to be done here.
+	// bytecode is config.TCPFilter compiled for the kernel; nil: only Filter.Match runs.
 	bytecode []byte
 	rows     procfs.RowReader
-	pings    []uint64 // inodes of the ping sockets of a scan, which are few
+	pings    []uint64 // inodes of the ping sockets of a namespace; there are few
 
-	procNetNS uint64 // the network namespace that /proc/net tells of
+	procNetNS uint64 // inode of the network namespace that /proc/net shows
 
 	finder    ownerFinder
 	processes *processCache
@@ -94,25 +96,25 @@ type Scanner struct {
 	current   currentSocket
 	socket    Socket
 	late      lateSockets
-	live      bool // the proc file system is none that stays as it is
+	live      bool // the proc file system is mounted, not a copy
 
 	fallbacks *fallbacks
 	stats     ScanStats
 	isClosed  bool
 }
 
-// ScanStats tells how a scan went.
+// ScanStats describes a scan.
 type ScanStats struct {
-	Source      Source      // that the tables were read from; SourceMixed if not all from the same
-	OwnerMethod OwnerMethod // that was used
-	Sockets     int         // sockets handed out, without closed ones
+	Source      Source      // source of the tables; SourceMixed if there were several
+	OwnerMethod OwnerMethod // method used
+	Sockets     int         // sockets returned, closed ones excluded
 	Processes   int         // processes that hold a socket
-	Denied      int         // processes whose descriptors may not be read: a capability is missing
-	ClosedLost  int         // TCP sockets that were destroyed since the scan before, and that the kernel had no room to tell of
-	Interrupted int         // tables that changed while they were dumped (NLM_F_DUMP_INTR): sockets may be missing
+	Denied      int         // processes whose descriptors could not be read for lack of privilege; 0 with OwnersBPF
+	ClosedLost  int         // destroyed TCP sockets that were lost since the last scan: a buffer was full
+	Interrupted int         // tables that changed during the dump (NLM_F_DUMP_INTR): sockets may be missing or repeated
 }
 
-// TableError says that the sockets of a transport in a network namespace could not be read, or not all of them.
+// TableError is the error of a table of sockets that could not be read, or not completely.
 type TableError struct {
 	Namespace *Namespace
 	Transport Transport
@@ -126,12 +128,12 @@ func (e *TableError) Error() string {
 	return fmt.Sprintf("network namespace %s: %v", e.Namespace, e.Err)
 }
 
-// Unwrap returns what went wrong.
+// Unwrap returns Err.
 func (e *TableError) Unwrap() error { return e.Err }
 
-// NewScanner returns a scanner. Whatever is not permitted or not there is replaced by the next best and reported to
-// config.Warn, and tried again every five minutes. It fails for an invalid configuration, where a source or a way to find owners
-// that the configuration names does not work, and for exhausted resources (EMFILE, ENOMEM).
+// NewScanner returns a scanner. It replaces a source or owner method that is not permitted or not available by the next one,
+// calls config.Warn, and retries every five minutes. It fails for an invalid configuration, for a source or owner method that the
+// configuration names and that does not work, and for exhausted resources (EMFILE, ENOMEM).
 func NewScanner(config ScannerConfig) (*Scanner, error) {
 	if config.ProcRoot == "" {
 		config.ProcRoot = "/proc"
@@ -150,7 +152,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	s.openDiag = diagOpener(s.prefetchOwners)
 	s.bytecode = config.TCPFilter.bytecode()
 	s.budget = newClosedBudget(maxClosed)
-	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.say)
+	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.warnOnce)
 	s.socket.scan = &s.current
 	err := s.openFinder()
 	if err == nil {
@@ -163,11 +165,11 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 		_ = s.Close()
 		return nil, err
 	}
-	s.warnOfHidden()
+	s.warnIfHidden()
 	return s, nil
 }
 
-// check tells what is wrong with a configuration.
+// check returns an error if the configuration is invalid.
 func (c *ScannerConfig) check() error {
 	for i, transport := range c.Transports {
 		if tables[transport] == nil {
@@ -195,7 +197,8 @@ func (c *ScannerConfig) check() error {
 	return c.checkClosed()
 }
 
-// Close gives back what the scanner holds. It can be called again; a scan after it yields [os.ErrClosed].
+// Close releases the scanner's resources; it always returns nil. Further calls do nothing. A scan after Close yields an error that
+// is [os.ErrClosed].
 func (s *Scanner) Close() error {
 	if s.isClosed {
 		return nil
@@ -207,10 +210,11 @@ func (s *Scanner) Close() error {
 	return nil
 }
 
-// Stats tells how the last scan went.
+// Stats describes the last scan.
 func (s *Scanner) Stats() ScanStats { return s.stats }
 
-// Namespaces returns the network namespaces that the last scan has read, in their order, as they are after it.
+// Namespaces returns the network namespaces that the last scan has read, in the order in which it read them, in their state after
+// the scan.
 func (s *Scanner) Namespaces() []*Namespace {
 	read := make([]*Namespace, len(s.namespaces.known))
 	for i, n := range s.namespaces.known {
@@ -219,17 +223,19 @@ func (s *Scanner) Namespaces() []*Namespace {
 	return read
 }
 
-// Sockets looks up the owners and then goes through the sockets, namespace by namespace, and transport by transport;
-// listening TCP sockets come before connections: from netlink before all, from procfs before those of their family. Each step
-// fills the same [Socket]. Sockets that do not listen, and of which no process was known then, come last in their namespace: if
-// they are many, the owners are looked up once more, as most of these sockets have been opened since.
+// Sockets looks up the owners and then iterates over the sockets, namespace by namespace and transport by transport. All
+// iterations fill the same [Socket].
 //
-// If ScannerConfig.Closed asks for them, the TCP sockets that were destroyed in a namespace until then follow, in their order, but
-// those that never had a peer first. Those of a namespace that has ended come before all.
+// Listening TCP sockets precede connections: with netlink all of them, with procfs those of the same family. Sockets that do not
+// listen and have no known owner come last in their namespace. If there are many of these, Sockets looks up the owners again, as
+// most of these sockets were opened after the first lookup.
 //
-// An error stands for a part that failed, and its socket is nil: a [*TableError] for the sockets of a transport, another
-// for the owners or for a socket that could not be decoded. The loop may go on: the parts that work follow. The end of
-// ctx is an error, and the last; so is [os.ErrClosed], after Close.
+// With [ScannerConfig].Closed the closed TCP sockets of a namespace follow its live sockets: first those that never had a peer,
+// then the others, each in the order of their destruction. Closed sockets of a namespace that has ended come before all others.
+//
+// An error means that one part failed; its socket is nil. It is a [*TableError] for a table, and another error for the owners or
+// for a socket that could not be decoded. The caller may continue: the other parts follow. The error of ctx and [os.ErrClosed]
+// end the iteration.
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yieldTo func(*Socket, error) bool) {
 		yield := func(socket *Socket, err error) bool {
@@ -252,11 +258,11 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			return
 		}
 		s.used = [len(s.used)]bool{}
-		defer s.noteSource()
+		defer s.setSource()
 		s.retryRefused()
 		errNamespaces, errOwners := s.namespaces.find(), s.findOwners(ctx)
-		s.late.looked = errOwners != nil
-		if errors.Is(errOwners, ctx.Err()) { // the last, as below
+		s.late.lookedUp = errOwners != nil
+		if errors.Is(errOwners, ctx.Err()) { // yielded below, as the last error
 			errOwners = nil
 		}
 		for _, err := range []error{errNamespaces, errOwners} {
@@ -274,7 +280,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			if err != nil {
 				return yield(nil, err)
 			}
-			if s.leavesOut(&s.socket) {
+			if s.filteredOut(&s.socket) {
 				return true
 			}
 			if s.live && s.current.table != nil && s.late.hold(&s.socket) {
@@ -315,9 +321,8 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	}
 }
 
-// leavesOut tells whether the socket is a connection that config.Connections does not want. Where the kernel runs the filter
-// it is not looked at again.
-func (s *Scanner) leavesOut(socket *Socket) bool {
+// filteredOut reports whether config.TCPFilter drops the socket. If the kernel has run the filter, it is not run again.
+func (s *Scanner) filteredOut(socket *Socket) bool {
 	if s.config.TCPFilter == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
 		return false
 	}
@@ -327,8 +332,8 @@ func (s *Scanner) leavesOut(socket *Socket) bool {
 
 var errScannerClosed = fmt.Errorf("scanning the sockets: %w", os.ErrClosed)
 
-// noteSource sets the source that the scan has read.
-func (s *Scanner) noteSource() {
+// setSource sets the source in the statistics of the scan.
+func (s *Scanner) setSource() {
 	switch {
 	case s.used[SourceNetlink] && s.used[SourceProcfs]:
 		s.stats.Source = SourceMixed

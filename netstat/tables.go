@@ -18,24 +18,24 @@ var errStopped = errors.New("stopped")
 // stop; or calls it with the error of a socket that could not be decoded.
 func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
 	if s.namespaces.sourceOf(s.reading, transport) == SourceNetlink {
-		err := s.eachOfNetlink(ctx, transport, handOut)
+		err := s.eachFromNetlink(ctx, transport, handOut)
 		if !errors.Is(err, errNoDiag) {
 			s.used[SourceNetlink] = true
-			s.fallbacks.restore(fallbackTransports[transport])
+			s.fallbacks.markAvailable(fallbackTransports[transport])
 			return err
 		}
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), s.noModule(transport, err))
 		}
 		s.namespaces.noDiag[transport] = true
-		s.fallbacks.refuse(fallbackTransports[transport], fmt.Errorf("reading %s sockets from /proc/net: %w", transport,
+		s.fallbacks.markUnavailable(fallbackTransports[transport], fmt.Errorf("reading %s sockets from /proc/net: %w", transport,
 			s.noModule(transport, err)))
 	}
 	if s.config.Source == SourceNetlink {
 		return requiredError("source", SourceNetlink.String(), s.reading.errNoNetlink())
 	}
 	s.used[SourceProcfs] = true
-	return s.eachOfProcfs(ctx, transport, handOut)
+	return s.eachFromProcfs(ctx, transport, handOut)
 }
 
 // tables names the files in the proc file system that together give all sockets of a transport.
@@ -48,22 +48,22 @@ var tables = map[Transport][]string{
 	TransportUnix:    {"net/unix"},
 }
 
-// eachOfProcfs is each for the tables in the proc file system.
-func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut func(error) bool) error {
+// eachFromProcfs is each for the tables in the proc file system.
+func (s *Scanner) eachFromProcfs(ctx context.Context, transport Transport, handOut func(error) bool) error {
 	s.socket.NetNS = s.reading.Inode
 	if s.reading.Self {
 		s.socket.NetNS = s.procNetNS
 	}
 	var failed []error
 	for i, table := range tables[transport] {
-		err := s.eachOfTable(ctx, transport, table, handOut)
+		err := s.eachFromTable(ctx, transport, table, handOut)
 		switch {
 		case err == nil:
 		case errors.Is(err, errStopped), errors.Is(err, errNamespaceGone), ctx.Err() != nil:
 			return err
 		case errors.Is(err, fs.ErrNotExist) && i > 0: // a kernel without IPv6
 		case errors.Is(err, fs.ErrNotExist) && transport != TransportTCP:
-			s.fallbacks.say(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
+			s.fallbacks.warnOnce(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
 		default:
 			failed = append(failed, err)
 		}
@@ -71,7 +71,7 @@ func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut
 	return errors.Join(failed...)
 }
 
-func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, table string, handOut func(error) bool) error {
+func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table string, handOut func(error) bool) error {
 	file, err := s.namespaces.openTable(s.reading, table)
 	if err != nil {
 		return fmt.Errorf("opening the %s table: %w", transport, err)

@@ -52,10 +52,10 @@ func Enter(file string, inode uint64, f func() error) (table uint64, err error) 
 	if inode != 0 && stat.Ino != inode {
 		return 0, fmt.Errorf("%s: %w", file, ErrMoved)
 	}
-	OnOtherThread(func() (restored bool) {
+	OnNewThread(func() (restored bool) {
 		own, ownErr := unix.Open(ThreadDir+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if ownErr != nil {
-			err = fmt.Errorf("opening the thread's own network namespace: %w", wayBackError(ownErr))
+			err = fmt.Errorf("opening the thread's own network namespace: %w", ownNetnsError(ownErr))
 			return true
 		}
 		defer unix.Close(own)
@@ -70,24 +70,24 @@ func Enter(file string, inode uint64, f func() error) (table uint64, err error) 
 	return table, err
 }
 
-// wayBackError marks, with errors.ErrUnsupported, the errors of a /proc that does not have the thread.
-func wayBackError(err error) error {
+// ownNetnsError marks, with errors.ErrUnsupported, the errors of a /proc that does not have the thread.
+func ownNetnsError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
 	return err
 }
 
-// OnOtherThread runs f on a thread of its own, which ends if f did not restore it: root of a user namespace can leave the
+// OnNewThread runs f on a thread of its own, which ends if f did not restore it: root of a user namespace can leave the
 // network namespace of this process, which belongs to another user namespace, and not return to it. The main thread does not end
 // before the process, so f does not run on it.
-func OnOtherThread(f func() (restored bool)) {
+func OnNewThread(f func() (restored bool)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			OnOtherThread(f)
+			OnNewThread(f)
 			runtime.UnlockOSThread()
 		} else if f() {
 			runtime.UnlockOSThread()

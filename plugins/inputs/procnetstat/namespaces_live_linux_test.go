@@ -357,7 +357,7 @@ const (
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more$`
 	notInitialPIDs = `^BPF owner lookup unavailable \(/proc is not of the initial PID ` +
 		`namespace, whose pids BPF programs see: unsupported operation\); falling back to /proc, which costs more$`
-	noNetlink = `^cannot open netlink in network namespace (blue|of process \d+) \(requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for ` +
+	noNetlink = `^cannot open netlink in network namespace (blue|of process \d+) \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for ` +
 		`a namespace without a name: `
 	fewerFields = `\); falling back to /proc, which gives fewer fields and costs more$`
 	noSetns     = noNetlink + `setns: operation not permitted` + fewerFields

@@ -290,7 +290,7 @@ const (
 	saysNoExe = `W! cannot read process executables: requires CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
 	saysNoCgroups = `I! the cgroups of sockets are those of their processes: no cgroup2 file system is mounted; opening /\S+: .*`
-	saysNoNetlink = `W! cannot open netlink in network namespace .* \(requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
+	saysNoNetlink = `W! cannot open netlink in network namespace .* \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
 		`a name: (open /\S+/ns/net: permission denied|setns: operation not permitted)\); falling back to /proc, ` +
 		`which gives fewer fields and costs more`
 	saysNoNames = `W! cannot read or name some network namespaces: `
