@@ -79,7 +79,7 @@ func checkNetwork(network netip.Prefix) error {
 	switch {
 	case network == netip.Prefix{}:
 		return fmt.Errorf("the zero netip.Prefix is not a network; %s", want)
-	case !network.IsValid(): // made by netip.PrefixFrom, which keeps the address alone
+	case !network.IsValid(): // netip.PrefixFrom returns this for an invalid length
 		return fmt.Errorf("network %s has an invalid length; %s", network.Addr(), want)
 	case network.Addr().Is4In6():
 		return fmt.Errorf("the network %s is IPv4-mapped; %s", network, want)

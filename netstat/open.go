@@ -26,7 +26,7 @@ func (s *Scanner) warnIfHidden() {
 	}
 }
 
-// openNamespaces opens a netlink socket in the reader's own namespace, and makes ready to find others.
+// openNamespaces opens the netlink sockets in the reader's own namespace and prepares the search for others.
 func (s *Scanner) openNamespaces() error {
 	root := s.config.ProcRoot
 	s.namespaces = namespaces{
@@ -34,7 +34,7 @@ func (s *Scanner) openNamespaces() error {
 		byInode: map[uint64]*trackedNamespace{}, byTable: map[uint64]*trackedNamespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
 		requireDiag: s.config.Source == SourceNetlink,
 	}
-	s.namespaces.noDiag[TransportICMP] = true // sock_diag does not have them
+	s.namespaces.noDiag[TransportICMP] = true // sock_diag has no ping sockets
 	self := s.namespaces.newNamespace()
 	self.Self, self.PID, self.procDir = true, os.Getpid(), root
 	s.namespaces.self = self
@@ -56,7 +56,7 @@ func (s *Scanner) openNamespaces() error {
 	return nil
 }
 
-// openSelf opens the netlink sockets in the reader's own namespace, if it is to be read by them.
+// openSelf opens the netlink sockets in the reader's own namespace, unless procfs is its source.
 func (s *Scanner) openSelf() error {
 	self := s.namespaces.self
 	if s.config.Source == SourceProcfs || !s.live {
@@ -79,7 +79,7 @@ func (s *Scanner) openSelf() error {
 	return s.subscribeSelf()
 }
 
-// requireNetlink tells what keeps the tables from being read by netlink.
+// requireNetlink returns an error if a table of the configured namespaces cannot be read with sock_diag.
 func (s *Scanner) requireNetlink() error {
 	for _, transport := range s.config.Transports {
 		if transport == TransportICMP {
@@ -111,12 +111,12 @@ func (s *Scanner) requireNetlink() error {
 	return nil
 }
 
-// noModule says which kernel module is missing.
+// noModule adds the name of the kernel module to the error.
 func (s *Scanner) noModule(transport Transport, err error) error {
 	return fmt.Errorf("%w (module %s)", err, diagModules[transport])
 }
 
-// openFinder sets the way to find owners.
+// openFinder sets the owner method.
 func (s *Scanner) openFinder() error {
 	s.finder, s.stats.OwnerMethod = noOwners{}, OwnersOff
 	switch s.config.OwnerMethod {
@@ -126,7 +126,7 @@ func (s *Scanner) openFinder() error {
 		s.useFDWalk()
 		return nil
 	case OwnersAuto:
-		if !s.live { // no kernel's pids are those of a copy
+		if !s.live { // a copy has pids of another kernel
 			s.useFDWalk()
 			return nil
 		}
@@ -135,7 +135,7 @@ func (s *Scanner) openFinder() error {
 	return s.openBPF()
 }
 
-// openBPF has the owners found by BPF, or else by reading procfs.
+// openBPF uses BPF for the owner lookup, and procfs if BPF is unavailable and not required.
 func (s *Scanner) openBPF() error {
 	finder, err := newBPFOwners(s.processes)
 	if err == nil {
@@ -160,23 +160,23 @@ func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
 	s.finder, s.stats.OwnerMethod, s.current.table = finder, method, &s.owners
 }
 
-// useFDWalk has the owners found by reading the links in procfs.
+// useFDWalk uses the links in procfs for the owner lookup.
 func (s *Scanner) useFDWalk() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
 
 func (s *Scanner) refuseBPF(err error) {
 	s.fallbacks.markUnavailable(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
 }
 
-// retryRefused asks once more for what was refused, when it is time. What fails for another reason is left for the next scan.
+// retryRefused retries the unavailable features that are due. The next scan retries what fails for another reason.
 func (s *Scanner) retryRefused() {
 	s.fallbacks.startScan()
 	for _, transport := range s.config.Transports {
 		if s.fallbacks.retryDue(fallbackTransports[transport]) {
-			s.namespaces.noDiag[transport] = false // or it is refused again by the first dump
+			s.namespaces.noDiag[transport] = false // the next dump shows whether it works
 		}
 	}
 	if s.fallbacks.retryDue(fallbackBPF) {
-		_ = s.openBPF() // it is not required, or would not have been refused
+		_ = s.openBPF() // returns an error only if BPF is required, and then NewScanner has failed
 	}
 	if s.namespaces.subscribe != nil && (s.fallbacks.retryDue(fallbackBPF) || s.fallbacks.retryDue(fallbackConnects)) {
 		s.openConnects()
@@ -189,23 +189,23 @@ func (s *Scanner) retryRefused() {
 	case self.diag != nil && self.closed == nil && s.fallbacks.retryDue(fallbackClosed):
 		what, open = fallbackClosed, s.subscribeSelf
 	}
-	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread has left it
+	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread is in another namespace now
 		return
 	}
 	if err := open(); err != nil {
-		if self.diag != nil { // what failed is the subscription
+		if self.diag != nil { // sock_diag works, the subscription failed
 			what = fallbackClosed
 		}
 		s.fallbacks.markUnavailable(what, err)
 	}
 }
 
-// findOwners fills the table of owners.
+// findOwners refills the table of owners.
 func (s *Scanner) findOwners(ctx context.Context) error {
-	s.current.next() // the last socket of the scan before is not in the new table
+	s.current.next() // the table no longer covers the last socket of the previous scan
 	found, err := s.finder.refresh(ctx, &s.owners)
 	if s.config.OwnerMethod == OwnersAuto && s.stats.OwnerMethod == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
-		s.refuseBPF(err) // a capability that was given up since
+		s.refuseBPF(err) // the process has dropped a capability
 		s.useFDWalk()
 		found, err = s.finder.refresh(ctx, &s.owners)
 	}
