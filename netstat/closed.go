@@ -144,8 +144,8 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 	}
 }
 
-// handOutEnded yields the closed sockets of namespaces that have ended. It drops those of the reader's own namespace while that is
-// not among the namespaces to read.
+// handOutEnded yields the closed sockets of namespaces that have ended. It drops those of the reader's own namespace while that
+// is not among the namespaces to read.
 func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) bool) bool {
 	if self := s.namespaces.self; self.closed != nil && !slices.Contains(s.namespaces.known, self) {
 		self.taken.drop()

@@ -37,7 +37,9 @@ type fallbacks struct {
 }
 
 func newFallbacks(warn func(error)) *fallbacks {
-	return &fallbacks{warn: warn, now: time.Now, warned: map[string]bool{}, retryAt: map[string]time.Time{}, dueNow: map[string]bool{}}
+	return &fallbacks{
+		warn: warn, now: time.Now, warned: map[string]bool{}, retryAt: map[string]time.Time{}, dueNow: map[string]bool{},
+	}
 }
 
 // startScan determines which features the scan retries. The result does not change until the next scan.

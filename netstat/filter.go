@@ -24,8 +24,8 @@ type FilterConfig struct {
 	ExcludeLoopback bool
 }
 
-// Filter selects sockets by their addresses and ports. The kernel can run it for TCP connections: see [ScannerConfig].TCPFilter. A
-// nil Filter matches every socket. A Filter is safe for concurrent use.
+// Filter selects sockets by their addresses and ports. The kernel can run it for TCP connections: see
+// [ScannerConfig].TCPFilter. A nil Filter matches every socket. A Filter is safe for concurrent use.
 type Filter struct {
 	config        FilterConfig
 	local, remote *portSet

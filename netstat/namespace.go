@@ -56,9 +56,9 @@ func (n *Namespace) String() string {
 	}
 }
 
-// SourceOf returns the source of a transport's sockets: SourceNetlink or SourceProcfs. On values from [Scanner.Namespaces] it is
-// the source that the last scan used. On the Namespace of a [Socket] it is the planned source, which the scan replaces if sock_diag
-// turns out to be unavailable.
+// SourceOf returns the source of a transport's sockets: SourceNetlink or SourceProcfs. On values from [Scanner.Namespaces] it
+// is the source that the last scan used. On the Namespace of a [Socket] it is the planned source, which the scan replaces if
+// sock_diag turns out to be unavailable.
 func (n *Namespace) SourceOf(transport Transport) Source { return n.sources[transport] }
 
 // ClosedEvents reports whether the kernel reports the TCP sockets that it destroys in the namespace: see "Closed sockets" in the
@@ -126,8 +126,8 @@ func (n *Namespace) openTableInside(table string) (file *os.File, err error) {
 	return file, err
 }
 
-// hasProcess reports whether procDir still belongs to the namespace. The process can have ended, entered another namespace, or its
-// pid can have been reused. Call it after opening a table.
+// hasProcess reports whether procDir still belongs to the namespace. The process can have ended, entered another namespace, or
+// its pid can have been reused. Call it after opening a table.
 func (n *Namespace) hasProcess() bool { return n.Self || netns.TableOf(n.procDir) == n.table }
 
 // inside calls f on a thread in the namespace. The error is errNamespaceGone if the namespace cannot be entered.

@@ -56,7 +56,8 @@ func (all *namespaces) reportRefused() {
 			}
 		}
 		if n.refusedClosed != nil && n.tried == all.scan {
-			all.fallbacks.markUnavailable(fallbackClosed, fmt.Errorf("closed TCP sockets unavailable: network namespace %s: %w", n, n.refusedClosed))
+			all.fallbacks.markUnavailable(fallbackClosed, fmt.Errorf("closed TCP sockets unavailable: network namespace %s: %w",
+				n, n.refusedClosed))
 		}
 	}
 	if !entering && all.fallbacks.retryDue(fallbackEnter) {

@@ -90,8 +90,8 @@ var diagProtocols = map[Transport]uint8{
 	TransportRaw:     sockdiag.ProtocolRaw,
 }
 
-// requests returns the dumps that together cover all sockets of the transport. Listening sockets come first; the kernel keeps them
-// in a table of their own.
+// requests returns the dumps that together cover all sockets of the transport. Listening sockets come first; the kernel keeps
+// them in a table of their own.
 func (s *Scanner) requests(transport Transport) []sockdiag.Request {
 	switch transport {
 	case TransportUnix:

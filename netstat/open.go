@@ -67,8 +67,8 @@ func (s *Scanner) openSelf() error {
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), err)
 		}
-		s.fallbacks.markUnavailable(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives fewer "+
-			"fields and costs more", err))
+		s.fallbacks.markUnavailable(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives "+
+			"fewer fields and costs more", err))
 		return s.subscribeSelf()
 	}
 	if err != nil {
@@ -164,7 +164,8 @@ func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
 func (s *Scanner) useFDWalk() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
 
 func (s *Scanner) refuseBPF(err error) {
-	s.fallbacks.markUnavailable(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
+	s.fallbacks.markUnavailable(fallbackBPF,
+		fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
 }
 
 // retryRefused retries the unavailable features that are due. The next scan retries what fails for another reason.

@@ -174,8 +174,9 @@ func (l *lateSockets) hold(s *Socket) bool {
 	return true
 }
 
-// worthLookup reports whether to look up the owners again: if more than 1 % of the sockets of the namespace are late, not counting
-// as many as were without an owner after the last lookup. One second lookup per scan is enough: it covers all namespaces.
+// worthLookup reports whether to look up the owners again: if more than 1 % of the sockets of the namespace are late, not
+// counting as many as were without an owner after the last lookup. One second lookup per scan is enough: it covers all
+// namespaces.
 func (l *lateSockets) worthLookup(n *trackedNamespace, handedOut int) bool {
 	n.unowned = min(n.unowned, len(l.held))
 	const oneIn = 100

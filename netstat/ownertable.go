@@ -4,8 +4,8 @@ import "math/bits"
 
 // ownerTable maps a socket to the processes that hold it. Every lookup of owners refills it and reuses its memory.
 //
-// It is a hash table with open addressing: with 100,000 sockets a Go map would take a fifth of the time of a scan. Slots are small
-// because cache misses dominate the cost.
+// It is a hash table with open addressing: with 100,000 sockets a Go map would take a fifth of the time of a scan. Slots are
+// small because cache misses dominate the cost.
 type ownerTable struct {
 	slots []slot // a power of two; at most half of them are in use
 	inUse int
@@ -102,8 +102,8 @@ func (t *ownerTable) add(p *Process, inodes []uint64) {
 	}
 }
 
-// addHolder adds a holder to a socket unless it is already one, through a duplicated descriptor (dup(2)) or through a thread with a
-// descriptor table of its own. Usually its pid is the highest so far.
+// addHolder adds a holder to a socket unless it is already one, through a duplicated descriptor (dup(2)) or through a thread
+// with a descriptor table of its own. Usually its pid is the highest so far.
 func (t *ownerTable) addHolder(s *slot, process int32) {
 	if s.holder >= 0 {
 		if t.processes[s.holder].PID == t.processes[process].PID {

@@ -16,7 +16,7 @@ type processCache struct {
 	clock     procfs.BootClock
 	processes map[int]*Process
 	past      map[processID]*Process // processes without sockets that initiated closed connections
-	keepsPast bool                   // past also holds all processes that recently had sockets: the closed connections are known only later
+	keepsPast bool                   // past also has every process that recently held sockets: it may be an initiator
 	scan      uint64
 	now       time.Time // start of the scan
 	count     int       // processes of this scan
@@ -70,8 +70,8 @@ func (c *processCache) get(dir *procfs.Dir, pid int) *Process {
 	return c.see(pid, stat.StartTime, stat.Comm)
 }
 
-// see returns the process with the pid and marks it as seen. Another start time (a reused pid) or another name (an execve(2)) makes
-// a new Process.
+// see returns the process with the pid and marks it as seen. Another start time (a reused pid) or another name (an execve(2))
+// makes a new Process.
 func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	p := c.processes[pid]
 	if p == nil || p.StartTime != startTime || p.Name != string(name) {

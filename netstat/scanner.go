@@ -197,8 +197,8 @@ func (c *ScannerConfig) check() error {
 	return c.checkClosed()
 }
 
-// Close releases the scanner's resources; it always returns nil. Further calls do nothing. A scan after Close yields an error that
-// is [os.ErrClosed].
+// Close releases the scanner's resources; it always returns nil. Further calls do nothing. A scan after Close yields an error
+// that is [os.ErrClosed].
 func (s *Scanner) Close() error {
 	if s.isClosed {
 		return nil

@@ -43,8 +43,8 @@ func (t *Transport) UnmarshalText(name []byte) error {
 // Family is the address family of a socket.
 type Family uint8
 
-// The address families that a [Scanner] can read. A dual-stack socket is FamilyIPv6; for an IPv4 peer its addresses are IPv4-mapped
-// (RFC 4291, section 2.5.5.2).
+// The address families that a [Scanner] can read. A dual-stack socket is FamilyIPv6; for an IPv4 peer its addresses are
+// IPv4-mapped (RFC 4291, section 2.5.5.2).
 const (
 	FamilyIPv4 Family = iota + 1
 	FamilyIPv6
@@ -170,9 +170,9 @@ func (s *Socket) Having(f Field) Field { return s.fields & f }
 // Set marks the fields as present. It is for code that constructs sockets, such as tests.
 func (s *Socket) Set(f Field) { s.fields |= f }
 
-// Owners returns the processes that hold a descriptor of the socket, in ascending order of pids. It is empty if there are none, if
-// the lookup failed, and with OwnersOff. For a closed socket, and one that was opened after the owner lookup, it is the initiator of
-// the connection, if known. The slice is valid until the next iteration; the processes remain valid.
+// Owners returns the processes that hold a descriptor of the socket, in ascending order of pids. It is empty if there are none,
+// if the lookup failed, and with OwnersOff. For a closed socket, and one that was opened after the owner lookup, it is the
+// initiator of the connection, if known. The slice is valid until the next iteration; the processes remain valid.
 func (s *Socket) Owners() []*Process {
 	if s.scan == nil {
 		return s.owners
@@ -209,7 +209,8 @@ func (s *Socket) setQueues(recv, send uint32) {
 	s.RecvQueue, s.SendQueue = recv, send
 }
 
-// currentSocket has the owners of the current socket of a scan. Each socket has a number; a copy with an older number has no owners.
+// currentSocket has the owners of the current socket of a scan. Each socket has a number; a copy with an older number has no
+// owners.
 type currentSocket struct {
 	table  *ownerTable // nil: no owner lookup
 	number uint64

@@ -10,8 +10,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// Sockstat has the kernel's socket counts, from sockstat_seq_show (net/ipv4/proc.c) and sockstat6_seq_show (net/ipv6/proc.c). A field
-// is nil if the kernel does not report it. Some counts are per network namespace, others per host.
+// Sockstat has the kernel's socket counts, from sockstat_seq_show (net/ipv4/proc.c) and sockstat6_seq_show (net/ipv6/proc.c). A
+// field is nil if the kernel does not report it. Some counts are per network namespace, others per host.
 type Sockstat struct {
 	SocketsUsed *uint64 // sockets of all families; namespace
 
@@ -32,8 +32,8 @@ type Sockstat struct {
 	TCP6InUse, UDP6InUse, UDPLite6InUse, Raw6InUse, Frag6InUse, Frag6MemBytes *uint64
 }
 
-// ReadSockstat reads <procRoot>/net/sockstat and sockstat6, of the network namespace of the process; an empty procRoot is "/proc".
-// Without IPv6 there is no sockstat6, which is not an error. With an error it returns the counts of the other file.
+// ReadSockstat reads <procRoot>/net/sockstat and sockstat6, of the network namespace of the process; an empty procRoot is
+// "/proc". Without IPv6 there is no sockstat6, which is not an error. With an error it returns the counts of the other file.
 func ReadSockstat(procRoot string) (Sockstat, error) {
 	if procRoot == "" {
 		procRoot = "/proc"

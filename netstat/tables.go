@@ -14,8 +14,8 @@ import (
 // errStopped means that the caller ended the iteration.
 var errStopped = errors.New("stopped")
 
-// each fills s.socket with each socket of the transport and calls handOut, or calls it with the error of a socket that could not be
-// decoded. It stops with errStopped when handOut returns false.
+// each fills s.socket with each socket of the transport and calls handOut, or calls it with the error of a socket that could
+// not be decoded. It stops with errStopped when handOut returns false.
 func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
 	if s.namespaces.sourceOf(s.reading, transport) == SourceNetlink {
 		err := s.eachFromNetlink(ctx, transport, handOut)
@@ -176,8 +176,8 @@ func (s *Socket) setUnixRow(row *procfs.UnixRow) {
 	}
 }
 
-// sawPing reports whether the ping socket was yielded before. The kernel lists a ping socket in the tables of both families if one of
-// the other family has the same identifier: ping_get_next (net/ipv4/ping.c) does not check the family.
+// sawPing reports whether the ping socket was yielded before. The kernel lists a ping socket in the tables of both families if
+// one of the other family has the same identifier: ping_get_next (net/ipv4/ping.c) does not check the family.
 func (s *Scanner) sawPing(inode uint64) bool {
 	if slices.Contains(s.pings, inode) {
 		return true

@@ -2,8 +2,8 @@ package netstat
 
 import "strconv"
 
-// TCPState is the state of a TCP socket (RFC 9293, section 3.3.2), with the kernel's numbers (include/net/tcp_states.h). The kernel uses
-// the same numbers for other protocols: TCPEstablished means connected, TCPClose not connected.
+// TCPState is the state of a TCP socket (RFC 9293, section 3.3.2), with the kernel's numbers (include/net/tcp_states.h). The
+// kernel uses the same numbers for other protocols: TCPEstablished means connected, TCPClose not connected.
 type TCPState int
 
 // The states of a TCP socket.

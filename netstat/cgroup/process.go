@@ -20,8 +20,8 @@ var errNoHierarchy = errors.New("cgroup has no hierarchy")
 // The line of cgroup v2 has hierarchy 0 and no controllers. The path can contain any byte except newline, without escapes. The
 // suffix " (deleted)" of a removed v2 cgroup, which can contain zombies, is removed.
 //
-// A process is in one cgroup of each hierarchy. ParseProcess returns the v2 path, unless only a v1 path contains a container or v2
-// is not in use. The error names the first invalid line.
+// A process is in one cgroup of each hierarchy. ParseProcess returns the v2 path, unless only a v1 path contains a container or
+// v2 is not in use. The error names the first invalid line.
 func ParseProcess(content []byte) (path string, err error) {
 	var paths processPaths
 	number := 0

@@ -15,8 +15,8 @@ var ErrNotMounted = errors.New("no cgroup2 file system is mounted")
 // Tree maps ids of cgroups v2 (netstat.Socket.CgroupID) to paths. It is not safe for concurrent use.
 //
 // Path reads all directories of the cgroup2 file system when it gets an unknown id, and caches the result. It does not search
-// again for an id that was missing. Reading takes at most 1 % of the elapsed time, even if cgroups are created and removed all the
-// time. The Tree keeps the paths of removed cgroups, whose sockets can live on: at most 1024, the most recently used ones.
+// again for an id that was missing. Reading takes at most 1 % of the elapsed time, even if cgroups are created and removed all
+// the time. The Tree keeps the paths of removed cgroups, whose sockets can live on: at most 1024, the most recently used ones.
 type Tree struct {
 	fs    fileSystem
 	known map[uint64]*entry

@@ -125,7 +125,8 @@ func (c *cgroup2) prefix(inode uint64) string {
 	return c.mount.root
 }
 
-// isUnreadable reports whether the error concerns one directory only, which cannot be read or no longer exists. The walk skips it.
+// isUnreadable reports whether the error concerns one directory only, which cannot be read or no longer exists. The walk skips
+// it.
 func isUnreadable(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EACCES) ||
 		errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG)

@@ -4,7 +4,8 @@
 //   - connects.c records the process that initiates a TCP connection.
 //
 // They need Linux with BTF (5.11 and 5.12), CAP_BPF and CAP_PERFMON, and amd64 or arm64. Otherwise the error is
-// errors.ErrUnsupported and names the missing requirement. "make generate" compiles them and generates the Go types of their structs.
+// errors.ErrUnsupported and names the missing requirement. "make generate" compiles them and generates the Go types of their
+// structs.
 package bpf
 
 import "bytes"

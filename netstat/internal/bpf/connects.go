@@ -47,8 +47,8 @@ func (c *connectsConnect) words() *connectWords { return (*connectWords)(unsafe.
 
 // read returns the connection in the record if it belongs to the socket with the cookie.
 //
-// Each word is loaded atomically: operations of sync/atomic are sequentially consistent. A processor could reorder plain loads after
-// the second load of the version.
+// Each word is loaded atomically: operations of sync/atomic are sequentially consistent. A processor could reorder plain loads
+// after the second load of the version.
 func (r *connectsRecord) read(cookie uint64) (Connect, bool) {
 	var c connectsConnect
 	isOf := false
@@ -73,8 +73,8 @@ func (c *connectsConnect) decode() Connect {
 	}
 }
 
-// unchanged calls read and reports whether the record did not change meanwhile. The version is odd during a write and never repeats.
-// The cookie cannot replace it: it stays the same when a socket connects again.
+// unchanged calls read and reports whether the record did not change meanwhile. The version is odd during a write and never
+// repeats. The cookie cannot replace it: it stays the same when a socket connects again.
 func (r *connectsRecord) unchanged(read func()) bool {
 	before := atomic.LoadUint64(&r.Version)
 	if before%2 != 0 {

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connects records the initiators of TCP connections in all network namespaces: see connects.c. Lookup is safe for concurrent use.
+// Connects records the initiators of TCP connections in all network namespaces: see connects.c. Lookup is safe for concurrent
+// use.
 type Connects struct {
 	objects struct { // without the variables, as for Owners
 		connectsPrograms
@@ -21,8 +22,8 @@ type Connects struct {
 	index  connectIndex
 }
 
-// OpenConnects loads the program, which records connections from then on. procRoot must belong to the initial PID namespace, whose
-// pids the program records.
+// OpenConnects loads the program, which records connections from then on. procRoot must belong to the initial PID namespace,
+// whose pids the program records.
 func OpenConnects(procRoot string) (*Connects, error) {
 	if err := requireInitialPIDNamespace(procRoot); err != nil {
 		return nil, err

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownerRecords decodes the output of owners.c: a struct process, followed by the inode numbers of its sockets as 64-bit numbers in
-// host byte order.
+// ownerRecords decodes the output of owners.c: a struct process, followed by the inode numbers of its sockets as 64-bit numbers
+// in host byte order.
 type ownerRecords struct {
 	buf    [64 << 10]byte // the kernel writes eight pages at a time (bpf_seq_read, kernel/bpf/bpf_iter.c)
 	inodes []uint64

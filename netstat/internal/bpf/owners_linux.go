@@ -50,8 +50,9 @@ func (o *Owners) Start() (io.ReadCloser, error) {
 	return records, nil
 }
 
-// Each calls visit with every process that holds sockets, and the inode numbers of these: all, or those read before the error. The
-// inodes are valid until visit returns. visit is called several times for a process whose threads have descriptor tables of their own.
+// Each calls visit with every process that holds sockets, and the inode numbers of these: all, or those read before the error.
+// The inodes are valid until visit returns. visit is called several times for a process whose threads have descriptor tables of
+// their own.
 func (o *Owners) Each(ctx context.Context, from io.Reader, visit func(p *Process, inodes []uint64)) error {
 	err := o.records.each(ctx, from, visit)
 	if err != nil && ctx.Err() == nil {

@@ -79,8 +79,8 @@ func ownNetnsError(err error) error {
 }
 
 // OnNewThread runs f on a thread that no other goroutine uses, and terminates the thread unless f restored it. Root of a user
-// namespace can leave the network namespace of this process without being able to return, if that belongs to another user namespace.
-// f does not run on the main thread, which cannot terminate before the process.
+// namespace can leave the network namespace of this process without being able to return, if that belongs to another user
+// namespace. f does not run on the main thread, which cannot terminate before the process.
 func OnNewThread(f func() (restored bool)) {
 	done := make(chan struct{})
 	go func() {
