@@ -155,8 +155,8 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s.namespaces.openDiag = refuseDiag
 		for range 2 {
 			_, errs = scan(s, inode)
-			require.Equal(t, []string{`network namespace blue: source "netlink" is required: /run/netns/blue: entering it takes ` +
-				"CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: permission denied"}, messages(errs))
+			require.Equal(t, []string{`network namespace blue: source "netlink" is required: /run/netns/blue: entering requires ` +
+				"CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: permission denied"}, messages(errs))
 		}
 		s.namespaces.openDiag = s.openDiag
 		require.Empty(t, mustScan(t, s, inode))
