@@ -10,73 +10,73 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
-// ClosedMode says whether a [Scanner] hands out the TCP sockets that the kernel has destroyed.
+// ClosedMode selects whether a [Scanner] returns the TCP sockets that the kernel has destroyed.
 type ClosedMode uint8
 
-// What to do about TCP sockets that the kernel has destroyed.
+// The modes for destroyed TCP sockets. The subscription needs sock_diag and Linux 4.12 (sock_diag_broadcast_destroy,
+// net/core/sock_diag.c).
 const (
-	// ClosedOff leaves them out.
+	// ClosedOff does not return closed sockets.
 	ClosedOff ClosedMode = iota
-	// ClosedAuto hands them out where the scanner can subscribe to them.
+	// ClosedAuto returns them in the network namespaces in which the scanner can subscribe, and retries every five minutes.
 	ClosedAuto
-	// ClosedRequired has [NewScanner] fail if it cannot subscribe to them in the reader's own network namespace.
+	// ClosedRequired is ClosedAuto, but [NewScanner] fails if it cannot subscribe in the reader's own network namespace.
 	ClosedRequired
 )
 
 var closedModeNames = [...]string{ClosedOff: "off", ClosedAuto: "auto", ClosedRequired: "on"}
 
-// String returns the mode's name, and ClosedMode(n) for a number that is no mode.
+// String returns the mode's name, or ClosedMode(n) for an invalid value.
 func (m ClosedMode) String() string { return enumName("ClosedMode", m, closedModeNames[:]) }
 
-// MarshalText returns the mode's name.
+// MarshalText returns the mode's name. It fails for an invalid value.
 func (m ClosedMode) MarshalText() ([]byte, error) {
 	return marshalEnum("ClosedMode", m, closedModeNames[:])
 }
 
-// UnmarshalText sets the mode to the one with the name.
+// UnmarshalText sets the mode by its name: "off", "auto" or "on". Any other name is an error.
 func (m *ClosedMode) UnmarshalText(name []byte) error {
 	return unmarshalEnum(m, name, closedModeNames[:])
 }
 
-var errNoClosedInProcfs = errors.New("procfs has no cookies to know them by")
+var errNoClosedInProcfs = errors.New("/proc/net has no socket cookies")
 
 func (s *Scanner) wantsClosed() bool {
 	return s.config.Closed != ClosedOff && slices.Contains(s.config.Transports, TransportTCP)
 }
 
-// checkClosed tells what is wrong with Closed.
+// checkClosed returns an error if Closed is invalid.
 func (c *ScannerConfig) checkClosed() error {
 	switch {
 	case int(c.Closed) >= len(closedModeNames):
-		return fmt.Errorf("%s does not say whether closed sockets are wanted", c.Closed)
+		return fmt.Errorf("%s is not a closed mode", c.Closed)
 	case c.Closed == ClosedRequired && !slices.Contains(c.Transports, TransportTCP):
-		return errors.New("closed sockets are those of tcp, which is not among the transports")
+		return errors.New("closed sockets require transport tcp")
 	}
 	return nil
 }
 
-// closedRoom bounds what the kernel may keep for a scanner, in bytes: 2 * closedRoom, as it doubles what it is given (see
-// sockdiag.Subscription). All subscriptions share it. It is enough for some 48,000 events. Without CAP_NET_ADMIN each
-// subscription is bounded by net.core.rmem_max, which is enough for some 5,900 where it is 4 MiB, as in Linux 6.18, and for 300
-// where it is 208 KiB.
+// closedRoom is the total of the receive buffers of all subscriptions, in bytes. The kernel doubles it (see
+// sockdiag.Subscription): 64 MiB hold about 48,000 events. Without CAP_NET_ADMIN net.core.rmem_max limits each subscription: to
+// about 5,900 events with 4 MiB (the default of Linux 6.18), to 300 with 208 KiB.
 const closedRoom = 32 << 20
 
-// subscribeSelf subscribes to the closed sockets of the reader's own namespace, before any socket in it is read.
+// subscribeSelf subscribes to the closed sockets of the reader's own namespace. It must be called before the first read.
 func (s *Scanner) subscribeSelf() error {
 	self := s.namespaces.self
 	if !s.wantsClosed() {
 		return nil
 	}
-	if self.diag == nil { // which has been said
+	if self.diag == nil { // reported by openSelf
 		if s.config.Closed == ClosedRequired {
-			return fmt.Errorf("closed TCP sockets are not known: %w", errNoClosedInProcfs)
+			return fmt.Errorf("closed TCP sockets unavailable: %w", errNoClosedInProcfs)
 		}
 		return nil
 	}
 	s.openConnects()
 	s.namespaces.subscribe = func(room int) (closedConn, error) { return openClosedConn(&s.connects, s.budget, room) }
-	// Without a handler for TCP the kernel accepts the subscription, and sends nothing (inet_diag_handler_get_info,
-	// net/ipv4/inet_diag.c). A dump of no state loads the handler, or fails.
+	// Without tcp_diag the kernel accepts the subscription but sends no events (inet_diag_handler_get_info,
+	// net/ipv4/inet_diag.c). A dump of no states loads the module, or fails.
 	nothing := sockdiag.Request{Protocol: sockdiag.ProtocolTCP}
 	_, err := self.diag.Dump(context.Background(), nothing, func([]byte) bool { return true })
 	if !errors.Is(err, errors.ErrUnsupported) {
@@ -84,32 +84,32 @@ func (s *Scanner) subscribeSelf() error {
 	}
 	switch {
 	case err == nil:
-		s.fallbacks.restore(fallbackClosed)
+		s.fallbacks.markAvailable(fallbackClosed)
 		return nil
 	case errors.Is(err, errors.ErrUnsupported):
-		return s.withoutClosed(err)
+		return s.closedUnavailable(err)
 	default:
 		return fmt.Errorf("cannot subscribe to closed TCP sockets: %w", err)
 	}
 }
 
-// withoutClosed says that the scanner has to do without closed sockets, which is an error with ClosedOn.
-func (s *Scanner) withoutClosed(err error) error {
+// closedUnavailable returns an error with ClosedRequired, and warns otherwise.
+func (s *Scanner) closedUnavailable(err error) error {
 	if s.config.Closed == ClosedRequired {
-		return fmt.Errorf("closed TCP sockets are not known: %w", err)
+		return fmt.Errorf("closed TCP sockets unavailable: %w", err)
 	}
-	s.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: %w", err))
+	s.fallbacks.markUnavailable(fallbackClosed, fmt.Errorf("closed TCP sockets unavailable: %w", err))
 	return nil
 }
 
-// handOutClosed hands out the sockets that were destroyed in the namespace until now. All that were read in it have been handed
-// out before. Their Namespace is the value given.
+// handOutClosed yields the sockets that were destroyed in the namespace until now, with Namespace as. The live sockets of the
+// namespace must have been yielded before.
 func (s *Scanner) handOutClosed(ctx context.Context, n *trackedNamespace, as *Namespace, yield func(*Socket, error) bool) bool {
 	if n.closed == nil {
 		return true
 	}
 	s.socket.Namespace, s.socket.NetNS = as, n.Inode
-	if !s.handOutTaken(ctx, n, yield) { // what a loop that was stopped has left
+	if !s.handOutTaken(ctx, n, yield) { // left by an iteration that the caller stopped
 		return false
 	}
 	chunks, lost, err := n.closed.take(n.taken.chunks)
@@ -144,8 +144,8 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 	}
 }
 
-// handOutEnded hands out the closed sockets of the namespaces that have been forgotten. Those of the reader's own are left out
-// while it is not read.
+// handOutEnded yields the closed sockets of namespaces that have ended. It drops those of the reader's own namespace while that
+// is not among the namespaces to read.
 func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) bool) bool {
 	if self := s.namespaces.self; self.closed != nil && !slices.Contains(s.namespaces.known, self) {
 		self.taken.drop()
@@ -154,7 +154,7 @@ func (s *Scanner) handOutEnded(ctx context.Context, yield func(*Socket, error) b
 	}
 	for len(s.namespaces.ended) > 0 {
 		n := s.namespaces.ended[0]
-		n.close() // as late as possible: the kernel sends the last events a moment after the namespace has ended
+		n.close() // as late as possible: the kernel sends the last events shortly after the end of the namespace
 		if !s.handOutClosed(ctx, n, n.handedOut, yield) {
 			return false
 		}

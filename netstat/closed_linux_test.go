@@ -697,13 +697,13 @@ func TestClosedRefused(t *testing.T) {
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
 				testnet.Forbid(t, unix.SYS_BIND, errno)
-				requireRefused(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+				requireRefused(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets "+
 					"(needs Linux 4.12): unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
-			requireRefused(t, SourceNetlink, "closed TCP sockets are not known: subscribing to destroyed sockets "+
+			requireRefused(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets "+
 				"(needs Linux 4.12): unsupported operation: "+unix.ENOPROTOOPT.Error())
 		})
 		t.Run("procfs", func(t *testing.T) {
@@ -714,7 +714,7 @@ func TestClosedRefused(t *testing.T) {
 			require.NoError(t, s.Close())
 			require.Empty(t, warned, "procfs was requested")
 			_, err = NewScanner(config(ClosedRequired, SourceProcfs, &warned))
-			require.EqualError(t, err, "closed TCP sockets are not known: procfs has no cookies to know them by")
+			require.EqualError(t, err, "closed TCP sockets unavailable: /proc/net has no socket cookies")
 		})
 		t.Run("out of descriptors", func(t *testing.T) {
 			var warned []string
@@ -728,7 +728,7 @@ func TestClosedRefused(t *testing.T) {
 			c := config(ClosedRequired, SourceNetlink, &warned)
 			c.Transports = []Transport{TransportUDP}
 			_, err := NewScanner(c)
-			require.EqualError(t, err, "closed sockets are those of tcp, which is not among the transports")
+			require.EqualError(t, err, "closed sockets require transport tcp")
 			c.Closed = ClosedAuto
 			s := newScanner(t, c)
 			mustScan(t, s, inode)
@@ -737,7 +737,7 @@ func TestClosedRefused(t *testing.T) {
 		})
 		t.Run("invalid mode", func(t *testing.T) {
 			_, err := NewScanner(ScannerConfig{Closed: 9})
-			require.EqualError(t, err, "ClosedMode(9) does not say whether closed sockets are wanted")
+			require.EqualError(t, err, "ClosedMode(9) is not a closed mode")
 		})
 		t.Run("as nobody", func(t *testing.T) {
 			testnet.BecomeNobody(t)
@@ -791,7 +791,7 @@ func TestClosedFailsInNamespace(t *testing.T) {
 				if test.fails {
 					require.Empty(t, warned)
 				} else {
-					require.Equal(t, []string{"closed TCP sockets are not known: network namespace of process " + other.pid() +
+					require.Equal(t, []string{"closed TCP sockets unavailable: network namespace of process " + other.pid() +
 						": unsupported operation: not here"}, warned)
 				}
 				require.Len(t, ownDescriptors(t), len(before)+2*boolToInt(test.fails))
@@ -945,8 +945,8 @@ func TestClosedShareRoom(t *testing.T) {
 	subscribed := func(closed *fakeClosed) *trackedNamespace {
 		return &trackedNamespace{netlinkSockets: netlinkSockets{closed: closed}}
 	}
-	rooms := func(toCome int) (rooms []int) {
-		s.namespaces.shareRoom(toCome)
+	rooms := func(opening int) (rooms []int) {
+		s.namespaces.shareRoom(opening)
 		for _, n := range s.namespaces.known {
 			if n.closed != nil {
 				rooms = append(rooms, n.closed.(*fakeClosed).room)

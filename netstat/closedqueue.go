@@ -9,19 +9,18 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
-// closedConn is the subscription to the TCP sockets that are destroyed in a network namespace, and what it has received; an
-// interface for tests to replace.
+// closedConn is a subscription to the destroyed TCP sockets of a network namespace, with a queue. Tests replace it.
 type closedConn interface {
-	// take appends the sockets that were received since the last call. lost is how many more there were, err the error of what
-	// could not be received or decoded.
+	// take appends the sockets received since the last call. lost is the number of sockets dropped since then, err the error of
+	// messages that could not be received or decoded.
 	take(to []*closedChunk) (chunks []*closedChunk, lost int, err error)
-	// setRoom sets how many bytes of closedRoom the kernel may fill.
+	// setRoom sets the receive buffer in bytes: a share of closedRoom.
 	setRoom(bytes int)
-	// close ends the subscription. What was received until then can still be taken.
+	// close ends the subscription. Sockets received before can still be taken.
 	close()
 }
 
-// closedEvents puts what a subscription receives into a queue.
+// closedEvents queues the events of a subscription.
 type closedEvents struct {
 	subscription *sockdiag.Subscription
 	queue        closedQueue // used under the lock of the subscription: by its goroutine, and in Sync
@@ -32,8 +31,8 @@ var (
 	_ sockdiag.Handler = (*closedEvents)(nil)
 )
 
-// openClosedConn subscribes to the TCP sockets destroyed in the network namespace of this thread, with so many bytes of
-// closedRoom. An error that is errors.ErrUnsupported says that the kernel does not have these events, or does not permit them.
+// openClosedConn subscribes to the TCP sockets destroyed in the network namespace of the calling thread, with a receive buffer of
+// room bytes. The error is errors.ErrUnsupported if the kernel has no such events or does not permit them.
 func openClosedConn(connects connectLookup, budget *closedBudget, room int) (closedConn, error) {
 	c := &closedEvents{queue: closedQueue{connects: connects, budget: budget}}
 	var err error
@@ -56,7 +55,7 @@ func (c *closedEvents) take(to []*closedChunk) (chunks []*closedChunk, lost int,
 	return chunks, lost, err
 }
 
-// sync reads the events that are there and then calls f, which may use the queue.
+// sync reads the pending events and then calls f with exclusive access to the queue.
 func (c *closedEvents) sync(f func()) {
 	c.subscription.Sync(func(lost int) {
 		c.queue.lost += lost
@@ -66,7 +65,7 @@ func (c *closedEvents) sync(f func()) {
 
 func (c *closedEvents) close() { c.subscription.Close() }
 
-// closedRecord is a closed socket in the queue. It holds no pointers: a million of them cost the garbage collector nothing.
+// closedRecord is a closed socket in the queue. It has no pointers, so that the garbage collector does not scan it.
 type closedRecord struct {
 	tcp                   TCPInfo
 	cookie                uint64
@@ -74,11 +73,11 @@ type closedRecord struct {
 	device                uint32
 	localPort, remotePort uint16
 	fields                Field
-	initiator             int16 // the one of closedChunk.initiators, from 1; 0: not known
+	initiator             int16 // 1 + index into closedChunk.initiators; 0: unknown
 	family                Family
 }
 
-// closedFields are those that a socket still has when it is destroyed.
+// closedFields are the fields that the kernel still reports for a destroyed socket.
 const closedFields = FieldInterface | FieldCookie | FieldTCPInfo | FieldTCPBytes | FieldTCPSegs | FieldTCPBytesSent
 
 func (r *closedRecord) set(s *Socket) {
@@ -101,27 +100,26 @@ func (r *closedRecord) get(s *Socket) {
 	s.Interface, s.Cookie, s.TCP, s.fields = r.device, r.cookie, r.tcp, r.fields
 }
 
-// closedChunk holds some of the records of a queue, about 8 KiB: a namespace in which little is closed takes no more.
+// closedChunk holds records of a queue, about 8 KiB. A namespace with few closed sockets needs only one.
 type closedChunk struct {
 	records    [closedChunkLen]closedRecord
 	used       int
-	next       int           // the record to hand out
-	initiators []bpf.Connect // of the records; an initiator of successive connections is there once
-	budget     *closedBudget // that it is part of
-	held       *atomic.Int64 // chunks of its namespace
+	next       int           // the next record to yield
+	initiators []bpf.Connect // of the records; successive equal ones are stored once
+	budget     *closedBudget // to return it to
+	held       *atomic.Int64 // number of chunks of its namespace
 }
 
 const closedChunkLen = 64
 
-// closedChunks has those that are not in use. After a peak the garbage collector frees them.
+// closedChunks pools free chunks. The garbage collector frees them after a peak.
 var closedChunks = sync.Pool{New: func() any { return new(closedChunk) }}
 
-// maxClosed bounds the closed sockets that a scanner holds: 128 MiB, and less than half as much for the initiators of the
-// connections.
+// maxClosed bounds the closed sockets that a scanner queues: 128 MiB, and less than half of that for the initiators.
 const maxClosed = 1 << 20
 
-// closedBudget is what all namespaces of a scanner may hold together. It can be used by several goroutines.
-type closedBudget struct{ left atomic.Int64 } // chunks
+// closedBudget limits the chunks of all namespaces of a scanner together. It is safe for concurrent use.
+type closedBudget struct{ left atomic.Int64 } // in chunks
 
 func newClosedBudget(sockets int) *closedBudget {
 	b := &closedBudget{}
@@ -129,8 +127,8 @@ func newClosedBudget(sockets int) *closedBudget {
 	return b
 }
 
-// chunk returns an empty chunk for a namespace that holds so many; nil if the budget is spent. A namespace gets a chunk only
-// while more are left than it holds: a hostile one cannot take them all.
+// chunk returns an empty chunk for a namespace that already holds *held chunks; nil if the budget is used up. A namespace gets a
+// chunk only while more are left than it holds, so that a hostile one cannot take them all.
 func (b *closedBudget) chunk(held *atomic.Int64) *closedChunk {
 	for {
 		left := b.left.Load()
@@ -141,13 +139,13 @@ func (b *closedBudget) chunk(held *atomic.Int64) *closedChunk {
 			break
 		}
 	}
-	chunk := closedChunks.Get().(*closedChunk) //nolint:forcetypeassert // it has nothing else
+	chunk := closedChunks.Get().(*closedChunk) //nolint:forcetypeassert // set by New
 	held.Add(1)
 	chunk.used, chunk.next, chunk.initiators, chunk.budget, chunk.held = 0, 0, chunk.initiators[:0], b, held
 	return chunk
 }
 
-// free gives the chunk back.
+// free returns the chunk to the budget and the pool.
 func (c *closedChunk) free() {
 	c.held.Add(-1)
 	c.budget.left.Add(1)
@@ -155,7 +153,8 @@ func (c *closedChunk) free() {
 	closedChunks.Put(c)
 }
 
-// setInitiator records who initiated the connection. Connections of one process mostly end one after the other.
+// setInitiator records the initiator of the connection. It looks for an equal one among the last few: connections of a process
+// tend to end together.
 func (c *closedChunk) setInitiator(r *closedRecord, initiator bpf.Connect) {
 	const lookBack = 8
 	initiator.Port = 0
@@ -169,7 +168,7 @@ func (c *closedChunk) setInitiator(r *closedRecord, initiator bpf.Connect) {
 	r.initiator = int16(len(c.initiators))
 }
 
-// initiatorOf returns who initiated the connection, or nil.
+// initiatorOf returns the initiator of the connection, or nil.
 func (c *closedChunk) initiatorOf(r *closedRecord) *bpf.Connect {
 	if r.initiator == 0 {
 		return nil
@@ -177,13 +176,13 @@ func (c *closedChunk) initiatorOf(r *closedRecord) *bpf.Connect {
 	return &c.initiators[r.initiator-1]
 }
 
-// closedQueue keeps the closed sockets of a namespace until they are taken. It is for one goroutine at a time.
+// closedQueue queues the closed sockets of a namespace until a scan takes them. It is not safe for concurrent use.
 type closedQueue struct {
-	connects connectLookup // nil: nobody knows who initiated connections
+	connects connectLookup // nil: initiators are unknown
 	budget   *closedBudget
-	held     atomic.Int64   // chunks, those that were taken and are not handed out included
-	chunks   []*closedChunk // the last is being filled
-	unpaired []*closedChunk // the same, of sockets that never had a peer
+	held     atomic.Int64   // number of chunks, including taken ones that are not yielded yet
+	chunks   []*closedChunk // only the last has free records
+	unpaired []*closedChunk // the same for sockets that never had a peer
 	lost     int
 	failed   errorSummary // messages that could not be decoded
 	socket   Socket
@@ -192,7 +191,7 @@ type closedQueue struct {
 // fail counts a message that could not be decoded.
 func (q *closedQueue) fail(err error) { q.failed.add(err) }
 
-// add adds the socket in a message, if it ever had a port.
+// add queues the socket in a message, unless it never had a port.
 func (q *closedQueue) add(m sockdiag.InetMessage) {
 	if err := q.socket.setInet(m, TransportTCP); err != nil {
 		q.fail(err)
@@ -227,7 +226,7 @@ func (q *closedQueue) add(m sockdiag.InetMessage) {
 	chunk.used++
 }
 
-// chunkFor returns the chunk for the next record; nil if the budget is spent.
+// chunkFor returns the chunk for the next record; nil if the budget is used up.
 func (q *closedQueue) chunkFor(chunks *[]*closedChunk) *closedChunk {
 	if n := len(*chunks); n > 0 && (*chunks)[n-1].used < closedChunkLen {
 		return (*chunks)[n-1]
@@ -239,7 +238,7 @@ func (q *closedQueue) chunkFor(chunks *[]*closedChunk) *closedChunk {
 	return chunk
 }
 
-// waiting is the number of sockets to be taken.
+// waiting returns the number of queued sockets.
 func (q *closedQueue) waiting() (n int) {
 	for _, chunks := range [][]*closedChunk{q.chunks, q.unpaired} {
 		for _, chunk := range chunks {
@@ -252,7 +251,7 @@ func (q *closedQueue) waiting() (n int) {
 func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
 	lost, err = q.lost, q.failed.err()
 	to = append(append(to, q.unpaired...), q.chunks...)
-	q.unpaired = nil    // they are few
+	q.unpaired = nil    // usually few
 	const maxKept = 512 // chunks
 	clear(q.chunks)
 	if q.chunks = q.chunks[:0]; cap(q.chunks) > maxKept {
@@ -262,10 +261,10 @@ func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, 
 	return to, lost, err
 }
 
-// takenClosed are closed sockets that were taken from a queue and are being handed out.
+// takenClosed are closed sockets that a scan has taken from a queue and yields.
 type takenClosed struct{ chunks []*closedChunk }
 
-// next fills s with the next one, and returns who initiated the connection, if that is known; false if there is none.
+// next fills s with the next socket and returns its initiator, or nil if that is unknown. It is false at the end.
 func (t *takenClosed) next(s *Socket) (initiator *bpf.Connect, ok bool) {
 	for len(t.chunks) > 0 {
 		chunk := t.chunks[0]
@@ -283,7 +282,7 @@ func (t *takenClosed) next(s *Socket) (initiator *bpf.Connect, ok bool) {
 	return nil, false
 }
 
-// drop drops all.
+// drop discards the remaining sockets.
 func (t *takenClosed) drop() {
 	for _, chunk := range t.chunks {
 		chunk.free()
@@ -291,7 +290,7 @@ func (t *takenClosed) drop() {
 	t.chunks = nil
 }
 
-// discardClosed ends a subscription and drops what it has received.
+// discardClosed ends a subscription and discards its events.
 func discardClosed(c closedConn) {
 	c.close()
 	chunks, _, _ := c.take(nil)

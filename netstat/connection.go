@@ -5,21 +5,20 @@ import (
 	"os/user"
 )
 
-// Connection is one socket and the process behind it.
+// Connection is a socket and a process that holds it.
 type Connection struct {
 	// Exe is the path of the process's executable; empty if it could not be read.
 	Exe string
-	// Cmdline is the command line of the process; an empty slice if it could not be read or has no content. The
-	// connections of one process share it.
+	// Cmdline is the command line of the process; an empty slice if it could not be read or is empty. Connections of one
+	// process share the slice.
 	Cmdline []string
-	// Pid is the process that has the socket open, the one with the lowest pid if there are several; 0 if there is none
-	// or it could not be looked up.
+	// Pid is the lowest pid of the processes that hold the socket; 0 if there is none or the descriptors could not be read.
 	Pid int
 
-	// UserID is the id of the user who made the socket, a decimal number as [user.LookupId] wants it.
+	// UserID is the id of the user who created the socket, in decimal, as for [user.LookupId].
 	UserID string
 
-	// Inode identifies the socket among the open files of the host; 0 if no process has it open.
+	// Inode is the inode number of the socket; 0 if no process holds it.
 	Inode uint64
 
 	// IP is the local address: 4 bytes for the IPv4 protocols, 16 for the others.
@@ -30,20 +29,21 @@ type Connection struct {
 	RemoteIP net.IP
 	// RemotePort is the peer's port.
 	RemotePort int
-	// State of a TCP socket. Of the others TCPEstablished says that the socket is connected, TCPClose that it is not.
+	// State is the state of a TCP socket. For other protocols TCPEstablished means connected and TCPClose not connected.
 	State TCPState
 
-	// TransmitQueue: TCP: bytes that the peer has not acknowledged. Others: memory of datagrams not sent yet, in bytes.
+	// TransmitQueue is, for TCP, the number of bytes that the peer has not acknowledged; for other protocols the memory of unsent
+	// datagrams in bytes.
 	TransmitQueue uint64
-	// ReceiveQueue: TCP: bytes that the process has not read, or, of a listening socket, connections that wait to be
-	// accepted. Others: memory of received datagrams, in bytes.
+	// ReceiveQueue is, for TCP, the number of bytes that the process has not read; for a listening TCP socket the number of
+	// connections waiting for accept(2); for other protocols the memory of received datagrams in bytes.
 	ReceiveQueue uint64
 
-	// Protocol is the table that the socket was found in.
+	// Protocol is the table that contains the socket.
 	Protocol *Protocol
 }
 
-// User looks up the user who made the socket. The error of a user who is not known is a [user.UnknownUserIdError].
+// User looks up the user who created the socket. The error is a [user.UnknownUserIdError] if there is no such user.
 func (c *Connection) User() (*user.User, error) {
 	return user.LookupId(c.UserID)
 }

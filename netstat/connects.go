@@ -7,11 +7,11 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
-// connectLookup knows which processes initiated TCP connections. It can be used by several goroutines.
+// connectLookup finds the initiators of TCP connections. It is safe for concurrent use.
 type connectLookup interface {
-	// Lookup returns which process initiated the connection of the socket with the cookie; false if that is not known.
+	// Lookup returns the initiator of the connection with the cookie; false if it is unknown.
 	Lookup(cookie uint64) (bpf.Connect, bool)
-	// Close may be called when no Lookup is under way, and none follows.
+	// Close must not be called during or before a Lookup.
 	Close()
 }
 
@@ -20,7 +20,7 @@ var (
 	_ connectLookup = (*connects)(nil)
 )
 
-// connects are those that a BPF program records, from when it could be loaded. It can be used by several goroutines.
+// connects is the lookup in the records of the BPF program; empty while that is not loaded. It is safe for concurrent use.
 type connects struct {
 	lookup atomic.Pointer[connectLookup]
 }
@@ -40,27 +40,27 @@ func (c *connects) Close() {
 	}
 }
 
-// openConnects has the processes recorded that initiate connections, where a BPF program can.
+// openConnects loads the BPF program that records the initiators of connections, if owners come from BPF too.
 func (s *Scanner) openConnects() {
 	if s.stats.OwnerMethod != OwnersBPF || s.connects.isOpen() {
 		return
 	}
 	recorded, err := bpf.OpenConnects(s.config.ProcRoot)
 	if err != nil {
-		s.fallbacks.refuse(fallbackConnects, fmt.Errorf("the processes of closed TCP sockets are not known: %w", err))
+		s.fallbacks.markUnavailable(fallbackConnects, fmt.Errorf("processes of closed TCP sockets unavailable: %w", err))
 		return
 	}
-	s.fallbacks.restore(fallbackConnects)
+	s.fallbacks.markAvailable(fallbackConnects)
 	s.setConnects(recorded)
 }
 
-// setConnects has the processes kept that have gone while there may be connections that they initiated.
+// setConnects sets the lookup, and makes the process cache keep ended processes: they can be initiators of closed connections.
 func (s *Scanner) setConnects(lookup connectLookup) {
 	s.connects.lookup.Store(&lookup)
 	s.processes.keepsPast = true
 }
 
-// setInitiator has the closed socket be of the process that initiated the connection.
+// setInitiator makes the initiator of the connection the owner of the closed socket.
 func (s *Scanner) setInitiator(connect *bpf.Connect) {
 	if connect.CgroupID != 0 {
 		s.socket.CgroupID = connect.CgroupID

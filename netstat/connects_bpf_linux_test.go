@@ -327,8 +327,8 @@ func TestConnectsPrivileges(t *testing.T) {
 			}
 		}
 		const (
-			refused = "^recording who connects takes CAP_BPF and CAP_PERFMON: " + notPermitted + "$"
-			lacks   = "^recording who connects takes Linux 5.12 with BTF: unsupported operation: "
+			refused = "^recording connection initiators requires CAP_BPF and CAP_PERFMON: " + notPermitted + "$"
+			lacks   = "^recording connection initiators requires Linux 5.12 with BTF: unsupported operation: "
 			foreign = " is not of the initial PID namespace, whose pids BPF programs see: unsupported operation$"
 		)
 		for _, test := range []struct {

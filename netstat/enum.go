@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// The enumerations of this package are numbers whose names stand in a list. A number without a name is invalid.
+// An enumeration of this package is a number with a list of names. A number without a name is invalid.
 
-// enumName returns the name of a value of the type, and "Type(n)" for an invalid one.
+// enumName returns the name of a value, or "Type(n)" for an invalid one.
 func enumName[E ~uint8](typeName string, value E, names []string) string {
 	if int(value) >= len(names) || names[value] == "" {
 		return fmt.Sprintf("%s(%d)", typeName, value)
@@ -22,7 +22,7 @@ func marshalEnum[E ~uint8](typeName string, value E, names []string) ([]byte, er
 	return []byte(names[value]), nil
 }
 
-// unmarshalEnum sets the value to the one with the name. Its error names those that are allowed.
+// unmarshalEnum sets the value by its name. The error lists the valid names.
 func unmarshalEnum[E ~uint8](value *E, text []byte, names []string) error {
 	var allowed []string
 	for i, name := range names {

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// errorSummary is the first of several errors and the number of the others, which mostly say the same.
+// errorSummary is the first of several similar errors and the number of the others.
 type errorSummary struct {
 	first error
 	more  int
@@ -21,7 +21,7 @@ func (s *errorSummary) add(err error) {
 	s.first = err
 }
 
-// addUnlessAbsent adds an error, but none that isAbsent: it passes those that say that something may not be read to denied.
+// addUnlessAbsent adds an error unless it is vanished, and passes a permission error to denied instead.
 func (s *errorSummary) addUnlessAbsent(err error, denied func(error)) {
 	switch {
 	case err == nil, vanished(err):
@@ -40,18 +40,17 @@ func (s *errorSummary) err() error {
 	return fmt.Errorf("%w (and %d more)", s.first, s.more)
 }
 
-// vanished reports whether the error says that a process, a thread or a descriptor has gone. Files of a process that has ended
-// return ESRCH from read(2).
+// vanished reports whether the error means that a process, thread or descriptor no longer exists. read(2) on a file of an ended
+// process returns ESRCH.
 func vanished(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
 }
 
-// isAbsent reports whether the error says that something is not there or may not be read, rather than that a resource is
-// exhausted.
+// isAbsent reports whether the error means that something does not exist or must not be read; an exhausted resource is not that.
 func isAbsent(err error) bool { return vanished(err) || errors.Is(err, fs.ErrPermission) }
 
-// isScarce reports whether the error says that a resource of the host or of the process is exhausted.
-func isScarce(err error) bool {
+// isExhausted reports whether the error means that a resource of the host or the process is exhausted.
+func isExhausted(err error) bool {
 	for _, scarce := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS} {
 		if errors.Is(err, scarce) {
 			return true
@@ -60,7 +59,7 @@ func isScarce(err error) bool {
 	return false
 }
 
-// requiredError is the error of a method that the configuration requires and that does not work.
+// requiredError returns the error of a method that the configuration requires and that does not work.
 func requiredError(option, name string, err error) error {
 	return fmt.Errorf("%s %q is required: %w", option, name, err)
 }

@@ -47,6 +47,6 @@ func TestErrorKinds(t *testing.T) {
 		syscall.EINVAL: {false, false, false},
 	} {
 		wrapped := fmt.Errorf("reading it: %w", err)
-		require.Equal(t, want, [3]bool{vanished(wrapped), isAbsent(wrapped), isScarce(wrapped)}, err)
+		require.Equal(t, want, [3]bool{vanished(wrapped), isAbsent(wrapped), isExhausted(wrapped)}, err)
 	}
 }

@@ -6,80 +6,83 @@ import (
 	"time"
 )
 
-// retryInterval is the time after which a scanner retries what was refused: a kernel module may have been loaded, a limit raised.
+// retryInterval is the time between two attempts at a feature that was unavailable: a kernel module may have been loaded, or a
+// limit raised.
 const retryInterval = 5 * time.Minute
 
-// fallbacks keeps what was refused or is missing, by key, and when to retry it.
-type fallbacks struct {
-	warn   func(error)      // may be nil
-	now    func() time.Time // a monotonic clock
-	warned map[string]bool
-	until  map[string]time.Time // time of the retry
-	due    map[string]bool      // retries of the current scan
-}
-
-func newFallbacks(warn func(error)) *fallbacks {
-	return &fallbacks{warn: warn, now: time.Now, warned: map[string]bool{}, until: map[string]time.Time{}, due: map[string]bool{}}
-}
-
-// begin starts a scan.
-func (f *fallbacks) begin() {
-	clear(f.due)
-	for what, until := range f.until {
-		if !f.now().Before(until) {
-			f.due[what] = true
-		}
-	}
-}
-
-// warnOnce reports the error unless one was reported for the key.
-func (f *fallbacks) warnOnce(what string, err error) {
-	if f.warned[what] {
-		return
-	}
-	f.warned[what] = true
-	if f.warn != nil {
-		f.warn(err)
-	}
-}
-
-// refuse reports the error once, and schedules a retry.
-func (f *fallbacks) refuse(what string, err error) {
-	f.warnOnce(what, err)
-	f.schedule(what, err)
-}
-
-// schedule sets the time of the retry.
-func (f *fallbacks) schedule(what string, err error) {
-	wait := retryInterval
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // the next scan may find a free descriptor
-		wait = 0
-	}
-	f.until[what] = f.now().Add(wait)
-}
-
-// isDue reports whether the current scan retries what was refused.
-func (f *fallbacks) isDue(what string) bool { return f.due[what] }
-
-// restore records that what was refused works. A later refusal is reported again.
-func (f *fallbacks) restore(what string) {
-	delete(f.until, what)
-	delete(f.warned, what)
-}
-
-// Keys of what can be refused and retried.
+// The features of a scanner that can be unavailable and become available later.
 const (
 	fallbackDiag     = "sock_diag"
 	fallbackBPF      = "bpf"
 	fallbackConnects = "connects"
 	fallbackClosed   = "closed"
-	fallbackEntering = "netlink in namespaces"
+	fallbackEnter    = "netlink in namespaces"
 )
 
-// fallbackTransports are the keys of the kernel modules of the transports.
+// fallbackTransports are the features that depend on the sock_diag modules of the transports.
 var fallbackTransports = func() (keys [len(transportNames)]string) {
 	for transport, name := range transportNames {
 		keys[transport] = fallbackDiag + " " + name
 	}
 	return keys
 }()
+
+// fallbacks records the features that are unavailable to a scanner, warns once of each, and schedules retries.
+type fallbacks struct {
+	warn    func(error)      // nil: no warnings
+	now     func() time.Time // a monotonic clock
+	warned  map[string]bool
+	retryAt map[string]time.Time
+	dueNow  map[string]bool // features that the current scan retries
+}
+
+func newFallbacks(warn func(error)) *fallbacks {
+	return &fallbacks{
+		warn: warn, now: time.Now, warned: map[string]bool{}, retryAt: map[string]time.Time{}, dueNow: map[string]bool{},
+	}
+}
+
+// startScan determines which features the scan retries. The result does not change until the next scan.
+func (f *fallbacks) startScan() {
+	clear(f.dueNow)
+	for feature, at := range f.retryAt {
+		if !f.now().Before(at) {
+			f.dueNow[feature] = true
+		}
+	}
+}
+
+// warnOnce reports the error unless the feature was reported before.
+func (f *fallbacks) warnOnce(feature string, err error) {
+	if f.warned[feature] {
+		return
+	}
+	f.warned[feature] = true
+	if f.warn != nil {
+		f.warn(err)
+	}
+}
+
+// markUnavailable warns once and schedules a retry.
+func (f *fallbacks) markUnavailable(feature string, err error) {
+	f.warnOnce(feature, err)
+	f.scheduleRetry(feature, err)
+}
+
+// scheduleRetry schedules a retry without a warning.
+func (f *fallbacks) scheduleRetry(feature string, err error) {
+	wait := retryInterval
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // the next scan may get a descriptor
+		wait = 0
+	}
+	f.retryAt[feature] = f.now().Add(wait)
+}
+
+// retryDue reports whether the current scan retries the feature.
+func (f *fallbacks) retryDue(feature string) bool { return f.dueNow[feature] }
+
+// markAvailable cancels the retry. If the feature becomes unavailable again, there is a new warning.
+func (f *fallbacks) markAvailable(feature string) {
+	delete(f.retryAt, feature)
+	delete(f.warned, feature)
+}

@@ -22,8 +22,8 @@ func (c *clock) now() time.Time { return c.Time }
 func setClock(s *Scanner) *clock {
 	c := &clock{time.Now()}
 	s.fallbacks.now = c.now
-	for what := range s.fallbacks.until {
-		s.fallbacks.until[what] = c.Add(retryInterval)
+	for what := range s.fallbacks.retryAt {
+		s.fallbacks.retryAt[what] = c.Add(retryInterval)
 	}
 	return c
 }
@@ -35,30 +35,30 @@ func TestFallbacks(t *testing.T) {
 	f.now = c.now
 	refused, scarce := errors.New("refused"), fmt.Errorf("opening it: %w", unix.EMFILE)
 
-	f.refuse("a", refused)
-	f.refuse("b", scarce)
-	f.begin()
-	require.False(t, f.isDue("a"))
-	require.True(t, f.isDue("b"), "lack of resources is retried in the next scan")
-	require.False(t, f.isDue("c"), "never refused")
+	f.markUnavailable("a", refused)
+	f.markUnavailable("b", scarce)
+	f.startScan()
+	require.False(t, f.retryDue("a"))
+	require.True(t, f.retryDue("b"), "lack of resources is retried in the next scan")
+	require.False(t, f.retryDue("c"), "never refused")
 
 	c.Time = c.Add(retryInterval - 1)
-	f.begin()
-	require.False(t, f.isDue("a"))
+	f.startScan()
+	require.False(t, f.retryDue("a"))
 	c.Time = c.Add(1)
-	f.begin()
-	require.True(t, f.isDue("a"))
-	f.refuse("a", refused)
-	require.True(t, f.isDue("a"), "for the rest of this scan")
-	f.begin()
-	require.False(t, f.isDue("a"))
+	f.startScan()
+	require.True(t, f.retryDue("a"))
+	f.markUnavailable("a", refused)
+	require.True(t, f.retryDue("a"), "for the rest of this scan")
+	f.startScan()
+	require.False(t, f.retryDue("a"))
 	require.Equal(t, []string{"refused", "opening it: too many open files"}, warned, "each is reported once")
 
-	f.restore("a")
+	f.markAvailable("a")
 	c.Time = c.Add(time.Hour)
-	f.begin()
-	require.False(t, f.isDue("a"))
-	f.refuse("a", refused)
+	f.startScan()
+	require.False(t, f.retryDue("a"))
+	f.markUnavailable("a", refused)
 	require.Equal(t, []string{"refused", "opening it: too many open files", "refused"}, warned)
 	newFallbacks(nil).warnOnce("d", refused) // without Warn
 }
@@ -107,12 +107,12 @@ func TestScannerRequiredSource(t *testing.T) {
 		require.NoError(t, s.namespaces.self.diag.Close())
 		s.namespaces.self.diag = &fakeDiag{dumps: []fakeDump{{err: fmt.Errorf("%w: no such module", errors.ErrUnsupported)}}}
 		_, errs := scan(s, inode)
-		require.Equal(t, []string{`source "netlink" is required: the kernel does not offer them through sock_diag: unsupported operation: ` +
+		require.Equal(t, []string{`source "netlink" is required: sock_diag is unavailable for this transport: unsupported operation: ` +
 			"no such module (module tcp_diag)"}, messages(errs))
 		require.Equal(t, SourceNetlink, s.Stats().Source)
 
 		_, err := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportICMP}})
-		require.EqualError(t, err, `source "netlink" is required: sock_diag does not have the sockets of icmp`)
+		require.EqualError(t, err, `source "netlink" is required: sock_diag does not support icmp sockets`)
 		err = rawDump(t)
 		_, required := NewScanner(ScannerConfig{Source: SourceNetlink, Transports: []Transport{TransportTCP, TransportRaw}})
 		if err == nil {
@@ -136,7 +136,7 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s.namespaces.openDiag = refuseDiag
 		sockets, errs := scan(s, inode)
 		require.Empty(t, sockets)
-		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: it takes CAP_SYS_ADMIN, and ` +
+		refused := "network namespace of process " + later.pid() + `: source "netlink" is required: entering requires CAP_SYS_ADMIN, and ` +
 			"CAP_SYS_PTRACE for a namespace without a name: unsupported operation: not permitted"
 		require.Equal(t, []string{refused, refused}, messages(errs), "tcp and udp")
 		for _, err := range errs {
@@ -155,8 +155,8 @@ func TestScannerRequiredInNamespaces(t *testing.T) {
 		s.namespaces.openDiag = refuseDiag
 		for range 2 {
 			_, errs = scan(s, inode)
-			require.Equal(t, []string{`network namespace blue: source "netlink" is required: /run/netns/blue: entering it takes ` +
-				"CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: permission denied"}, messages(errs))
+			require.Equal(t, []string{`network namespace blue: source "netlink" is required: /run/netns/blue: entering requires ` +
+				"CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: permission denied"}, messages(errs))
 		}
 		s.namespaces.openDiag = s.openDiag
 		require.Empty(t, mustScan(t, s, inode))

@@ -40,7 +40,7 @@ func TestScannerRetriesBPF(t *testing.T) {
 		require.True(t, s.connects.isOpen())
 
 		s.connects.Close() // as if only this program had been refused
-		s.fallbacks.refuse(fallbackConnects, errors.ErrUnsupported)
+		s.fallbacks.markUnavailable(fallbackConnects, errors.ErrUnsupported)
 		mustScan(t, s, inode)
 		require.False(t, s.connects.isOpen())
 		c.Time = c.Add(retryInterval)

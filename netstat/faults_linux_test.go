@@ -532,11 +532,11 @@ func TestScannerBuffersThenFails(t *testing.T) {
 	require.Equal(t, 2, s.Stats().Sockets)
 
 	// If no owners are found, as without privileges, the number of buffered sockets is limited.
-	diag.dumps = []fakeDump{tcpConnections: {payloads: slices.Repeat(tcpMessages(1<<32-2), mostLate+1000)}}
+	diag.dumps = []fakeDump{tcpConnections: {payloads: slices.Repeat(tcpMessages(1<<32-2), maxLate+1000)}}
 	inodes, errs = scan(s, inode)
 	require.Empty(t, errs)
-	require.Len(t, inodes, mostLate+1000)
-	require.Len(t, s.late.held, mostLate)
+	require.Len(t, inodes, maxLate+1000)
+	require.Len(t, s.late.held, maxLate)
 }
 
 // hookedFinder is an ownerFinder that calls before after the first lookup of a scan.

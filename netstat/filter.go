@@ -8,30 +8,30 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
-// PortRange is the ports from First to Last.
+// PortRange is the ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
-// FilterConfig says which sockets a [Filter] wants: those that meet every condition. An empty list is no condition. What is
-// said of the remote end does not apply to sockets without a peer.
+// FilterConfig lists the conditions of a [Filter]. A socket matches if it meets all of them. An empty list is no condition. The
+// conditions on the remote end do not apply to sockets without a peer.
 type FilterConfig struct {
-	// No range may end before it begins.
+	// A range whose Last is less than its First is an error.
 	LocalPorts, ExcludeLocalPorts   []PortRange
 	RemotePorts, ExcludeRemotePorts []PortRange
-	// Remote and ExcludeRemote are networks of IPv4 or IPv6. An IPv4-mapped address is in those of IPv4 only, so no network may be
-	// given as IPv4-mapped. The zone of an address does not count.
+	// Remote and ExcludeRemote are IPv4 or IPv6 networks. IPv4-mapped addresses (RFC 4291, section 2.5.5.2) match IPv4 networks
+	// only; an IPv4-mapped network is an error. Zones are ignored.
 	Remote, ExcludeRemote []netip.Prefix
-	// ExcludeLoopback wants no socket with a loopback address at either end.
+	// ExcludeLoopback excludes sockets with a loopback address at either end.
 	ExcludeLoopback bool
 }
 
-// Filter chooses sockets by their addresses. For TCP connections the kernel can do that: see ScannerConfig.Connections. A nil
-// filter wants every socket.
+// Filter selects sockets by their addresses and ports. The kernel can run it for TCP connections: see
+// [ScannerConfig].TCPFilter. A nil Filter matches every socket. A Filter is safe for concurrent use.
 type Filter struct {
 	config        FilterConfig
 	local, remote *portSet
 }
 
-// NewFilter returns a filter. Its error names the range of ports or the network that is not valid.
+// NewFilter returns a filter with a copy of the configuration. The error names the first invalid port range or network.
 func NewFilter(config FilterConfig) (*Filter, error) {
 	c := FilterConfig{ExcludeLoopback: config.ExcludeLoopback}
 	for _, list := range []struct {
@@ -40,13 +40,13 @@ func NewFilter(config FilterConfig) (*Filter, error) {
 		own   *[]PortRange
 	}{
 		{"LocalPorts", config.LocalPorts, &c.LocalPorts},
-		{"NotLocalPorts", config.ExcludeLocalPorts, &c.ExcludeLocalPorts},
+		{"ExcludeLocalPorts", config.ExcludeLocalPorts, &c.ExcludeLocalPorts},
 		{"RemotePorts", config.RemotePorts, &c.RemotePorts},
-		{"NotRemotePorts", config.ExcludeRemotePorts, &c.ExcludeRemotePorts},
+		{"ExcludeRemotePorts", config.ExcludeRemotePorts, &c.ExcludeRemotePorts},
 	} {
 		for i, r := range list.given {
 			if r.First > r.Last {
-				return nil, fmt.Errorf("filter: %s[%d]: the range of ports %d to %d ends before it begins", list.name, i, r.First, r.Last)
+				return nil, fmt.Errorf("filter: %s[%d]: port range %d-%d ends before it begins", list.name, i, r.First, r.Last)
 			}
 		}
 		*list.own = slices.Clone(list.given)
@@ -57,7 +57,7 @@ func NewFilter(config FilterConfig) (*Filter, error) {
 		own   *[]netip.Prefix
 	}{
 		{"Remote", config.Remote, &c.Remote},
-		{"NotRemote", config.ExcludeRemote, &c.ExcludeRemote},
+		{"ExcludeRemote", config.ExcludeRemote, &c.ExcludeRemote},
 	} {
 		for i, network := range list.given {
 			if err := checkNetwork(network); err != nil {
@@ -73,21 +73,21 @@ func NewFilter(config FilterConfig) (*Filter, error) {
 	}, nil
 }
 
-// checkNetwork refuses what the kernel refuses, and what no address can be in.
+// checkNetwork returns an error for networks that the kernel rejects or that contain no address.
 func checkNetwork(network netip.Prefix) error {
 	const want = `want a network like "10.0.0.0/8" or "2001:db8::/32"`
 	switch {
 	case network == netip.Prefix{}:
-		return fmt.Errorf("the zero netip.Prefix is no network; %s", want)
-	case !network.IsValid(): // made by netip.PrefixFrom, which keeps the address alone
-		return fmt.Errorf("a network of %s with an impossible length; %s", network.Addr(), want)
+		return fmt.Errorf("the zero netip.Prefix is not a network; %s", want)
+	case !network.IsValid(): // netip.PrefixFrom returns this for an invalid length
+		return fmt.Errorf("network %s has an invalid length; %s", network.Addr(), want)
 	case network.Addr().Is4In6():
 		return fmt.Errorf("the network %s is IPv4-mapped; %s", network, want)
 	}
 	return nil
 }
 
-// IsEmpty tells whether the filter wants every socket.
+// IsEmpty reports whether the filter has no conditions.
 func (f *Filter) IsEmpty() bool {
 	if f == nil {
 		return true
@@ -96,7 +96,7 @@ func (f *Filter) IsEmpty() bool {
 	return f.local == nil && f.remote == nil && len(c.Remote)+len(c.ExcludeRemote) == 0 && !c.ExcludeLoopback
 }
 
-// Match tells whether the socket meets the conditions. Unix sockets, which have no addresses, do.
+// Match reports whether the socket meets the conditions. Sockets without addresses (unix) always match.
 func (f *Filter) Match(s *Socket) bool {
 	if f == nil || !s.Local.IsValid() {
 		return true
@@ -113,7 +113,7 @@ func (f *Filter) Match(s *Socket) bool {
 
 var loopbackNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
-// bytecode returns the filter for the kernel: nil if it has no conditions, and if it is longer than the kernel takes.
+// bytecode returns the filter for the kernel; nil if it has no conditions or exceeds the kernel's limit.
 func (f *Filter) bytecode() []byte {
 	if f.IsEmpty() {
 		return nil
@@ -144,15 +144,15 @@ func (f *Filter) wantsPeer(peer netip.Addr) bool {
 	return (len(f.config.Remote) == 0 || in(f.config.Remote)) && !in(f.config.ExcludeRemote)
 }
 
-// HasPeer tells whether the socket is one end of a connection: it is not for listening, unconnected and unix sockets.
+// HasPeer reports whether the socket has a remote address. It is false for listening, unconnected and unix sockets.
 func (s *Socket) HasPeer() bool {
 	return s.Remote.IsValid() && (s.Remote.Port() != 0 || !s.Remote.Addr().IsUnspecified())
 }
 
-// portSet has a bit for each port; nil has all ports.
+// portSet is a bit set of ports; nil is the set of all ports.
 type portSet [1 << 16 / 64]uint64
 
-// newPortSet returns the ports of include, all if it is empty, without those of exclude.
+// newPortSet returns the ports of include (all if it is empty) without those of exclude.
 func newPortSet(include, exclude []PortRange) *portSet {
 	if len(include)+len(exclude) == 0 {
 		return nil

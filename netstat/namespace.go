@@ -12,27 +12,25 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
-// The network namespaces that [ScannerConfig].Namespaces names, beside names and pids.
+// Special elements of [ScannerConfig].Namespaces. Others are names in /run/netns and pids.
 const (
 	NamespaceSelf = "self" // the reader's own
-	NamespaceHost = "host" // that of process 1 of the proc file system
-	NamespaceAll  = "all"  // every one that has a process or a name
+	NamespaceHost = "host" // that of process 1 in the proc file system
+	NamespaceAll  = "all"  // all that have a process or a name in /run/netns
 )
 
-// Namespace is a network namespace that a [Scanner] reads: see network_namespaces(7). It does not change after the Scanner has
-// handed it out: when the namespace gets another name, for example, the Scanner makes a new one with the same ID. Within a scan
-// all sockets of a namespace have the same pointer.
+// Namespace is a network namespace that a [Scanner] reads: see network_namespaces(7). It is immutable: if a property such as the
+// name changes, the Scanner returns a new Namespace with the same ID. Within a scan all sockets of a namespace share one pointer.
 type Namespace struct {
-	// ID identifies the namespace to its Scanner. It is the same in every scan for as long as the namespace is found, and no other
-	// namespace gets it later.
+	// ID identifies the namespace within its Scanner. It stays the same while scans find the namespace, and is never reused.
 	ID uint64
-	// Self says that it is the reader's own.
+	// Self is true for the reader's own namespace.
 	Self bool
-	// Inode is the inode number of its file /proc/<pid>/ns/net; 0 if the reader may not see it.
+	// Inode is the inode number of /proc/<pid>/ns/net; 0 if the reader cannot read it.
 	Inode uint64
-	// Name is the name that it has in /run/netns, see ip-netns(8); empty if it has none.
+	// Name is its name in /run/netns, see ip-netns(8); empty if it has none.
 	Name string
-	// PID is a process in it; 0 if none is known.
+	// PID is a process in the namespace; 0 if none is known.
 	PID int
 
 	root    string // the proc file system
@@ -44,7 +42,7 @@ type Namespace struct {
 	closedEvents bool
 }
 
-// String returns "self", else the name, else the process, else the inode number.
+// String returns the first that applies: "self", the name, "of process <pid>", the inode number.
 func (n *Namespace) String() string {
 	switch {
 	case n.Self:
@@ -58,17 +56,16 @@ func (n *Namespace) String() string {
 	}
 }
 
-// SourceOf returns where the sockets of the transport come from: SourceNetlink or SourceProcfs. After a scan the values of
-// [Scanner.Namespaces] tell where it has read them from. The value of a [Socket] is made before the namespace is read, and does
-// not know of what the kernel refuses in that scan.
+// SourceOf returns the source of a transport's sockets: SourceNetlink or SourceProcfs. On values from [Scanner.Namespaces] it
+// is the source that the last scan used. On the Namespace of a [Socket] it is the planned source, which the scan replaces if
+// sock_diag turns out to be unavailable.
 func (n *Namespace) SourceOf(transport Transport) Source { return n.sources[transport] }
 
-// ClosedEvents tells whether the kernel reports the TCP sockets that it destroys in the namespace: see "Closed sockets" in the
-// package's documentation.
+// ClosedEvents reports whether the kernel reports the TCP sockets that it destroys in the namespace: see "Closed sockets" in the
+// package documentation.
 func (n *Namespace) ClosedEvents() bool { return n.closedEvents }
 
-// ReadSockstat is [ReadSockstat] for the namespace. An error that satisfies errors.Is(err, fs.ErrNotExist) says that no
-// process is in it any more.
+// ReadSockstat is [ReadSockstat] for the namespace. The error is [fs.ErrNotExist] if the namespace has no process any more.
 func (n *Namespace) ReadSockstat() (Sockstat, error) {
 	if n.procDir != "" {
 		s, err := ReadSockstat(n.procDir)
@@ -88,7 +85,7 @@ func (n *Namespace) ReadSockstat() (Sockstat, error) {
 	return Sockstat{}, fmt.Errorf("the socket counts of network namespace %s: no process is in it: %w", n, fs.ErrNotExist)
 }
 
-// Cgroup returns the path of the cgroup that process PID is in, as [Process.Cgroup] does; empty if no process is known.
+// Cgroup returns the path of the cgroup of process PID, as [Process.Cgroup] does; empty if PID is 0.
 func (n *Namespace) Cgroup() string {
 	if n.PID == 0 {
 		return ""
@@ -96,7 +93,8 @@ func (n *Namespace) Cgroup() string {
 	return (&Process{PID: n.PID, root: n.root}).Cgroup()
 }
 
-// CheckNamespace returns an error if the text can be no element of [ScannerConfig].Namespaces.
+// CheckNamespace returns an error if the text is not a valid element of [ScannerConfig].Namespaces. It does not check whether the
+// namespace exists.
 func CheckNamespace(text string) error {
 	if text == "" || text == "." || text == ".." || strings.ContainsAny(text, "/\x00") {
 		return fmt.Errorf("%q is not one of self, host, all, a name in /run/netns, a pid", text)
@@ -104,10 +102,10 @@ func CheckNamespace(text string) error {
 	return nil
 }
 
-// errNamespaceGone says that nothing is left through which a namespace can be read.
+// errNamespaceGone is the error of a namespace that has no process and no name left to read it through.
 var errNamespaceGone = errors.New("the network namespace is gone")
 
-// openTable opens a table of the namespace: through its process, or on a thread that enters it.
+// openTable opens a table of the namespace through its process, or on a thread that enters the namespace.
 func (n *Namespace) openTable(table string) (*os.File, error) {
 	if n.procDir == "" {
 		return n.openTableInside(table)
@@ -128,11 +126,11 @@ func (n *Namespace) openTableInside(table string) (file *os.File, err error) {
 	return file, err
 }
 
-// hasProcess tells whether the tables in procDir are those of the namespace: the process may have ended, or entered another
-// namespace, or another process may have its pid. It is called after a table was opened.
+// hasProcess reports whether procDir still belongs to the namespace. The process can have ended, entered another namespace, or
+// its pid can have been reused. Call it after opening a table.
 func (n *Namespace) hasProcess() bool { return n.Self || netns.TableOf(n.procDir) == n.table }
 
-// inside calls f on a thread in the namespace. errNamespaceGone says that no thread can enter it.
+// inside calls f on a thread in the namespace. The error is errNamespaceGone if the namespace cannot be entered.
 func (n *Namespace) inside(f func() error) error {
 	entered := false
 	_, err := netns.Enter(n.path, n.Inode, func() error {

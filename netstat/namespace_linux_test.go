@@ -26,7 +26,7 @@ func netNS(t *testing.T, link string) uint64 {
 
 // onNewThread runs f on a thread that ends afterwards.
 func onNewThread(f func()) {
-	netns.OnOtherThread(func() (restored bool) {
+	netns.OnNewThread(func() (restored bool) {
 		f()
 		return false
 	})

@@ -12,42 +12,42 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// trackedNamespace is what a scanner knows of a network namespace and holds open in it.
+// trackedNamespace is the state of a network namespace that a scanner keeps from scan to scan.
 type trackedNamespace struct {
-	Namespace            // what is known now
-	handedOut *Namespace // what was known when it was handed out last; nil: never
+	Namespace            // current state
+	handedOut *Namespace // the copy that callers got last; nil: none
 
 	netlinkSockets
-	taken takenClosed // from closed, and not handed out yet
-	held  *os.File    // keeps the namespace, and so its inode numbers, from scan to scan; nil: diag does
+	taken takenClosed // from closed, not yielded yet
+	held  *os.File    // keeps the namespace and its inode numbers alive between scans; nil: diag does
 
-	found   uint64 // the scan that found it last; 0: it is forgotten
-	tried   uint64 // the scan that tried to enter it last
+	found   uint64 // the last scan that found it; 0: forgotten
+	tried   uint64 // the last scan that tried to enter it
 	entry   entryState
 	refused error  // why entry is entryRefused
-	visible string // the ns/net of a process, found since the last try, that lets it be seen when others do not; empty: none
-	unowned int    // late sockets of which no owner was found: see lateSockets
+	visible string // a readable ns/net, found since the last try when no other process had one; empty: none
+	unowned int    // late sockets without an owner in the last lookup: see lateSockets
 }
 
-// entryState says how it went to enter a namespace.
+// entryState is the result of entering a namespace.
 type entryState uint8
 
 const (
 	entryUntried  entryState = iota
-	entryDone                // a thread was in it, and opened the netlink sockets that were wanted
-	entryRefused             // netlink was wanted, and is not permitted: tried again with the other fallbacks
-	entryFailed              // tried again in the next scan
-	entryUnneeded            // netlink is not wanted, and its tables are read through a process
+	entryDone                // the netlink sockets are open
+	entryRefused             // netlink is not permitted; see fallbackEnter for the retry
+	entryFailed              // retried by the next scan
+	entryUnneeded            // not entered: the tables are read through a process
 )
 
-// netlinkSockets are those that are open in a namespace.
+// netlinkSockets are the sockets that are open in a namespace.
 type netlinkSockets struct {
-	diag          diagConn   // nil: its tables are read from procfs
-	closed        closedConn // nil: not subscribed to closed sockets; events can be taken from it after its end
-	refusedClosed error      // why it is not subscribed
+	diag          diagConn   // nil: the tables are read from procfs
+	closed        closedConn // nil: not subscribed; events can be taken after it was closed
+	refusedClosed error      // why closed is nil, if the subscription failed
 }
 
-// discard closes the sockets, and drops the events that were not taken.
+// discard closes the sockets and drops pending events.
 func (s *netlinkSockets) discard() {
 	if s.diag != nil {
 		_ = s.diag.Close()
@@ -74,8 +74,8 @@ func (n *trackedNamespace) leave() {
 	n.release()
 }
 
-// hold keeps a file of the namespace open if nothing else keeps the namespace: the kernel could give its inode numbers to another
-// one before the next scan, which would be taken for it.
+// hold keeps a file of the namespace open unless a netlink socket keeps the namespace alive. Otherwise the kernel could reuse its
+// inode numbers before the next scan, and another namespace would be taken for it.
 func (n *trackedNamespace) hold() {
 	if n.Self || n.diag != nil || n.held != nil || n.entry == entryFailed {
 		return
@@ -97,7 +97,7 @@ func (n *trackedNamespace) setProcess(pid int) {
 	n.PID, n.procDir = pid, filepath.Join(n.root, strconv.Itoa(pid))
 }
 
-// file is the one through which a thread may be able to enter the namespace.
+// file returns the file through which to enter the namespace.
 func (n *trackedNamespace) file() string {
 	switch {
 	case n.visible != "":
@@ -113,7 +113,7 @@ func (n *trackedNamespace) fileOf(pid int) string {
 	return filepath.Join(n.root, strconv.Itoa(pid), "ns", "net")
 }
 
-// hasPath tells whether the namespace still has its name.
+// hasPath reports whether the namespace is still mounted at its name.
 func (n *trackedNamespace) hasPath() bool {
 	if n.path == "" {
 		return false
@@ -122,15 +122,15 @@ func (n *trackedNamespace) hasPath() bool {
 	return err == nil && inode == n.Inode
 }
 
-// errNoNetlink says why the namespace cannot be read by netlink.
+// errNoNetlink returns why netlink is unavailable in the namespace.
 func (n *trackedNamespace) errNoNetlink() error {
 	if n.refused == nil {
-		return errors.New("the network namespace could not be entered")
+		return errors.New("cannot enter the network namespace")
 	}
-	return fmt.Errorf("it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without a name: %w", n.refused)
+	return fmt.Errorf("entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without a name: %w", n.refused)
 }
 
-// adopt takes over what was found out about the same namespace under its name.
+// adopt merges named, which turned out to be the same namespace, into n.
 func (n *trackedNamespace) adopt(named *trackedNamespace) {
 	n.Inode, n.Name, n.path = named.Inode, named.Name, named.path
 	n.entry, n.tried, n.refused = named.entry, named.tried, named.refused
@@ -142,7 +142,7 @@ func (n *trackedNamespace) adopt(named *trackedNamespace) {
 	n.take(named.netlinkSockets)
 }
 
-// take takes over netlink sockets that were opened in the namespace, in place of those that it has.
+// take replaces the netlink sockets by newly opened ones. An existing subscription stays.
 func (n *trackedNamespace) take(opened netlinkSockets) {
 	if n.diag != nil {
 		_ = n.diag.Close()
@@ -150,46 +150,45 @@ func (n *trackedNamespace) take(opened netlinkSockets) {
 	n.diag = opened.diag
 	if n.closed == nil {
 		n.closed, n.refusedClosed = opened.closed, opened.refusedClosed
-	} else if opened.closed != nil { // the first one has events that are still to be handed out
+	} else if opened.closed != nil { // the existing one has pending events
 		discardClosed(opened.closed)
 	}
 	n.release()
 }
 
-// namespaces are the network namespaces that a scanner reads. In each scan find finds those that there are, by stat(2) alone, and
-// forgets those that have ended; then enterFound enters those that are new. In this order the new ones get the descriptors of
-// those that have ended.
+// namespaces are the network namespaces that a scanner reads. In each scan, find lists the current ones with stat(2) and closes
+// those that have ended; then enterFound enters the new ones, which can so reuse the freed descriptors.
 type namespaces struct {
 	root      string // the proc file system
 	wanted    []string
 	self      *trackedNamespace
 	known     []*trackedNamespace
-	ended     []*trackedNamespace          // that are forgotten, but for their closed sockets: the kernel can still report some
-	byInode   map[uint64]*trackedNamespace // those that are known, and self
+	ended     []*trackedNamespace          // forgotten, but still subscribed: the kernel can still report closed sockets
+	byInode   map[uint64]*trackedNamespace // known and self
 	byTable   map[uint64]*trackedNamespace
 	lastID    uint64
 	scan      uint64
 	dir       procfs.Dir
 	pids      []int
-	withDiag  bool                      // they are to be read by netlink
-	noDiag    [len(transportNames)]bool // transports for which sock_diag was refused
+	withDiag  bool                      // read with netlink
+	noDiag    [len(transportNames)]bool // transports for which sock_diag is unavailable
 	openDiag  func() (diagConn, error)
-	subscribe func(room int) (closedConn, error) // nil: closed sockets are not wanted
-	room      int                                // of each subscription, see closedRoom
+	subscribe func(room int) (closedConn, error) // nil: no closed sockets
+	room      int                                // receive buffer of each subscription in bytes, see closedRoom
 	fallbacks *fallbacks
 
 	requireDiag bool // source "netlink" is required: no fallback to /proc
 
-	processesUnknown, namesUnknown bool // this scan could not list all of them
+	processesUnknown, namesUnknown bool // this scan could not list them completely
 }
 
-// newNamespace returns a namespace that is to be found.
+// newNamespace returns a namespace with a new ID, which see adds to known.
 func (all *namespaces) newNamespace() *trackedNamespace {
 	all.lastID++
 	return &trackedNamespace{Namespace: Namespace{ID: all.lastID, root: all.root}}
 }
 
-// sourceOf returns where the sockets of the transport are to be read from in the namespace.
+// sourceOf returns the source for a transport in the namespace.
 func (all *namespaces) sourceOf(n *trackedNamespace, transport Transport) Source {
 	if n.diag == nil || all.noDiag[transport] {
 		return SourceProcfs
@@ -197,7 +196,7 @@ func (all *namespaces) sourceOf(n *trackedNamespace, transport Transport) Source
 	return SourceNetlink
 }
 
-// handOut returns the namespace as it is now: the same pointer as the last time if nothing has changed.
+// handOut returns a copy of the current state for callers: the same pointer as before if nothing changed.
 func (all *namespaces) handOut(n *trackedNamespace) *Namespace {
 	for transport := range n.sources {
 		n.sources[transport] = all.sourceOf(n, Transport(transport))
@@ -210,10 +209,10 @@ func (all *namespaces) handOut(n *trackedNamespace) *Namespace {
 	return n.handedOut
 }
 
-// static tells whether nothing but the reader's own is wanted.
+// static reports whether only the reader's own namespace is configured.
 func (all *namespaces) static() bool { return slices.Equal(all.wanted, []string{NamespaceSelf}) }
 
-// index has the namespace found by what identifies it.
+// index adds the namespace to byInode and byTable.
 func (all *namespaces) index(n *trackedNamespace) {
 	if n.Inode != 0 {
 		all.byInode[n.Inode] = n
@@ -228,15 +227,15 @@ func (all *namespaces) forget(n *trackedNamespace) {
 	all.known = slices.DeleteFunc(all.known, func(known *trackedNamespace) bool { return known == n })
 	n.found = 0
 	if n == all.self {
-		return // it is still known when it is met again
+		return // it stays in the indexes
 	}
-	if all.byInode[n.Inode] == n { // or the number is another one's by now
+	if all.byInode[n.Inode] == n { // otherwise another namespace has the number by now
 		delete(all.byInode, n.Inode)
 	}
 	if all.byTable[n.table] == n {
 		delete(all.byTable, n.table)
 	}
-	all.handOut(n) // its closed sockets come with what was known of it
+	all.handOut(n) // the final state, for its closed sockets
 	n.leave()
 	if n.closed != nil {
 		all.ended = append(all.ended, n)

@@ -10,14 +10,14 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
-// enterFound enters the namespaces that were found and are not open yet.
+// enterFound enters the namespaces that find has found and that are not open yet.
 func (all *namespaces) enterFound() error {
 	if all.static() {
 		return nil
 	}
 	var toEnter []*trackedNamespace
 	for _, n := range all.known {
-		if all.isToEnter(n) {
+		if all.shouldEnter(n) {
 			toEnter = append(toEnter, n)
 		}
 	}
@@ -31,47 +31,49 @@ func (all *namespaces) enterFound() error {
 		case all.requireDiag:
 			failed.add(fmt.Errorf("network namespace %s: %w", n, requiredError("source", SourceNetlink.String(), err)))
 		case slices.Contains(all.wanted, NamespaceAll):
-			all.sayDenied(err)
+			all.warnDenied(err)
 		default:
-			all.fallbacks.warnOnce("namespace "+n.Name, fmt.Errorf("network namespace %q is not read: %w", n.Name, err))
+			all.fallbacks.warnOnce("namespace "+n.Name, fmt.Errorf("cannot read network namespace %q: %w", n.Name, err))
 		}
 	}
 	all.shareRoom(0)
-	all.noteRefused()
+	all.reportRefused()
 	return failed.err()
 }
 
-// noteRefused reports what was refused in the namespaces, and holds open those that have no netlink socket.
-func (all *namespaces) noteRefused() {
+// reportRefused warns of namespaces without netlink or without closed sockets, schedules retries, and holds open the namespaces
+// that have no netlink socket.
+func (all *namespaces) reportRefused() {
 	var entering, closed bool
 	for _, n := range all.known {
 		n.hold()
 		entering, closed = entering || n.entry == entryRefused, closed || n.refusedClosed != nil
 		if n.entry == entryRefused && n.tried == all.scan {
-			all.fallbacks.schedule(fallbackEntering, n.refused)
+			all.fallbacks.scheduleRetry(fallbackEnter, n.refused)
 			if !all.requireDiag && n.diag == nil {
-				all.fallbacks.warnOnce(fallbackEntering, fmt.Errorf("cannot open netlink in network namespace %s (%w); falling back to /proc, "+
+				all.fallbacks.warnOnce(fallbackEnter, fmt.Errorf("cannot open netlink in network namespace %s (%w); falling back to /proc, "+
 					"which gives fewer fields and costs more", n, n.errNoNetlink()))
 			}
 		}
 		if n.refusedClosed != nil && n.tried == all.scan {
-			all.fallbacks.refuse(fallbackClosed, fmt.Errorf("closed TCP sockets are not known: network namespace %s: %w", n, n.refusedClosed))
+			all.fallbacks.markUnavailable(fallbackClosed, fmt.Errorf("closed TCP sockets unavailable: network namespace %s: %w",
+				n, n.refusedClosed))
 		}
 	}
-	if !entering && all.fallbacks.isDue(fallbackEntering) {
-		all.fallbacks.restore(fallbackEntering)
+	if !entering && all.fallbacks.retryDue(fallbackEnter) {
+		all.fallbacks.markAvailable(fallbackEnter)
 	}
-	if !closed && all.fallbacks.isDue(fallbackClosed) && all.self.closed != nil {
-		all.fallbacks.restore(fallbackClosed)
+	if !closed && all.fallbacks.retryDue(fallbackClosed) && all.self.closed != nil {
+		all.fallbacks.markAvailable(fallbackClosed)
 	}
 }
 
-// isToEnter tells whether the namespace is to be entered in this scan.
-func (all *namespaces) isToEnter(n *trackedNamespace) bool {
+// shouldEnter reports whether this scan enters the namespace.
+func (all *namespaces) shouldEnter(n *trackedNamespace) bool {
 	switch {
 	case n == all.self:
 		return false
-	case n.visible != "", n.refusedClosed != nil && all.fallbacks.isDue(fallbackClosed):
+	case n.visible != "", n.refusedClosed != nil && all.fallbacks.retryDue(fallbackClosed):
 		return true
 	}
 	isOnlyWay := n.procDir == "" && n.diag == nil
@@ -79,7 +81,7 @@ func (all *namespaces) isToEnter(n *trackedNamespace) bool {
 	case entryUntried, entryFailed:
 		return true
 	case entryRefused:
-		return isOnlyWay || all.fallbacks.isDue(fallbackEntering)
+		return isOnlyWay || all.fallbacks.retryDue(fallbackEnter)
 	case entryUnneeded:
 		return isOnlyWay
 	default:
@@ -87,8 +89,8 @@ func (all *namespaces) isToEnter(n *trackedNamespace) bool {
 	}
 }
 
-// enterNew enters a namespace by what it was found by. What was found may have gone since. An error that is fs.ErrPermission says
-// that the namespace cannot be read at all.
+// enterNew enters a namespace through its name or process, which can have disappeared since it was found. An error that is
+// fs.ErrPermission means that the namespace cannot be read at all.
 func (all *namespaces) enterNew(n *trackedNamespace) error {
 	isNew := n.entry == entryUntried
 	err := all.enter(n, n.file())
@@ -100,13 +102,13 @@ func (all *namespaces) enterNew(n *trackedNamespace) error {
 		err = all.enter(n, n.file())
 	}
 	if vanished(err) {
-		if n.diag == nil && n.held == nil { // nothing has kept its numbers, which may be another one's
+		if n.diag == nil && n.held == nil { // nothing held it open: another namespace can have its inode numbers by now
 			all.forget(n)
 		}
-		return nil // the next scan finds out what has become of it
+		return nil // the next scan finds it again or forgets it
 	}
 	if named := n; err == nil && n.table != 0 {
-		if known := all.byTable[n.table]; known != nil && known != n { // it was known by its processes, but not by its number
+		if known := all.byTable[n.table]; known != nil && known != n { // known by its table from a process, but not by its inode
 			known.adopt(named)
 			all.known = slices.DeleteFunc(all.known, func(other *trackedNamespace) bool { return other == named })
 			n = known
@@ -115,16 +117,16 @@ func (all *namespaces) enterNew(n *trackedNamespace) error {
 	}
 	if err == nil && n.entry != entryDone && n.procDir == "" && n.diag == nil && !all.findProcessIn(n) {
 		all.forget(n)
-		return fmt.Errorf("%s: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: %w",
+		return fmt.Errorf("%s: entering requires CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: %w",
 			n.path, fs.ErrPermission)
 	}
 	return err
 }
 
-// shareRoom has the subscriptions share closedRoom, with so many that are to come.
-func (all *namespaces) shareRoom(toCome int) {
+// shareRoom divides closedRoom among the existing subscriptions and the ones that are about to open.
+func (all *namespaces) shareRoom(opening int) {
 	var subscriptions []closedConn
-	if all.self.closed != nil { // also while the reader's own namespace is not read
+	if all.self.closed != nil { // it stays subscribed while it is not among known
 		subscriptions = append(subscriptions, all.self.closed)
 	}
 	for _, n := range slices.Concat(all.known, all.ended) {
@@ -132,7 +134,7 @@ func (all *namespaces) shareRoom(toCome int) {
 			subscriptions = append(subscriptions, n.closed)
 		}
 	}
-	room := closedRoom / max(len(subscriptions)+toCome, 1)
+	room := closedRoom / max(len(subscriptions)+opening, 1)
 	if room == all.room {
 		return
 	}
@@ -142,8 +144,8 @@ func (all *namespaces) shareRoom(toCome int) {
 	}
 }
 
-// enter has a thread enter the namespace by the file, and open netlink sockets there if that is what it is to be read by.
-// Where that is not permitted, the tables in the proc file system are read.
+// enter enters the namespace through the file on a thread of its own, and opens the netlink sockets there. If that is not
+// permitted, the namespace is read from the proc file system.
 func (all *namespaces) enter(n *trackedNamespace, file string) error {
 	n.tried, n.visible, n.refused = all.scan, "", nil
 	if !all.withDiag && n.procDir != "" {
@@ -168,7 +170,7 @@ func (all *namespaces) enter(n *trackedNamespace, file string) error {
 			n.take(opened)
 		}
 		return nil
-	case n.procDir != "" && !n.hasProcess(): // the kernel refuses a process that has ended too
+	case n.procDir != "" && !n.hasProcess(): // the kernel also returns EACCES for a process that has ended
 		n.entry = entryFailed
 		return netns.ErrMoved
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
@@ -183,8 +185,8 @@ func (all *namespaces) enter(n *trackedNamespace, file string) error {
 	}
 }
 
-// openSockets opens the netlink sockets of the namespace that the thread is in. It subscribes to closed sockets before the first
-// socket of the namespace is read.
+// openSockets opens the netlink sockets in the network namespace of the calling thread. The subscription to closed sockets starts
+// before the first read.
 func (all *namespaces) openSockets() (opened netlinkSockets, err error) {
 	if !all.withDiag {
 		return opened, nil
@@ -199,7 +201,8 @@ func (all *namespaces) openSockets() (opened netlinkSockets, err error) {
 	return opened, err
 }
 
-// openTable opens a table of a namespace. If the process through which it is read has gone, there may be another one.
+// openTable opens a table of a namespace. If the process through which it was read has ended, it tries another process or the
+// name.
 func (all *namespaces) openTable(n *trackedNamespace, table string) (*os.File, error) {
 	file, err := n.openTable(table)
 	if errors.Is(err, errNamespaceGone) && n.procDir != "" && (all.findProcessIn(n) || n.path != "") {

@@ -12,12 +12,12 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// identifySelf finds out what the reader's own is known by. Where the proc file system is that of others, who do not see this
-// process, that is in this process's own.
+// identifySelf determines the inode numbers of the reader's own namespace. If all.root belongs to a PID namespace that does not
+// contain this process, they come from /proc.
 func (all *namespaces) identifySelf() {
 	of := "thread-self"
 	if all.self.diag == nil {
-		of = "self" // whose tables are read
+		of = "self" // procfs shows the tables of the main thread
 	}
 	for _, root := range []string{all.root, "/proc"} {
 		dir := filepath.Join(root, of)
@@ -29,21 +29,21 @@ func (all *namespaces) identifySelf() {
 	all.index(all.self)
 }
 
-// find finds the namespaces that there are now, and forgets those that have ended. It reports once what is absent or may not be
-// read. It fails only where the host, or the process, has run out of something.
+// find finds the current namespaces and forgets those that have ended. It warns once of a namespace that is absent or cannot be
+// read. It fails only if a resource is exhausted.
 func (all *namespaces) find() error {
 	if all.static() {
 		return nil
 	}
 	for _, n := range all.ended {
-		n.close() // before one that is found again is subscribed to anew, or its sockets would be told of twice
+		n.close() // before a namespace that reappears is subscribed again: two subscriptions would report its sockets twice
 	}
 	all.scan++
 	all.processesUnknown, all.namesUnknown = false, false
 	var failed errorSummary
 	for _, wanted := range all.wanted {
 		if err := all.findWanted(wanted); isAbsent(err) {
-			all.fallbacks.warnOnce("namespace "+wanted, fmt.Errorf("network namespace %q is not read: %w", wanted, err))
+			all.fallbacks.warnOnce("namespace "+wanted, fmt.Errorf("cannot read network namespace %q: %w", wanted, err))
 		} else if err != nil {
 			failed.add(fmt.Errorf("network namespace %q: %w", wanted, err))
 		}
@@ -52,12 +52,12 @@ func (all *namespaces) find() error {
 		failed.add(err)
 	}
 	if all.forgetEnded() && all.namesUnknown && slices.Contains(all.wanted, NamespaceAll) {
-		_ = all.addNames() // there may be a descriptor for it now; what is wrong has been reported
+		_ = all.addNames() // a descriptor may be free now; the error was reported above
 	}
 	return failed.err()
 }
 
-// forgetEnded forgets the namespaces that were not found, and tells whether there are any.
+// forgetEnded forgets the namespaces that this scan did not find, and reports whether there were any.
 func (all *namespaces) forgetEnded() (ended bool) {
 	for _, n := range slices.Clone(all.known) {
 		switch {
@@ -72,7 +72,7 @@ func (all *namespaces) forgetEnded() (ended bool) {
 	return ended
 }
 
-// findWanted finds what an element of ScannerConfig.Namespaces stands for.
+// findWanted finds the namespaces of one element of ScannerConfig.Namespaces.
 func (all *namespaces) findWanted(wanted string) error {
 	switch pid, err := strconv.ParseUint(wanted, 10, 31); {
 	case wanted == NamespaceSelf:
@@ -97,7 +97,7 @@ func (all *namespaces) addWantedProcess(pid int) error {
 	return err
 }
 
-// see marks a namespace as found in this scan. What may have changed since the one before is looked for anew.
+// see marks a namespace as found in this scan. Its name and process are cleared, to be found again.
 func (all *namespaces) see(n *trackedNamespace) {
 	if n.found == all.scan {
 		return
@@ -112,7 +112,7 @@ func (all *namespaces) see(n *trackedNamespace) {
 	all.index(n)
 }
 
-// addProcess adds the namespace of a process. The first process that is found stands for it.
+// addProcess adds the namespace of a process. The first process found represents the namespace.
 func (all *namespaces) addProcess(pid int) error {
 	if err := all.dir.Open(all.root); err != nil {
 		all.processesUnknown = true
@@ -123,7 +123,7 @@ func (all *namespaces) addProcess(pid int) error {
 		all.processesUnknown = all.processesUnknown || !isAbsent(err)
 		return err
 	}
-	isSeen := n.Inode == 0 && inode != 0 // for the first time: the processes before do not let it be seen
+	isSeen := n.Inode == 0 && inode != 0 // the ns/net of earlier processes was not readable
 	n.Inode = max(n.Inode, inode)
 	all.see(n)
 	if n.procDir == "" {
@@ -135,8 +135,8 @@ func (all *namespaces) addProcess(pid int) error {
 	return nil
 }
 
-// ofProcess returns the namespace of a process, which is new if it was not known, and its number. A process whose ns/net may
-// not be read tells the namespace by its tables: their directory belongs to the namespace, not to the process.
+// ofProcess returns the namespace of a process, a new one if it is unknown, and its inode. If ns/net is not readable the
+// namespace is identified by its tables: the inodes below net belong to the namespace, not to the process.
 func (all *namespaces) ofProcess(pid int) (n *trackedNamespace, inode uint64, err error) {
 	inode, err = all.dir.Inode(pid, "ns/net")
 	if errors.Is(err, fs.ErrPermission) {
@@ -149,7 +149,7 @@ func (all *namespaces) ofProcess(pid int) (n *trackedNamespace, inode uint64, er
 	}
 	table, err := all.dir.Inode(pid, "net/dev")
 	if errors.Is(err, fs.ErrPermission) { // the proc file system is mounted with hidepid
-		return nil, 0, fmt.Errorf("looking into process %d takes CAP_SYS_PTRACE: %w", pid, err)
+		return nil, 0, fmt.Errorf("reading process %d requires CAP_SYS_PTRACE: %w", pid, err)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -157,15 +157,15 @@ func (all *namespaces) ofProcess(pid int) (n *trackedNamespace, inode uint64, er
 	if inode != 0 {
 		again, err := all.dir.Inode(pid, "ns/net")
 		if err != nil {
-			return nil, 0, fs.ErrNotExist // one that has just ended is refused too
+			return nil, 0, fs.ErrNotExist // also on EACCES, which the kernel returns for a process that has just ended
 		}
-		if again != inode { // it has just gone to another one
+		if again != inode { // the process has entered another namespace meanwhile
 			return all.ofProcess(pid)
 		}
 		n = all.byInode[inode]
 	}
 	if known := all.byTable[table]; n == nil && known != nil && (inode == 0 || known.Inode == 0) {
-		n = known // else another one had the table, which has ended
+		n = known // otherwise the table's inode belonged to a namespace that has ended
 	}
 	if n == nil {
 		n = all.newNamespace()
@@ -174,7 +174,7 @@ func (all *namespaces) ofProcess(pid int) (n *trackedNamespace, inode uint64, er
 	return n, inode, nil
 }
 
-// addAll adds those of all processes, and those that have a name.
+// addAll adds the namespaces of all processes and all named ones.
 func (all *namespaces) addAll() error {
 	all.see(all.self)
 	var failed errorSummary
@@ -197,7 +197,7 @@ func (all *namespaces) addProcesses() error {
 	}
 	var failed errorSummary
 	for _, pid := range all.pids {
-		failed.addUnlessAbsent(all.addProcess(pid), all.sayDenied)
+		failed.addUnlessAbsent(all.addProcess(pid), all.warnDenied)
 	}
 	return failed.err()
 }
@@ -206,20 +206,20 @@ func (all *namespaces) addNames() error {
 	names, err := netns.Names(netns.Dir(all.root))
 	all.namesUnknown = err != nil && !isAbsent(err)
 	var failed errorSummary
-	failed.addUnlessAbsent(err, all.sayDenied)
+	failed.addUnlessAbsent(err, all.warnDenied)
 	for _, name := range names {
-		failed.addUnlessAbsent(all.addName(name), all.sayDenied)
+		failed.addUnlessAbsent(all.addName(name), all.warnDenied)
 	}
 	return failed.err()
 }
 
-func (all *namespaces) sayDenied(err error) {
+func (all *namespaces) warnDenied(err error) {
 	if errors.Is(err, fs.ErrPermission) {
-		all.fallbacks.warnOnce("all namespaces", fmt.Errorf("some network namespaces are not read, or not known by their names: %w", err))
+		all.fallbacks.warnOnce("all namespaces", fmt.Errorf("cannot read or name some network namespaces: %w", err))
 	}
 }
 
-// addName adds the namespace that has a name.
+// addName adds the namespace with the name.
 func (all *namespaces) addName(name string) error {
 	path := filepath.Join(netns.Dir(all.root), name)
 	inode, err := netns.MountedAt(path)
@@ -239,7 +239,7 @@ func (all *namespaces) addName(name string) error {
 	return nil
 }
 
-// labelNames gives those that were found by other means the names that they have.
+// labelNames sets the names of namespaces that were found by other means.
 func (all *namespaces) labelNames() error {
 	if slices.Contains(all.wanted, NamespaceAll) || len(all.known) == 0 {
 		return nil
@@ -260,7 +260,7 @@ func (all *namespaces) labelNames() error {
 	return err
 }
 
-// findProcessIn finds a process through which the namespace can be read.
+// findProcessIn finds a process in the namespace, to read its tables through.
 func (all *namespaces) findProcessIn(n *trackedNamespace) bool {
 	n.PID, n.procDir = 0, ""
 	if all.dir.Open(all.root) != nil {

@@ -364,10 +364,10 @@ func TestNamespacesMissing(t *testing.T) {
 			s, w := newNamespaceScanner(t, source, "blue", "left", "31999", "-1", "self")
 			requireScan(t, s, own)
 			require.Equal(t, []string{
-				`network namespace "blue" is not read: statfs /run/netns/blue: no such file or directory`,
-				`network namespace "left" is not read: /run/netns/left: no namespace is mounted there: file does not exist`,
-				`network namespace "31999" is not read: there is no process 31999: no such file or directory`,
-				`network namespace "-1" is not read: statfs /run/netns/-1: no such file or directory`,
+				`cannot read network namespace "blue": statfs /run/netns/blue: no such file or directory`,
+				`cannot read network namespace "left": /run/netns/left: no namespace is mounted there: file does not exist`,
+				`cannot read network namespace "31999": there is no process 31999: no such file or directory`,
+				`cannot read network namespace "-1": statfs /run/netns/-1: no such file or directory`,
 			}, w.take())
 			requireScan(t, s, own)
 			blue := startInNamespace(t, 2, testnet.Process{Name: "blue", In: testnet.Netns(t, "blue")})
@@ -582,7 +582,7 @@ func TestNamespaceProcessEndsBeforeProcfs(t *testing.T) {
 		require.Empty(t, w.take())
 		require.Len(t, mustScan(t, s, inode), len(own.sockets))
 		require.Equal(t, []string{
-			fmt.Sprintf("network namespace %[1]q is not read: there is no process %[1]s: no such file or directory", other.pid()),
+			fmt.Sprintf("cannot read network namespace %[1]q: there is no process %[1]s: no such file or directory", other.pid()),
 		}, w.take())
 	})
 }

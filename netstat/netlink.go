@@ -9,7 +9,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
-// diagConn is the netlink socket of a network namespace, for tests to replace.
+// diagConn is a sock_diag socket in a network namespace. Tests replace it.
 type diagConn interface {
 	Dump(ctx context.Context, r sockdiag.Request, socket func(payload []byte) bool) (interrupted bool, err error)
 	Close() error
@@ -29,16 +29,16 @@ func diagOpener(prefetch func(payload []byte)) func() (diagConn, error) {
 	}
 }
 
-// prefetchOwners has the owners of the socket in a message fetched from memory.
+// prefetchOwners prefetches the owners of the socket in a message.
 func (s *Scanner) prefetchOwners(message []byte) {
 	if inode, ok := sockdiag.InetInode(message); ok {
-		s.owners.fetch(inode)
+		s.owners.prefetch(inode)
 	}
 }
 
-var errNoDiag = errors.New("the kernel does not offer them through sock_diag")
+var errNoDiag = errors.New("sock_diag is unavailable for this transport")
 
-// diagModules are the kernel modules that answer for the transports.
+// diagModules are the kernel modules that implement sock_diag for the transports.
 var diagModules = map[Transport]string{
 	TransportTCP:     "tcp_diag",
 	TransportUDP:     "udp_diag",
@@ -47,9 +47,9 @@ var diagModules = map[Transport]string{
 	TransportUnix:    "unix_diag",
 }
 
-// eachOfNetlink is each for sock_diag. errNoDiag says that there is none for the transport, and that no socket was handed
-// out.
-func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOut func(error) bool) error {
+// eachFromNetlink implements each with sock_diag. The error is errNoDiag if sock_diag is unavailable for the transport; then
+// handOut was not called.
+func (s *Scanner) eachFromNetlink(ctx context.Context, transport Transport, handOut func(error) bool) error {
 	s.socket.NetNS = s.reading.Inode
 	message := func(payload []byte) bool {
 		if transport == TransportUnix {
@@ -77,21 +77,21 @@ func (s *Scanner) eachOfNetlink(ctx context.Context, transport Transport, handOu
 			failed = append(failed, fmt.Errorf("reading %s sockets by sock_diag: %w", requested(transport, request), err))
 		}
 		if errors.Is(err, sockdiag.ErrNoAnswer) {
-			break // every further request would wait as long
+			break // the next request would time out too
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// diagProtocols are the protocol numbers of the transports of which sock_diag has one table for each family.
+// diagProtocols are the protocol numbers of the transports that sock_diag dumps separately for each family.
 var diagProtocols = map[Transport]uint8{
 	TransportUDP:     sockdiag.ProtocolUDP,
 	TransportUDPLite: sockdiag.ProtocolUDPLite,
 	TransportRaw:     sockdiag.ProtocolRaw,
 }
 
-// requests returns the dumps that together give all sockets of the transport. Those of listening sockets go first: it
-// costs nothing, as the kernel keeps them in a table of their own.
+// requests returns the dumps that together cover all sockets of the transport. Listening sockets come first; the kernel keeps
+// them in a table of their own.
 func (s *Scanner) requests(transport Transport) []sockdiag.Request {
 	switch transport {
 	case TransportUnix:
@@ -113,7 +113,7 @@ func (s *Scanner) requests(transport Transport) []sockdiag.Request {
 	}
 }
 
-// requested names the sockets that a request asks for.
+// requested names the sockets of a request, for errors.
 func requested(transport Transport, r sockdiag.Request) string {
 	switch r.Family {
 	case sockdiag.AFInet:
@@ -125,7 +125,7 @@ func requested(transport Transport, r sockdiag.Request) string {
 	}
 }
 
-// decodeInet fills s with the socket of an inet_diag_msg. On an error s is not to be used.
+// decodeInet fills s from an inet_diag_msg. After an error s is invalid.
 func (s *Socket) decodeInet(payload []byte, transport Transport) error {
 	m, err := sockdiag.ParseInet(payload)
 	if err != nil {
@@ -151,10 +151,10 @@ func (s *Socket) setInet(m sockdiag.InetMessage, transport Transport) error {
 	}
 	s.UID, s.Inode = m.UID(), uint64(m.Inode())
 	attributes := m.Attributes()
-	for attributes.Next() { // one that is shorter than expected is left out
+	for attributes.Next() { // too short attributes are ignored
 		switch attributes.Type {
 		case sockdiag.InetInfo:
-			if transport == TransportTCP && s.State != TCPListen { // of a listening socket it means something else
+			if transport == TransportTCP && s.State != TCPListen { // fields have another meaning for a listening socket
 				s.fields |= s.TCP.set(sockdiag.TCPInfo(attributes.Value))
 			}
 		case sockdiag.InetSKMemInfo:
@@ -175,7 +175,7 @@ func (s *Socket) setInet(m sockdiag.InetMessage, transport Transport) error {
 	return nil
 }
 
-// set fills i with what the kernel gave, and returns the fields that were there.
+// set decodes info and returns the fields that it has.
 func (i *TCPInfo) set(info sockdiag.TCPInfo) Field {
 	*i = TCPInfo{}
 	if !info.HasBase() {
@@ -199,7 +199,7 @@ func (i *TCPInfo) set(info sockdiag.TCPInfo) Field {
 	return fields
 }
 
-// decodeUnix fills s with the socket of a unix_diag_msg. On an error s is not to be used.
+// decodeUnix fills s from a unix_diag_msg. After an error s is invalid.
 func (s *Socket) decodeUnix(payload []byte) error {
 	m, err := sockdiag.ParseUnix(payload)
 	if err != nil {
@@ -229,7 +229,7 @@ func (s *Socket) decodeUnix(payload []byte) error {
 	return nil
 }
 
-// unixPath shows a name as /proc/net/unix does: an abstract one begins with a NUL.
+// unixPath formats a name as /proc/net/unix does. An abstract name begins with a NUL.
 func unixPath(name []byte) string {
 	if len(name) == 0 || name[0] != 0 {
 		return string(bytes.TrimRight(name, "\x00"))

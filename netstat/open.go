@@ -12,20 +12,21 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// warnOfHidden warns if the proc file system hides processes from the reader: see hidepid in proc(5). Without hidepid any user can
-// read the stat of process 1, which always exists.
-func (s *Scanner) warnOfHidden() {
+// warnIfHidden warns if the proc file system hides processes from the reader: see hidepid in proc(5). Process 1 always exists,
+// and without hidepid any user can read its stat.
+func (s *Scanner) warnIfHidden() {
 	root := s.config.ProcRoot
 	if s.config.OwnerMethod == OwnersOff && s.namespaces.static() || !procfs.IsMounted(root) {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
-		s.fallbacks.warnOnce("hidepid", fmt.Errorf("%s is mounted with hidepid, which hides processes and their executables, command "+
-			"lines, cgroups and network namespaces; seeing them needs CAP_SYS_PTRACE or the group of the mount option gid: %w", root, err))
+		s.fallbacks.warnOnce("hidepid", fmt.Errorf("%s is mounted with hidepid; other users' processes, with their executables, "+
+			"command lines, cgroups and network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of "+
+			"mount option gid: %w", root, err))
 	}
 }
 
-// openNamespaces opens a netlink socket in the reader's own namespace and prepares to find others.
+// openNamespaces opens the netlink sockets in the reader's own namespace and prepares the search for others.
 func (s *Scanner) openNamespaces() error {
 	root := s.config.ProcRoot
 	s.namespaces = namespaces{
@@ -33,7 +34,7 @@ func (s *Scanner) openNamespaces() error {
 		byInode: map[uint64]*trackedNamespace{}, byTable: map[uint64]*trackedNamespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
 		requireDiag: s.config.Source == SourceNetlink,
 	}
-	s.namespaces.noDiag[TransportICMP] = true // sock_diag does not have them
+	s.namespaces.noDiag[TransportICMP] = true // sock_diag has no ping sockets
 	self := s.namespaces.newNamespace()
 	self.Self, self.PID, self.procDir = true, os.Getpid(), root
 	s.namespaces.self = self
@@ -55,7 +56,7 @@ func (s *Scanner) openNamespaces() error {
 	return nil
 }
 
-// openSelf opens the netlink sockets in the reader's own namespace, unless it is read from /proc/net.
+// openSelf opens the netlink sockets in the reader's own namespace, unless procfs is its source.
 func (s *Scanner) openSelf() error {
 	self := s.namespaces.self
 	if s.config.Source == SourceProcfs || !s.live {
@@ -66,23 +67,23 @@ func (s *Scanner) openSelf() error {
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), err)
 		}
-		s.fallbacks.refuse(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives fewer "+
-			"fields and costs more", err))
+		s.fallbacks.markUnavailable(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives "+
+			"fewer fields and costs more", err))
 		return s.subscribeSelf()
 	}
 	if err != nil {
 		return err
 	}
-	s.fallbacks.restore(fallbackDiag)
+	s.fallbacks.markAvailable(fallbackDiag)
 	self.diag, s.namespaces.withDiag = diag, true
 	return s.subscribeSelf()
 }
 
-// requireNetlink returns an error unless all tables can be read by sock_diag.
+// requireNetlink returns an error if a table of the configured namespaces cannot be read with sock_diag.
 func (s *Scanner) requireNetlink() error {
 	for _, transport := range s.config.Transports {
 		if transport == TransportICMP {
-			return requiredError("source", SourceNetlink.String(), errors.New("sock_diag does not have the sockets of icmp"))
+			return requiredError("source", SourceNetlink.String(), errors.New("sock_diag does not support icmp sockets"))
 		}
 		request := s.requests(transport)[0]
 		request.States = 0
@@ -110,23 +111,23 @@ func (s *Scanner) requireNetlink() error {
 	return nil
 }
 
-// noModule names the missing kernel module.
+// noModule adds the name of the kernel module to the error.
 func (s *Scanner) noModule(transport Transport, err error) error {
 	return fmt.Errorf("%w (module %s)", err, diagModules[transport])
 }
 
-// openFinder sets the owner finder.
+// openFinder sets the owner method.
 func (s *Scanner) openFinder() error {
 	s.finder, s.stats.OwnerMethod = noOwners{}, OwnersOff
 	switch s.config.OwnerMethod {
 	case OwnersOff:
 		return nil
 	case OwnersProcfs:
-		s.walkForOwners()
+		s.useFDWalk()
 		return nil
 	case OwnersAuto:
-		if !s.live { // the pids of a copy are not the kernel's
-			s.walkForOwners()
+		if !s.live { // a copy has pids of another kernel
+			s.useFDWalk()
 			return nil
 		}
 	case OwnersBPF:
@@ -134,11 +135,11 @@ func (s *Scanner) openFinder() error {
 	return s.openBPF()
 }
 
-// openBPF finds the owners by BPF, and by /proc/<pid>/fd if that does not work.
+// openBPF uses BPF for the owner lookup, and procfs if BPF is unavailable and not required.
 func (s *Scanner) openBPF() error {
 	finder, err := newBPFOwners(s.processes)
 	if err == nil {
-		s.fallbacks.restore(fallbackBPF)
+		s.fallbacks.markAvailable(fallbackBPF)
 		s.setFinder(finder, OwnersBPF)
 		return nil
 	}
@@ -147,7 +148,7 @@ func (s *Scanner) openBPF() error {
 	}
 	s.refuseBPF(err)
 	if s.stats.OwnerMethod != OwnersProcfs {
-		s.walkForOwners()
+		s.useFDWalk()
 	}
 	return nil
 }
@@ -159,53 +160,54 @@ func (s *Scanner) setFinder(finder ownerFinder, method OwnerMethod) {
 	s.finder, s.stats.OwnerMethod, s.current.table = finder, method, &s.owners
 }
 
-// walkForOwners finds the owners by the links in /proc/<pid>/fd.
-func (s *Scanner) walkForOwners() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
+// useFDWalk uses the links in procfs for the owner lookup.
+func (s *Scanner) useFDWalk() { s.setFinder(newFDWalk(s.processes), OwnersProcfs) }
 
 func (s *Scanner) refuseBPF(err error) {
-	s.fallbacks.refuse(fallbackBPF, fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
+	s.fallbacks.markUnavailable(fallbackBPF,
+		fmt.Errorf("BPF owner lookup unavailable (%w); falling back to /proc, which costs more", err))
 }
 
-// retryRefused retries what was refused and is due. What fails for another reason is retried in the next scan.
+// retryRefused retries the unavailable features that are due. The next scan retries what fails for another reason.
 func (s *Scanner) retryRefused() {
-	s.fallbacks.begin()
+	s.fallbacks.startScan()
 	for _, transport := range s.config.Transports {
-		if s.fallbacks.isDue(fallbackTransports[transport]) {
-			s.namespaces.noDiag[transport] = false // the first dump may refuse it again
+		if s.fallbacks.retryDue(fallbackTransports[transport]) {
+			s.namespaces.noDiag[transport] = false // the next dump shows whether it works
 		}
 	}
-	if s.fallbacks.isDue(fallbackBPF) {
-		_ = s.openBPF() // it fails only if BPF is required, and then nothing was refused
+	if s.fallbacks.retryDue(fallbackBPF) {
+		_ = s.openBPF() // returns an error only if BPF is required, and then NewScanner has failed
 	}
-	if s.namespaces.subscribe != nil && (s.fallbacks.isDue(fallbackBPF) || s.fallbacks.isDue(fallbackConnects)) {
+	if s.namespaces.subscribe != nil && (s.fallbacks.retryDue(fallbackBPF) || s.fallbacks.retryDue(fallbackConnects)) {
 		s.openConnects()
 	}
 	self := s.namespaces.self
 	what, open := "", func() error { return nil }
 	switch {
-	case self.diag == nil && s.fallbacks.isDue(fallbackDiag):
+	case self.diag == nil && s.fallbacks.retryDue(fallbackDiag):
 		what, open = fallbackDiag, s.openSelf
-	case self.diag != nil && self.closed == nil && s.fallbacks.isDue(fallbackClosed):
+	case self.diag != nil && self.closed == nil && s.fallbacks.retryDue(fallbackClosed):
 		what, open = fallbackClosed, s.subscribeSelf
 	}
-	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread is in another one
+	if what == "" || self.Inode == 0 || self.Inode != netns.Of(netns.ThreadDir) { // this thread is in another namespace now
 		return
 	}
 	if err := open(); err != nil {
-		if self.diag != nil { // what failed is the subscription
+		if self.diag != nil { // sock_diag works, the subscription failed
 			what = fallbackClosed
 		}
-		s.fallbacks.refuse(what, err)
+		s.fallbacks.markUnavailable(what, err)
 	}
 }
 
-// findOwners fills the table of owners.
+// findOwners refills the table of owners.
 func (s *Scanner) findOwners(ctx context.Context) error {
-	s.current.next() // the new table does not have the last socket of the last scan
+	s.current.next() // the table no longer covers the last socket of the previous scan
 	found, err := s.finder.refresh(ctx, &s.owners)
 	if s.config.OwnerMethod == OwnersAuto && s.stats.OwnerMethod == OwnersBPF && errors.Is(err, errors.ErrUnsupported) {
 		s.refuseBPF(err) // the process has dropped a capability
-		s.walkForOwners()
+		s.useFDWalk()
 		found, err = s.finder.refresh(ctx, &s.owners)
 	}
 	s.stats.Processes, s.stats.Denied = found.processes, found.denied

@@ -10,23 +10,21 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// OwnerMethod is a way to find the processes behind the sockets.
+// OwnerMethod selects how a [Scanner] finds the processes that hold sockets.
 type OwnerMethod uint8
 
-// The ways to find the processes behind the sockets.
+// The owner methods.
 const (
-	// OwnersAuto is the first of OwnersBPF and OwnersProcfs that works. Where BPF was refused, it is tried again every five minutes.
+	// OwnersAuto uses OwnersBPF where it works and OwnersProcfs otherwise. It retries BPF every five minutes.
 	OwnersAuto OwnerMethod = iota
-	// OwnersBPF has the kernel go through the descriptors of all processes (a BPF iterator, iter/task_file), which costs
-	// less than a tenth of reading the links. It takes Linux 5.11 with BTF, CAP_BPF and CAP_PERFMON, amd64 or arm64, and
-	// a ScannerConfig.ProcRoot of the initial PID namespace, in which the reader is too. It is required: [NewScanner] fails where
-	// it does not work.
+	// OwnersBPF iterates over the descriptors of all processes in the kernel (BPF iterator task_file, kernel/bpf/task_iter.c). It
+	// costs less than a tenth of OwnersProcfs. It needs Linux 5.11 with BTF, CAP_BPF and CAP_PERFMON, amd64 or arm64; the reader
+	// and ScannerConfig.ProcRoot must be in the initial PID namespace. [NewScanner] fails if it does not work.
 	OwnersBPF
-	// OwnersProcfs reads the links in /proc/<pid>/fd, and in /proc/<pid>/task/<tid>/fd of threads with descriptors of their own.
-	// To see those of other users it takes CAP_SYS_PTRACE and
-	// CAP_DAC_READ_SEARCH.
+	// OwnersProcfs reads the links in /proc/<pid>/fd, and in /proc/<pid>/task/<tid>/fd for threads with a descriptor table of
+	// their own. Other users' processes need CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
 	OwnersProcfs
-	// OwnersOff does not look for them.
+	// OwnersOff does not look up owners.
 	OwnersOff
 )
 
@@ -34,33 +32,33 @@ var ownerMethodNames = [...]string{
 	OwnersAuto: "auto", OwnersBPF: "bpf", OwnersProcfs: "procfs", OwnersOff: "none",
 }
 
-// String returns the method's name, and OwnerMethod(n) for a number that is no method.
+// String returns the method's name, or OwnerMethod(n) for an invalid value.
 func (m OwnerMethod) String() string { return enumName("OwnerMethod", m, ownerMethodNames[:]) }
 
-// MarshalText returns the method's name.
+// MarshalText returns the method's name. It fails for an invalid value.
 func (m OwnerMethod) MarshalText() ([]byte, error) {
 	return marshalEnum("OwnerMethod", m, ownerMethodNames[:])
 }
 
-// UnmarshalText sets the method to the one with the name.
+// UnmarshalText sets the method by its name: "auto", "bpf", "procfs" or "none". Any other name is an error.
 func (m *OwnerMethod) UnmarshalText(name []byte) error {
 	return unmarshalEnum(m, name, ownerMethodNames[:])
 }
 
-// ownerFinder finds the processes behind the sockets of the host, in all network namespaces at once.
+// ownerFinder finds the processes that hold sockets, in all network namespaces at once.
 type ownerFinder interface {
-	// refresh fills the table anew. The end of ctx is an error.
+	// refresh clears and refills the table. It returns the error of ctx if that ends.
 	refresh(context.Context, *ownerTable) (ownerStats, error)
 	close()
 }
 
-// ownerStats tells how a refresh went.
+// ownerStats describes a refresh.
 type ownerStats struct {
 	processes int // that hold a socket
-	denied    int // processes whose descriptors may not be read
+	denied    int // processes whose descriptors cannot be read
 }
 
-// noOwners is the way to find no processes.
+// noOwners implements OwnersOff.
 type noOwners struct{}
 
 var _ ownerFinder = noOwners{}
@@ -68,7 +66,7 @@ var _ ownerFinder = noOwners{}
 func (noOwners) refresh(context.Context, *ownerTable) (ownerStats, error) { return ownerStats{}, nil }
 func (noOwners) close()                                                   {}
 
-// bpfOwners finds the processes behind the sockets by a BPF program that the kernel calls for every descriptor.
+// bpfOwners implements OwnersBPF: the kernel runs a BPF program for every descriptor.
 type bpfOwners struct {
 	processes *processCache
 	owners    *bpf.Owners
@@ -76,7 +74,7 @@ type bpfOwners struct {
 
 var _ ownerFinder = (*bpfOwners)(nil)
 
-// newBPFOwners loads the program. An error that is errors.ErrUnsupported says that it cannot work here, or not for this user.
+// newBPFOwners loads the program. The error is errors.ErrUnsupported if the kernel or the privileges do not suffice.
 func newBPFOwners(processes *processCache) (ownerFinder, error) {
 	owners, err := bpf.OpenOwners(processes.root)
 	if err != nil {
@@ -104,8 +102,7 @@ func (w *bpfOwners) refresh(ctx context.Context, table *ownerTable) (ownerStats,
 	return ownerStats{processes: w.processes.count}, err
 }
 
-// fdWalk finds the processes behind the sockets by reading every link in /proc/<pid>/fd, and in the directories of threads that have
-// other descriptors.
+// fdWalk implements OwnersProcfs.
 type fdWalk struct {
 	processes *processCache
 	sockets   *procfs.SocketWalk
@@ -131,7 +128,7 @@ func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, er
 		switch {
 		case err == nil, vanished(err):
 		case errors.Is(err, fs.ErrPermission):
-			// Kernel threads have no descriptors that could be missed.
+			// Kernel threads have no descriptors.
 			if !w.processes.isKernelThread(w.sockets.Dir(), pid) {
 				stats.denied++
 			}
@@ -151,46 +148,46 @@ func (w *fdWalk) refresh(ctx context.Context, table *ownerTable) (ownerStats, er
 	return stats, errors.Join(err, failed)
 }
 
-// lateSockets are the sockets of a namespace, but for those that listen, of which no process was known when the kernel told of
-// them. Most were opened since the processes were looked at: for them it is worth to look once more.
+// lateSockets are the sockets of a namespace that do not listen and have no known owner. Most were opened after the owner lookup,
+// so that a second lookup can find their owners.
 type lateSockets struct {
-	held   []Socket
-	before int  // sockets handed out before those of the namespace
-	looked bool // in this scan, for whichever namespace
+	held     []Socket
+	before   int  // sockets yielded before those of the namespace
+	lookedUp bool // this scan has done the second lookup, which covers all namespaces
 }
 
-// mostLate bounds the memory for late sockets, and so what a reader costs who may not look at processes.
-const mostLate = 8192
+// maxLate bounds the memory for late sockets: without privileges most sockets have no known owner.
+const maxLate = 8192
 
-// begin opens the sockets of a namespace.
+// begin starts a namespace.
 func (l *lateSockets) begin(handedOut int) {
-	clear(l.held) // or names would be kept
+	clear(l.held) // releases the names
 	l.held, l.before = l.held[:0], handedOut
 }
 
-// hold keeps the socket for later, and tells whether it did.
+// hold keeps a late socket, and reports whether the socket is one.
 func (l *lateSockets) hold(s *Socket) bool {
-	if s.Inode == 0 || s.State == TCPListen || len(l.held) == mostLate || len(s.Owners()) > 0 {
+	if s.Inode == 0 || s.State == TCPListen || len(l.held) == maxLate || len(s.Owners()) > 0 {
 		return false
 	}
 	l.held = append(l.held, *s)
 	return true
 }
 
-// worth tells whether the late sockets of a namespace are so many that looking for the owners once more is worth what it costs:
-// more than one in a hundred. Those that have no owner that could be found, as the time before, do not count. Once a scan is
-// enough: it is for all namespaces.
-func (l *lateSockets) worth(n *trackedNamespace, handedOut int) bool {
+// worthLookup reports whether to look up the owners again: if more than 1 % of the sockets of the namespace are late, not
+// counting as many as were without an owner after the last lookup. One second lookup per scan is enough: it covers all
+// namespaces.
+func (l *lateSockets) worthLookup(n *trackedNamespace, handedOut int) bool {
 	n.unowned = min(n.unowned, len(l.held))
 	const oneIn = 100
-	return !l.looked && (len(l.held)-n.unowned)*oneIn > handedOut-l.before
+	return !l.lookedUp && (len(l.held)-n.unowned)*oneIn > handedOut-l.before
 }
 
-// handOutLate looks for the owners of the late sockets once more, if that is worth it, and hands them out.
+// handOutLate looks up the owners again if that is worth it, and yields the late sockets.
 func (s *Scanner) handOutLate(ctx context.Context, yield func(*Socket, error) bool) bool {
-	look := s.late.worth(s.reading, s.stats.Sockets+len(s.late.held))
+	look := s.late.worthLookup(s.reading, s.stats.Sockets+len(s.late.held))
 	if look {
-		s.late.looked = true
+		s.late.lookedUp = true
 		switch err := s.findOwners(ctx); {
 		case ctx.Err() != nil:
 			yield(nil, ctx.Err())
@@ -218,8 +215,8 @@ func (s *Scanner) handOutLate(ctx context.Context, yield func(*Socket, error) bo
 	return true
 }
 
-// setOwnerByConnect has a connection of which no process is known be of the one that began it, if that is known: it was opened since
-// the processes were looked at.
+// setOwnerByConnect makes the initiator of a connection its owner if it has no other: the connection was opened after the owner
+// lookup.
 func (s *Scanner) setOwnerByConnect() {
 	if s.socket.Transport != TransportTCP || !s.socket.Has(FieldCookie) || len(s.socket.Owners()) > 0 {
 		return

@@ -545,8 +545,8 @@ func TestOwnersFallBack(t *testing.T) {
 		}
 		instead := regexp.QuoteMeta(walksInstead)
 		insteadOf := regexp.QuoteMeta(costsMore) + "$"
-		refused := "^" + instead + "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf
-		lacks := "^" + instead + "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
+		refused := "^" + instead + "the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf
+		lacks := "^" + instead + "the BPF program requires Linux 5.11 with BTF: unsupported operation: "
 		for _, test := range []struct {
 			name    string
 			before  func(*testing.T)
@@ -562,7 +562,7 @@ func TestOwnersFallBack(t *testing.T) {
 			{"seccomp", forbidden(unix.EPERM), ScannerConfig{}, refused, all},
 			{
 				"seccomp forbids attaching", forbidden(unix.EPERM, unix.BPF_LINK_CREATE), ScannerConfig{},
-				"^" + instead + "attaching the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf, all,
+				"^" + instead + "attaching the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted + insteadOf, all,
 			},
 			{"kernel without BPF", forbidden(unix.ENOSYS), ScannerConfig{}, lacks + ".*: function not implemented" + insteadOf, all},
 			{"kernel without BTF", hideBTF, ScannerConfig{}, lacks + ".*: no BTF found for kernel version .*: not supported" + insteadOf, all},
@@ -603,7 +603,7 @@ func TestOwnersFallBack(t *testing.T) {
 			root   string
 			err    string
 		}{
-			{"nobody", nobody(), "/proc", "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted},
+			{"nobody", nobody(), "/proc", "the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted},
 			{"copy of a proc file system", nil, tree, tree + " is not of the initial PID namespace, whose pids BPF programs see: " +
 				"unsupported operation"},
 			{"no proc file system", nil, missing, missing + " is not of the initial PID namespace, whose pids BPF programs see: " +
@@ -738,7 +738,7 @@ func TestOwnersAfterCapabilitiesWereDropped(t *testing.T) {
 				require.Equal(t, OwnersProcfs, s.Stats().OwnerMethod)
 				require.Len(t, warnings, 1)
 				requireReadable(t, warnings[0])
-				require.Equal(t, walksInstead+"starting the BPF iterator takes CAP_BPF and CAP_PERFMON: "+notPermitted+costsMore, warnings[0])
+				require.Equal(t, walksInstead+"starting the BPF iterator requires CAP_BPF and CAP_PERFMON: "+notPermitted+costsMore, warnings[0])
 				require.Len(t, openDescriptors(t), len(before)+2, "the netlink socket and /proc")
 			})
 		}

@@ -2,33 +2,33 @@ package netstat
 
 import "math/bits"
 
-// ownerTable says which processes hold a socket. It is filled anew for every scan, in the room that it already has.
+// ownerTable maps a socket to the processes that hold it. Every lookup of owners refills it and reuses its memory.
 //
-// It is a hash table with open addressing, as a scan of a busy host fills in and looks up a hundred thousand sockets: with a map
-// of Go's that would be a fifth of the time of the whole scan. A slot is small, as most of the time goes by waiting for the
-// memory that holds it.
+// It is a hash table with open addressing: with 100,000 sockets a Go map would take a fifth of the time of a scan. Slots are
+// small because cache misses dominate the cost.
 type ownerTable struct {
 	slots []slot // a power of two; at most half of them are in use
 	inUse int
 
-	processes []*Process // those of this scan, and first nobody; slots and further have indices into it
-	further   []holder   // the first is nobody
+	processes []*Process // indexed by slots and holders; element 0 is unused
+	holders   []holder   // of sockets with several holders; element 0 is unused
 
-	fetched uint32 // keeps fetch from being left out
+	prefetched uint32 // keeps the compiler from removing the load in prefetch
 }
 
-// slot is a socket, and its only holder; or, where that is negative, the last of its holders in ownerTable.further.
+// slot is a socket and its only holder, or, if holder is negative, the last of its holders: -holder is an index into
+// ownerTable.holders.
 type slot struct {
 	inode  uint32 // 0: the slot is free
 	holder int32
 }
 
-// holder is one of the holders of a socket that has several. They are a ring: next of the last is the first.
+// holder is one of several holders of a socket. They form a ring in the order of pids: next of the last is the first.
 type holder struct{ process, next int32 }
 
-const leastSlots = 1 << 8
+const minSlots = 1 << 8
 
-// at returns the slot of the inode, or the free one that it would go to.
+// at returns the slot of the inode, or the free slot to put it into.
 func (t *ownerTable) at(inode uint32) *slot {
 	mask := uint32(len(t.slots) - 1)
 	for i := t.home(inode); ; i++ {
@@ -38,36 +38,35 @@ func (t *ownerTable) at(inode uint32) *slot {
 	}
 }
 
-// home is where the search for an inode starts.
+// home returns the index at which the search for an inode starts.
 //
-// The kernel numbers sockets one after the other, and hands out the numbers in blocks: neighbours stay neighbours, while
-// blocks are spread, so that no two long runs come to lie over each other.
+// The kernel assigns inode numbers in blocks per CPU (get_next_ino, fs/inode.c). The hash keeps neighbours together and spreads
+// the blocks, which avoids overlapping long runs.
 func (t *ownerTable) home(inode uint32) uint32 {
 	const block = 8
 	const spread = 0x9e3779b1 // 2^32 divided by the golden ratio
 	return (inode/block*spread)>>bits.LeadingZeros32(uint32(len(t.slots)-1))&^(block-1) | inode%block
 }
 
-// fetch has the processor fetch the memory of a slot that is looked up soon. It does many at a time, while a lookup would wait
-// for each.
-func (t *ownerTable) fetch(inode uint32) {
+// prefetch loads the memory of a slot that is looked up soon. Loads run in parallel, while each lookup would wait for its own.
+func (t *ownerTable) prefetch(inode uint32) {
 	if t.inUse > 0 {
-		t.fetched += t.slots[t.home(inode)].inode
+		t.prefetched += t.slots[t.home(inode)].inode
 	}
 }
 
 func (t *ownerTable) clear() {
 	if t.slots == nil {
-		t.slots = make([]slot, leastSlots)
+		t.slots = make([]slot, minSlots)
 	}
-	const roomy = 16 // times what is needed: a load that is gone gives its memory back
-	if len(t.slots) > leastSlots && t.inUse < len(t.slots)/roomy {
+	const roomy = 16 // times the slots in use: shrink after a peak
+	if len(t.slots) > minSlots && t.inUse < len(t.slots)/roomy {
 		t.slots = make([]slot, len(t.slots)/2)
 	} else {
 		clear(t.slots)
 	}
-	clear(t.processes) // or the processes that have gone would be kept
-	t.inUse, t.processes, t.further = 0, append(t.processes[:0], nil), append(t.further[:0], holder{})
+	clear(t.processes) // releases ended processes
+	t.inUse, t.processes, t.holders = 0, append(t.processes[:0], nil), append(t.holders[:0], holder{})
 }
 
 func (t *ownerTable) grow() {
@@ -80,8 +79,8 @@ func (t *ownerTable) grow() {
 	}
 }
 
-// add records that the process holds the sockets. Of their numbers 32 bits count: the kernel makes no others (get_next_ino,
-// fs/inode.c), and sock_diag has room for no others.
+// add records that the process holds the sockets. Only 32 bits of an inode are significant: get_next_ino (fs/inode.c) returns an
+// unsigned int, and idiag_inode is a __u32.
 func (t *ownerTable) add(p *Process, inodes []uint64) {
 	process := int32(len(t.processes))
 	t.processes = append(t.processes, p)
@@ -103,32 +102,32 @@ func (t *ownerTable) add(p *Process, inodes []uint64) {
 	}
 }
 
-// addHolder adds one more holder to those of a socket, unless it is one already: by a duplicate of a descriptor, dup(2), or
-// because one of its threads has descriptors of its own. Its pid is mostly the highest so far.
+// addHolder adds a holder to a socket unless it is already one, through a duplicated descriptor (dup(2)) or through a thread
+// with a descriptor table of its own. Usually its pid is the highest so far.
 func (t *ownerTable) addHolder(s *slot, process int32) {
 	if s.holder >= 0 {
 		if t.processes[s.holder].PID == t.processes[process].PID {
 			return
 		}
-		only := int32(len(t.further))
-		t.further = append(t.further, holder{s.holder, only})
+		only := int32(len(t.holders))
+		t.holders = append(t.holders, holder{s.holder, only})
 		s.holder = -only
 	}
-	pid := func(i int32) int { return t.processes[t.further[i].process].PID }
+	pid := func(i int32) int { return t.processes[t.holders[i].process].PID }
 	added, last := t.processes[process].PID, -s.holder
 	before := last
 	if added <= pid(last) {
-		for next := t.further[before].next; pid(next) < added; next = t.further[before].next {
+		for next := t.holders[before].next; pid(next) < added; next = t.holders[before].next {
 			before = next
 		}
-		if pid(t.further[before].next) == added {
+		if pid(t.holders[before].next) == added {
 			return
 		}
 	}
-	t.further = append(t.further, holder{process, t.further[before].next})
-	t.further[before].next = int32(len(t.further) - 1)
+	t.holders = append(t.holders, holder{process, t.holders[before].next})
+	t.holders[before].next = int32(len(t.holders) - 1)
 	if added > pid(last) {
-		s.holder = -t.further[before].next
+		s.holder = -t.holders[before].next
 	}
 }
 
@@ -153,10 +152,10 @@ func (t *ownerTable) appendOwners(owners []*Process, inode uint64) []*Process {
 		return append(owners, t.processes[s.holder])
 	}
 	last := -s.holder
-	for i := t.further[last].next; i != last; i = t.further[i].next {
-		owners = append(owners, t.processes[t.further[i].process])
+	for i := t.holders[last].next; i != last; i = t.holders[i].next {
+		owners = append(owners, t.processes[t.holders[i].process])
 	}
-	return append(owners, t.processes[t.further[last].process])
+	return append(owners, t.processes[t.holders[last].process])
 }
 
 // first returns the process with the lowest pid of those that hold the socket, or nil.
@@ -168,6 +167,6 @@ func (t *ownerTable) first(inode uint64) *Process {
 	case s.holder >= 0:
 		return t.processes[s.holder]
 	default:
-		return t.processes[t.further[t.further[-s.holder].next].process]
+		return t.processes[t.holders[t.holders[-s.holder].next].process]
 	}
 }

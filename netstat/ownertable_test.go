@@ -27,7 +27,7 @@ func TestOwnerTableGrows(t *testing.T) {
 	deadline(t)
 	var table ownerTable
 	table.clear()
-	inodes := make([]uint64, 10*leastSlots)
+	inodes := make([]uint64, 10*minSlots)
 	for i := range inodes {
 		inodes[i] = uint64(i + 1)
 	}
@@ -101,7 +101,7 @@ func TestOwnerTableAppends(t *testing.T) {
 func TestOwnerTableZero(t *testing.T) {
 	var table ownerTable
 	for range 2 {
-		table.fetch(1)
+		table.prefetch(1)
 		require.Nil(t, table.first(1))
 		require.Empty(t, table.appendOwners(nil, 1))
 		table.clear()
@@ -249,7 +249,7 @@ func TestOwnerTableShrinks(t *testing.T) {
 	runtime.GC()
 	require.Nil(t, gone.Value(), "the process of the previous scan")
 
-	for scan := 0; len(table.slots) > leastSlots; scan++ {
+	for scan := 0; len(table.slots) > minSlots; scan++ {
 		require.Less(t, scan, 20)
 		before := len(table.slots)
 		table.add(&Process{PID: 2}, inodes[:small])
@@ -263,7 +263,7 @@ func TestOwnerTableShrinks(t *testing.T) {
 		}
 	}
 	table.clear()
-	require.Len(t, table.slots, leastSlots)
+	require.Len(t, table.slots, minSlots)
 }
 
 // A table that is a quarter full does not shrink, as it would soon grow again.
@@ -301,7 +301,7 @@ func TestOwnerTableDoesNotAllocate(t *testing.T) {
 			table.add(p, inodes)
 		}
 		for _, inode := range inodes {
-			table.fetch(uint32(inode))
+			table.prefetch(uint32(inode))
 			owners = table.appendOwners(owners[:0], inode)
 		}
 	})

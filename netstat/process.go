@@ -17,20 +17,20 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// Process is a process that holds sockets. It is the same Process in every scan for as long as the process lives and does
-// not change its name. Its methods read /proc at the first call and keep the result, but UID reads it again; what cannot be read
-// because a resource is exhausted is read at the next call. It is not for concurrent use, with a scan either.
+// Process is a process that holds sockets. Scans return the same *Process while the process lives and keeps its name. The methods
+// read /proc at the first call and cache the result (UID expires); they retry at the next call if a resource was exhausted. It is
+// not safe for concurrent use, including use during a scan in another goroutine.
 type Process struct {
 	PID int
-	// StartTime is when the process started, in clock ticks (USER_HZ, a hundredth of a second) after boot. A process
-	// is identified by PID and StartTime.
+	// StartTime is the start time in clock ticks (USER_HZ: 1/100 s) after boot: starttime in proc_pid_stat(5). PID and StartTime
+	// identify a process.
 	StartTime uint64
-	// Name is the kernel's command name of the process, comm in proc_pid_comm(5), as ps -o comm prints it: at most 15
-	// bytes (64 for kernel threads). The process can change it (PR_SET_NAME), to any bytes but NUL.
+	// Name is the command name: see proc_pid_comm(5). It has at most 15 bytes (64 for kernel threads). The process can set it to
+	// any bytes but NUL (PR_SET_NAME).
 	Name string
 
 	root    string
-	warn    func(what string, err error) // reports once what may not be read; can be nil
+	warn    func(what string, err error) // warns once of a missing privilege; can be nil
 	seen    uint64                       // the last scan that saw it
 	exe     *string
 	cmdline []string
@@ -42,11 +42,11 @@ type Process struct {
 type userID struct {
 	id    uint32
 	known bool
-	until time.Time // it is read again from then on
+	until time.Time // when it expires
 }
 
-// Exe returns the path of the executable; empty if it may not be read, or if the process has ended. The kernel appends
-// " (deleted)" to the path of a file that is no longer there.
+// Exe returns the path of the executable. It is empty if the process has ended or the reader lacks CAP_SYS_PTRACE. The kernel
+// appends " (deleted)" to the path of a deleted file.
 func (p *Process) Exe() string {
 	if p.exe == nil {
 		target, err := os.Readlink(p.path("exe"))
@@ -57,7 +57,7 @@ func (p *Process) Exe() string {
 			target = ""
 		}
 		if errors.Is(err, fs.ErrPermission) && p.warn != nil {
-			p.warn("exe", fmt.Errorf("executables of processes are not known: reading them takes CAP_SYS_PTRACE: %w", err))
+			p.warn("exe", fmt.Errorf("cannot read process executables: requires CAP_SYS_PTRACE: %w", err))
 		}
 		if err != nil && !isAbsent(err) {
 			return ""
@@ -67,12 +67,12 @@ func (p *Process) Exe() string {
 	return *p.exe
 }
 
-// maxCmdline bounds a command line in bytes. No process is started with a longer one (bprm_stack_limits, fs/exec.c), but it can
-// have the kernel show all of its memory as its command line (PR_SET_MM, prctl(2)).
+// maxCmdline is the limit for a command line in bytes. execve(2) has the same limit (bprm_stack_limits, fs/exec.c), but a process
+// can make the kernel show all of its memory as its command line (PR_SET_MM, prctl(2)).
 const maxCmdline = 6 << 20
 
-// Cmdline returns the command line, which the process can change, at most 6 MiB of it. It is an empty slice if the process has none
-// or has ended.
+// Cmdline returns the first 6 MiB of the command line, which the process can change. It is an empty slice if the process has no
+// command line or has ended.
 func (p *Process) Cmdline() []string {
 	if p.cmdline == nil {
 		content, err := p.readFile("cmdline", maxCmdline)
@@ -87,9 +87,8 @@ func (p *Process) Cmdline() []string {
 	return p.cmdline
 }
 
-// UID returns the effective user id of the main thread; false if the process ended before it was read. A process can change it:
-// the result is at most 40 seconds old, and after a scan with OwnersBPF that of the scan. Of a process that has ended it is the
-// last one.
+// UID returns the effective user id of the main thread; known is false if the process ended before it was read. The result is at
+// most 40 seconds old; OwnersBPF updates it in every scan. For an ended process it is the last known one.
 func (p *Process) UID() (id uint32, known bool) {
 	now := time.Now()
 	if p.uid.known && now.Before(p.uid.until) {
@@ -99,7 +98,7 @@ func (p *Process) UID() (id uint32, known bool) {
 	switch {
 	case err == nil:
 		p.setUID(id, now)
-	case p.uid.known && isAbsent(err): // it has ended, or is hidden
+	case p.uid.known && isAbsent(err): // it has ended or is hidden by hidepid
 		p.setUID(p.uid.id, now)
 	}
 	return p.uid.id, p.uid.known
@@ -113,19 +112,19 @@ func (p *Process) readUID() (uint32, error) {
 	return procfs.ParseStatusUID(status)
 }
 
-// A user id is read again after a random time between these, so that one scan does not read those of all processes.
+// A user id expires after a random time between these, so that the reads spread over several scans.
 const (
 	minUIDAge = 20 * time.Second
 	maxUIDAge = 40 * time.Second
 )
 
 func (p *Process) setUID(id uint32, now time.Time) {
-	age := minUIDAge + rand.N(maxUIDAge-minUIDAge) //nolint:gosec // it only spreads the reads
+	age := minUIDAge + rand.N(maxUIDAge-minUIDAge) //nolint:gosec // no secret
 	p.uid = userID{id, true, now.Add(age)}
 }
 
-// Cgroup returns the path of the cgroup that the process is in, as the reader's cgroup namespace shows it; empty if it may
-// not be read, or if the process has ended. It is that of cgroup v2, unless a cgroup of v1 says more: see cgroups(7).
+// Cgroup returns the path of the process's cgroup, relative to the root of the reader's cgroup namespace. It is empty if the file
+// cannot be read or the process has ended. [cgroup.ParseProcess] chooses between cgroups v2 and v1.
 func (p *Process) Cgroup() string {
 	if p.cgroup == nil {
 		content, err := p.readFile("cgroup", maxStatus)
@@ -138,10 +137,10 @@ func (p *Process) Cgroup() string {
 	return *p.cgroup
 }
 
-// maxStatus bounds files that the kernel itself fills, in bytes.
+// maxStatus is the limit for files whose content comes from the kernel, in bytes.
 const maxStatus = 1 << 20
 
-// readFile reads at most limit bytes of a file of the process. With an error it returns nothing.
+// readFile reads at most limit bytes of a file of the process.
 func (p *Process) readFile(name string, limit int64) ([]byte, error) {
 	file, err := os.Open(p.path(name))
 	if err != nil {
@@ -158,10 +157,10 @@ func (p *Process) readFile(name string, limit int64) ([]byte, error) {
 	return content, nil
 }
 
-// check returns fs.ErrNotExist if the process has ended: what was read may be of another one with its pid.
+// check returns fs.ErrNotExist if the process has ended: what was read can belong to another process with the same pid.
 func (p *Process) check() error {
 	if p.StartTime == 0 {
-		return nil // it is not known
+		return nil // unknown
 	}
 	content, err := os.ReadFile(p.path("stat"))
 	if err != nil {
@@ -169,7 +168,7 @@ func (p *Process) check() error {
 	}
 	stat, err := procfs.ParseStat(content)
 	if err == nil && stat.StartTime != p.StartTime {
-		err = fmt.Errorf("process %d is another one now: %w", p.PID, fs.ErrNotExist)
+		err = fmt.Errorf("pid %d now belongs to another process: %w", p.PID, fs.ErrNotExist)
 	}
 	return err
 }

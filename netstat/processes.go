@@ -15,10 +15,10 @@ type processCache struct {
 	warn      func(what string, err error)
 	clock     procfs.BootClock
 	processes map[int]*Process
-	past      map[processID]*Process // they hold no socket now, and opened connections that have been closed
-	keepsPast bool                   // past also holds processes that may have: it is known when the connections are handed out
+	past      map[processID]*Process // processes without sockets that initiated closed connections
+	keepsPast bool                   // past also has every process that recently held sockets: it may be an initiator
 	scan      uint64
-	now       time.Time // when the scan began
+	now       time.Time // start of the scan
 	count     int       // processes of this scan
 	buf       [4 << 10]byte
 }
@@ -36,7 +36,7 @@ func newProcessCache(root string, warn func(what string, err error)) *processCac
 	}
 }
 
-// begin begins a scan. Its end forgets every process that was not asked for.
+// begin starts an owner lookup. end forgets the processes that it did not see.
 func (c *processCache) begin() {
 	c.scan++
 	c.now = time.Now()
@@ -70,8 +70,8 @@ func (c *processCache) get(dir *procfs.Dir, pid int) *Process {
 	return c.see(pid, stat.StartTime, stat.Comm)
 }
 
-// see returns the process with the pid. The kernel reuses pids, and a process can execute another program: another start time or
-// name makes another Process.
+// see returns the process with the pid and marks it as seen. Another start time (a reused pid) or another name (an execve(2))
+// makes a new Process.
 func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	p := c.processes[pid]
 	if p == nil || p.StartTime != startTime || p.Name != string(name) {
@@ -89,8 +89,7 @@ func (c *processCache) see(pid int, startTime uint64, name []byte) *Process {
 	return p
 }
 
-// ofConnect returns the process that initiated a connection, which may have ended since. If it holds no socket now, its name
-// is that of the record.
+// ofConnect returns the initiator of a connection, which can have ended. If it holds no socket, its name is that in the record.
 func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
 	initiator := &connect.Initiator
 	id := processID{int(initiator.PID), c.clock.Ticks(initiator.StartBootTime)}
@@ -104,8 +103,7 @@ func (c *processCache) ofConnect(connect *bpf.Connect) *Process {
 		}
 		p.seen = c.scan
 	}
-	// If the process has ended, the user id of the record is all that is known. While it lives the user id can change: UID
-	// prefers what a scan saw, and reads it again.
+	// The record has the only user id of a process that has ended. While the process lives UID expires and is read again.
 	if !p.uid.known || !c.now.Before(p.uid.until) {
 		p.uid = userID{id: initiator.UID, known: true}
 	}

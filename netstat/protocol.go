@@ -13,20 +13,20 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// ProcRoot is the proc file system that [Protocol.Connections] reads: a mount point, or a copy of one at any path,
-// absolute or relative. It is read once, when a call begins.
+// ProcRoot is the path of the proc file system that [Protocol.Connections] reads, or of a copy of one. Every call uses the value
+// that it has at the start of the call.
 var ProcRoot = "/proc"
 
-// Protocol is one table of sockets in the proc file system.
+// Protocol is a table of sockets in the proc file system.
 type Protocol struct {
-	// Name of the protocol, as netstat(8) prints it.
+	// Name is the name of the protocol, as netstat(8) prints it.
 	Name string
 	// RelPath is the path of the table, relative to ProcRoot.
 	RelPath string
 }
 
-// The tables of IP sockets that the kernel keeps. The ports of raw sockets are IP protocol numbers, those of ICMP sockets
-// the identifiers of their echo requests.
+// The tables of IP sockets: see proc_pid_net(5). The port of a raw socket is its IP protocol number, that of an ICMP socket the
+// identifier of its echo requests (RFC 792).
 var (
 	TCP      = &Protocol{"tcp", "net/tcp"}
 	TCP6     = &Protocol{"tcp6", "net/tcp6"}
@@ -42,9 +42,8 @@ var (
 
 // Connections reads the table, finds the processes behind the sockets, and returns the sockets in the table's order.
 //
-// A table that cannot be opened gives an error that names the path, and satisfies errors.Is(err, fs.ErrNotExist) if the
-// kernel has no such table. A broken row gives an error that names the file and the line; the other rows are returned
-// beside it. Processes whose descriptors may not be read are passed over.
+// The error is [fs.ErrNotExist] if the kernel has no such table. An invalid row causes an error with the file and the line; the
+// other rows are returned too. Processes whose descriptors cannot be read are skipped without an error.
 func (p *Protocol) Connections() ([]*Connection, error) {
 	root := ProcRoot
 	connections, err := p.readTable(filepath.Join(root, p.RelPath))
@@ -95,7 +94,7 @@ func (p *Protocol) readTable(path string) ([]*Connection, error) {
 		return true
 	})
 	if errors.Is(err, procfs.ErrNoContent) {
-		return nil, fmt.Errorf("reading the %s table: %s has no content", p.Name, path) // as v1 said it
+		return nil, fmt.Errorf("reading the %s table: %s has no content", p.Name, path) // the text of version 1
 	}
 	if err != nil {
 		return connections, fmt.Errorf("reading %s: %w", path, err)
@@ -103,10 +102,10 @@ func (p *Protocol) readTable(path string) ([]*Connection, error) {
 	return connections, broken.err()
 }
 
-// parse fills c from a row; users holds the user ids that were seen before as text.
+// parse fills c from a row. users caches the texts of user ids.
 func (c *Connection) parse(text []byte, users map[uint32]string) error {
 	var row procfs.InetRow
-	// RelPath can be that of any table: a drops column that is none of TCP's is a number too.
+	// Connection has no drops. TCP rows have another number in that column.
 	if err := row.ParseWithDrops(text, hostOrder); err != nil {
 		return err
 	}

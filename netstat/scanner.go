@@ -16,76 +16,77 @@ type Source uint8
 
 // The sources of sockets.
 const (
-	// SourceAuto uses sock_diag(7), and /proc/net where the kernel refuses that, for each namespace and transport. It
-	// retries sock_diag every five minutes. A copy of a proc file system is read as one.
+	// SourceAuto uses SourceNetlink where it works and SourceProcfs otherwise, separately for each namespace and transport. It
+	// retries netlink every five minutes. A copy of a proc file system is always read with SourceProcfs.
 	SourceAuto Source = iota
-	// SourceNetlink requires sock_diag(7): [NewScanner] fails without it.
+	// SourceNetlink dumps the tables with sock_diag(7). [NewScanner] fails if sock_diag does not work.
 	SourceNetlink
 	// SourceProcfs reads the tables in /proc/net.
 	SourceProcfs
-	// SourceMixed is only a result, in [ScanStats]: some tables came from sock_diag, others from /proc/net.
+	// SourceMixed appears only in [ScanStats]: some tables came from netlink and others from procfs.
 	SourceMixed
 )
 
 var sourceNames = [...]string{SourceAuto: "auto", SourceNetlink: "netlink", SourceProcfs: "procfs", SourceMixed: "mixed"}
 
-// String returns the source's name, and Source(n) for an invalid number.
+// String returns the source's name, or Source(n) for an invalid value.
 func (s Source) String() string { return enumName("Source", s, sourceNames[:]) }
 
-// MarshalText returns the source's name.
+// MarshalText returns the source's name. It fails for an invalid value.
 func (s Source) MarshalText() ([]byte, error) { return marshalEnum("Source", s, sourceNames[:]) }
 
-// UnmarshalText sets the source by its name: auto, netlink or procfs.
+// UnmarshalText sets the source by its name: "auto", "netlink" or "procfs". Any other name is an error.
 func (s *Source) UnmarshalText(name []byte) error {
 	return unmarshalEnum(s, name, sourceNames[:SourceMixed])
 }
 
-// ScannerConfig configures a [Scanner]. The zero value reads the TCP and UDP sockets of the own network namespace and looks up their
-// owners, by the best methods that work.
+// ScannerConfig configures a [Scanner]. The zero value reads the TCP and UDP sockets of the reader's own network namespace, with
+// the cheapest source and owner method that work.
 type ScannerConfig struct {
-	// ProcRoot is the proc file system to read; "/proc" if empty.
+	// ProcRoot is the mount point of the proc file system to read, or a copy of one; "/proc" if empty.
 	ProcRoot string
 	// Namespaces are the network namespaces to read: NamespaceSelf, NamespaceHost, NamespaceAll, names in /run/netns, and
-	// pids; NamespaceSelf if empty. Every scan resolves them anew. Those that do not exist or cannot be read are reported to
-	// Warn.
+	// pids; NamespaceSelf if empty. Every scan looks them up again. Warn is called for a namespace that does not exist or
+	// cannot be read.
 	Namespaces []string
-	// Transports to read, in this order; TCP and UDP if empty.
+	// Transports are the transports to read, in this order; TCP and UDP if empty.
 	Transports []Transport
 	// Source of the sockets.
 	Source Source
-	// OwnerMethod is the method of finding the processes that hold the sockets.
+	// OwnerMethod selects how the scanner finds the processes that hold the sockets.
 	OwnerMethod OwnerMethod
-	// TCPInfo requests Socket.TCP, which makes the kernel's answers two to three times as long.
+	// TCPInfo requests Socket.TCP, which makes the kernel's messages two to three times as long.
 	TCPInfo bool
-	// UnixPaths requests Socket.Path, which allocates for each unix socket that has one.
+	// UnixPaths requests Socket.Path, which allocates a string for each named unix socket.
 	UnixPaths bool
-	// TCPFilter skips TCP connections that do not match; with sock_diag the kernel applies it. Nil matches all. Listening
-	// sockets and those of other transports are not filtered.
+	// TCPFilter drops the TCP connections that it does not match; nil drops none. With sock_diag the kernel runs the filter.
+	// Listening sockets and other transports are never dropped.
 	TCPFilter *Filter
-	// Closed requests the TCP sockets that the kernel has destroyed since the last scan: see "Closed sockets" in the package
+	// Closed adds the TCP sockets that the kernel has destroyed since the last scan: see "Closed sockets" in the package
 	// documentation.
 	Closed ClosedMode
-	// Warn, if not nil, is called once for each thing that the scanner falls back from or lacks: a source, a table, a
-	// privilege. It is called again only if the thing has worked meanwhile.
+	// Warn, if not nil, is called once for each feature that is unavailable: a source that the scanner replaced by another, a
+	// table that the kernel does not have, a missing privilege. It is called again if the feature worked in between. Calls come
+	// from within NewScanner, a scan, or a method of [Process].
 	Warn func(error)
 }
 
-// Scanner reads the sockets of network namespaces repeatedly. It keeps netlink sockets, buffers and processes from scan to scan. It
-// must be closed. It is not safe for concurrent use.
+// Scanner reads the sockets of network namespaces repeatedly. It keeps its netlink sockets, its buffers and its processes from
+// scan to scan. It is not safe for concurrent use. Call Close when done.
 //
-// Its own namespace is that of the thread that called NewScanner with sock_diag, and that of the process with /proc/net.
+// The reader's own namespace is with netlink that of the thread that called NewScanner, with procfs that of the process.
 type Scanner struct {
 	config     ScannerConfig
 	namespaces namespaces
 	reading    *trackedNamespace
-	used       [len(sourceNames)]bool // sources of the tables of this scan
+	used       [len(sourceNames)]bool // sources of the tables that this scan has read
 	openDiag   func() (diagConn, error)
-	// bytecode is config.TCPFilter for the kernel; nil: the scanner applies the filter.
+	// bytecode is config.TCPFilter compiled for the kernel; nil: only Filter.Match runs.
 	bytecode []byte
 	rows     procfs.RowReader
-	pings    []uint64 // inodes of the ping sockets of a scan; few
+	pings    []uint64 // inodes of the ping sockets of a namespace; there are few
 
-	procNetNS uint64 // inode number of the network namespace of /proc/net
+	procNetNS uint64 // inode of the network namespace that /proc/net shows
 
 	finder    ownerFinder
 	processes *processCache
@@ -102,18 +103,18 @@ type Scanner struct {
 	isClosed  bool
 }
 
-// ScanStats are the statistics of a scan.
+// ScanStats describes a scan.
 type ScanStats struct {
-	Source      Source      // source of the tables; SourceMixed if they differ
-	OwnerMethod OwnerMethod // method that was used
-	Sockets     int         // live sockets returned
+	Source      Source      // source of the tables; SourceMixed if there were several
+	OwnerMethod OwnerMethod // method used
+	Sockets     int         // sockets returned, closed ones excluded
 	Processes   int         // processes that hold a socket
-	Denied      int         // processes whose descriptors cannot be read for want of a capability
-	ClosedLost  int         // TCP sockets destroyed since the last scan whose events were lost
-	Interrupted int         // tables that changed during the dump (NLM_F_DUMP_INTR): sockets may be missing
+	Denied      int         // processes whose descriptors could not be read for lack of privilege; 0 with OwnersBPF
+	ClosedLost  int         // destroyed TCP sockets that were lost since the last scan: a buffer was full
+	Interrupted int         // tables that changed during the dump (NLM_F_DUMP_INTR): sockets may be missing or repeated
 }
 
-// TableError is the error of reading the sockets of one transport in one network namespace. Some of them may have been returned.
+// TableError is the error of a table of sockets that could not be read, or not completely.
 type TableError struct {
 	Namespace *Namespace
 	Transport Transport
@@ -130,9 +131,9 @@ func (e *TableError) Error() string {
 // Unwrap returns Err.
 func (e *TableError) Unwrap() error { return e.Err }
 
-// NewScanner returns a scanner. What the kernel refuses or lacks is reported to config.Warn, replaced by the next best method, and
-// retried every five minutes. It fails only for an invalid configuration, a required method that does not work, and exhausted
-// resources (EMFILE, ENOMEM).
+// NewScanner returns a scanner. It replaces a source or owner method that is not permitted or not available by the next one,
+// calls config.Warn, and retries every five minutes. It fails for an invalid configuration, for a source or owner method that the
+// configuration names and that does not work, and for exhausted resources (EMFILE, ENOMEM).
 func NewScanner(config ScannerConfig) (*Scanner, error) {
 	if config.ProcRoot == "" {
 		config.ProcRoot = "/proc"
@@ -164,11 +165,11 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 		_ = s.Close()
 		return nil, err
 	}
-	s.warnOfHidden()
+	s.warnIfHidden()
 	return s, nil
 }
 
-// check validates the configuration.
+// check returns an error if the configuration is invalid.
 func (c *ScannerConfig) check() error {
 	for i, transport := range c.Transports {
 		if tables[transport] == nil {
@@ -196,7 +197,8 @@ func (c *ScannerConfig) check() error {
 	return c.checkClosed()
 }
 
-// Close releases the resources of the scanner. It can be called repeatedly. A scan after it yields [os.ErrClosed].
+// Close releases the scanner's resources; it always returns nil. Further calls do nothing. A scan after Close yields an error
+// that is [os.ErrClosed].
 func (s *Scanner) Close() error {
 	if s.isClosed {
 		return nil
@@ -208,10 +210,11 @@ func (s *Scanner) Close() error {
 	return nil
 }
 
-// Stats returns the statistics of the last scan.
+// Stats describes the last scan.
 func (s *Scanner) Stats() ScanStats { return s.stats }
 
-// Namespaces returns the network namespaces of the last scan in the order in which it read them.
+// Namespaces returns the network namespaces that the last scan has read, in the order in which it read them, in their state after
+// the scan.
 func (s *Scanner) Namespaces() []*Namespace {
 	read := make([]*Namespace, len(s.namespaces.known))
 	for i, n := range s.namespaces.known {
@@ -220,16 +223,19 @@ func (s *Scanner) Namespaces() []*Namespace {
 	return read
 }
 
-// Sockets looks up the owners, then iterates over the sockets by namespace and transport. Each step fills the same [Socket].
-// Listening TCP sockets come before connections: with sock_diag before all, with /proc/net before those of their family. Other
-// sockets without an owner come last in their namespace. If they are many, they were probably opened since the lookup, and Sockets
-// looks up the owners again.
+// Sockets looks up the owners and then iterates over the sockets, namespace by namespace and transport by transport. All
+// iterations fill the same [Socket].
 //
-// With ScannerConfig.Closed the closed sockets of a namespace follow its live ones, those that never had a peer first. Those of a
-// namespace that has ended come first of all.
+// Listening TCP sockets precede connections: with netlink all of them, with procfs those of the same family. Sockets that do not
+// listen and have no known owner come last in their namespace. If there are many of these, Sockets looks up the owners again, as
+// most of these sockets were opened after the first lookup.
 //
-// An error has a nil socket. It is a [*TableError] for the sockets of a transport, another error for the owners or for a socket that
-// cannot be decoded. The loop can continue with what works. The error of ctx is the last one, and so is [os.ErrClosed] after Close.
+// With [ScannerConfig].Closed the closed TCP sockets of a namespace follow its live sockets: first those that never had a peer,
+// then the others, each in the order of their destruction. Closed sockets of a namespace that has ended come before all others.
+//
+// An error means that one part failed; its socket is nil. It is a [*TableError] for a table, and another error for the owners or
+// for a socket that could not be decoded. The caller may continue: the other parts follow. The error of ctx and [os.ErrClosed]
+// end the iteration.
 func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	return func(yieldTo func(*Socket, error) bool) {
 		yield := func(socket *Socket, err error) bool {
@@ -252,11 +258,11 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			return
 		}
 		s.used = [len(s.used)]bool{}
-		defer s.noteSource()
+		defer s.setSource()
 		s.retryRefused()
 		errNamespaces, errOwners := s.namespaces.find(), s.findOwners(ctx)
-		s.late.looked = errOwners != nil
-		if errors.Is(errOwners, ctx.Err()) { // the last, as below
+		s.late.lookedUp = errOwners != nil
+		if errors.Is(errOwners, ctx.Err()) { // yielded below, as the last error
 			errOwners = nil
 		}
 		for _, err := range []error{errNamespaces, errOwners} {
@@ -274,7 +280,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			if err != nil {
 				return yield(nil, err)
 			}
-			if s.isFiltered(&s.socket) {
+			if s.filteredOut(&s.socket) {
 				return true
 			}
 			if s.live && s.current.table != nil && s.late.hold(&s.socket) {
@@ -315,8 +321,8 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 	}
 }
 
-// isFiltered reports whether config.TCPFilter skips the socket. It does not repeat what the kernel has filtered.
-func (s *Scanner) isFiltered(socket *Socket) bool {
+// filteredOut reports whether config.TCPFilter drops the socket. If the kernel has run the filter, it is not run again.
+func (s *Scanner) filteredOut(socket *Socket) bool {
 	if s.config.TCPFilter == nil || socket.Transport != TransportTCP || socket.State == TCPListen {
 		return false
 	}
@@ -326,8 +332,8 @@ func (s *Scanner) isFiltered(socket *Socket) bool {
 
 var errScannerClosed = fmt.Errorf("scanning the sockets: %w", os.ErrClosed)
 
-// noteSource sets ScanStats.Source.
-func (s *Scanner) noteSource() {
+// setSource sets the source in the statistics of the scan.
+func (s *Scanner) setSource() {
 	switch {
 	case s.used[SourceNetlink] && s.used[SourceProcfs]:
 		s.stats.Source = SourceMixed

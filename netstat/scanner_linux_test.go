@@ -485,7 +485,7 @@ func TestScannerRaw(t *testing.T) {
 		if rawDump(t) == nil {
 			require.Empty(t, warned)
 		} else {
-			require.Equal(t, []string{"reading raw sockets from /proc/net: the kernel does not offer them through sock_diag: " +
+			require.Equal(t, []string{"reading raw sockets from /proc/net: sock_diag is unavailable for this transport: " +
 				"unsupported operation: no such file or directory (module raw_diag)"}, warned)
 		}
 	})

@@ -305,7 +305,7 @@ func TestScannerFallsBackToProcfs(t *testing.T) {
 		require.Equal(t, []Transport{TransportRaw, TransportRaw, TransportICMP, TransportICMP}, transports)
 		require.Equal(t, SourceProcfs, s.Stats().Source)
 	}
-	require.Equal(t, []string{"reading raw sockets from /proc/net: the kernel does not offer them through sock_diag: " +
+	require.Equal(t, []string{"reading raw sockets from /proc/net: sock_diag is unavailable for this transport: " +
 		"unsupported operation: no such module (module raw_diag)"}, warned)
 	require.Len(t, diag.requests, 1, "a transport that was refused is not requested again")
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Transport is the kind of a socket: the protocol that carries its data.
+// Transport is the transport protocol of a socket, or unix.
 type Transport uint8
 
 // The transports that a [Scanner] can read.
@@ -14,7 +14,7 @@ const (
 	TransportUDP
 	TransportUDPLite // RFC 3828
 	TransportRaw
-	TransportICMP // "ping" sockets: datagram sockets of IPPROTO_ICMP and IPPROTO_ICMPV6
+	TransportICMP // ping sockets: SOCK_DGRAM with IPPROTO_ICMP or IPPROTO_ICMPV6, see icmp(7)
 	TransportUnix
 )
 
@@ -27,15 +27,15 @@ var transportNames = [...]string{
 	TransportUnix:    "unix",
 }
 
-// String returns the name that the files in /proc/net have, and Transport(n) for a number that is not one.
+// String returns the transport's name, which is that of its file in /proc/net, or Transport(n) for an invalid value.
 func (t Transport) String() string { return enumName("Transport", t, transportNames[:]) }
 
-// MarshalText returns the transport's name.
+// MarshalText returns the transport's name. It fails for an invalid value.
 func (t Transport) MarshalText() ([]byte, error) {
 	return marshalEnum("Transport", t, transportNames[:])
 }
 
-// UnmarshalText sets the transport to the one with the name.
+// UnmarshalText sets the transport by its name. An unknown name is an error.
 func (t *Transport) UnmarshalText(name []byte) error {
 	return unmarshalEnum(t, name, transportNames[:])
 }
@@ -43,8 +43,8 @@ func (t *Transport) UnmarshalText(name []byte) error {
 // Family is the address family of a socket.
 type Family uint8
 
-// The address families that a [Scanner] can read. A dual-stack socket is of FamilyIPv6 also where it talks IPv4; its
-// addresses are IPv4-mapped then (RFC 4291, section 2.5.5.2).
+// The address families that a [Scanner] can read. A dual-stack socket is FamilyIPv6; for an IPv4 peer its addresses are
+// IPv4-mapped (RFC 4291, section 2.5.5.2).
 const (
 	FamilyIPv4 Family = iota + 1
 	FamilyIPv6
@@ -53,16 +53,16 @@ const (
 
 var familyNames = [...]string{FamilyIPv4: "ipv4", FamilyIPv6: "ipv6", FamilyUnix: "unix"}
 
-// String returns "ipv4", "ipv6" or "unix", and Family(n) for a number that is no family.
+// String returns "ipv4", "ipv6" or "unix", or Family(n) for an invalid value.
 func (f Family) String() string { return enumName("Family", f, familyNames[:]) }
 
-// Field names a part of a [Socket] that not every source, kernel or state gives.
+// Field is a set of parts of a [Socket] that depend on the source, the kernel or the state.
 type Field uint16
 
-// The parts of a socket that can be absent. See [Socket.Has].
+// The parts of a socket that can be absent: see [Socket.Has].
 //
-// A TCP socket in SYN_RECV, TIME_WAIT, or a FIN_WAIT2 that no process holds is but a stub in the kernel: it has no CgroupID
-// and no TCP.
+// For TCP sockets in SYN_RECV, TIME_WAIT, or FIN_WAIT2 without a process the kernel keeps a smaller structure (request_sock,
+// inet_timewait_sock): they have no CgroupID and no TCP.
 const (
 	FieldCookie           Field = 1 << iota // Cookie: netlink
 	FieldInterface                          // Interface: netlink, not of unix sockets
@@ -76,83 +76,84 @@ const (
 	FieldTCPBytesSent                       // TCP.BytesSent: as TCPInfo, from Linux 4.19
 )
 
-// Socket is one socket of the kernel's tables.
+// Socket is a socket in the kernel's tables.
 //
-// A [Scanner] fills the same Socket again and again: use Clone to keep one. Another copy has no owners once the loop has gone on.
+// A [Scanner] reuses one Socket for all iterations: use [Socket.Clone] to keep it. A plain copy loses its owners with the next
+// iteration.
 type Socket struct {
 	Transport Transport
 	Family    Family
-	// State of a TCP socket. For other transports TCPEstablished says that the socket is connected, TCPClose that it
-	// is not, and TCPListen that a unix socket listens.
+	// State is the state of a TCP socket. For other transports TCPEstablished means connected and TCPClose not connected;
+	// TCPListen also applies to unix sockets.
 	State TCPState
 
-	// Closed says that the kernel has destroyed the TCP socket, and that the other fields are the last of it: see
-	// [ScannerConfig].Closed. Its State is TCPClose, and its Inode and UID are 0.
+	// Closed is true if the kernel has destroyed the TCP socket; the other fields have their final values: see
+	// [ScannerConfig].Closed. State is TCPClose, Inode and UID are 0.
 	Closed bool
 
-	// Local and Remote are the socket's addresses; zero for unix sockets. The port of a raw socket is its IP protocol
-	// number, that of an ICMP socket the identifier of its echo requests.
+	// Local and Remote are the addresses; zero for unix sockets. The port of a raw socket is its IP protocol number, that of
+	// an ICMP socket the identifier of its echo requests (RFC 792).
 	Local, Remote netip.AddrPort
-	// Interface is the index of the network device that the socket is bound to; 0: to none.
+	// Interface is the index of the network device to which the socket is bound (SO_BINDTODEVICE, socket(7)); 0: none.
 	Interface uint32
 
-	// Inode identifies the socket among the file descriptors of the host. It is 0 for a socket that no process has a
-	// descriptor of: TIME_WAIT, SYN_RECV, not yet accepted, or orphaned (closed but not finished).
+	// Inode is the inode number of the socket, as in /proc/<pid>/fd. It is 0 for a socket without a descriptor: TIME_WAIT,
+	// SYN_RECV, not yet accepted, or orphaned (closed by the process, but not finished).
 	Inode uint64
-	// Cookie identifies the socket for as long as the host is up.
+	// Cookie identifies the socket until the next boot (SO_COOKIE, __sock_gen_cookie in net/core/sock_diag.c).
 	Cookie uint64
-	// UID of the user who made the socket. Where Inode is 0 it depends on the kernel: 0, or still that user or the
-	// listener's; from procfs it is the listener's for SYN_RECV. Of a unix socket: netlink, Linux 5.3.
+	// UID is the id of the user who created the socket. If Inode is 0 its value depends on the kernel: 0, that user, or the
+	// user of the listener. Unix sockets have it with netlink from Linux 5.3.
 	UID uint32
-	// CgroupID is the id of the cgroup v2 that the socket was made in; of an accepted connection: that of its listener.
-	// Of a closed socket: the cgroup that the process was in that began the connection, if that is known.
+	// CgroupID is the id of the cgroup v2 in which the socket was created; an accepted connection has that of its listener. For
+	// a closed socket it is the cgroup of the initiator of the connection, if known.
 	CgroupID uint64
-	// Namespace is the network namespace that the socket is in.
+	// Namespace is the network namespace of the socket.
 	Namespace *Namespace
-	// NetNS is the inode number of the network namespace that the socket is in; 0 if it is not known.
+	// NetNS is the inode number of the network namespace of the socket; 0 if it is unknown.
 	NetNS uint64
 
-	// RecvQueue: TCP: bytes received that the process has not read. Others: memory of received datagrams in bytes.
-	// 0 for a listening TCP socket, which has AcceptQueue instead, and for a unix socket from procfs.
+	// RecvQueue is, for TCP, the number of received bytes that the process has not read; for other transports the memory of
+	// received datagrams in bytes. It is 0 for a listening TCP socket (see AcceptQueue) and for a unix socket from procfs.
 	RecvQueue uint32
-	// SendQueue: TCP: bytes sent that the peer has not acknowledged, and bytes not sent yet. Others: memory of
-	// datagrams not sent yet in bytes.
+	// SendQueue is, for TCP, the number of bytes that are not sent or not acknowledged; for other transports the memory of
+	// unsent datagrams in bytes.
 	SendQueue uint32
-	// AcceptQueue is the number of connections that wait to be accepted.
+	// AcceptQueue is the number of connections waiting for accept(2).
 	AcceptQueue uint32
-	// AcceptQueueLimit is the backlog: one connection more than this waits at most.
+	// AcceptQueueLimit is the backlog. The queue holds one connection more (sk_acceptq_is_full, include/net/sock.h).
 	AcceptQueueLimit uint32
-	// Drops counts the packets that the socket dropped since it was made; it wraps at 2^32. Of a listening TCP socket:
-	// connection attempts that found a full accept queue, and others that had to be refused.
+	// Drops is the number of packets dropped by the socket (sk_drops); it wraps at 2^32. For a listening TCP socket it counts
+	// connection attempts that were dropped, because of a full accept queue for example.
 	Drops uint32
 
-	// Path is the name of a unix socket, if [ScannerConfig].UnixPaths asks for it: a path of the file system, or an @ and an
-	// abstract name (NUL bytes in which show as @ too); empty if it has none. It can hold any byte.
+	// Path is the name of a unix socket, if [ScannerConfig].UnixPaths is set: a path, or @ and an abstract name, in which @ also
+	// replaces NUL bytes (see unix(7)); empty if it has none. It can contain any byte.
 	Path string
 
-	// TCP holds the details of a TCP connection. Filled in if [ScannerConfig].TCPInfo asks for it.
+	// TCP has the details of a TCP connection, if [ScannerConfig].TCPInfo is set.
 	TCP TCPInfo
 
-	// fields are those that can be absent and are there. See [Socket.Has].
+	// fields are the optional fields that are present. See [Socket.Has].
 	fields Field
 
-	scan   *currentSocket // where the owners are known, as long as the scan has not gone on; nil: in owners
+	scan   *currentSocket // finds the owners until the next iteration; nil: use owners
 	number uint64
 	owners []*Process
 }
 
-// TCPInfo is the part of the kernel's struct tcp_info (include/uapi/linux/tcp.h) that tells how a connection is doing.
+// TCPInfo is a part of struct tcp_info (include/uapi/linux/tcp.h), filled by tcp_get_info (net/ipv4/tcp.c).
 type TCPInfo struct {
 	RTT    uint32 // smoothed round-trip time in microseconds (RFC 6298)
-	RTTVar uint32 // its mean deviation in microseconds
-	MinRTT uint32 // least round-trip time seen lately, in microseconds; 0: none, or before Linux 4.6
+	RTTVar uint32 // mean deviation of the round-trip time in microseconds
+	MinRTT uint32 // minimum round-trip time in microseconds (sysctl tcp_min_rtt_wlen); 0: no sample, or before Linux 4.6
 	CWnd   uint32 // congestion window in segments
 	SndMSS uint32 // segment size in bytes
 
-	Retransmits uint8  // retransmissions of the segment that is waited for now, without an answer
-	Lost        uint32 // segments that are believed lost now
+	Retransmits uint8  // consecutive retransmissions of the oldest unacknowledged segment (icsk_retransmits)
+	Lost        uint32 // segments currently considered lost (lost_out)
 
-	BytesAcked    uint64 // bytes that the peer acknowledged, SYN and FIN included (RFC 4898 tcpEStatsAppHCThruOctetsAcked)
+	BytesAcked    uint64 // bytes acknowledged by the peer, SYN and FIN included (RFC 4898 tcpEStatsAppHCThruOctetsAcked)
 	BytesReceived uint64 // bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived)
 	SegsOut       uint32 // segments sent, retransmitted ones included (RFC 4898 tcpEStatsPerfSegsOut)
 	SegsIn        uint32 // segments received (RFC 4898 tcpEStatsPerfSegsIn)
@@ -160,20 +161,18 @@ type TCPInfo struct {
 	RetransSegs   uint32 // segments retransmitted (tcpi_total_retrans; RFC 4898 tcpEStatsPerfSegsRetrans)
 }
 
-// Has tells whether the socket has the field, or all of the fields: a source, a kernel or a state that does not give one
-// leaves it zero.
+// Has reports whether the socket has all of the fields. The value of an absent field is zero.
 func (s *Socket) Has(f Field) bool { return s.fields&f == f }
 
-// Having returns those of the fields that the socket has.
+// Having returns the subset of the fields that the socket has.
 func (s *Socket) Having(f Field) Field { return s.fields & f }
 
-// Set adds to the fields that the socket has. It is for programs that make sockets of their own, such as tests.
+// Set marks the fields as present. It is for code that constructs sockets, such as tests.
 func (s *Socket) Set(f Field) { s.fields |= f }
 
-// Owners returns the processes that hold a descriptor of the socket, those with lower pids first. It is empty if the
-// socket has none, if they could not be looked up, and if the scanner was told not to look them up. Of a closed socket, and
-// of one that was opened since the processes were looked at, it is the process that began the connection, if that is known.
-// The slice is valid until the loop goes on; the processes in it can be kept.
+// Owners returns the processes that hold a descriptor of the socket, in ascending order of pids. It is empty if there are none,
+// if the lookup failed, and with OwnersOff. For a closed socket, and one that was opened after the owner lookup, it is the
+// initiator of the connection, if known. The slice is valid until the next iteration; the processes remain valid.
 func (s *Socket) Owners() []*Process {
 	if s.scan == nil {
 		return s.owners
@@ -181,7 +180,7 @@ func (s *Socket) Owners() []*Process {
 	return s.scan.ownersOf(s)
 }
 
-// Clone returns a copy that stays as it is when the scan goes on, with its owners.
+// Clone returns a copy, with its owners, that the next iteration does not change.
 func (s *Socket) Clone() *Socket {
 	kept := *s
 	kept.owners = slices.Clone(s.Owners())
@@ -189,19 +188,18 @@ func (s *Socket) Clone() *Socket {
 	return &kept
 }
 
-// reset makes s ready for the next socket, and keeps what belongs to the scan.
+// reset clears s for the next socket, except for the fields that belong to the scan.
 func (s *Socket) reset(transport Transport, family Family) {
 	namespace, netNS, scan := s.Namespace, s.NetNS, s.scan
-	*s = Socket{} // in one go: a literal with these in it would be made elsewhere, and copied
+	*s = Socket{} // a literal with the fields below would be built on the stack and copied
 	s.Transport, s.Family, s.Namespace, s.NetNS, s.scan = transport, family, namespace, netNS, scan
 	if scan != nil {
 		s.number = scan.next()
 	}
 }
 
-// setQueues sets the queues from the two numbers that the kernel has for every socket. Those of a listening TCP socket count
-// connections: the first those that wait to be accepted; only sock_diag has the second, the limit (tcp_diag_get_info,
-// net/ipv4/tcp_diag.c).
+// setQueues sets the queues from the two numbers in a row or message. For a listening TCP socket the first is the length of the
+// accept queue, and the second its limit, only in sock_diag (tcp_diag_get_info, net/ipv4/tcp_diag.c).
 func (s *Socket) setQueues(recv, send uint32) {
 	if s.Transport == TransportTCP && s.State == TCPListen {
 		s.AcceptQueue = recv
@@ -211,15 +209,15 @@ func (s *Socket) setQueues(recv, send uint32) {
 	s.RecvQueue, s.SendQueue = recv, send
 }
 
-// currentSocket knows the owners of the socket that a scan hands out now. Each socket has a number; a copy with an older number has no
+// currentSocket has the owners of the current socket of a scan. Each socket has a number; a copy with an older number has no
 // owners.
 type currentSocket struct {
-	table  *ownerTable // nil: nobody looks for owners
+	table  *ownerTable // nil: no owner lookup
 	number uint64
-	owners []*Process // that were found, or are known otherwise
+	owners []*Process // from the table, or set otherwise
 }
 
-// next goes on to the next socket, and returns its number.
+// next advances to the next socket and returns its number.
 func (c *currentSocket) next() uint64 {
 	c.number++
 	c.owners = c.owners[:0]

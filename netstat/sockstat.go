@@ -10,32 +10,30 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// Sockstat is what the kernel counts of its sockets: all of it costs no more than reading two short files. A field is nil
-// if the kernel does not report it.
-//
-// The kernel counts some of it for the network namespace, and some for the host, whichever namespace asks.
+// Sockstat has the kernel's socket counts, from sockstat_seq_show (net/ipv4/proc.c) and sockstat6_seq_show (net/ipv6/proc.c). A
+// field is nil if the kernel does not report it. Some counts are per network namespace, others per host.
 type Sockstat struct {
-	SocketsUsed *uint64 // sockets of all families: of the namespace
+	SocketsUsed *uint64 // sockets of all families; namespace
 
-	TCPInUse    *uint64 // IPv4 TCP sockets, without TIME_WAIT: of the namespace
-	TCPOrphan   *uint64 // TCP sockets that no process holds any more, without TIME_WAIT: of the host
-	TCPTimeWait *uint64 // TCP sockets in TIME_WAIT: of the namespace
-	TCPAlloc    *uint64 // TCP sockets that there is memory for, bound or not: of the host
-	TCPMemBytes *uint64 // memory of TCP's buffers: of the host
+	TCPInUse    *uint64 // IPv4 TCP sockets, TIME_WAIT excluded; namespace
+	TCPOrphan   *uint64 // TCP sockets without a process, TIME_WAIT excluded; host
+	TCPTimeWait *uint64 // TCP sockets in TIME_WAIT; namespace
+	TCPAlloc    *uint64 // allocated TCP sockets in any state; host
+	TCPMemBytes *uint64 // memory of TCP buffers in bytes; host
 
-	UDPInUse     *uint64 // IPv4 UDP sockets: of the namespace
-	UDPMemBytes  *uint64 // memory of UDP's buffers: of the host
-	UDPLiteInUse *uint64 // IPv4 UDP-Lite sockets: of the namespace
-	RawInUse     *uint64 // IPv4 raw sockets: of the namespace
-	FragInUse    *uint64 // IPv4 packets that are not complete: of the namespace
-	FragMemBytes *uint64 // memory of their fragments: of the namespace
+	UDPInUse     *uint64 // IPv4 UDP sockets; namespace
+	UDPMemBytes  *uint64 // memory of UDP buffers in bytes; host
+	UDPLiteInUse *uint64 // IPv4 UDP-Lite sockets; namespace
+	RawInUse     *uint64 // IPv4 raw sockets; namespace
+	FragInUse    *uint64 // incomplete IPv4 packets; namespace
+	FragMemBytes *uint64 // memory of their fragments in bytes; namespace
 
-	// The same for IPv6, all of the namespace.
+	// The same for IPv6; namespace.
 	TCP6InUse, UDP6InUse, UDPLite6InUse, Raw6InUse, Frag6InUse, Frag6MemBytes *uint64
 }
 
-// ReadSockstat reads <procRoot>/net/sockstat and sockstat6, "/proc" if empty, of the network namespace of the process. A
-// kernel without IPv6 has no sockstat6. On an error it returns what could be read.
+// ReadSockstat reads <procRoot>/net/sockstat and sockstat6, of the network namespace of the process; an empty procRoot is
+// "/proc". Without IPv6 there is no sockstat6, which is not an error. With an error it returns the counts of the other file.
 func ReadSockstat(procRoot string) (Sockstat, error) {
 	if procRoot == "" {
 		procRoot = "/proc"
@@ -62,12 +60,12 @@ func (s *Sockstat) read(path string) error {
 	return nil
 }
 
-// parse sets the counts of a file. On an error it returns the line, and s is not to be used.
+// parse sets the counts of a file. With an error it returns the line number, and s is invalid.
 func (s *Sockstat) parse(content []byte, pageSize uint64) (line int, err error) {
 	return procfs.ParseSockstat(content, func(name, key []byte, value uint64) error {
 		field, unit := s.field(name, key, pageSize)
 		if field == nil {
-			return nil // of another kernel
+			return nil // not known to this package
 		}
 		if value > ^uint64(0)/unit {
 			return procfs.ErrRange
@@ -77,7 +75,7 @@ func (s *Sockstat) parse(content []byte, pageSize uint64) (line int, err error) 
 	})
 }
 
-// field returns where a count belongs, and what it is to be multiplied with; nil if it belongs nowhere.
+// field returns the field of a count and its unit; nil for an unknown count.
 func (s *Sockstat) field(name, key []byte, pageSize uint64) (field **uint64, unit uint64) {
 	switch string(name) + " " + string(key) {
 	case "sockets used":

@@ -11,34 +11,34 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// errStopped says that the caller wanted no more sockets.
+// errStopped means that the caller ended the iteration.
 var errStopped = errors.New("stopped")
 
-// each fills s.socket with one socket of the transport after the other and calls handOut, which may return false to
-// stop; or calls it with the error of a socket that could not be decoded.
+// each fills s.socket with each socket of the transport and calls handOut, or calls it with the error of a socket that could
+// not be decoded. It stops with errStopped when handOut returns false.
 func (s *Scanner) each(ctx context.Context, transport Transport, handOut func(error) bool) error {
 	if s.namespaces.sourceOf(s.reading, transport) == SourceNetlink {
-		err := s.eachOfNetlink(ctx, transport, handOut)
+		err := s.eachFromNetlink(ctx, transport, handOut)
 		if !errors.Is(err, errNoDiag) {
 			s.used[SourceNetlink] = true
-			s.fallbacks.restore(fallbackTransports[transport])
+			s.fallbacks.markAvailable(fallbackTransports[transport])
 			return err
 		}
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), s.noModule(transport, err))
 		}
 		s.namespaces.noDiag[transport] = true
-		s.fallbacks.refuse(fallbackTransports[transport], fmt.Errorf("reading %s sockets from /proc/net: %w", transport,
+		s.fallbacks.markUnavailable(fallbackTransports[transport], fmt.Errorf("reading %s sockets from /proc/net: %w", transport,
 			s.noModule(transport, err)))
 	}
 	if s.config.Source == SourceNetlink {
 		return requiredError("source", SourceNetlink.String(), s.reading.errNoNetlink())
 	}
 	s.used[SourceProcfs] = true
-	return s.eachOfProcfs(ctx, transport, handOut)
+	return s.eachFromProcfs(ctx, transport, handOut)
 }
 
-// tables names the files in the proc file system that together give all sockets of a transport.
+// tables are the files in the proc file system that contain the sockets of a transport.
 var tables = map[Transport][]string{
 	TransportTCP:     {TCP.RelPath, TCP6.RelPath},
 	TransportUDP:     {UDP.RelPath, UDP6.RelPath},
@@ -48,15 +48,15 @@ var tables = map[Transport][]string{
 	TransportUnix:    {"net/unix"},
 }
 
-// eachOfProcfs is each for the tables in the proc file system.
-func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut func(error) bool) error {
+// eachFromProcfs implements each with the tables in the proc file system.
+func (s *Scanner) eachFromProcfs(ctx context.Context, transport Transport, handOut func(error) bool) error {
 	s.socket.NetNS = s.reading.Inode
 	if s.reading.Self {
 		s.socket.NetNS = s.procNetNS
 	}
 	var failed []error
 	for i, table := range tables[transport] {
-		err := s.eachOfTable(ctx, transport, table, handOut)
+		err := s.eachFromTable(ctx, transport, table, handOut)
 		switch {
 		case err == nil:
 		case errors.Is(err, errStopped), errors.Is(err, errNamespaceGone), ctx.Err() != nil:
@@ -71,7 +71,7 @@ func (s *Scanner) eachOfProcfs(ctx context.Context, transport Transport, handOut
 	return errors.Join(failed...)
 }
 
-func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, table string, handOut func(error) bool) error {
+func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table string, handOut func(error) bool) error {
 	file, err := s.namespaces.openTable(s.reading, table)
 	if err != nil {
 		return fmt.Errorf("opening the %s table: %w", transport, err)
@@ -119,7 +119,7 @@ func (s *Scanner) eachOfTable(ctx context.Context, transport Transport, table st
 	return nil
 }
 
-// hostOrder is the byte order in which /proc/net writes the words of an address: binary.LittleEndian or binary.BigEndian.
+// hostOrder is the byte order of this host: binary.LittleEndian or binary.BigEndian. /proc/net prints addresses as words of it.
 var hostOrder = func() binary.ByteOrder {
 	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
 		return binary.BigEndian
@@ -127,7 +127,7 @@ var hostOrder = func() binary.ByteOrder {
 	return binary.LittleEndian
 }()
 
-// parseRow sets the socket from a row of a table of the transport, without its path. After an error s is not valid.
+// parseRow fills s from a row, without its path. After an error s is invalid.
 func (s *Socket) parseRow(text []byte, transport Transport) (err error) {
 	switch transport {
 	case TransportUnix:
@@ -176,8 +176,8 @@ func (s *Socket) setUnixRow(row *procfs.UnixRow) {
 	}
 }
 
-// sawPing tells whether the ping socket was handed out before. The kernel shows a ping socket in the tables of both
-// families if one of the other family has the same identifier: ping_get_next (net/ipv4/ping.c) does not look at the family.
+// sawPing reports whether the ping socket was yielded before. The kernel lists a ping socket in the tables of both families if
+// one of the other family has the same identifier: ping_get_next (net/ipv4/ping.c) does not check the family.
 func (s *Scanner) sawPing(inode uint64) bool {
 	if slices.Contains(s.pings, inode) {
 		return true

@@ -2,13 +2,13 @@ package netstat
 
 import "strconv"
 
-// TCPState is the state of a TCP socket, numbered as the kernel numbers it: enum in include/net/tcp_states.h. The kernel
-// uses the same numbers for the sockets of other protocols, where TCPEstablished means connected and TCPClose not.
+// TCPState is the state of a TCP socket (RFC 9293, section 3.3.2), with the kernel's numbers (include/net/tcp_states.h). The
+// kernel uses the same numbers for other protocols: TCPEstablished means connected, TCPClose not connected.
 type TCPState int
 
 // The states of a TCP socket.
 const (
-	TCPUnknown TCPState = iota // TCPUnknown is no state of the kernel's; its String is empty.
+	TCPUnknown TCPState = iota // TCPUnknown is not a kernel state; its String is empty.
 
 	TCPEstablished
 	TCPSynSent
@@ -21,7 +21,7 @@ const (
 	TCPLastAck
 	TCPListen
 	TCPClosing
-	TCPNewSynRecv // TCPNewSynRecv is internal to the kernel, which shows it to readers as TCPSynRecv.
+	TCPNewSynRecv // TCPNewSynRecv is internal to the kernel, which reports it as TCPSynRecv.
 )
 
 var tcpStateNames = [...]string{
@@ -40,7 +40,7 @@ var tcpStateNames = [...]string{
 	TCPNewSynRecv:  "NEW_SYN_RECV",
 }
 
-// String returns the name that netstat(8) prints for the state, and TCPState(n) for a number that is no state.
+// String returns the name that netstat(8) prints for the state, or TCPState(n) for an invalid value.
 func (s TCPState) String() string {
 	if s < 0 || int(s) >= len(tcpStateNames) {
 		return "TCPState(" + strconv.Itoa(int(s)) + ")"

@@ -103,7 +103,7 @@ func TestRequiredOptions(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.Require(t, "setpriv")
 		program := copyTestBinary(t)
-		const fallback = "W! BPF owner lookup unavailable (the BPF program takes CAP_BPF and CAP_PERFMON: unsupported operation: " +
+		const fallback = "W! BPF owner lookup unavailable (the BPF program requires CAP_BPF and CAP_PERFMON: unsupported operation: " +
 			"operation not permitted); falling back to /proc, which costs more\n"
 		for _, test := range []struct {
 			name, options string
@@ -112,11 +112,11 @@ func TestRequiredOptions(t *testing.T) {
 			lines         int
 		}{
 			{"owners", `owners = "bpf"`, 1, `E! running input failed: failed to start input: owners "bpf" is required: ` +
-				"the BPF program takes CAP_BPF and CAP_PERFMON: unsupported operation: operation not permitted\n", 1},
+				"the BPF program requires CAP_BPF and CAP_PERFMON: unsupported operation: operation not permitted\n", 1},
 			{"owners not needed", "owners = \"bpf\"\nmeasurements = [\"host\"]", 0, "", 0},
 			{"source", "owners = \"procfs\"\nsource = \"netlink\"\nprotocols = [\"icmp\"]", 1,
 				`E! running input failed: failed to start input: source "netlink" is required: ` +
-					"sock_diag does not have the sockets of icmp\n", 1},
+					"sock_diag does not support icmp sockets\n", 1},
 			{"auto", "", 0, fallback, 2}, // the second line: processes of other users are unknown
 		} {
 			t.Run(test.name, func(t *testing.T) {

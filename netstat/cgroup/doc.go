@@ -1,8 +1,8 @@
-// Package cgroup finds the cgroups of sockets and processes on Linux, and the systemd unit, container or pod that a cgroup
-// is for.
+// Package cgroup resolves the cgroups of sockets and processes on Linux to paths, and paths to systemd units, containers and
+// pods: see cgroups(7).
 //
-// [Tree] has the paths of cgroups v2 by their ids, which sock_diag reports for sockets. It needs a mounted cgroup2 file
-// system and Linux 5.5, since when the id is the inode number of the directory. [ParseProcess] decodes /proc/<pid>/cgroup,
-// which has the paths of a process's cgroups, v1 too. [WorkloadOf] recognizes the names that systemd, container runtimes and
-// kubelet give to cgroups. Any user may read all of it.
+// [Tree] maps the id of a cgroup v2, which sock_diag reports for a socket, to its path. It needs a mounted cgroup2 file system
+// and Linux 5.5, where the id is the inode number of the directory (kernfs_ino, include/linux/kernfs.h). [ParseProcess] decodes
+// /proc/<pid>/cgroup, for cgroups v1 and v2. [WorkloadOf] recognizes the cgroup names of systemd, container runtimes and
+// kubelet. No privileges are needed.
 package cgroup

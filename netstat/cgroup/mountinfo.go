@@ -11,13 +11,13 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// mount is a place where the cgroup2 file system is mounted.
+// mount is a mount of the cgroup2 file system.
 type mount struct {
-	root  string // the cgroup that is mounted, seen from the root of the reader's cgroup namespace
-	point string // where
+	root  string // path of the mounted cgroup, relative to the reader's cgroup namespace
+	point string // mount point
 }
 
-// below returns how many levels the root of the mount is below that of the reader's cgroup namespace; above it is negative.
+// below returns the depth of the mounted cgroup below the root of the reader's cgroup namespace; negative if it is above.
 func (m mount) below() int {
 	depth := 0
 	for component := range strings.SplitSeq(m.root, "/") {
@@ -32,12 +32,12 @@ func (m mount) below() int {
 	return depth
 }
 
-// parseMountinfo returns the mounts of cgroup2 file systems in /proc/<pid>/mountinfo, written by show_mountinfo
-// (fs/proc_namespace.c), those that show most of the hierarchy first:
+// parseMountinfo returns the cgroup2 mounts in /proc/<pid>/mountinfo, written by show_mountinfo (fs/proc_namespace.c), those that
+// show the largest part of the hierarchy first:
 //
 //	id parent major:minor root mountpoint options [optional fields] - type source superoptions
 //
-// All but the last two cannot hold blanks: they are written as \040.
+// Blanks are written as \040, except in the last two columns.
 func parseMountinfo(content []byte) ([]mount, error) {
 	const root, point, columnCount = 3, 4, 6
 	var mounts []mount
@@ -63,7 +63,7 @@ func parseMountinfo(content []byte) ([]mount, error) {
 	return mounts, nil
 }
 
-// unescapeOctal undoes what seq_escape (fs/seq_file.c) does: a backslash and three octal digits stand for a byte.
+// unescapeOctal reverses seq_escape (fs/seq_file.c), which writes a byte as a backslash and three octal digits.
 func unescapeOctal(text []byte) string {
 	if !bytes.ContainsRune(text, '\\') {
 		return string(text)

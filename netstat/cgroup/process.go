@@ -12,16 +12,16 @@ import (
 
 var errNoHierarchy = errors.New("cgroup has no hierarchy")
 
-// ParseProcess returns the path of the cgroup of a process from the content of /proc/<pid>/cgroup, written by proc_cgroup_show
-// (kernel/cgroup/cgroup.c):
+// ParseProcess returns a process's cgroup path from the content of /proc/<pid>/cgroup, which proc_cgroup_show
+// (kernel/cgroup/cgroup.c) writes:
 //
 //	hierarchy:controllers:path
 //
-// The line of cgroup v2 has hierarchy 0 and no controllers. The path can hold any byte but newlines, and nothing in it is
-// escaped: that of a v2 cgroup that was removed, which a zombie can be in, is followed by " (deleted)".
+// The line of cgroup v2 has hierarchy 0 and no controllers. The path can contain any byte except newline, without escapes. The
+// suffix " (deleted)" of a removed v2 cgroup, which can contain zombies, is removed.
 //
-// A process is in one cgroup of each hierarchy. That of v2 is returned, and one of v1 only where it says more: where v2
-// is not in use, or where a container runtime puts containers into v1 cgroups and leaves them in its own v2 cgroup.
+// A process is in one cgroup of each hierarchy. ParseProcess returns the v2 path, unless only a v1 path contains a container or
+// v2 is not in use. The error names the first invalid line.
 func ParseProcess(content []byte) (path string, err error) {
 	var paths processPaths
 	number := 0
@@ -45,12 +45,12 @@ func ParseProcess(content []byte) (path string, err error) {
 	return paths.best(), nil
 }
 
-// processPaths are the paths of a process's cgroups; the lower ranks are preferred.
+// processPaths are the cgroup paths of a process, in order of preference.
 type processPaths struct {
 	ranked [len(ranks) + 2][]string
 }
 
-// ranks are the v1 hierarchies that come first: what runs a service or container makes cgroups in these.
+// ranks are the preferred v1 hierarchies: service managers and container runtimes create cgroups in these.
 var ranks = [...]string{"name=systemd", "memory", "cpu", "pids"}
 
 func (p *processPaths) add(hierarchy uint64, controllers, path string) {
@@ -67,7 +67,7 @@ func (p *processPaths) add(hierarchy uint64, controllers, path string) {
 	p.ranked[rank] = append(p.ranked[rank], path)
 }
 
-// best is the first path that is in a container, else the first that is not the root.
+// best returns the first path in a container, or else the first that is not the root.
 func (p *processPaths) best() string {
 	best := "/"
 	for _, paths := range p.ranked {

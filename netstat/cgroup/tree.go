@@ -9,24 +9,23 @@ import (
 	"time"
 )
 
-// ErrNotMounted means that the paths of cgroups cannot be known: no cgroup2 file system can be seen, or the system is not Linux.
+// ErrNotMounted means that no cgroup2 file system is visible, or that the system is not Linux.
 var ErrNotMounted = errors.New("no cgroup2 file system is mounted")
 
-// Tree knows the paths of cgroups v2 by their ids, as in netstat.Socket.CgroupID. It is not for concurrent use.
+// Tree maps ids of cgroups v2 (netstat.Socket.CgroupID) to paths. It is not safe for concurrent use.
 //
-// It reads the directories of the cgroup2 file system when it is asked for an id that it does not know, and then knows all
-// that exist. It does not look again for an id that is not among them, and all reading takes no more than a hundredth of the
-// time, however many cgroups come and go. It remembers the paths of removed cgroups, since their sockets can live on: at
-// most 1024, those that were asked for last.
+// Path reads all directories of the cgroup2 file system when it gets an unknown id, and caches the result. It does not search
+// again for an id that was missing. Reading takes at most 1 % of the elapsed time, even if cgroups are created and removed all
+// the time. The Tree keeps the paths of removed cgroups, whose sockets can live on: at most 1024, the most recently used ones.
 type Tree struct {
 	fs    fileSystem
 	known map[uint64]*entry
-	// missing are ids that were asked for and that the file system did not have: removed cgroups, or those outside of the mount.
+	// missing are requested ids that the file system does not have: of removed cgroups, or of cgroups outside the mount.
 	missing map[uint64]struct{}
 
-	walks  uint64        // so far
-	credit time.Duration // that walks may take
-	asOf   time.Time     // when credit was last added
+	walks  uint64        // number of walks so far
+	credit time.Duration // time left for walks
+	asOf   time.Time     // when credit was last increased
 	err    error         // of the last walk
 }
 
@@ -34,28 +33,28 @@ type Tree struct {
 type entry struct {
 	path  string
 	seen  uint64 // the last walk that found it
-	asked uint64 // the number of walks when it was last asked for
+	asked uint64 // the number of walks at its last use
 }
 
-// fileSystem is the cgroup2 file system, for tests to replace.
+// fileSystem is the cgroup2 file system. Tests replace it.
 type fileSystem interface {
-	// each calls visit with the id and the path of every cgroup, those of a level before those below, until visit returns false.
-	// It returns nil if it visited all that existed all the time.
+	// each calls visit with the id and path of every cgroup, parents before children, until visit returns false. It returns nil
+	// if it visited all cgroups that existed during the whole call.
 	each(visit func(id uint64, path string) bool) error
 }
 
 const (
-	walkShare  = 100 // one part in so many of the time is for walks
+	walkShare  = 100 // walks take at most 1/walkShare of the time
 	walkCredit = 100 * time.Millisecond
 	maxRemoved = 1024
 	maxMissing = 4096
-	maxBytes   = 16 << 20 // of memory, about: any user who may make cgroups can make us keep this much
+	maxBytes   = 16 << 20 // approximate memory limit: users can create any number of cgroups
 )
 
-var errTooMany = errors.New("too many cgroups: not all of them have a path")
+var errTooMany = errors.New("too many cgroups: some paths are unknown")
 
-// NewTree returns the tree of the cgroup2 file system that <procRoot>/self/mountinfo lists; an empty procRoot is "/proc".
-// The error is [ErrNotMounted] if there is none.
+// NewTree returns the tree of the cgroup2 file system in <procRoot>/self/mountinfo; an empty procRoot is "/proc". The error is
+// [ErrNotMounted] if there is none, or if procRoot is a copy of a proc file system.
 func NewTree(procRoot string) (*Tree, error) {
 	if procRoot == "" {
 		procRoot = "/proc"
@@ -71,9 +70,9 @@ func newTree(fs fileSystem) *Tree {
 	return &Tree{fs: fs, known: map[uint64]*entry{}, missing: map[uint64]struct{}{}, credit: walkCredit, asOf: time.Now()}
 }
 
-// Path returns the path of the cgroup with the id, from the root of the hierarchy; false if it is not known. Where only a
-// part of the hierarchy can be seen, as in a container, the path begins as in /proc/<pid>/cgroup there. It can hold any byte
-// but newlines.
+// Path returns the path of the cgroup with the id, relative to the root of the hierarchy; ok is false if it is unknown. If only a
+// part of the hierarchy is mounted, as in a container, the path is relative to the reader's cgroup namespace, as in
+// /proc/<pid>/cgroup. It can contain any byte except newline.
 func (t *Tree) Path(id uint64) (path string, ok bool) {
 	id &= idMask
 	if known := t.known[id]; known != nil {
@@ -97,11 +96,11 @@ func (t *Tree) Path(id uint64) (path string, ok bool) {
 	return "", false
 }
 
-// Err returns the error of the last reading of the directories, because of which paths can be unknown.
+// Err returns the error of the last read of the directories; nil if it was complete. After an error Path can miss cgroups.
 func (t *Tree) Err() error { return t.err }
 
-// idMask is what an inode number holds of a cgroup's id: the lower half where ino_t has 32 bits. The lower halves of
-// the ids that are in use are unique (__kernfs_new_node, fs/kernfs/dir.c).
+// idMask selects the bits of a cgroup id that fit into an inode number: the lower half if ino_t has 32 bits. The lower halves of
+// existing ids are unique (__kernfs_new_node, fs/kernfs/dir.c).
 const idMask = 1<<bits.UintSize - 1
 
 func (t *Tree) mayWalk() bool {
@@ -111,7 +110,7 @@ func (t *Tree) mayWalk() bool {
 	return t.credit > 0
 }
 
-// walk reads the directories, and forgets the removed cgroups that are too many.
+// walk reads the directories and drops the oldest removed cgroups.
 func (t *Tree) walk() {
 	start := time.Now()
 	t.walks++
@@ -137,7 +136,7 @@ func (t *Tree) walk() {
 	t.credit -= time.Since(start)
 }
 
-// forget bounds the number of cgroups that the last walk did not find.
+// forget limits the number of removed cgroups to maxRemoved.
 func (t *Tree) forget() {
 	removed := slices.Collect(maps.Keys(t.known))
 	removed = slices.DeleteFunc(removed, func(id uint64) bool { return t.known[id].seen == t.walks })

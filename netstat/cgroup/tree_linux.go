@@ -34,8 +34,7 @@ func openFileSystem(procRoot string) (fileSystem, error) {
 	return c, unix.Close(root)
 }
 
-// open opens the directory that the file system is mounted on. It is not kept open, which would keep the file system from
-// being unmounted.
+// open opens the mount point. It must not stay open: that would prevent unmounting.
 func (c *cgroup2) open() (fd int, err error) {
 	if c.mount.point != "" {
 		if fd, err := openMountPoint(c.mount.point); err == nil {
@@ -98,8 +97,8 @@ func (c *cgroup2) each(visit func(id uint64, path string) bool) error {
 		err := c.eachChild(root, parent, func(id uint64, name string) bool {
 			name = filepath.Join(parent, name)
 			stop = !visit(id, prefix+"/"+name)
-			// A cgroup without others in it, as most are, need not be opened: it has no links but . and the
-			// one in its parent (kernfs_refresh_inode, fs/kernfs/inode.c).
+			// Skip cgroups without children: they have only two links, "." and the one in the parent
+			// (kernfs_refresh_inode, fs/kernfs/inode.c).
 			const leaf = 2
 			err := unix.Fstatat(root, name, &stat, unix.AT_SYMLINK_NOFOLLOW)
 			if err == nil && stat.Dev == device && stat.Nlink > leaf {
@@ -117,8 +116,8 @@ func (c *cgroup2) each(visit func(id uint64, path string) bool) error {
 	return nil
 }
 
-// prefix is the path of the cgroup that is mounted; empty for the root of the hierarchy, which has the first inode number
-// (kernfs_create_root, fs/kernfs/dir.c) whatever the reader's cgroup namespace calls it.
+// prefix returns the path of the mounted cgroup; empty for the root of the hierarchy, which always has inode number 1
+// (kernfs_create_root, fs/kernfs/dir.c), also if the reader's cgroup namespace has another root.
 func (c *cgroup2) prefix(inode uint64) string {
 	if inode == 1 || c.mount.root == "/" {
 		return ""
@@ -126,14 +125,14 @@ func (c *cgroup2) prefix(inode uint64) string {
 	return c.mount.root
 }
 
-// isUnreadable reports whether the error is that of a directory that cannot be read or no longer exists: it would not pass,
-// and does not keep others from being read.
+// isUnreadable reports whether the error concerns one directory only, which cannot be read or no longer exists. The walk skips
+// it.
 func isUnreadable(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EACCES) ||
 		errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG)
 }
 
-// eachChild calls child with the directories in a directory, until it returns false.
+// eachChild calls child with each subdirectory until it returns false.
 func (c *cgroup2) eachChild(root int, path string, child func(inode uint64, name string) bool) error {
 	fd, err := openDir(root, path)
 	if err != nil {
@@ -152,7 +151,7 @@ func openDir(at int, path string) (int, error) {
 	}
 }
 
-// subdir returns a function that calls child with the entries that are directories.
+// subdir returns a function that calls child for entries that are directories.
 func subdir(child func(inode uint64, name string) bool) func(procfs.DirEntry) bool {
 	return func(e procfs.DirEntry) bool {
 		if !e.IsDir {

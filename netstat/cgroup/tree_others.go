@@ -5,5 +5,5 @@ package cgroup
 import "fmt"
 
 func openFileSystem(string) (fileSystem, error) {
-	return nil, fmt.Errorf("%w: it takes Linux", ErrNotMounted)
+	return nil, fmt.Errorf("%w: requires Linux", ErrNotMounted)
 }

@@ -6,21 +6,21 @@ import (
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
-// Workload is what a cgroup is for. A field is empty if the cgroup is not for such a thing.
+// Workload is the systemd unit, container and pod of a cgroup. A field is empty if there is none.
 type Workload struct {
-	// SystemdUnit is the innermost service, scope or slice that the cgroup is in, as systemctl names it. For a
-	// container that systemd manages, it is the container's scope; in a container that runs systemd, a unit of that.
+	// SystemdUnit is the innermost service, scope or slice, as systemctl(1) names it. For a container that systemd manages it is
+	// the scope of the container; for a container that runs systemd it is a unit inside.
 	SystemdUnit string
-	// ContainerID is the id of the innermost container that the cgroup is in: 64 hexadecimal digits (Docker, containerd,
-	// CRI-O, Podman), the task's id and a number (Amazon ECS on Fargate), or a name (LXC).
+	// ContainerID is the id of the innermost container: 64 hexadecimal digits (Docker, containerd, CRI-O, Podman), the task id and
+	// a number (Amazon ECS on Fargate), or a name (LXC).
 	ContainerID string
-	// PodUID is the uid of the innermost Kubernetes pod that the cgroup is in; of a static pod, which kubelet reads
-	// from a file, the hash that is its annotation kubernetes.io/config.hash.
+	// PodUID is the uid of the innermost Kubernetes pod. For a static pod, which kubelet reads from a file, it is the annotation
+	// kubernetes.io/config.hash.
 	PodUID string
 }
 
-// WorkloadOf returns what a cgroup is for by its path: systemd, container runtimes and kubelet give such names. It only goes
-// by names, and any user who may make cgroups can give them the same ones.
+// WorkloadOf returns the workload of a cgroup by its path. It only compares names: any user who can create cgroups can use the
+// same ones.
 func WorkloadOf(cgroupPath string) Workload {
 	var w Workload
 	for rest := cgroupPath; rest != ""; {
@@ -64,10 +64,10 @@ func systemdUnit(name string) string {
 	return name
 }
 
-// unitNameBytes are those that unit names are made of (VALID_CHARS in systemd).
+// unitNameBytes are the valid bytes of a unit name (VALID_CHARS in systemd).
 const unitNameBytes = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + `:-_.\@`
 
-// containerID returns the id of the container that a cgroup of the name is for, if it is for one:
+// containerID returns the id of the container whose cgroup has the name and the parent; empty if it is none:
 //
 //	<id>                            Docker, containerd, Podman, kubelet, ECS: the cgroupfs driver
 //	<prefix>-<id>.scope             all of them: the systemd driver; the prefix is docker, cri-containerd, crio, libpod, …
@@ -78,7 +78,7 @@ const unitNameBytes = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU
 //	lxc/<name>  lxc.payload/<name>  LXC 3
 //	lxc.payload.<name>              LXC 4
 //
-// What only monitors a container is not it: <prefix>-conmon-<id>, lxc.monitor.<name>.
+// Cgroups of monitor processes do not count: <prefix>-conmon-<id>, lxc.monitor.<name>.
 func containerID(name, parent string) string {
 	if payload, ok := strings.CutPrefix(name, "lxc.payload."); ok {
 		return payload
@@ -111,7 +111,7 @@ func containerID(name, parent string) string {
 	return ""
 }
 
-// podUID returns the uid of the pod that a cgroup of the name is for, if it is for one:
+// podUID returns the uid of the pod whose cgroup has the name; empty if it is none:
 //
 //	pod<uid>                           the cgroupfs driver
 //	kubepods[-<class>]-pod<uid>.slice  the systemd driver, with underscores for dashes
@@ -138,7 +138,7 @@ func podUID(name string) string {
 	return ""
 }
 
-// isHexGroups reports whether the text is groups of so many hexadecimal digits, in lower case and with dashes between.
+// isHexGroups reports whether the text consists of groups of so many lower-case hexadecimal digits, separated by dashes.
 func isHexGroups(text string, groups ...int) bool {
 	for i, digits := range groups {
 		if i > 0 {

@@ -1,10 +1,11 @@
-// Package bpf loads the BPF programs of netstat, and decodes what they write:
+// Package bpf loads the BPF programs of netstat and decodes their output:
 //
 //   - owners.c is an iterator over the descriptors of all processes, which finds those that are sockets;
 //   - connects.c records the process that initiates a TCP connection.
 //
-// They take Linux with BTF (5.11 and 5.12), CAP_BPF and CAP_PERFMON, and amd64 or arm64. An error that is
-// errors.ErrUnsupported says what is missing. make generate compiles them, and makes the Go types of their structs.
+// They need Linux with BTF (5.11 and 5.12), CAP_BPF and CAP_PERFMON, and amd64 or arm64. Otherwise the error is
+// errors.ErrUnsupported and names the missing requirement. "make generate" compiles them and generates the Go types of their
+// structs.
 package bpf
 
 import "bytes"
@@ -23,9 +24,9 @@ func (p *Process) Name() []byte {
 	return name
 }
 
-// Connect says which process initiated a TCP connection, and where to. It holds no pointers.
+// Connect is the initiator of a TCP connection, and the port of the peer. It has no pointers.
 type Connect struct {
 	CgroupID  uint64 // cgroup v2 of the initiator
 	Initiator Process
-	Port      uint16 // of the peer: the kernel forgets it when a connection is refused or aborted
+	Port      uint16 // of the peer; the kernel clears it when a connection is refused or aborted
 }

@@ -8,14 +8,14 @@ import (
 	"unsafe"
 )
 
-// connectIndex finds the last connections in the maps of connects.c, to which the BPF program can write at any time.
+// connectIndex looks up connections in the maps of connects.c, while the BPF program writes to them.
 type connectIndex struct {
 	records []connectsRecord // that of the connection with the number n is records[n % len(records)]
 	buckets []connectsBucket // the numbers, by cookie
 }
 
 func (c *connectIndex) lookup(cookie uint64) (Connect, bool) {
-	if cookie == 0 { // which an entry that is not in use has, and a record
+	if cookie == 0 { // the cookie of unused entries and records
 		return Connect{}, false
 	}
 	bucket := &c.buckets[bucketOf(cookie, len(c.buckets))].Entries
@@ -31,9 +31,9 @@ func (c *connectIndex) lookup(cookie uint64) (Connect, bool) {
 	return Connect{}, false
 }
 
-// bucketOf returns the index of the bucket of a cookie, of a power of two of buckets: see enter in connects.c.
+// bucketOf returns the index of the bucket of a cookie; the number of buckets is a power of two. See enter in connects.c.
 func bucketOf(cookie uint64, buckets int) uint64 {
-	const block = 12                  // bits: the kernel gives out cookies in blocks
+	const block = 12                  // bits: each CPU allocates cookies in blocks
 	const spread = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio
 	return (cookie>>block*spread>>(bits.LeadingZeros64(uint64(buckets))+1) + cookie) & uint64(buckets-1)
 }
@@ -41,14 +41,14 @@ func bucketOf(cookie uint64, buckets int) uint64 {
 // connectWords are the words of struct connect.
 type connectWords [unsafe.Sizeof(connectsConnect{}) / 8]uint64
 
-var _ [0]struct{} = [unsafe.Sizeof(connectsConnect{}) % 8]struct{}{} // it has no more than these
+var _ [0]struct{} = [unsafe.Sizeof(connectsConnect{}) % 8]struct{}{} // the size is a multiple of 8
 
 func (c *connectsConnect) words() *connectWords { return (*connectWords)(unsafe.Pointer(c)) }
 
-// read returns the connection in the record, if it is that of the socket with the cookie.
+// read returns the connection in the record if it belongs to the socket with the cookie.
 //
-// Each word is loaded atomically: the operations of sync/atomic have one order, also on processors that reorder loads. Plain
-// loads could come after the last look at the version.
+// Each word is loaded atomically: operations of sync/atomic are sequentially consistent. A processor could reorder plain loads
+// after the second load of the version.
 func (r *connectsRecord) read(cookie uint64) (Connect, bool) {
 	var c connectsConnect
 	isOf := false
@@ -73,8 +73,8 @@ func (c *connectsConnect) decode() Connect {
 	}
 }
 
-// unchanged calls read, and tells whether nothing was written meanwhile: a version is odd while the BPF program writes, and does
-// not come back. The cookie would not do for it: a socket that connects again has the same.
+// unchanged calls read and reports whether the record did not change meanwhile. The version is odd during a write and never
+// repeats. The cookie cannot replace it: it stays the same when a socket connects again.
 func (r *connectsRecord) unchanged(read func()) bool {
 	before := atomic.LoadUint64(&r.Version)
 	if before%2 != 0 {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connects records the processes that initiate TCP connections, in all network namespaces: see connects.c. Lookup can be
-// called by several goroutines.
+// Connects records the initiators of TCP connections in all network namespaces: see connects.c. Lookup is safe for concurrent
+// use.
 type Connects struct {
 	objects struct { // without the variables, as for Owners
 		connectsPrograms
@@ -22,8 +22,8 @@ type Connects struct {
 	index  connectIndex
 }
 
-// OpenConnects loads the program, which records connections from then on. The pids that it sees are to be those of the proc file
-// system at procRoot.
+// OpenConnects loads the program, which records connections from then on. procRoot must belong to the initial PID namespace,
+// whose pids the program records.
 func OpenConnects(procRoot string) (*Connects, error) {
 	if err := requireInitialPIDNamespace(procRoot); err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func OpenConnects(procRoot string) (*Connects, error) {
 	c := &Connects{}
 	if err := c.open(); err != nil {
 		c.Close()
-		return nil, missing("recording who connects", "5.12", err)
+		return nil, missing("recording connection initiators", "5.12", err)
 	}
 	return c, nil
 }
@@ -62,10 +62,10 @@ func mapArray[T any](c *Connects, m *ebpf.Map) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Pointer(&memory[0])), m.MaxEntries()), nil
 }
 
-// Lookup returns which process initiated the connection of the socket with the cookie; false if that is not known.
+// Lookup returns the initiator of the connection with the cookie; false if it is unknown.
 func (c *Connects) Lookup(cookie uint64) (Connect, bool) { return c.index.lookup(cookie) }
 
-// Close unloads the program. No Lookup may be under way.
+// Close unloads the program. It must not be called during or before a Lookup.
 func (c *Connects) Close() {
 	if c.link != nil {
 		_ = c.link.Close()

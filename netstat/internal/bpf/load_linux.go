@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// requireInitialPIDNamespace returns an error unless this process and the proc file system are in it: the pids that a BPF
-// program sees are of no use in another. Where this process is in it, only a proc file system of the same namespace has an
-// entry for it.
+// requireInitialPIDNamespace returns an error unless this process and the proc file system belong to the initial PID namespace:
+// BPF programs see pids of that namespace only. If this process is in it, a proc file system has an entry "self" for this
+// process only if it belongs to it too.
 func requireInitialPIDNamespace(procRoot string) error {
 	const initial = "pid:[4026531836]" // PROC_PID_INIT_INO (include/linux/proc_ns.h)
 	namespace, err := os.Readlink(filepath.Join(procRoot, "self", "ns", "pid"))
@@ -25,21 +25,21 @@ func requireInitialPIDNamespace(procRoot string) error {
 	return err
 }
 
-// missing says what is missing: that version of Linux, or capabilities.
+// missing names the missing requirement: the given version of Linux, or capabilities.
 func missing(doing, linux string, err error) error {
-	takes := "Linux " + linux + " with BTF"
+	requirement := "Linux " + linux + " with BTF"
 	var log *ebpf.VerifierError
 	rejected := errors.As(err, &log) && len(log.Log) > 0 // by the verifier, whose EACCES does not mean a missing capability
 	if errors.Is(err, fs.ErrPermission) && !rejected {
-		takes = "CAP_BPF and CAP_PERFMON"
+		requirement = "CAP_BPF and CAP_PERFMON"
 		if errno := unix.Errno(0); errors.As(err, &errno) {
 			err = errno // the text around it names other causes
 		}
 	}
 	for _, scarce := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
-		if errors.Is(err, scarce) { // nothing is missing but for now
+		if errors.Is(err, scarce) { // temporary: no requirement is missing
 			return fmt.Errorf("%s: %w: %w", doing, errors.ErrUnsupported, err)
 		}
 	}
-	return fmt.Errorf("%s takes %s: %w: %w", doing, takes, errors.ErrUnsupported, err)
+	return fmt.Errorf("%s requires %s: %w: %w", doing, requirement, errors.ErrUnsupported, err)
 }

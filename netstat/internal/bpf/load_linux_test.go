@@ -15,7 +15,7 @@ import (
 // Only EPERM outside the verifier names a missing capability. A rejection by the verifier and a lack of resources do not.
 func TestMissing(t *testing.T) {
 	const notPermitted = "unsupported operation: operation not permitted"
-	lacks := "the BPF program takes Linux 5.11 with BTF: unsupported operation: "
+	lacks := "the BPF program requires Linux 5.11 with BTF: unsupported operation: "
 	for _, test := range []struct {
 		err  error
 		want string
@@ -24,14 +24,14 @@ func TestMissing(t *testing.T) {
 		{fmt.Errorf("map create: %w", unix.ENOMEM), "the BPF program: unsupported operation: map create: cannot allocate memory"},
 		{unix.EINVAL, lacks + "invalid argument"},
 		{ebpf.ErrNotSupported, lacks + "not supported"},
-		{unix.EPERM, "the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted},
+		{unix.EPERM, "the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted},
 		{
 			fmt.Errorf("map create: %w (MEMLOCK may be too low)", unix.EPERM),
-			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
+			"the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{
 			&ebpf.VerifierError{Cause: unix.EPERM}, // without a log
-			"the BPF program takes CAP_BPF and CAP_PERFMON: " + notPermitted,
+			"the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted,
 		},
 		{
 			fmt.Errorf("program owners: %w", &ebpf.VerifierError{Cause: unix.EACCES, Log: []string{"0: R1=ctx()", "bad access", "processed 1 insns"}}),

@@ -12,7 +12,7 @@ import (
 
 var errNoProgram = fmt.Errorf("no BPF program for %s on %s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)
 
-// Owners finds the processes that hold the sockets of the host.
+// Owners is not available.
 type Owners struct{}
 
 // OpenOwners returns an error.
@@ -27,13 +27,13 @@ func (*Owners) Each(context.Context, io.Reader, func(*Process, []uint64)) error 
 // Close does nothing.
 func (*Owners) Close() {}
 
-// Connects records the processes that initiate TCP connections.
+// Connects is not available.
 type Connects struct{}
 
 // OpenConnects returns an error.
 func OpenConnects(string) (*Connects, error) { return nil, errNoProgram }
 
-// Lookup knows nothing.
+// Lookup returns false.
 func (*Connects) Lookup(uint64) (Connect, bool) { return Connect{}, false }
 
 // Close does nothing.

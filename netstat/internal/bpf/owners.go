@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownerRecords decodes what owners.c writes: a struct process, and the inode numbers of its sockets, of eight bytes each, in
-// the host's byte order.
+// ownerRecords decodes the output of owners.c: a struct process, followed by the inode numbers of its sockets as 64-bit numbers
+// in host byte order.
 type ownerRecords struct {
 	buf    [64 << 10]byte // the kernel writes eight pages at a time (bpf_seq_read, kernel/bpf/bpf_iter.c)
 	inodes []uint64
@@ -24,9 +24,9 @@ const (
 	processLen = int(unsafe.Sizeof(ownersProcess{}))
 )
 
-// decodeProcess decodes the struct process that b begins with.
+// decodeProcess decodes the struct process at the start of b.
 func decodeProcess(b []byte) Process {
-	p := (*ownersProcess)(unsafe.Pointer((*[processLen]byte)(b))) // which checks the length
+	p := (*ownersProcess)(unsafe.Pointer((*[processLen]byte)(b))) // panics if b is too short
 	return Process{StartBootTime: p.StartBoottime, PID: p.Tgid, UID: p.Euid, Comm: p.Comm}
 }
 
@@ -41,7 +41,7 @@ func (r *ownerRecords) each(ctx context.Context, from io.Reader, visit func(p *P
 		}
 		r.inodes = r.inodes[:0]
 	}
-	rest := 0 // bytes of a record that is not complete
+	rest := 0 // bytes of an incomplete record
 	for {
 		if err := ctx.Err(); err != nil {
 			return err

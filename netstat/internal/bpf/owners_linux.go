@@ -14,14 +14,14 @@ import (
 
 // Owners finds the processes that hold the sockets of the host, in all network namespaces: see owners.c.
 type Owners struct {
-	programs ownersPrograms // without the variables, whose memory would stay mapped until it is garbage
+	programs ownersPrograms // without the variables, whose memory would stay mapped until it is collected
 	iterator *link.Iter
 	records  ownerRecords
 }
 
 const ownersLinux = "5.11"
 
-// OpenOwners loads the program. The pids that it sees are to be those of the proc file system at procRoot.
+// OpenOwners loads the program. procRoot must belong to the initial PID namespace, whose pids the program reports.
 func OpenOwners(procRoot string) (*Owners, error) {
 	if err := requireInitialPIDNamespace(procRoot); err != nil {
 		return nil, err
@@ -38,10 +38,10 @@ func OpenOwners(procRoot string) (*Owners, error) {
 	return o, nil
 }
 
-// Start starts an iteration over the descriptors that there are, which Each decodes.
+// Start starts an iteration over all descriptors. Each decodes the result.
 func (o *Owners) Start() (io.ReadCloser, error) {
 	records, err := o.iterator.Open()
-	if errors.Is(err, fs.ErrPermission) { // a capability was given up since
+	if errors.Is(err, fs.ErrPermission) { // the process has dropped a capability
 		return nil, missing("starting the BPF iterator", ownersLinux, err)
 	}
 	if err != nil {
@@ -50,9 +50,9 @@ func (o *Owners) Start() (io.ReadCloser, error) {
 	return records, nil
 }
 
-// Each calls visit with every process that holds a socket, and the inode numbers of its sockets, which are valid until visit
-// returns: all of them, or those that were read before the error. A process whose threads have descriptors of their own can
-// come more than once.
+// Each calls visit with every process that holds sockets, and the inode numbers of these: all, or those read before the error.
+// The inodes are valid until visit returns. visit is called several times for a process whose threads have descriptor tables of
+// their own.
 func (o *Owners) Each(ctx context.Context, from io.Reader, visit func(p *Process, inodes []uint64)) error {
 	err := o.records.each(ctx, from, visit)
 	if err != nil && ctx.Err() == nil {

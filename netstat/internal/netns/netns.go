@@ -11,19 +11,19 @@ import (
 // ThreadDir is the directory of the calling thread in this process's proc file system.
 const ThreadDir = "/proc/thread-self"
 
-// ErrMoved says that a file leads to another network namespace than it did.
-var ErrMoved = fmt.Errorf("another network namespace than it was: %w", fs.ErrNotExist)
+// ErrMoved means that a file refers to another network namespace than before.
+var ErrMoved = fmt.Errorf("refers to another network namespace now: %w", fs.ErrNotExist)
 
-// Of returns the inode number of the network namespace of the process, or thread, that has the directory, see namespaces(7);
-// 0 if the proc file system does not tell.
+// Of returns the inode number of the network namespace of the process or thread with the directory, see namespaces(7); 0 if it
+// cannot be read.
 func Of(procDir string) uint64 { return Inode(filepath.Join(procDir, "ns", "net")) }
 
 // TableOf returns the inode number of a table in the directory of a process. It is the same for all processes in a network
-// namespace, and tells namespaces apart for a reader who may not see /proc/<pid>/ns/net.
+// namespace, and identifies the namespace if /proc/<pid>/ns/net is not readable.
 func TableOf(procDir string) uint64 { return Inode(filepath.Join(procDir, "net", "dev")) }
 
-// Dir is the directory in which ip-netns(8) keeps the names of network namespaces: of a proc file system that is not /proc,
-// the one in the root directory of its process 1.
+// Dir returns the directory of the names of network namespaces, see ip-netns(8). If procRoot is not /proc, it is the one in the
+// root directory of process 1 of that proc file system.
 func Dir(procRoot string) string {
 	const dir = "/run/netns"
 	if filepath.Clean(procRoot) == "/proc" {
@@ -32,7 +32,7 @@ func Dir(procRoot string) string {
 	return filepath.Join(procRoot, "1", "root", dir)
 }
 
-// Names returns the names in such a directory, sorted. On an error it returns those that it could read.
+// Names returns the sorted names in dir. With an error it returns those that it could read.
 func Names(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	var names []string

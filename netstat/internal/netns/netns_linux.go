@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inode returns the inode number of the file that the path leads to; 0 if it cannot be read.
+// Inode returns the inode number of a file, or of the target of a link; 0 on an error.
 func Inode(path string) uint64 {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -24,7 +24,7 @@ func Inode(path string) uint64 {
 	return stat.Ino
 }
 
-// MountedAt returns the inode number of the namespace that is mounted at a file.
+// MountedAt returns the inode number of the namespace mounted at the path.
 func MountedAt(path string) (uint64, error) {
 	var on unix.Statfs_t
 	if err := unix.Statfs(path, &on); err != nil {
@@ -37,8 +37,8 @@ func MountedAt(path string) (uint64, error) {
 	return Inode(path), nil
 }
 
-// Enter runs f on a thread in the network namespace that the file leads to, and returns the TableOf of that namespace. It fails
-// with ErrMoved, and does not run f, if the namespace has another inode number than the one given, unless that is 0.
+// Enter runs f on a thread in the network namespace of the file, and returns the TableOf of that namespace. If inode is not 0 and
+// the namespace has another inode number, Enter returns ErrMoved and does not run f.
 func Enter(file string, inode uint64, f func() error) (table uint64, err error) {
 	target, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -52,10 +52,10 @@ func Enter(file string, inode uint64, f func() error) (table uint64, err error) 
 	if inode != 0 && stat.Ino != inode {
 		return 0, fmt.Errorf("%s: %w", file, ErrMoved)
 	}
-	OnOtherThread(func() (restored bool) {
+	OnNewThread(func() (restored bool) {
 		own, ownErr := unix.Open(ThreadDir+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if ownErr != nil {
-			err = fmt.Errorf("opening the thread's own network namespace: %w", wayBackError(ownErr))
+			err = fmt.Errorf("opening the thread's own network namespace: %w", ownNetnsError(ownErr))
 			return true
 		}
 		defer unix.Close(own)
@@ -70,24 +70,24 @@ func Enter(file string, inode uint64, f func() error) (table uint64, err error) 
 	return table, err
 }
 
-// wayBackError marks, with errors.ErrUnsupported, the errors of a /proc that does not have the thread.
-func wayBackError(err error) error {
+// ownNetnsError adds errors.ErrUnsupported to the errors of a /proc that does not contain the thread.
+func ownNetnsError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
 	return err
 }
 
-// OnOtherThread runs f on a thread of its own, which ends if f did not restore it: root of a user namespace can leave the
-// network namespace of this process, which belongs to another user namespace, and not return to it. The main thread does not end
-// before the process, so f does not run on it.
-func OnOtherThread(f func() (restored bool)) {
+// OnNewThread runs f on a thread that no other goroutine uses, and terminates the thread unless f restored it. Root of a user
+// namespace can leave the network namespace of this process without being able to return, if that belongs to another user
+// namespace. f does not run on the main thread, which cannot terminate before the process.
+func OnNewThread(f func() (restored bool)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			OnOtherThread(f)
+			OnNewThread(f)
 			runtime.UnlockOSThread()
 		} else if f() {
 			runtime.UnlockOSThread()

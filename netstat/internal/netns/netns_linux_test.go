@@ -51,7 +51,7 @@ func TestEnter(t *testing.T) {
 		path := testnet.Netns(t, "blue")
 		called := false
 		_, err := Enter(path, Inode(path)+1, func() error { called = true; return nil })
-		require.EqualError(t, err, "/run/netns/blue: another network namespace than it was: file does not exist")
+		require.EqualError(t, err, "/run/netns/blue: refers to another network namespace now: file does not exist")
 		require.ErrorIs(t, err, ErrMoved)
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		require.False(t, called)

@@ -9,7 +9,7 @@ import (
 
 var errNotLinux = fmt.Errorf("network namespaces: %w", errors.ErrUnsupported)
 
-// Inode returns 0: no namespace has a number.
+// Inode returns 0.
 func Inode(string) uint64 { return 0 }
 
 // MountedAt fails.

@@ -9,10 +9,10 @@ import (
 type DirEntry struct {
 	Inode uint64
 	IsDir bool
-	Name  []byte // ends with a NUL, and is not a copy
+	Name  []byte // NUL-terminated; part of the buffer
 }
 
-// EachDirent decodes struct linux_dirent64 (include/linux/dirent.h), one after the other, as getdents64(2) returns them:
+// EachDirent decodes the sequence of struct linux_dirent64 (include/linux/dirent.h) that getdents64(2) returns:
 //
 //	 0 u64            d_ino
 //	 8 s64            d_off

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 )
 
-// InetRow is a row of a table of IP sockets in /proc/net: tcp, udp, udplite, raw, icmp, and the same with a 6.
+// InetRow is a row of a table of IP sockets in /proc/net: tcp, udp, udplite, raw, icmp, tcp6, udp6, udplite6, raw6, icmp6.
 //
 // TCP's rows are written by tcp4_seq_show (net/ipv4/tcp_ipv4.c) and tcp6_seq_show (net/ipv6/tcp_ipv6.c), those of the others by
 // udp4_format_sock (net/ipv4/udp.c), raw_sock_seq_show (net/ipv4/raw.c), ping_v4_format_sock (net/ipv4/ping.c) and
@@ -17,10 +17,10 @@ import (
 //
 // TCP has other columns in place of drops. Linux prints uid by %u since 3.5 and drops since 5.2, and by %d before.
 type InetRow struct {
-	Local, Remote netip.AddrPort // of one family
+	Local, Remote netip.AddrPort // of the same family
 	State         uint8          // TCP_* of include/net/tcp_states.h, for all protocols
 	TxQueue       uint32         // bytes
-	RxQueue       uint32         // bytes; of a listening TCP socket: connections that wait to be accepted
+	RxQueue       uint32         // bytes; for a listening TCP socket the length of the accept queue
 	UID           uint32
 	Inode         uint64
 	Drops         uint32 // packets
@@ -32,8 +32,8 @@ const (
 	inetDrops = 12
 )
 
-// Parse decodes a row without its drops, which TCP does not have. Addresses are in the given order of bytes, which is that of the
-// host that wrote the row. After an error r is not valid.
+// Parse decodes a row without its drops, which TCP does not have. order is the byte order of the host that wrote the row. After
+// an error r is invalid.
 func (r *InetRow) Parse(row []byte, order binary.ByteOrder) error {
 	var columns [inetInode + 1][]byte
 	r.Drops, r.HasDrops = 0, false
@@ -108,7 +108,7 @@ func parseAddrPort(text []byte, order binary.ByteOrder) (netip.AddrPort, error) 
 		if err != nil {
 			return netip.AddrPort{}, err
 		}
-		// A call of order's method would put b on the heap.
+		// A call through the interface order would move b to the heap.
 		if order == binary.BigEndian {
 			binary.BigEndian.PutUint32(b[at/2:], uint32(v))
 		} else {

@@ -9,15 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fdTableOrder returns how to compare the descriptor tables of two threads of the proc file system: see fdTables.compare. It is
-// not known while a resource is exhausted.
+// fdTableOrder returns the value for fdTables.compare. known is false if a resource is exhausted.
 func fdTableOrder(root string) (compare func(tid, other int) (int, error), known bool) {
 	if !IsMounted(root) {
 		return compareTIDs, true
 	}
 	status, err := os.ReadFile(filepath.Join(root, "self", "status"))
 	if err != nil {
-		return nil, errors.Is(err, fs.ErrNotExist) // another PID namespace, in which this process is not
+		return nil, errors.Is(err, fs.ErrNotExist) // /proc of a PID namespace that does not contain this process
 	}
 	if !showsOwnPIDs(status) {
 		return nil, true
@@ -25,8 +24,8 @@ func fdTableOrder(root string) (compare func(tid, other int) (int, error), known
 	return compareFDTables, true
 }
 
-// compareFDTables compares the descriptor tables of two threads in the kernel's order, by kcmp(2): Linux 5.12, or one that was
-// built with CONFIG_CHECKPOINT_RESTORE.
+// compareFDTables compares the descriptor tables of two threads with kcmp(2), which needs Linux 5.12 or
+// CONFIG_CHECKPOINT_RESTORE.
 func compareFDTables(tid, other int) (order int, err error) {
 	const kcmpFiles = 2 // KCMP_FILES, include/uapi/linux/kcmp.h
 	result, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(tid), uintptr(other), kcmpFiles, 0, 0, 0)

@@ -11,7 +11,7 @@ var (
 	ErrRange  = errors.New("out of range")
 )
 
-// SplitFields fills columns with the columns of row, which blanks separate, and returns how many it filled: at most len(columns).
+// SplitFields splits row at blanks into at most len(columns) columns, and returns their number.
 func SplitFields(row []byte, columns [][]byte) int {
 	n, i := 0, 0
 	for n < len(columns) {
@@ -31,7 +31,7 @@ func SplitFields(row []byte, columns [][]byte) int {
 	return n
 }
 
-// ParseDecimal is strconv.ParseUint(text, 10, bits) without the string.
+// ParseDecimal is strconv.ParseUint(text, 10, bits) without a string.
 func ParseDecimal(text []byte, bits int) (uint64, error) {
 	if len(text) == 0 {
 		return 0, ErrSyntax
@@ -51,7 +51,7 @@ func ParseDecimal(text []byte, bits int) (uint64, error) {
 	return v, nil
 }
 
-// parseHex is strconv.ParseUint(text, 16, bits) without the string.
+// parseHex is strconv.ParseUint(text, 16, bits) without a string.
 func parseHex(text []byte, bits int) (uint64, error) {
 	if len(text) == 0 {
 		return 0, ErrSyntax
@@ -78,7 +78,7 @@ func parseHex(text []byte, bits int) (uint64, error) {
 	return v, nil
 }
 
-// parseInt32 parses a number of 32 bits that the kernel writes by %u or %d: by %d it is negative from 2^31 on.
+// parseInt32 parses a 32-bit number that the kernel writes with %u, or with %d: then it is negative from 2^31.
 func parseInt32(text []byte) (uint32, error) {
 	magnitude, isNegative := bytes.CutPrefix(text, minus)
 	if !isNegative {
@@ -95,7 +95,7 @@ func parseInt32(text []byte) (uint32, error) {
 	return -uint32(v), nil
 }
 
-// parseCount parses a sum over all CPUs, which can be negative for a moment while they count.
+// parseCount parses a sum of per-CPU counters, which can be negative for a moment. A negative sum counts as 0.
 func parseCount(text []byte) (uint64, error) {
 	if magnitude, isNegative := bytes.CutPrefix(text, minus); isNegative {
 		_, err := ParseDecimal(magnitude, 63)

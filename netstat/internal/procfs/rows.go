@@ -8,12 +8,12 @@ import (
 	"io"
 )
 
-// RowReader reads the tables in /proc/net: a header, then one row per line. It reuses its buffer.
+// RowReader reads the tables in /proc/net, which have a header and then one row per line. It reuses its buffer.
 type RowReader struct {
 	buf *bufio.Reader
 }
 
-// maxRow bounds a line in bytes. The longest that the kernel writes is that of a unix socket with a name of 108 bytes.
+// maxRow is the limit for a line in bytes. The longest line of the kernel is that of a unix socket with a name of 108 bytes.
 const maxRow = 64 << 10
 
 var (
@@ -22,8 +22,8 @@ var (
 	ErrNoContent = errors.New("file has no content")
 )
 
-// Each calls row with every line of r but the header, and with its number in the file, until row returns false. The text is valid
-// until row returns. A line that is too long is passed as an error.
+// Each calls row with every line of r except the header, and its line number, until row returns false. text is valid until row
+// returns. A line that is too long is passed as an error.
 func (rr *RowReader) Each(r io.Reader, row func(line int, text []byte, err error) bool) error {
 	if rr.buf == nil {
 		rr.buf = bufio.NewReaderSize(nil, maxRow)

@@ -10,9 +10,8 @@ import (
 //
 //	TCP: inuse 7 orphan 4 tw 2 alloc 15 mem 3
 //
-// It calls count with each value, the name of its line and its key, such as TCP and inuse: they are not to be kept. An error of count is
-// one of the value.
-// With an error it returns the number of the line.
+// It calls count with each value, the name of its line and its key, such as TCP and inuse: they are not to be kept. An error of
+// count is one of the value. With an error it returns the number of the line.
 func ParseSockstat(content []byte, count func(name, key []byte, value uint64) error) (line int, err error) {
 	for row := range bytes.Lines(content) {
 		line++

@@ -10,7 +10,7 @@ import (
 //	pid (comm) state ppid pgrp session tty_nr tpgid flags minflt cminflt majflt cmajflt utime stime cutime cstime priority nice
 //	num_threads itrealvalue starttime …
 type Stat struct {
-	Comm      []byte // not a copy
+	Comm      []byte // part of the content
 	Flags     uint64 // PF_*
 	StartTime uint64 // clock ticks after boot
 }
@@ -42,13 +42,13 @@ func ParseStat(content []byte) (Stat, error) {
 	return stat, nil
 }
 
-// IsZombie reports whether a stat file, or its beginning, is that of a process whose main thread has ended.
+// IsZombie reports whether a stat file, or the first bytes of one, shows state Z: the main thread has ended.
 func IsZombie(stat []byte) bool {
 	_, rest, _ := cutComm(stat)
 	return bytes.HasPrefix(rest, []byte(" Z"))
 }
 
-// cutComm cuts a stat file around comm, which can hold blanks and parentheses: it ends at the last one.
+// cutComm splits a stat file at comm, which can contain blanks and parentheses and ends at the last parenthesis.
 func cutComm(stat []byte) (comm, rest []byte, ok bool) {
 	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
 	if open < 0 || end < open {

@@ -19,12 +19,11 @@ func ParseStatusUID(status []byte) (uint32, error) {
 	return uint32(uid), err
 }
 
-// showsOwnPIDs reports whether the proc file system of a /proc/self/status is that of the PID namespace that this process is in:
-// then both have the same pids. NSpid lists the pids of a process from the namespace of the proc file system to its own
-// (Linux 4.1).
+// showsOwnPIDs reports whether /proc/self/status belongs to the proc file system of this process's PID namespace, so that both
+// use the same pids. NSpid (Linux 4.1) lists the pids of a process from the namespace of the proc file system down to its own.
 func showsOwnPIDs(status []byte) bool { return len(statusLine(status, "NSpid:")) == 1 }
 
-// statusLine returns the columns of the first line that begins with the key.
+// statusLine returns the columns of the first line with the key.
 func statusLine(status []byte, key string) [][]byte {
 	for line := range bytes.Lines(status) {
 		if columns, ok := bytes.CutPrefix(line, []byte(key)); ok {

@@ -10,25 +10,25 @@ import (
 	"syscall"
 )
 
-// The threads of a process share one table of descriptors, and /proc/<pid>/fd shows that of the main thread. There are two
-// exceptions: a thread that called unshare(CLONE_FILES), and a process whose main thread has ended, where /proc/<pid>/fd is
-// empty while the other threads hold the descriptors. Both are in /proc/<pid>/task/<tid>/fd.
+// The threads of a process share one descriptor table, and /proc/<pid>/fd shows that of the main thread. There are two
+// exceptions: a thread that called unshare(CLONE_FILES), and a process whose main thread has ended: its /proc/<pid>/fd is empty
+// while other threads still hold the descriptors. /proc/<pid>/task/<tid>/fd shows both.
 //
-// A process can have hundreds of threads, so that listing and comparing them in each walk would cost too much. They are compared
-// when the process is new and then at growing intervals, and in each walk only if one had a table of its own the last time.
+// A process can have hundreds of threads: comparing their tables in each walk would cost too much. A walk compares them when the
+// process is new, then at growing intervals, and in every walk after one that found a thread with a table of its own.
 
-// fdState is what a walk keeps of a process for the next one. A process that takes the pid of another one inherits it, until
-// the threads are compared again.
+// fdState is the state of a process that a walk keeps for the next one. A process with a reused pid inherits it until the next
+// comparison.
 type fdState struct {
 	pid      int32
-	walks    uint32 // in which the process was there
+	walks    uint32 // number of walks that found the process
 	empty    bool   // the main thread showed no descriptors
-	zombie   bool   // the descriptors of the main thread may not be read, but it has ended
+	zombie   bool   // the main thread has ended, which makes its descriptors unreadable
 	unshared bool   // a thread has a table other than that of the main thread
 }
 
-// isDue reports whether to compare the threads: in walks 1, 2, 4, 8, …, as a thread mostly leaves the table of the others soon
-// after its start; and in every 60th, which is another one for each process.
+// isDue reports whether to compare the threads: in walks 1, 2, 4, 8, …, because a thread usually unshares its table soon after
+// its start; and in every 60th walk, with an offset that differs between processes.
 func (s *fdState) isDue() bool {
 	const period = 60 // ten minutes, if there is a walk every ten seconds
 	return s.unshared || bits.OnesCount32(s.walks) == 1 || (s.walks+uint32(s.pid))%period == 0
@@ -42,18 +42,18 @@ type fdTables struct {
 	seen    []int // one thread for each table, in the order of compare
 }
 
-// compareTIDs treats the table of each thread as one of its own, which costs the most and is never wrong. It is for copies of a
-// proc file system: no kernel knows their threads.
+// compareTIDs treats every table as distinct, which is always correct and costs the most. It is for copies of a proc file system,
+// whose threads the kernel cannot compare.
 func compareTIDs(tid, other int) (order int, err error) { return cmp.Compare(tid, other), nil }
 
-// reset begins a process. With mainHasTable, the table of its main thread has been read.
+// reset starts a process. mainHasTable means that the table of the main thread was read.
 func (t *fdTables) reset(pid int, mainHasTable bool) {
 	if t.seen = t.seen[:0]; mainHasTable {
 		t.seen = append(t.seen, pid)
 	}
 }
 
-// find reports whether the table of the thread is a new one, and where to insert it into seen.
+// find reports whether the table of the thread is new, and where to insert the thread into seen.
 func (t *fdTables) find(tid int) (at int, isNew bool) {
 	if t.compare == nil {
 		return 0, len(t.seen) == 0
@@ -63,7 +63,7 @@ func (t *fdTables) find(tid int) (at int, isNew bool) {
 		middle := (low + high) / 2
 		order, err := t.compare(t.seen[middle], tid)
 		switch {
-		case err != nil, order == 0: // on an error it has ended, may not be looked at, or the kernel does not compare
+		case err != nil, order == 0: // error: it has ended, or is not permitted, or the kernel has no kcmp
 			return middle, false
 		case order < 0:
 			low = middle + 1
@@ -74,7 +74,7 @@ func (t *fdTables) find(tid int) (at int, isNew bool) {
 	return low, true
 }
 
-// appendSockets appends the inodes of the sockets that any thread of the process has descriptors of.
+// appendSockets appends the inodes of the sockets in the descriptor tables of all threads of the process.
 func (w *SocketWalk) appendSockets(ctx context.Context, inodes []uint64, pid int) ([]uint64, error) {
 	inodes, descriptors, err := w.dir.appendSockets(ctx, inodes, pid, w.dir.pathOf(pid, "/fd\x00"))
 	denied := errors.Is(err, fs.ErrPermission)
@@ -100,8 +100,7 @@ func (w *SocketWalk) appendSockets(ctx context.Context, inodes []uint64, pid int
 	return inodes, err
 }
 
-// appendThreads is appendSockets for the threads with a table other than that of the main thread, and reports whether there are
-// any.
+// appendThreads is appendSockets for the threads whose table is not that of the main thread, and reports whether there are any.
 func (w *SocketWalk) appendThreads(ctx context.Context, inodes []uint64, pid int, mainHasTable bool) (
 	_ []uint64, unshared bool, err error,
 ) {
@@ -136,7 +135,7 @@ func (w *SocketWalk) appendThreads(ctx context.Context, inodes []uint64, pid int
 	return inodes, unshared, nil
 }
 
-// unlessEnding returns the error, unless it is of a thread that ends or has ended: until it is gone, its directories are root's.
+// unlessEnding returns nil for the errors of a thread that has ended or is ending: meanwhile its directories belong to root.
 func unlessEnding(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) || errors.Is(err, fs.ErrPermission) {
 		return nil
@@ -144,7 +143,7 @@ func unlessEnding(err error) error {
 	return err
 }
 
-// previousState returns what the walk before kept of the process. It must be called in the order of pids.
+// previousState returns the state of the process after the previous walk. It must be called in the order of pids.
 func (w *SocketWalk) previousState(pid int) fdState {
 	for w.at < len(w.previous) && int(w.previous[w.at].pid) < pid {
 		w.at++

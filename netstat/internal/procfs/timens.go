@@ -5,14 +5,14 @@ import (
 	"strconv"
 )
 
-// BootClock converts the kernel's own times after boot into those in /proc/<pid>/stat. It is the offset of the reader's time
-// namespace, in nanoseconds: see time_namespaces(7).
+// BootClock converts the kernel's boot times into those in /proc/<pid>/stat. Its value is the offset of the reader's time
+// namespace in nanoseconds: see time_namespaces(7).
 type BootClock int64
 
 // ParseBootClock decodes /proc/<pid>/timens_offsets, written by proc_timens_show_offsets (kernel/time/namespace.c, Linux 5.6):
-// for each clock its name, seconds and nanoseconds. Without a line for boottime that it understands, the offset is 0.
+// for each clock its name, seconds and nanoseconds. The offset is 0 without a valid line for boottime.
 func ParseBootClock(content []byte) BootClock {
-	const secondsBits, nsBits = 34, 31 // more than KTIME_SEC_MAX / 2, and less than overflows
+	const secondsBits, nsBits = 34, 31 // more than KTIME_SEC_MAX / 2, without overflow of the result
 	for line := range bytes.Lines(content) {
 		columns := bytes.Fields(line)
 		if len(columns) != 3 || string(columns[0]) != "boottime" {

@@ -10,7 +10,7 @@ import (
 //
 //	Num RefCount Protocol Flags Type St Inode Path
 type UnixRow struct {
-	Flags uint32 // SOAcceptCon: it listens
+	Flags uint32 // SOAcceptCon: listening
 	State uint8  // SS_* of include/uapi/linux/net.h
 	Inode uint64
 }
@@ -24,7 +24,7 @@ const (
 
 const unixInode = 6
 
-// ErrNotUnixRow is the error of a line that does not begin as a row does: the rest of a name with a newline in it.
+// ErrNotUnixRow is the error of a line that is not the start of a row, but the rest of a name that contains a newline.
 var ErrNotUnixRow = errors.New("not the beginning of a row")
 
 // Parse decodes a row. After an error r is not valid.
@@ -52,8 +52,8 @@ func (r *UnixRow) Parse(row []byte) error {
 	return nil
 }
 
-// beginsUnixRow reports whether a line begins as a row does, with the pointer that is Num and a colon. The kernel can also write
-// a word for a pointer (%pK, lib/vsprintf.c); then only RefCount makes a line a row.
+// beginsUnixRow reports whether a line starts with Num, which is a pointer, and a colon. The kernel can write a word instead of
+// the pointer (%pK, lib/vsprintf.c); then RefCount must follow.
 func beginsUnixRow(columns [][]byte) bool {
 	if len(columns) == 0 {
 		return false
@@ -63,7 +63,7 @@ func beginsUnixRow(columns [][]byte) bool {
 		return false
 	}
 	switch string(num) {
-	case "(____ptrval____)", "(ptrval)", // no random numbers yet to hash pointers with; 64 and 32 bits
+	case "(____ptrval____)", "(ptrval)", // before the kernel has random numbers to hash pointers; 64 and 32 bits
 		"(null)":
 		if len(columns) == 1 {
 			return false
@@ -74,7 +74,7 @@ func beginsUnixRow(columns [][]byte) bool {
 	return err == nil
 }
 
-// ParseUnixPath returns the path in a row of /proc/net/unix, which can hold any byte but newlines; empty if there is none.
+// ParseUnixPath returns the path in a row of /proc/net/unix, which can contain any byte except newline; empty if there is none.
 func ParseUnixPath(row []byte) string {
 	for range unixInode + 1 {
 		row = bytes.TrimLeft(row, " ")

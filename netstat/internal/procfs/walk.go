@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// SocketWalk finds the sockets that processes have descriptors of, in all their threads. It reuses its buffers, and is not for
-// concurrent use. It must be closed.
+// SocketWalk finds the sockets of all processes and threads. It reuses its buffers, and is not safe for concurrent use. Call
+// Close when done.
 type SocketWalk struct {
 	root   string
 	dir    Dir
@@ -16,7 +16,7 @@ type SocketWalk struct {
 	previous, current []fdState // of the processes of a walk, in the order of pids
 	at                int       // in previous
 	tables            fdTables
-	isOrdered         bool // tables.compare is known
+	isOrdered         bool // tables.compare is set
 	stat              [512]byte
 }
 
@@ -29,8 +29,8 @@ func (w *SocketWalk) Close() { w.dir.Close() }
 // Dir returns the directory that is read. It is open while Each runs.
 func (w *SocketWalk) Dir() *Dir { return &w.dir }
 
-// Each calls visit with every process, in the order of their pids, and the inodes of its sockets: all of them, or those
-// that were found before the error. The inodes are valid until visit returns. It stops with ctx.
+// Each calls visit with every process, in ascending order of pids, and the inodes of its sockets: all of them, or those found
+// before the error. The inodes are valid until visit returns. Each returns the error of ctx when that ends.
 func (w *SocketWalk) Each(ctx context.Context, visit func(pid int, inodes []uint64, err error)) error {
 	if err := w.dir.Open(w.root); err != nil {
 		return fmt.Errorf("opening the proc file system: %w", err)

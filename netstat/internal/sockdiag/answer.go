@@ -7,18 +7,18 @@ import (
 )
 
 var (
-	// ErrStopped says that the reader of a dump wanted no more of it.
+	// ErrStopped means that the caller ended a dump.
 	ErrStopped = errors.New("stopped")
-	// ErrNoAnswer says that the kernel is silent.
+	// ErrNoAnswer means that the kernel did not answer in time.
 	ErrNoAnswer = errors.New("no answer from the kernel")
 )
 
-// Exchange identifies a request and the answers to it: the port ID of the socket that asked, and the request's sequence number.
+// Exchange identifies a request and its answers: the port ID of the requesting socket, and the sequence number of the request.
 type Exchange struct{ Port, Sequence uint32 }
 
-// EachAnswer calls socket with the payload of each socket in what was received at once. Answers to another request are skipped.
-// done says that the dump has ended, interrupted that the table changed while it was dumped (NLM_F_DUMP_INTR): sockets may be
-// missing or doubled.
+// EachAnswer calls socket with the payload of each socket in a received datagram. It skips answers to other requests. done
+// means that the dump has ended, interrupted that the table changed during the dump (NLM_F_DUMP_INTR): sockets may be missing
+// or repeated.
 func EachAnswer(b []byte, to Exchange, socket func(payload []byte) bool) (done, interrupted bool, err error) {
 	for len(b) > 0 {
 		var m message
@@ -45,18 +45,18 @@ func EachAnswer(b []byte, to Exchange, socket func(payload []byte) bool) (done, 
 	return false, interrupted, nil
 }
 
-// Handler takes what a [Subscription] receives. A subscription calls it from one goroutine at a time.
+// Handler receives the events of a [Subscription], which calls it from one goroutine at a time.
 type Handler interface {
-	// Destroyed takes a socket that the kernel has destroyed. The message is valid until Destroyed returns.
+	// Destroyed is called for a destroyed socket. The message is valid until Destroyed returns.
 	Destroyed(m InetMessage)
-	// Failed takes the error of what could not be received or decoded.
+	// Failed is called for a message that could not be received or decoded.
 	Failed(err error)
 }
 
-// unsolicited is the exchange of what the kernel sends to a multicast group, which nobody has asked for.
+// unsolicited is the exchange of messages to a multicast group.
 var unsolicited = Exchange{}
 
-// eachEvent calls the handler with each socket in what was received from a multicast group at once.
+// eachEvent calls the handler for each socket in a datagram received from a multicast group.
 func eachEvent(b []byte, handler Handler) {
 	for len(b) > 0 {
 		m, rest, err := nextMessage(b)
@@ -76,8 +76,8 @@ func eachEvent(b []byte, handler Handler) {
 	}
 }
 
-// notSupported marks the errors by which a kernel says that it cannot, or that we may not: ENOENT without the module for
-// the protocol (sock_diag_rcv_msg, net/core/sock_diag.c), EPROTONOSUPPORT without sock_diag.
+// notSupported adds errors.ErrUnsupported to the errors of a missing kernel feature or privilege: for example ENOENT without the
+// module for the protocol (sock_diag_rcv_msg, net/core/sock_diag.c), EPROTONOSUPPORT without sock_diag.
 func notSupported(err error) error {
 	for _, errno := range []syscall.Errno{
 		syscall.ENOENT, syscall.EOPNOTSUPP, syscall.EPROTONOSUPPORT, syscall.EAFNOSUPPORT, syscall.EPERM, syscall.EACCES,

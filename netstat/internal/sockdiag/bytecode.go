@@ -10,8 +10,9 @@ import (
 //
 //	0 unsigned char code, 1 unsigned char yes, 2 unsigned short no
 //
-// Each operation is a condition. Where it holds, the program continues "yes" bytes further on, at the next operation; where it
-// does not, "no" bytes further on. A program that ends exactly at its end accepts the socket; four bytes behind it, rejects it.
+// Each operation is a condition. If it holds, the program continues "yes" bytes later, at the next operation, otherwise "no"
+// bytes later. The socket is accepted if execution reaches the end of the program, and rejected if it reaches four bytes behind
+// the end.
 const (
 	opJump       = 1 // INET_DIAG_BC_JMP: never holds
 	opLocalMin   = 2 // INET_DIAG_BC_S_GE
@@ -21,15 +22,15 @@ const (
 	opLocalHost  = 7 // INET_DIAG_BC_S_COND
 	opRemoteHost = 8 // INET_DIAG_BC_D_COND
 
-	// maxBytecode is what the kernel takes: the length of an attribute and the distance of a jump have 16 bits.
+	// maxBytecode is the kernel's limit in bytes: the length of an attribute and the distance of a jump have 16 bits.
 	maxBytecode = 1<<16 - 64
 )
 
-// PortRange is the ports from First to Last.
+// PortRange is the ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
-// Conditions choose connections by their addresses: those that meet all conditions. An empty list is no condition. An
-// IPv4-mapped address is in networks of IPv4 only.
+// Conditions select the connections that meet all of them. An empty list is no condition. IPv4-mapped addresses match IPv4
+// networks only.
 type Conditions struct {
 	LocalPorts, ExcludeLocalPorts   []PortRange
 	RemotePorts, ExcludeRemotePorts []PortRange
@@ -37,7 +38,7 @@ type Conditions struct {
 	ExcludeLocal                    []netip.Prefix
 }
 
-// Bytecode returns the conditions as the kernel wants them: nil if there are none, and if they are longer than the kernel takes.
+// Bytecode compiles the conditions for the kernel. It is nil if there are none, or if the program exceeds the kernel's limit.
 func (c *Conditions) Bytecode() []byte {
 	p := &program{}
 	p.anyOf(hostConditions(c.Remote, opRemoteHost))
@@ -53,7 +54,7 @@ func (c *Conditions) Bytecode() []byte {
 	return p.bytes()
 }
 
-// program is built from its end to its beginning, as operations refer to what is behind them by the distance.
+// program is built from its end to its start, because jumps are relative and go forward only.
 type program struct {
 	operations [][]byte // the last one first
 	length     int
@@ -64,7 +65,7 @@ type label int
 
 const reject label = -4
 
-// here is the place in front of the operations so far.
+// here returns the label of the operations so far.
 func (p *program) here() label { return label(p.length) }
 
 // prepend puts an operation in front of the others.
@@ -85,10 +86,10 @@ func (p *program) jump(to label) {
 	}
 }
 
-// condition prepends the operations of one condition; where it does not hold, they go to otherwise.
+// condition prepends the operations of a condition, which jump to otherwise if it does not hold.
 type condition func(p *program, otherwise label)
 
-// anyOf prepends conditions of which one has to hold.
+// anyOf prepends code that rejects the socket unless one of the conditions holds.
 func (p *program) anyOf(conditions []condition) {
 	holds, otherwise := p.here(), reject
 	for i := len(conditions) - 1; i >= 0; i-- {
@@ -98,7 +99,7 @@ func (p *program) anyOf(conditions []condition) {
 	}
 }
 
-// noneOf prepends conditions of which none may hold.
+// noneOf prepends code that rejects the socket if one of the conditions holds.
 func (p *program) noneOf(conditions []condition) {
 	for i := len(conditions) - 1; i >= 0; i-- {
 		next := p.here()
@@ -115,7 +116,7 @@ func (p *program) bytes() []byte {
 	return b
 }
 
-// portConditions are that a port is in one of the ranges.
+// portConditions returns a condition for each range: the port is in it.
 func portConditions(ranges []PortRange, minimum, maximum byte) []condition {
 	var conditions []condition
 	for _, r := range ranges {
@@ -132,13 +133,13 @@ func portOperand(port uint16) []byte {
 	return binary.NativeEndian.AppendUint16([]byte{0, 0}, port)
 }
 
-// hostConditions are that an address is in one of the networks.
+// hostConditions returns a condition for each network: the address is in it.
 func hostConditions(networks []netip.Prefix, host byte) []condition {
 	var conditions []condition
 	for _, n := range networks {
 		conditions = append(conditions, func(p *program, otherwise label) {
 			p.prepend(host, otherwise, hostOperand(n))
-			if n.Overlaps(mappedIPv4) { // whose addresses are in no network of IPv6
+			if n.Overlaps(mappedIPv4) { // IPv4-mapped addresses match no IPv6 network
 				next := p.here()
 				p.jump(otherwise)
 				p.prepend(host, next, hostOperand(mappedIPv4))
@@ -148,7 +149,8 @@ func hostConditions(networks []netip.Prefix, host byte) []condition {
 	return conditions
 }
 
-// hostOperand is struct inet_diag_hostcond. An address of IPv4 also stands for the IPv4-mapped one. Port -1 stands for any.
+// hostOperand is struct inet_diag_hostcond. The kernel also matches IPv4-mapped addresses with an IPv4 network. Port -1 is any
+// port.
 //
 //	0 __u8 family, 1 __u8 prefix_len, 4 int port, 8 __be32 addr[]
 func hostOperand(network netip.Prefix) []byte {
@@ -161,5 +163,5 @@ func hostOperand(network netip.Prefix) []byte {
 	return append(b, network.Masked().Addr().AsSlice()...)
 }
 
-// mappedIPv4 is where IPv6 has the addresses of IPv4 (RFC 4291, section 2.5.5.2).
+// mappedIPv4 is the network of the IPv4-mapped addresses (RFC 4291, section 2.5.5.2).
 var mappedIPv4 = netip.PrefixFrom(netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff}), 96)

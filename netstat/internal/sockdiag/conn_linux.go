@@ -10,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn asks the kernel for dumps. It stays in the network namespace that it was opened in.
+// Conn dumps the tables of the network namespace in which it was opened.
 type Conn struct {
 	conn     kernelConn
 	last     Exchange // the last request
 	request  []byte
-	pending  bool          // the answer to the last request has not been read to its end
-	stalled  bool          // the kernel does not continue the answer by itself
-	timeout  time.Duration // how long to wait for the kernel
+	pending  bool          // the last answer was not read to its end
+	stalled  bool          // the kernel does not continue the answer without resume
+	timeout  time.Duration // for an answer of the kernel
 	prefetch func(payload []byte)
 }
 
 // kernelConn exchanges messages with the kernel.
 type kernelConn interface {
 	send(request []byte) error
-	// receive returns what the kernel sends at once; it is valid until the next call. After pollInterval without a message it
-	// returns EAGAIN, for a message that another process sent errNotFromKernel.
+	// receive returns the next datagram of the kernel, which is valid until the next call. It returns EAGAIN after pollInterval
+	// without a datagram, and errNotFromKernel for a datagram of another process.
 	receive() ([]byte, error)
 	close() error
 }
@@ -33,17 +33,17 @@ type kernelConn interface {
 var _ kernelConn = (*dumpSocket)(nil)
 
 const (
-	// answerTimeout bounds the wait for the kernel, which answers at once: it fills the buffer while it is read.
+	// answerTimeout is the timeout for an answer. The kernel normally answers within the system call.
 	answerTimeout = 5 * time.Second
-	// pollInterval is how often the context is checked, and the timeout for a kernel that has been silent before.
+	// pollInterval is the interval for checking the context, and the timeout after a first timeout.
 	pollInterval = 100 * time.Millisecond
-	// answerSize is enough for what the kernel sends at once: at most 32 KiB (netlink_dump, net/netlink/af_netlink.c).
+	// answerSize exceeds the largest datagram of the kernel in bytes: 32 KiB (netlink_dump, net/netlink/af_netlink.c).
 	answerSize = 64 << 10
 )
 
-// Opener opens connections that share one receive buffer: only one dump can be read at a time.
+// Opener opens connections that share one receive buffer: only one dump can run at a time.
 type Opener struct {
-	// Prefetch, if set, is called with each payload that was received at once, before the first of them is handed out.
+	// Prefetch, if set, is called with all payloads of a datagram before Dump passes on the first of them.
 	Prefetch func(payload []byte)
 
 	answers *batch
@@ -70,7 +70,7 @@ func (o *Opener) Open() (*Conn, error) {
 	}, nil
 }
 
-// dumpSocket receives one message at a time into a buffer that it shares with others.
+// dumpSocket receives one datagram at a time into the shared buffer.
 type dumpSocket struct {
 	*socket
 	answers *batch
@@ -86,11 +86,11 @@ func (s *dumpSocket) receive() ([]byte, error) {
 // Close closes the connection.
 func (c *Conn) Close() error { return c.conn.close() }
 
-// Dump asks for sockets and calls socket with the payload of each answer, until it returns false; the error is ErrStopped then.
-// interrupted says that the table changed meanwhile (NLM_F_DUMP_INTR): sockets may be missing or doubled. An error that is
-// errors.ErrUnsupported says that the kernel does not have such sockets in sock_diag, or does not permit the request.
+// Dump requests sockets and calls socket with the payload of each. If that returns false, Dump returns ErrStopped. interrupted
+// means that the table changed meanwhile (NLM_F_DUMP_INTR): sockets may be missing or repeated. The error is
+// errors.ErrUnsupported if sock_diag does not support the sockets or the request is not permitted.
 func (c *Conn) Dump(ctx context.Context, r Request, socket func(payload []byte) bool) (interrupted bool, err error) {
-	if c.pending { // the kernel takes no second request before
+	if c.pending { // the kernel rejects a second request during a dump
 		if err := c.resume(); err != nil {
 			return false, err
 		}
@@ -107,7 +107,7 @@ func (c *Conn) Dump(ctx context.Context, r Request, socket func(payload []byte) 
 	return c.read(ctx, socket)
 }
 
-// resumeSequence is the sequence number of the request that resume sends. No dump has it.
+// resumeSequence is the sequence number of the request of resume. Dumps do not use it.
 const resumeSequence = 0
 
 func nextSequence(last uint32) uint32 {
@@ -117,9 +117,9 @@ func nextSequence(last uint32) uint32 {
 	return resumeSequence + 1
 }
 
-// resume has the kernel continue an answer that has stalled. The kernel fills the next buffer when one was read: if it had no
-// memory for that (ENOBUFS), there is none to read, and it would stay silent for ever. So resume asks for an acknowledgment,
-// which is a buffer to read that is not part of the dump.
+// resume makes the kernel continue a stalled answer. The kernel fills the next buffer when one is read (netlink_recvmsg,
+// net/netlink/af_netlink.c). After a failed allocation (ENOBUFS) there is no buffer to read, and the dump would never continue.
+// The acknowledgment that resume requests is such a buffer.
 func (c *Conn) resume() error {
 	if !c.stalled {
 		return nil
@@ -157,8 +157,8 @@ func (c *Conn) read(ctx context.Context, socket func(payload []byte) bool) (inte
 	}
 }
 
-// receive receives what the kernel sends at once. Signals and messages of other processes can interrupt the wait any number of
-// times, so the timeout counts from start. After an error the kernel may not continue the answer: see resume.
+// receive returns the next datagram. The timeout counts from start, because signals and messages of other processes can interrupt
+// the wait any number of times. After an error the answer can be stalled: see resume.
 func (c *Conn) receive(ctx context.Context, start time.Time, timeout time.Duration) ([]byte, error) {
 	for {
 		if err := ctx.Err(); err != nil {

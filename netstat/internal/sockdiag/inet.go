@@ -18,7 +18,7 @@ const (
 	InetCgroupID  = 21 // INET_DIAG_CGROUP_ID, Linux 5.8: see [CgroupID]
 )
 
-// InetMessage is a view on struct inet_diag_msg (include/uapi/linux/inet_diag.h) and the attributes behind it:
+// InetMessage is a view of struct inet_diag_msg (include/uapi/linux/inet_diag.h) and its attributes:
 //
 //	 0 __u8   idiag_family
 //	 1 __u8   idiag_state
@@ -41,7 +41,7 @@ type InetMessage struct {
 	attributes []byte
 }
 
-// ParseInet returns a view on the payload of an answer or event, which must stay as it is while the view is used.
+// ParseInet returns a view of the payload of an answer or event. The payload must not change while the view is used.
 func ParseInet(payload []byte) (InetMessage, error) {
 	if len(payload) < inetMessageLen {
 		return InetMessage{}, fmt.Errorf("inet_diag_msg of %d bytes: %w", len(payload), ErrShort)
@@ -52,7 +52,7 @@ func ParseInet(payload []byte) (InetMessage, error) {
 	return InetMessage{(*[inetMessageLen]byte)(payload), payload[inetMessageLen:]}, nil
 }
 
-// InetInode is [InetMessage.Inode] of a payload; false if it is no inet_diag_msg. It makes no error.
+// InetInode is [InetMessage.Inode] of a payload; ok is false if it is not an inet_diag_msg. It does not allocate an error.
 func InetInode(payload []byte) (inode uint32, ok bool) {
 	if len(payload) < inetMessageLen || payload[0] == AFUnix {
 		return 0, false
@@ -83,7 +83,7 @@ func (m InetMessage) addrPort(addr *[16]byte, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(*addr), port)
 }
 
-// Interface returns the index of the device that the socket is bound to; 0: to none.
+// Interface returns the index of the device to which the socket is bound; 0: none.
 func (m InetMessage) Interface() uint32 { return binary.NativeEndian.Uint32(m.header[40:]) }
 
 // Cookie returns the socket's cookie.
@@ -91,10 +91,10 @@ func (m InetMessage) Cookie() uint64 {
 	return uint64(binary.NativeEndian.Uint32(m.header[44:])) | uint64(binary.NativeEndian.Uint32(m.header[48:]))<<32
 }
 
-// RecvQueue returns the receive queue in bytes; of a listening TCP socket the connections that wait to be accepted.
+// RecvQueue returns the receive queue in bytes; for a listening TCP socket the length of the accept queue.
 func (m InetMessage) RecvQueue() uint32 { return binary.NativeEndian.Uint32(m.header[56:]) }
 
-// SendQueue returns the send queue in bytes; of a listening TCP socket the backlog.
+// SendQueue returns the send queue in bytes; for a listening TCP socket the backlog.
 func (m InetMessage) SendQueue() uint32 { return binary.NativeEndian.Uint32(m.header[60:]) }
 
 // UID returns the user id of the owner.
@@ -116,7 +116,7 @@ func Drops(skMemInfo []byte) (drops uint32, ok bool) {
 	return binary.NativeEndian.Uint32(skMemInfo[at:]), true
 }
 
-// CgroupID returns the __u64 in INET_DIAG_CGROUP_ID; false if it is cut off.
+// CgroupID returns the __u64 in INET_DIAG_CGROUP_ID; ok is false if it is truncated.
 func CgroupID(value []byte) (id uint64, ok bool) {
 	if len(value) < 8 {
 		return 0, false

@@ -1,10 +1,10 @@
-// Package sockdiag asks the kernel for its sockets through NETLINK_SOCK_DIAG: see sock_diag(7).
+// Package sockdiag reads the kernel's sockets through NETLINK_SOCK_DIAG: see sock_diag(7).
 //
-// The codec does no I/O: [Request] is encoded, [Conditions] are compiled, [EachAnswer] finds the sockets in what was received,
-// and [InetMessage], [UnixMessage] and [TCPInfo] are views on the bytes, without a copy. A [Conn] does the dumps, and a
-// [Subscription] receives the TCP sockets that the kernel destroys.
+// The codec does no I/O: it encodes a [Request], compiles [Conditions], and decodes answers with [EachAnswer]. [InetMessage],
+// [UnixMessage] and [TCPInfo] are views of the received bytes, without a copy. A [Conn] dumps tables, and a [Subscription]
+// receives destroyed TCP sockets.
 //
-// Numbers are in the host's byte order, but ports and addresses in network order.
+// Ports and addresses are in network byte order, other numbers in host byte order.
 package sockdiag
 
 import (
@@ -33,12 +33,12 @@ const (
 	AFInet6 = 10
 )
 
-// ErrShort says that a message, or an attribute of it, ends before its length.
+// ErrShort means that a message or attribute is shorter than its length field says.
 var ErrShort = errors.New("message is cut off")
 
 const headerLen = 16
 
-// message is a view on one message: struct nlmsghdr (include/uapi/linux/netlink.h) and its payload.
+// message is a view of a message: struct nlmsghdr (include/uapi/linux/netlink.h) and its payload.
 //
 //	0 __u32 nlmsg_len, 4 __u16 nlmsg_type, 6 __u16 nlmsg_flags, 8 __u32 nlmsg_seq, 12 __u32 nlmsg_pid
 type message []byte
@@ -47,12 +47,12 @@ func (m message) kind() uint16    { return binary.NativeEndian.Uint16(m[4:]) }
 func (m message) flags() uint16   { return binary.NativeEndian.Uint16(m[6:]) }
 func (m message) payload() []byte { return m[headerLen:] }
 
-// exchange is what the message belongs to.
+// exchange returns the exchange to which the message belongs.
 func (m message) exchange() Exchange {
 	return Exchange{Sequence: binary.NativeEndian.Uint32(m[8:]), Port: binary.NativeEndian.Uint32(m[12:])}
 }
 
-// appendHeader appends a header whose length is to be set by setLength.
+// appendHeader appends a header. setLength sets its length later.
 func appendHeader(b []byte, kind, flags uint16, sequence uint32) []byte {
 	b = append(b, 0, 0, 0, 0)
 	b = binary.NativeEndian.AppendUint16(b, kind)
@@ -106,7 +106,7 @@ type Attributes struct {
 	short bool
 }
 
-// Next goes on to the next attribute; false if there is none, or if the message is cut off in it.
+// Next advances to the next attribute. It returns false at the end, or if the next attribute is truncated.
 func (a *Attributes) Next() bool {
 	const header, typeMask = 4, 0x3fff // the two top bits of the type are flags: NLA_TYPE_MASK
 	if len(a.rest) < header {
@@ -122,7 +122,7 @@ func (a *Attributes) Next() bool {
 	return true
 }
 
-// Err returns ErrShort if the message was cut off in an attribute.
+// Err returns ErrShort if an attribute was truncated.
 func (a *Attributes) Err() error {
 	if a.short {
 		return ErrShort

@@ -8,16 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a socket of NETLINK_SOCK_DIAG. It stays in the network namespace that it was opened in. All netlink messages are
-// received by its method receive.
+// socket is a NETLINK_SOCK_DIAG socket. It stays in the network namespace in which it was opened.
 //
 // A process with CAP_NET_ADMIN in the user namespace that owns the network namespace, such as root of a container, can send
-// messages to any socket of that network namespace. They are refused in two ways. The socket is connected to the kernel, which
-// therefore refuses unicast messages of others (netlink_getsockbyportid, net/netlink/af_netlink.c); and batch.message checks
-// the sender, as the kernel lets others send to a multicast group.
+// messages to any netlink socket of that network namespace. Two measures reject them: the socket is connected to the kernel, so
+// that unicast messages of others fail (netlink_getsockbyportid, net/netlink/af_netlink.c), and batch.message checks the
+// sender, because others can send to a multicast group.
 type socket struct {
-	fd   int    // less than 0: closed
-	port uint32 // its port ID, to which the kernel sends the answers
+	fd   int    // negative: closed
+	port uint32 // port ID: the address for answers
 }
 
 // openSocket opens a socket; flags are SOCK_NONBLOCK or 0.
@@ -34,7 +33,7 @@ func openSocket(flags int) (*socket, error) {
 	return s, nil
 }
 
-// connect has the kernel give the socket a port ID, and refuse messages from all others.
+// connect makes the kernel assign a port ID and reject unicast messages of other processes.
 func (s *socket) connect() error {
 	if err := unix.Connect(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
@@ -61,8 +60,8 @@ func (s *socket) send(request []byte) error {
 	return unix.Sendto(s.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// receive receives as many messages as there are and fit into the batch, and returns how many. It waits for the first, unless
-// the flags, the socket or its SO_RCVTIMEO say otherwise.
+// receive receives up to a batch of datagrams, and returns their number. It waits for the first, unless MSG_DONTWAIT,
+// SOCK_NONBLOCK or SO_RCVTIMEO apply.
 func (s *socket) receive(into *batch, flags int) (n int, err error) {
 	for i := range into.headers {
 		header := &into.headers[i].header
@@ -76,14 +75,14 @@ func (s *socket) receive(into *batch, flags int) (n int, err error) {
 	return int(received), nil
 }
 
-// close closes the socket, and forgets the descriptor's number, which another file gets soon.
+// close closes the socket and clears fd: another file can get the same descriptor number.
 func (s *socket) close() error {
 	fd := s.fd
 	s.fd = -1
 	return unix.Close(fd)
 }
 
-// batch holds the messages that one system call receives: see recvmmsg(2).
+// batch holds the datagrams that one recvmmsg(2) receives.
 type batch struct {
 	headers []mmsghdr
 	senders []unix.RawSockaddrNetlink
@@ -96,7 +95,7 @@ type mmsghdr struct {
 	length uint32
 }
 
-// newBatch returns a batch for so many messages of at most size bytes.
+// newBatch returns a batch for the given number of datagrams of at most size bytes.
 func newBatch(messages, size int) *batch {
 	b := &batch{
 		headers: make([]mmsghdr, messages), senders: make([]unix.RawSockaddrNetlink, messages), buffers: make([][]byte, messages),
@@ -115,14 +114,14 @@ func newBatch(messages, size int) *batch {
 }
 
 var (
-	// errNotFromKernel says that another process sent the message.
+	// errNotFromKernel means that another process sent the message.
 	errNotFromKernel = errors.New("message is not from the kernel")
 	errTruncated     = errors.New("message is longer than the buffer")
 )
 
-// message returns a message that was received; errNotFromKernel, if another process sent it.
+// message returns a received datagram; the error is errNotFromKernel if another process sent it.
 func (b *batch) message(i int) ([]byte, error) {
-	const kernel = 0 // the port ID that no process can have
+	const kernel = 0 // its port ID; no process can have it
 	received := &b.headers[i]
 	sender := &b.senders[i]
 	if received.header.Namelen != uint32(unsafe.Sizeof(*sender)) || sender.Family != unix.AF_NETLINK || sender.Pid != kernel {

@@ -16,19 +16,19 @@ const (
 	tcpNewSynRecv = 12 // TCP_NEW_SYN_RECV
 )
 
-// StateSet is a set of states, as idiag_states and udiag_states want it: bit n stands for state n.
+// StateSet is a set of states, as in idiag_states and udiag_states: bit n is state n.
 type StateSet uint32
 
 // Sets of states.
 const (
-	// StatesAll leaves out the pseudo state TCP_BOUND_INACTIVE (13, Linux 6.8): sockets that are neither listening nor
-	// connected, which no other reader shows.
+	// StatesAll excludes the pseudo state TCP_BOUND_INACTIVE (13, Linux 6.8): bound sockets that neither listen nor connect,
+	// which /proc/net does not show either.
 	StatesAll       StateSet = 1<<(tcpNewSynRecv+1) - 2
 	StatesListen    StateSet = 1 << tcpListen
 	StatesConnected          = StatesAll &^ StatesListen
 )
 
-// Request asks for the sockets of one address family and protocol.
+// Request is a request for the sockets of an address family and protocol.
 type Request struct {
 	Family   uint8 // AFInet, AFInet6 or AFUnix; 0: TCP of both IP families
 	Protocol uint8 // 0 for AFUnix
@@ -59,7 +59,7 @@ func (r *Request) appendTo(b []byte, sequence uint32) []byte {
 	return b
 }
 
-// appendInet appends struct inet_diag_req_v2 (include/uapi/linux/inet_diag.h), in which an id of zeros stands for all sockets:
+// appendInet appends struct inet_diag_req_v2 (include/uapi/linux/inet_diag.h). An id of zeros selects all sockets:
 //
 //	0 __u8 sdiag_family, 1 __u8 sdiag_protocol, 2 __u8 idiag_ext, 3 __u8 pad, 4 __u32 idiag_states,
 //	8 struct inet_diag_sockid id
@@ -69,8 +69,8 @@ func (r *Request) appendInet(b []byte) []byte {
 	return append(b, make([]byte, inetSockIDLen)...)
 }
 
-// appendTCP appends struct inet_diag_req. It is the request of before Linux 3.3, and the only one that gets both families: the
-// kernel walks its table of connections once, and not once for each family.
+// appendTCP appends struct inet_diag_req, the request before Linux 3.3. It is the only one that returns both families in one walk
+// through the kernel's table of connections.
 //
 //	0 __u8 idiag_family, 1 __u8 idiag_src_len, 2 __u8 idiag_dst_len, 3 __u8 idiag_ext, 4 struct inet_diag_sockid id,
 //	52 __u32 idiag_states, 56 __u32 idiag_dbs
@@ -81,7 +81,7 @@ func (r *Request) appendTCP(b []byte) []byte {
 	return binary.NativeEndian.AppendUint32(b, 0)
 }
 
-// extensions is the set of the attributes to send.
+// extensions returns the set of requested attributes.
 func (r *Request) extensions() (ext uint8) {
 	if r.TCPInfo {
 		ext |= 1 << (InetInfo - 1)

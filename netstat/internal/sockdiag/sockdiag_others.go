@@ -9,7 +9,7 @@ import (
 	"runtime"
 )
 
-// Opener opens nothing: there is no sock_diag on this system.
+// Opener cannot open connections: this system has no sock_diag.
 type Opener struct{ Prefetch func(payload []byte) }
 
 // Open returns errors.ErrUnsupported.
@@ -26,7 +26,7 @@ func (*Conn) Dump(context.Context, Request, func([]byte) bool) (bool, error) {
 // Close does nothing.
 func (*Conn) Close() error { return nil }
 
-// Subscription cannot be made.
+// Subscription cannot be opened.
 type Subscription struct{}
 
 // Subscribe returns errors.ErrUnsupported.

@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Subscription is a netlink socket to which the kernel sends the TCP sockets that it destroys (sock_diag_broadcast_destroy,
-// net/core/sock_diag.c). It stays in the network namespace that it was made in. A goroutine reads it, and so do Sync and Close.
+// Subscription is a netlink socket to which the kernel reports destroyed TCP sockets (sock_diag_broadcast_destroy,
+// net/core/sock_diag.c). It stays in the network namespace in which it was opened. A goroutine reads it; Sync and Close read it
+// too.
 type Subscription struct {
-	// waiter is an epoll(7) instance that reports one message and then none until it is armed again, so that messages can
-	// accumulate. Go's poller waits for it: a subscription costs no thread.
+	// waiter is an epoll(7) instance that reports one message and then none until it is armed again, so that messages accumulate.
+	// The runtime poller waits for it: a subscription needs no thread.
 	waiter  *os.File
 	closing chan struct{} // closed by Close
 	done    chan struct{} // closed when the goroutine has ended
@@ -27,27 +28,27 @@ type Subscription struct {
 	closed  bool
 	pause   time.Duration // between two reads
 	armed   bool          // waiter reports the next message
-	drops   uint32        // what the kernel has counted
-	lost    int           // of them, those that Sync has not handed out
+	drops   uint32        // the kernel's counter at the last read
+	lost    int           // drops that Sync has not returned yet
 }
 
-// How long messages may accumulate: to wake up for each costs far more than to read it. A pause is the longest in which
-// burstRate messages a second fit into the receive buffer, within these bounds.
+// Messages accumulate during a pause, because waking up for each costs far more than reading it. The pause is the time in which
+// burstRate messages per second fill the receive buffer, within these bounds.
 const (
 	minPause  = 5 * time.Millisecond
 	maxPause  = 40 * time.Millisecond
 	burstRate = 60_000
 )
 
-// pauseFor returns the pause for a receive buffer of so many bytes.
+// pauseFor returns the pause for a receive buffer in bytes.
 func pauseFor(buffer int) time.Duration {
-	const message = 1408 // bytes of the buffer that one takes
+	const message = 1408 // bytes of the buffer per message
 	pause := time.Duration(buffer/message) * time.Second / burstRate
 	return min(max(pause, minPause), maxPause)
 }
 
-// Subscribe subscribes to the TCP sockets destroyed in the network namespace of this thread, with SetBuffer(buffer). An
-// error that is errors.ErrUnsupported says that the kernel does not have these events, or does not permit them.
+// Subscribe subscribes to the TCP sockets destroyed in the network namespace of the calling thread, with SetBuffer(buffer). The
+// error is errors.ErrUnsupported if the kernel does not have these events or does not permit them.
 func Subscribe(handler Handler, buffer int) (*Subscription, error) {
 	socket, err := openSocket(unix.SOCK_NONBLOCK)
 	if err != nil {
@@ -65,7 +66,7 @@ func Subscribe(handler Handler, buffer int) (*Subscription, error) {
 		readable, err = s.waiter.SyscallConn()
 	}
 	if err != nil {
-		_ = s.waiter.Close() // which may be nil
+		_ = s.waiter.Close() // also if nil
 		_ = socket.close()
 		return nil, fmt.Errorf("waiting for destroyed sockets: %w", err)
 	}
@@ -76,7 +77,7 @@ func Subscribe(handler Handler, buffer int) (*Subscription, error) {
 // join joins the multicast groups.
 func (s *Subscription) join() error {
 	const groups = 1<<0 | 1<<2 // SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (include/uapi/linux/sock_diag.h)
-	// Otherwise the kernel, once the buffer was full, would send nothing until all is read (netlink_overrun,
+	// Without this option the kernel drops all messages after an overrun until the buffer is empty (netlink_overrun,
 	// net/netlink/af_netlink.c).
 	if err := unix.SetsockoptInt(s.socket.fd, unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
 		return err
@@ -89,7 +90,7 @@ func (s *Subscription) join() error {
 	return s.socket.subscribe(groups)
 }
 
-// eventsNotSupported marks further errors by which an old kernel says that it knows no such group or option.
+// eventsNotSupported also covers the errors of an old kernel without the group or the option.
 func eventsNotSupported(err error) error {
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOPROTOOPT) {
 		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
@@ -97,14 +98,14 @@ func eventsNotSupported(err error) error {
 	return notSupported(err)
 }
 
-// newWaiter returns an epoll instance for the socket that is not armed.
+// newWaiter returns an unarmed epoll instance for the socket.
 func newWaiter(fd int) (*os.File, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
 	if err = unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{}); err == nil {
-		err = unix.SetNonblock(epfd, true) // so that Go's poller takes it
+		err = unix.SetNonblock(epfd, true) // required by the runtime poller
 	}
 	if err != nil {
 		_ = unix.Close(epfd)
@@ -113,16 +114,16 @@ func newWaiter(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(epfd), "sock_diag"), nil
 }
 
-// SetBuffer bounds what the kernel may keep until it is read: to 2 * bytes, as it doubles what it is given (sk_setsockopt,
-// net/core/sock.c), or without CAP_NET_ADMIN to 2 * net.core.rmem_max.
+// SetBuffer sets the receive buffer to 2 * bytes, as the kernel doubles the value (sk_setsockopt, net/core/sock.c); without
+// CAP_NET_ADMIN the limit is 2 * net.core.rmem_max.
 func (s *Subscription) SetBuffer(bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fd := s.socket.fd
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes) // which gives as much as is permitted
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes) // sets at most the permitted size
 	}
-	buffer, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF) // 0, should it fail: the shortest pause
+	buffer, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF) // 0 after an error: the shortest pause
 	s.pause = pauseFor(buffer)
 }
 
@@ -134,7 +135,7 @@ func (s *Subscription) read(readable syscall.RawConn) {
 		defer s.mu.Unlock()
 		if s.armed {
 			var events [1]unix.EpollEvent
-			_, _ = unix.EpollWait(int(epfd), events[:], 0) // without this, each message would wake up Go's poller
+			_, _ = unix.EpollWait(int(epfd), events[:], 0) // disarms: otherwise each message would wake up the runtime poller
 			s.armed = false
 		}
 		return s.closed || s.receive() > 0 || !s.arm(int(epfd))
@@ -144,7 +145,7 @@ func (s *Subscription) read(readable syscall.RawConn) {
 	for {
 		err := readable.Read(receive)
 		s.mu.Lock()
-		if err != nil && !s.closed { // Go's poller cannot wait for it: Sync still reads
+		if err != nil && !s.closed { // the runtime poller cannot wait: Sync still reads
 			s.handler.Failed(fmt.Errorf("waiting for destroyed sockets: %w", err))
 		}
 		pause.Reset(s.pause)
@@ -160,7 +161,7 @@ func (s *Subscription) read(readable syscall.RawConn) {
 	}
 }
 
-// arm has the epoll instance report the next message, which may be there already.
+// arm makes the epoll instance report the next message, also one that has already arrived.
 func (s *Subscription) arm(epfd int) bool {
 	next := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
 	err := unix.EpollCtl(epfd, unix.EPOLL_CTL_MOD, s.socket.fd, &next)
@@ -171,10 +172,10 @@ func (s *Subscription) arm(epfd int) bool {
 	return s.armed
 }
 
-// receive reads the messages that are there, and returns how many. The caller holds the lock.
+// receive reads the pending messages and returns their number. The caller holds the lock.
 func (s *Subscription) receive() (received int) {
-	const limit = 1 << 16              // messages: a process that makes more than can be read must not keep the lock
-	messages := batches.Get().(*batch) //nolint:forcetypeassert // it has nothing else
+	const limit = 1 << 16              // messages: bounds the time with the lock if events arrive faster than they are read
+	messages := batches.Get().(*batch) //nolint:forcetypeassert // set by New
 	defer batches.Put(messages)
 	for received < limit {
 		n, err := s.socket.receive(messages, unix.MSG_DONTWAIT)
@@ -188,7 +189,7 @@ func (s *Subscription) receive() (received int) {
 		}
 		received += n
 		switch {
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOBUFS): // countDrops counts what was lost
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOBUFS): // countDrops counts the lost messages
 		case err != nil && !errors.Is(err, unix.EAGAIN):
 			s.handler.Failed(fmt.Errorf("reading destroyed sockets: %w", err))
 			return received
@@ -199,11 +200,10 @@ func (s *Subscription) receive() (received int) {
 	return received
 }
 
-// batches are those that are not in use, for all subscriptions. A message has about 400 bytes.
+// batches pools free batches for all subscriptions. A message has about 400 bytes.
 var batches = sync.Pool{New: func() any { return newBatch(64, 1024) }}
 
-// countDrops counts the messages that did not fit into the receive buffer since the last call. The kernel's number wraps. The
-// caller holds the lock.
+// countDrops adds the messages dropped since the last call. The kernel's counter wraps at 2^32. The caller holds the lock.
 func (s *Subscription) countDrops() {
 	info, err := memInfoOf(s.socket.fd)
 	if err != nil {
@@ -214,8 +214,8 @@ func (s *Subscription) countDrops() {
 	s.drops = info.drops
 }
 
-// Sync reads the events that are there and then calls f, while the handler is not called. lost is the number of events that did
-// not fit into the receive buffer since the last call of Sync. It can be called after Close.
+// Sync reads the pending events and then calls f; the handler is not called during f. lost is the number of events dropped
+// since the last Sync because the receive buffer was full. Sync can be called after Close.
 func (s *Subscription) Sync(f func(lost int)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,7 +228,7 @@ func (s *Subscription) Sync(f func(lost int)) {
 	f(lost)
 }
 
-// Close reads the events that are there and ends the subscription. It can be called again.
+// Close reads the pending events and ends the subscription. Further calls do nothing.
 func (s *Subscription) Close() {
 	s.mu.Lock()
 	wasClosed := s.closed
@@ -246,11 +246,11 @@ func (s *Subscription) Close() {
 	}
 }
 
-// memInfo is what SO_MEMINFO returns: Linux 4.12, include/uapi/linux/sock_diag.h.
+// memInfo is the value of SO_MEMINFO: Linux 4.12, include/uapi/linux/sock_diag.h.
 type memInfo struct {
-	received uint32    // bytes that unread messages take: SK_MEMINFO_RMEM_ALLOC
+	received uint32    // SK_MEMINFO_RMEM_ALLOC: bytes of unread messages
 	_        [7]uint32 // up to SK_MEMINFO_BACKLOG
-	drops    uint32    // messages that did not fit: SK_MEMINFO_DROPS
+	drops    uint32    // SK_MEMINFO_DROPS: dropped messages
 }
 
 func memInfoOf(fd int) (info memInfo, err error) {

@@ -2,11 +2,11 @@ package sockdiag
 
 import "encoding/binary"
 
-// TCPInfo is a view on struct tcp_info (include/uapi/linux/tcp.h), which every few kernels grow at its end. It may have any
-// length: a field that lies behind the end is 0.
+// TCPInfo is a view of struct tcp_info (include/uapi/linux/tcp.h), to which new kernels append fields. It can have any length:
+// a field beyond the end is 0.
 type TCPInfo []byte
 
-// Offsets in struct tcp_info, with the kernel that brought a field where that is not Linux 2.6 or before.
+// Offsets in struct tcp_info, with the first kernel that has the field, if later than Linux 2.6.
 const (
 	tcpiRetransmits   = 2   // __u8  tcpi_retransmits
 	tcpiSndMSS        = 16  // __u32 tcpi_snd_mss: bytes
@@ -23,19 +23,19 @@ const (
 	tcpiBytesSent     = 200 // __u64 tcpi_bytes_sent, Linux 4.19
 )
 
-// HasBase tells whether the fields of Linux 2.6 are there.
+// HasBase reports whether the fields of Linux 2.6 are present.
 func (i TCPInfo) HasBase() bool { return len(i) >= tcpiTotalRetrans+4 }
 
-// HasBytes tells whether BytesAcked and BytesReceived are there.
+// HasBytes reports whether BytesAcked and BytesReceived are present.
 func (i TCPInfo) HasBytes() bool { return len(i) >= tcpiBytesReceived+8 }
 
-// HasSegs tells whether SegsOut and SegsIn are there.
+// HasSegs reports whether SegsOut and SegsIn are present.
 func (i TCPInfo) HasSegs() bool { return len(i) >= tcpiSegsIn+4 }
 
-// HasBytesSent tells whether BytesSent is there.
+// HasBytesSent reports whether BytesSent is present.
 func (i TCPInfo) HasBytesSent() bool { return len(i) >= tcpiBytesSent+8 }
 
-// Retransmits returns how often the oldest segment without an acknowledgment has been sent again.
+// Retransmits returns the consecutive retransmissions of the oldest unacknowledged segment.
 func (i TCPInfo) Retransmits() uint8 {
 	if len(i) <= tcpiRetransmits {
 		return 0
@@ -46,7 +46,7 @@ func (i TCPInfo) Retransmits() uint8 {
 // SndMSS returns the segment size in bytes.
 func (i TCPInfo) SndMSS() uint32 { return i.uint32(tcpiSndMSS) }
 
-// Lost returns the segments that are believed lost now.
+// Lost returns the segments currently considered lost.
 func (i TCPInfo) Lost() uint32 { return i.uint32(tcpiLost) }
 
 // RTT returns the smoothed round-trip time in microseconds.
@@ -61,7 +61,7 @@ func (i TCPInfo) SndCwnd() uint32 { return i.uint32(tcpiSndCwnd) }
 // TotalRetrans returns the segments retransmitted.
 func (i TCPInfo) TotalRetrans() uint32 { return i.uint32(tcpiTotalRetrans) }
 
-// BytesAcked returns the bytes that the peer acknowledged, SYN and FIN included.
+// BytesAcked returns the bytes acknowledged by the peer, SYN and FIN included.
 func (i TCPInfo) BytesAcked() uint64 { return i.uint64(tcpiBytesAcked) }
 
 // BytesReceived returns the bytes received in order.
@@ -73,7 +73,7 @@ func (i TCPInfo) SegsOut() uint32 { return i.uint32(tcpiSegsOut) }
 // SegsIn returns the segments received.
 func (i TCPInfo) SegsIn() uint32 { return i.uint32(tcpiSegsIn) }
 
-// MinRTT returns the least round-trip time of late in microseconds; 0 before the first sample, for which the kernel has ~0.
+// MinRTT returns the minimum round-trip time in microseconds; 0 before the first sample, when the kernel has ~0.
 func (i TCPInfo) MinRTT() uint32 {
 	const noSample = 1<<32 - 1
 	if rtt := i.uint32(tcpiMinRTT); rtt != noSample {

@@ -14,7 +14,7 @@ const (
 	UnixUID   = 7 // UNIX_DIAG_UID, Linux 5.3: see [UID]
 )
 
-// UnixMessage is a view on struct unix_diag_msg (include/uapi/linux/unix_diag.h) and the attributes behind it:
+// UnixMessage is a view of struct unix_diag_msg (include/uapi/linux/unix_diag.h) and its attributes:
 //
 //	0 __u8  udiag_family
 //	1 __u8  udiag_type
@@ -27,7 +27,7 @@ type UnixMessage struct {
 	attributes []byte
 }
 
-// ParseUnix returns a view on the payload of an answer, which must stay as it is while the view is used.
+// ParseUnix returns a view of the payload of an answer. The payload must not change while the view is used.
 func ParseUnix(payload []byte) (UnixMessage, error) {
 	if len(payload) < unixMessageLen {
 		return UnixMessage{}, fmt.Errorf("unix_diag_msg of %d bytes: %w", len(payload), ErrShort)
@@ -52,8 +52,8 @@ func (m UnixMessage) Cookie() uint64 {
 // Attributes returns an iterator over the attributes.
 func (m UnixMessage) Attributes() Attributes { return Attributes{rest: m.attributes} }
 
-// Queues decodes struct unix_diag_rqlen, in UNIX_DIAG_RQLEN: 0 __u32 udiag_rqueue, 4 __u32 udiag_wqueue, both in bytes; of a
-// listening socket they are the connections that wait to be accepted and the backlog. ok is false if it is cut off.
+// Queues decodes struct unix_diag_rqlen, in UNIX_DIAG_RQLEN: 0 __u32 udiag_rqueue, 4 __u32 udiag_wqueue, both in bytes; for a
+// listening socket they are the length of the accept queue and the backlog. ok is false if it is truncated.
 func Queues(rqLen []byte) (recv, send uint32, ok bool) {
 	if len(rqLen) < 8 {
 		return 0, 0, false
@@ -61,7 +61,7 @@ func Queues(rqLen []byte) (recv, send uint32, ok bool) {
 	return binary.NativeEndian.Uint32(rqLen), binary.NativeEndian.Uint32(rqLen[4:]), true
 }
 
-// UID returns the __u32 in UNIX_DIAG_UID; false if it is cut off.
+// UID returns the __u32 in UNIX_DIAG_UID; ok is false if it is truncated.
 func UID(value []byte) (uid uint32, ok bool) {
 	if len(value) < 4 {
 		return 0, false

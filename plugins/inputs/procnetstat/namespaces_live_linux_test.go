@@ -353,17 +353,17 @@ const allOfAll = `
 
 // What a plugin says that lacks something.
 const (
-	noBPF = `^BPF owner lookup unavailable \(the BPF program takes CAP_BPF and ` +
+	noBPF = `^BPF owner lookup unavailable \(the BPF program requires CAP_BPF and ` +
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more$`
 	notInitialPIDs = `^BPF owner lookup unavailable \(/proc is not of the initial PID ` +
 		`namespace, whose pids BPF programs see: unsupported operation\); falling back to /proc, which costs more$`
-	noNetlink = `^cannot open netlink in network namespace (blue|of process \d+) \(it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for ` +
+	noNetlink = `^cannot open netlink in network namespace (blue|of process \d+) \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for ` +
 		`a namespace without a name: `
 	fewerFields = `\); falling back to /proc, which gives fewer fields and costs more$`
 	noSetns     = noNetlink + `setns: operation not permitted` + fewerFields
 	noPtrace    = noNetlink + `open /proc/\d+/ns/net: permission denied` + fewerFields
-	noNames     = `^some network namespaces are not read, or not known by their names: /run/netns/blue: entering it takes ` +
-		`CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: permission denied$`
+	noNames     = `^cannot read or name some network namespaces: /run/netns/blue: entering requires ` +
+		`CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: permission denied$`
 	denied = `^Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed". This needs ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it$`
 )
@@ -788,7 +788,7 @@ func TestNamespaceThatIsOld(t *testing.T) {
 			l.gather().requireTags("self")
 		}
 		require.Equal(t, []string{
-			`network namespace "blue" is not read: statfs /run/netns/blue: no such file or directory`,
+			`cannot read network namespace "blue": statfs /run/netns/blue: no such file or directory`,
 		}, messagesBut(l, notInitialPIDs))
 		hut.say(t, 1000)
 		testnet.NameNetns(t, "blue", hut.server.Netns())

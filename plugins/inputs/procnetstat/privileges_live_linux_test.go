@@ -278,24 +278,24 @@ type readPlugin struct {
 
 // The lines that the plugin logs, as patterns.
 const (
-	saysNoBPF = `W! BPF owner lookup unavailable \(the BPF program takes CAP_BPF and ` +
+	saysNoBPF = `W! BPF owner lookup unavailable \(the BPF program requires CAP_BPF and ` +
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more`
-	saysNoBTF = `W! BPF owner lookup unavailable \(the BPF program takes Linux 5\.11 with ` +
+	saysNoBTF = `W! BPF owner lookup unavailable \(the BPF program requires Linux 5\.11 with ` +
 		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
 	saysDenied = `W! Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed"\. This needs ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it`
-	saysHidden = `W! /\S+ is mounted with hidepid, which hides processes and their executables, command lines, cgroups and ` +
-		`network namespaces; seeing them needs CAP_SYS_PTRACE or the group of the mount option gid: ` +
+	saysHidden = `W! /\S+ is mounted with hidepid; other users' processes, with their executables, command lines, cgroups and ` +
+		`network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of mount option gid: ` +
 		`open /\S+/1/stat: (no such file or directory|operation not permitted)`
-	saysNoExe = `W! executables of processes are not known: reading them takes CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
+	saysNoExe = `W! cannot read process executables: requires CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
 	saysNoCgroups = `I! Cannot look up the cgroups of sockets; using those of their processes: ` +
 		`no cgroup2 file system is mounted; opening /\S+: .*`
-	saysNoNetlink = `W! cannot open netlink in network namespace .* \(it takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
+	saysNoNetlink = `W! cannot open netlink in network namespace .* \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
 		`a name: (open /\S+/ns/net: permission denied|setns: operation not permitted)\); falling back to /proc, ` +
 		`which gives fewer fields and costs more`
-	saysNoNames = `W! some network namespaces are not read, or not known by their names: `
-	saysNoName  = saysNoNames + `/run/netns/blue: entering it takes CAP_SYS_ADMIN, and finding a process in it CAP_SYS_PTRACE: ` +
+	saysNoNames = `W! cannot read or name some network namespaces: `
+	saysNoName  = saysNoNames + `/run/netns/blue: entering requires CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: ` +
 		`permission denied`
 )
 
@@ -740,7 +740,7 @@ func TestHidepid(t *testing.T) {
 		over := func(options string) place {
 			return place{name: options, prepare: "mount -t proc -o " + options + " proc /proc"}
 		}
-		const cannotLook = `looking into process \d+ takes CAP_SYS_PTRACE: operation not permitted`
+		const cannotLook = `reading process \d+ requires CAP_SYS_PTRACE: operation not permitted`
 		const cannotSee = `there is no process 1: no such file or directory`
 		for _, test := range []struct {
 			place
@@ -779,7 +779,7 @@ func TestHidepid(t *testing.T) {
 						blue.require(t, expectedOf{}, want.sees, everywhere.gathers[0], got[1])
 						theirs.require(t, expectedOf{}, want.sees, everywhere.gathers[0], got[1])
 						mine.require(t, expectedOf{asNumber, procfs}, want.sees, everywhere.gathers[0], got[1])
-						got[2].requireLog(t, want.logWith(walk, `W! network namespace "host" is not read: `+test.host)...)
+						got[2].requireLog(t, want.logWith(walk, `W! cannot read network namespace "host": `+test.host)...)
 					})
 				}
 				for _, want := range []outcome{

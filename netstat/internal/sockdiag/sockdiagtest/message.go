@@ -1,5 +1,4 @@
-// Package sockdiagtest writes messages of NETLINK_SOCK_DIAG as the kernel does, for tests. It takes nothing from the codec under
-// test.
+// Package sockdiagtest encodes NETLINK_SOCK_DIAG messages of the kernel, for tests. It does not use the codec under test.
 package sockdiagtest
 
 import (
@@ -26,15 +25,15 @@ func Uint32s(values ...uint32) []byte {
 	return b
 }
 
-// Port is the port ID of the socket that has asked for an answer.
+// Port is the port ID of the requesting socket.
 const Port = 4711
 
-// Answer is a message to Port with its padding.
+// Answer is a message to Port, with padding.
 func Answer(kind, flags uint16, sequence uint32, payload []byte) []byte {
 	return message(kind, flags, sequence, Port, payload)
 }
 
-// Event is a message about a destroyed socket, which nobody has asked for.
+// Event is a multicast message about a destroyed socket.
 func Event(payload []byte) []byte {
 	const sockDiagByFamily = 20
 	return message(sockDiagByFamily, 0, 0, 0, payload)
@@ -52,7 +51,7 @@ func message(kind, flags uint16, sequence, port uint32, payload []byte) []byte {
 // Inet is a struct inet_diag_msg.
 type Inet struct {
 	Family, State uint8
-	Local, Remote string // as netip.ParseAddrPort wants them
+	Local, Remote string // in the format of netip.ParseAddrPort
 	Interface     uint32
 	Cookie        uint64
 	RecvQueue     uint32
