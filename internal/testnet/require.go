@@ -3,8 +3,10 @@ package testnet
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // SkipOrFail ends a test because this machine lacks something, such as a privilege or a program. It skips the test, or fails it
@@ -41,6 +43,16 @@ func Require(tb testing.TB, programs ...string) {
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			SkipOrFail(tb, err.Error())
+		}
+	}
+}
+
+// WaitForGoroutines fails the test if more goroutines than that remain. One that has announced its end runs a moment longer.
+func WaitForGoroutines(tb testing.TB, maximum int) {
+	tb.Helper()
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > maximum; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			tb.Fatalf("%d goroutines, at most %d expected", runtime.NumGoroutine(), maximum)
 		}
 	}
 }
