@@ -107,7 +107,7 @@ func inodeOf(t *testing.T, path string) uint64 {
 	return stat.Ino
 }
 
-// ss returns what ss says of the namespace.
+// ss returns the output of ss in the namespace.
 func (q *quarter) ss(t *testing.T, args ...string) []testnet.Row {
 	t.Helper()
 	if name, named := strings.CutPrefix(q.file, testnet.NetnsDir+"/"); named {
