@@ -123,7 +123,7 @@ func TestBytesOfLongAndShortConnections(t *testing.T) {
 	})
 }
 
-// TestReconnectedSocket: a process can end a connection and make another with the same socket, whose counters then restart at zero,
+// TestReconnectedSocket: a process can end a connection and make another with the same socket, whose counters then restart,
 // under the same cookie.
 func TestReconnectedSocket(t *testing.T) {
 	testnet.Isolate(t, func() {
