@@ -66,7 +66,7 @@ const gathersOfReader = 3
 
 // read is the main function of a reader.
 func read(asked string) (exitCode int) {
-	log.SetOutput(io.Discard) // what is logged is told
+	log.SetOutput(io.Discard) // the report contains the log
 	var r task
 	err := json.Unmarshal([]byte(asked), &r)
 	if err == nil {
@@ -213,7 +213,7 @@ type place struct {
 
 var here = place{name: "here"}
 
-// read runs a reader in the role, and returns what its plugins told, in the order of their options. It wants no errors of any.
+// read runs a reader in the role, and returns the reports of its plugins, in the order of their options. It wants no errors of any.
 func (p place) read(t *testing.T, r role, asked task) (plugins []readPlugin) {
 	t.Helper()
 	testnet.Require(t, "unshare", "setpriv", "mount")
@@ -723,7 +723,7 @@ func TestPrivileges(t *testing.T) {
 	})
 }
 
-// TestHidepid: a proc file system that hides the processes of others hides them, and no more: what BPF tells is not lost.
+// TestHidepid: a proc file system that hides the processes of others hides them, and no more: what BPF reports is not lost.
 func TestHidepid(t *testing.T) {
 	testnet.IsolateMounts(t, func() {
 		makeLoad(t)
