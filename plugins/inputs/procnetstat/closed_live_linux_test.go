@@ -57,7 +57,7 @@ func (v *visit) run(t *testing.T, l *tally, n, rate int, interval time.Duration)
 			due = due.Add(interval)
 		}
 	}
-	// The kernel tells of the last ones a little later.
+	// The kernel reports the last ones a little later.
 	var g gathered
 	for {
 		g = l.gather()
@@ -272,7 +272,7 @@ func TestClosedEventsLost(t *testing.T) {
 	})
 }
 
-// shrinkEventBuffer leaves the netlink sockets of this process that hear of closed sockets no more room than must be.
+// shrinkEventBuffer sets the smallest receive buffer on the sockets of this process that are subscribed to closed sockets.
 func shrinkEventBuffer(t *testing.T) {
 	t.Helper()
 	shrunk := 0
@@ -392,7 +392,7 @@ func (e listenerEnds) await(port uint16) {
 	}
 }
 
-// TestWithoutClosedConnections: where they are not heard of, there are no fields of it, rather than wrong ones.
+// TestWithoutClosedConnections: without a subscription to closed sockets the fields are absent, not wrong.
 func TestWithoutClosedConnections(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.ConnectedPairs(t, 1, 10)

@@ -141,7 +141,7 @@ func TestClosedListener(t *testing.T) {
 	require.Equal(t, traffic{listenDrops: 3}, l.pass(socket(80, 3, 3)), "nor is a new one")
 }
 
-// What a connection dropped is not told when it has been destroyed.
+// The event of a destroyed connection has no drops.
 func TestClosedConnectionThatDropped(t *testing.T) {
 	l := newListening()
 	connection := sent(1, 5)

@@ -72,7 +72,7 @@ func FuzzConfiguration(f *testing.F) {
 	})
 }
 
-// nameAnOption tells whether an error begins with the name of an option.
+// nameAnOption reports whether an error begins with the name of an option.
 func nameAnOption(err error, names []string) bool {
 	for _, name := range names {
 		if strings.HasPrefix(err.Error(), name) {

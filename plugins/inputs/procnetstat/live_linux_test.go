@@ -103,7 +103,7 @@ func (g gathered) sum(measurement string, tags ...string) map[string]int64 {
 	return sums
 }
 
-// expectation is what ss says of the sockets of a series.
+// expectation is what ss reports for the sockets of a series.
 type expectation map[string]int64
 
 // expectations are by the tags of the series.
@@ -350,7 +350,7 @@ func TestListenerThatWorkersShare(t *testing.T) {
 	})
 }
 
-// dropsOfListener returns the drops that ss tells of the only listener of the namespace with this port.
+// dropsOfListener returns the drops that ss reports for the only listener of the namespace with this port.
 func dropsOfListener(t *testing.T, at uint16) int64 {
 	t.Helper()
 	for _, row := range testnet.SS(t, "-t", "-l", "-m") {

@@ -107,7 +107,7 @@ func inodeOf(t *testing.T, path string) uint64 {
 	return stat.Ino
 }
 
-// ss returns what ss says of the namespace.
+// ss returns the output of ss in the namespace.
 func (q *quarter) ss(t *testing.T, args ...string) []testnet.Row {
 	t.Helper()
 	if name, named := strings.CutPrefix(q.file, testnet.NetnsDir+"/"); named {
@@ -686,8 +686,8 @@ func (k *talk) connect(n int) {
 	k.accepted = append(k.accepted, k.server.Accept(k.listener, n)...)
 }
 
-// say sends so many bytes over the first connection.
-func (k *talk) say(t *testing.T, bytes int) {
+// send sends so many bytes over the first connection.
+func (k *talk) send(t *testing.T, bytes int) {
 	t.Helper()
 	k.client.Send(k.ends[0], bytes)
 	at := slices.IndexFunc(k.accepted, func(s testnet.Socket) bool { return s.Remote == k.ends[0].Local })
@@ -699,8 +699,8 @@ func (k *talk) say(t *testing.T, bytes int) {
 	})
 }
 
-// said returns what the host measurement tells of the bytes in a namespace.
-func (g gathered) said(netns string) int64 {
+// hostBytes returns the bytes that the host measurement reports for a namespace.
+func (g gathered) hostBytes(netns string) int64 {
 	g.Helper()
 	return g.one("procnetstat", "netns="+netns)["tcp_bytes_received"]
 }
@@ -710,11 +710,11 @@ func (g gathered) said(netns string) int64 {
 func TestNamespaceComesAndGoes(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := newTalk(t, 1, testnet.Process{Name: "server"}, testnet.Process{Name: "client"})
-		own.say(t, 1000)
+		own.send(t, 1000)
 		l := start(t, `namespaces = ["all"]`)
 		g := l.gather()
 		g.requireTags("self")
-		require.Zero(t, g.said("self"), "what was before the start is not replayed")
+		require.Zero(t, g.hostBytes("self"), "what was before the start is not replayed")
 		descriptors := ownDescriptors(t)
 
 		var total, ofOwn int64
@@ -722,19 +722,19 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 			path := testnet.Netns(t, "blue")
 			server := testnet.Process{Name: "blue server", In: path}
 			blue := newTalk(t, 1, server, testnet.Process{Name: "blue client"})
-			blue.say(t, 5000)
+			blue.send(t, 5000)
 			g = l.gather()
 			g.requireTags("self", "blue")
-			require.Equal(t, ofOwn, g.said("self"))
-			require.Equal(t, total+5000, g.said("blue"))
+			require.Equal(t, ofOwn, g.hostBytes("self"))
+			require.Equal(t, total+5000, g.hostBytes("blue"))
 			ofServer := g.one("procnetstat_process", "netns=blue", "process_name=blue server")["tcp_bytes_received"]
 			require.InDelta(t, total+5000, ofServer, 1, "but for the FIN of the client's end")
-			blue.say(t, 300)
-			own.say(t, 7)
+			blue.send(t, 300)
+			own.send(t, 7)
 			g = l.gather()
 			total, ofOwn = total+5300, ofOwn+7
-			require.Equal(t, total, g.said("blue"))
-			require.Equal(t, ofOwn, g.said("self"))
+			require.Equal(t, total, g.hostBytes("blue"))
+			require.Equal(t, ofOwn, g.hostBytes("self"))
 
 			blue.client.Stop()
 			blue.server.Stop()
@@ -790,15 +790,15 @@ func TestNamespaceThatIsOld(t *testing.T) {
 		require.Equal(t, []string{
 			`cannot read network namespace "blue": statfs /run/netns/blue: no such file or directory`,
 		}, messagesBut(l, notInitialPIDs))
-		hut.say(t, 1000)
+		hut.send(t, 1000)
 		testnet.NameNetns(t, "blue", hut.server.Netns())
 		g := l.gather()
 		g.requireTags("self", "blue")
 		require.EqualValues(t, 2, g.one("procnetstat", "netns=blue")["tcp_established"])
-		require.Zero(t, g.said("blue"))
+		require.Zero(t, g.hostBytes("blue"))
 		hut.connect(1)
-		hut.say(t, 50)
-		require.EqualValues(t, 50, l.gather().said("blue"))
+		hut.send(t, 50)
+		require.EqualValues(t, 50, l.gather().hostBytes("blue"))
 	})
 }
 
@@ -806,7 +806,7 @@ func TestNamespaceThatIsOld(t *testing.T) {
 func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := newTalk(t, 5, testnet.Process{Name: "server"}, testnet.Process{Name: "client"})
-		own.say(t, 1000)
+		own.send(t, 1000)
 		l := start(t, `namespaces = ["all"]`)
 		l.gather()
 		descriptors := ownDescriptors(t)
@@ -888,7 +888,7 @@ func TestFoldedNamespaces(t *testing.T) {
 				talks[round%3].connect(10 * round)
 			}
 			for n, k := range talks {
-				k.say(t, 100*(n+1)+round)
+				k.send(t, 100*(n+1)+round)
 				if round > 0 {
 					sent += int64(100*(n+1) + round)
 				}
@@ -938,7 +938,7 @@ func TestNamespacesWithoutDescriptors(t *testing.T) {
 		var huts []*talk
 		for range 3 {
 			hut := newTalk(t, 2, testnet.Process{Name: "server", Netns: true}, testnet.Process{Name: "client"})
-			hut.say(t, 1000)
+			hut.send(t, 1000)
 			huts = append(huts, hut)
 			tags = append(tags, strconv.FormatUint(inodeOf(t, hut.server.Netns()), 10))
 		}
@@ -988,13 +988,13 @@ func TestNamespacesWithoutDescriptors(t *testing.T) {
 			}
 		}
 		for _, tag := range tags {
-			require.Zero(t, l.gather().said(tag))
+			require.Zero(t, l.gather().hostBytes(tag))
 		}
 		for n, hut := range huts {
-			hut.say(t, 10+n)
-			require.EqualValues(t, 10+n, l.gather().said(tags[n]))
+			hut.send(t, 10+n)
+			require.EqualValues(t, 10+n, l.gather().hostBytes(tags[n]))
 		}
-		own.say(t, 5)
-		require.EqualValues(t, 5, l.gather().said("self"))
+		own.send(t, 5)
+		require.EqualValues(t, 5, l.gather().hostBytes("self"))
 	})
 }

@@ -52,7 +52,7 @@ type rights struct {
 	capabilities []uintptr
 }
 
-// observerEnv tells a test process that it is an observer, with this configuration.
+// observerEnv makes a test process an observer; its value is the configuration.
 const observerEnv = "PROCNETSTAT_TEST_OBSERVER"
 
 // observe starts a plugin as another user, if r says so. It ends with the test.

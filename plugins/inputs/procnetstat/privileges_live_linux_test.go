@@ -42,13 +42,13 @@ type task struct {
 	Options []string // of each of the plugins that it runs one after the other
 }
 
-// told is what a reader tells.
-type told struct {
+// readerReport is what a reader reports.
+type readerReport struct {
 	Status  string // its /proc/self/status
-	Plugins []toldPlugin
+	Plugins []pluginReport
 }
 
-type toldPlugin struct {
+type pluginReport struct {
 	Log     []string
 	Errors  []string
 	Gathers [][]toldMetric
@@ -66,7 +66,7 @@ const gathersOfReader = 3
 
 // read is the main function of a reader.
 func read(asked string) (exitCode int) {
-	log.SetOutput(io.Discard) // what is logged is told
+	log.SetOutput(io.Discard) // the report contains the log
 	var r task
 	err := json.Unmarshal([]byte(asked), &r)
 	if err == nil {
@@ -101,22 +101,22 @@ func (r *task) tell(to io.Writer) error {
 		}
 		defer server.Close()
 	}
-	tells := told{Status: string(status)}
+	result := readerReport{Status: string(status)}
 	for _, options := range r.Options {
-		tells.Plugins = append(tells.Plugins, readWith(options))
+		result.Plugins = append(result.Plugins, readWith(options))
 	}
-	return json.NewEncoder(to).Encode(tells)
+	return json.NewEncoder(to).Encode(result)
 }
 
-func readWith(options string) (tells toldPlugin) {
+func readWith(options string) (result pluginReport) {
 	plugin, messages, acc := newPlugin(), &testutil.CaptureLogger{}, &testutil.Accumulator{}
 	plugin.Log = messages
 	defer func() {
 		for _, m := range messages.Messages() {
-			tells.Log = append(tells.Log, fmt.Sprintf("%c! %s", m.Level, m.Text))
+			result.Log = append(result.Log, fmt.Sprintf("%c! %s", m.Level, m.Text))
 		}
 		for _, err := range acc.Errors {
-			tells.Errors = append(tells.Errors, err.Error())
+			result.Errors = append(result.Errors, err.Error())
 		}
 	}()
 	for _, step := range []func() error{
@@ -126,7 +126,7 @@ func readWith(options string) (tells toldPlugin) {
 	} {
 		if err := step(); err != nil {
 			acc.AddError(err)
-			return tells
+			return result
 		}
 	}
 	defer plugin.Stop()
@@ -140,10 +140,10 @@ func readWith(options string) (tells toldPlugin) {
 			}
 			metrics = append(metrics, t)
 		}
-		tells.Gathers = append(tells.Gathers, metrics)
+		result.Gathers = append(result.Gathers, metrics)
 		acc.ClearMetrics()
 	}
-	return tells
+	return result
 }
 
 // role is what a reader may do.
@@ -213,7 +213,7 @@ type place struct {
 
 var here = place{name: "here"}
 
-// read runs a reader in the role, and returns what its plugins told, in the order of their options. It wants no errors of any.
+// read runs a reader in the role, and returns the reports of its plugins, in the order of their options. It wants no errors of any.
 func (p place) read(t *testing.T, r role, asked task) (plugins []readPlugin) {
 	t.Helper()
 	testnet.Require(t, "unshare", "setpriv", "mount")
@@ -234,13 +234,13 @@ func (p place) read(t *testing.T, r role, asked task) (plugins []readPlugin) {
 		}
 	}
 	require.NoError(t, err, "%s, %s: %s", p.name, r.name, stderr.String())
-	var tells told
-	require.NoError(t, json.Unmarshal(out, &tells), "%s", out)
+	var result readerReport
+	require.NoError(t, json.Unmarshal(out, &result), "%s", out)
 	if p.inside == nil {
-		r.requireIn(t, tells.Status)
+		r.requireIn(t, result.Status)
 	}
-	require.Len(t, tells.Plugins, len(asked.Options))
-	for _, plugin := range tells.Plugins {
+	require.Len(t, result.Plugins, len(asked.Options))
+	for _, plugin := range result.Plugins {
 		require.Empty(t, plugin.Errors, "%s, %s", p.name, r.name)
 		require.Len(t, plugin.Gathers, gathersOfReader)
 		read := readPlugin{log: plugin.Log}
@@ -724,7 +724,7 @@ func TestPrivileges(t *testing.T) {
 	})
 }
 
-// TestHidepid: a proc file system that hides the processes of others hides them, and no more: what BPF tells is not lost.
+// TestHidepid: a proc file system that hides the processes of others hides them, and no more: what BPF reports is not lost.
 func TestHidepid(t *testing.T) {
 	testnet.IsolateMounts(t, func() {
 		makeLoad(t)

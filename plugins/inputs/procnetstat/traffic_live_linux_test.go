@@ -104,7 +104,7 @@ func TestBytesOfLongAndShortConnections(t *testing.T) {
 			p.close(c)
 		}
 		require.Equal(t, int64(100_000_000), sent)
-		require.Eventually(t, func() bool { // the kernel tells of the last ones a little later
+		require.Eventually(t, func() bool { // the kernel reports the last ones a little later
 			gather()
 			return received == sent+short*fin
 		}, 5*time.Second, 10*time.Millisecond)
@@ -123,7 +123,7 @@ func TestBytesOfLongAndShortConnections(t *testing.T) {
 	})
 }
 
-// TestReconnectedSocket: a process can end a connection and make another with the same socket, whose numbers begin anew then,
+// TestReconnectedSocket: a process can end a connection and make another with the same socket, whose counters then restart,
 // under the same cookie.
 func TestReconnectedSocket(t *testing.T) {
 	testnet.Isolate(t, func() {
