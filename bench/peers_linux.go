@@ -121,7 +121,7 @@ func procfsConnections() (established int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, read := range []func() (procfs.NetTCP, error){proc.NetTCP, proc.NetTCP6} {
+	for _, read := range []func() (procfs.NetTCP, error){proc.NetTCP, proc.NetTCP6} { //nolint:staticcheck // deprecated, and what is measured
 		lines, err := read()
 		if err != nil {
 			return 0, err

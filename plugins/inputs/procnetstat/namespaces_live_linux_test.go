@@ -310,14 +310,22 @@ func (e expected) requireCgroup(g gathered, q *quarter, rows []testnet.Row) {
 		}
 	}
 	require.EqualValues(g, len(rows), sockets)
-	var want int64
+	var want, orphaned int64
 	for _, row := range rows {
-		// What the kernel keeps of a closed connection is in no cgroup any more.
-		if q == e.box && (len(row.Processes) > 0 || row.Local == everywhere) && (e.attributed || q.source == "netlink") {
+		if q != e.box || !e.attributed && q.source != "netlink" {
+			continue
+		}
+		switch {
+		case len(row.Processes) > 0, row.Local == everywhere:
 			want++
+		case row.State == "FIN-WAIT-2":
+			// Mostly a stub without a cgroup, but the socket itself if the FIN was acknowledged while close(2) held it
+			// (tcp_rcv_state_process, net/ipv4/tcp_input.c).
+			orphaned++
 		}
 	}
-	require.Equal(g, want, ofContainer, q.tag)
+	require.GreaterOrEqual(g, ofContainer, want, q.tag)
+	require.LessOrEqual(g, ofContainer, want+orphaned, q.tag)
 }
 
 // requireDetails: what only netlink gives is there where the namespace is read from it, and nowhere else; what the kernel
