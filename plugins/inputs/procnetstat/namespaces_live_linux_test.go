@@ -27,8 +27,8 @@ var (
 	everywhere6 = netip.MustParseAddrPort("[::1]:5000")
 )
 
-// quarter is a network namespace and what is in it.
-type quarter struct {
+// readNamespace is a network namespace and what is in it.
+type readNamespace struct {
 	file           string // that stands for it
 	inode          uint64
 	server, client *testnet.Proc
@@ -36,17 +36,17 @@ type quarter struct {
 	source         string // of its sockets
 }
 
-// city is a host with namespaces of all kinds, in which the same addresses are in use.
-type city struct {
-	own, named, box, nameless *quarter
+// namespaceSetup is a host with namespaces of all kinds, in which the same addresses are in use.
+type namespaceSetup struct {
+	own, named, box, nameless *readNamespace
 	users                     map[string]string // by the name of the process
 	cgroup, container         string            // of box
 }
 
-func newCity(t *testing.T) *city {
+func newNamespaceSetup(t *testing.T) *namespaceSetup {
 	t.Helper()
 	// Another run of this test on the same host has other names and another container.
-	c := &city{users: map[string]string{}, container: fmt.Sprintf("%064x", time.Now().UnixNano())}
+	c := &namespaceSetup{users: map[string]string{}, container: fmt.Sprintf("%064x", time.Now().UnixNano())}
 	dir, path := testnet.Cgroup(t, "docker-"+c.container+".scope")
 	c.cgroup = path
 	c.own = c.settle(t, "own", 1, testnet.Process{})
@@ -54,14 +54,16 @@ func newCity(t *testing.T) *city {
 	c.named = c.settle(t, "blue", 2, testnet.Process{In: path, UID: 65534, GID: 65534})
 	c.named.file = path
 	c.box = c.settle(t, "box", 3, testnet.Process{Netns: true, Cgroup: dir})
-	c.nameless = c.settle(t, "hut", 4, testnet.Process{Netns: true})
+	c.nameless = c.settle(t, "other", 4, testnet.Process{Netns: true})
 	return c
 }
 
-func (c *city) quarters() []*quarter { return []*quarter{c.own, c.named, c.box, c.nameless} }
+func (c *namespaceSetup) all() []*readNamespace {
+	return []*readNamespace{c.own, c.named, c.box, c.nameless}
+}
 
 // settle has two processes make sockets in a namespace: in more states, and in each further namespace more of them.
-func (c *city) settle(t *testing.T, name string, n int, p testnet.Process) *quarter {
+func (c *namespaceSetup) settle(t *testing.T, name string, n int, p testnet.Process) *readNamespace {
 	t.Helper()
 	p.Name = fmt.Sprintf("s-%s-%d", name, os.Getpid())
 	server := testnet.Start(t, p)
@@ -86,7 +88,7 @@ func (c *city) settle(t *testing.T, name string, n int, p testnet.Process) *quar
 	for range n {
 		client.Send(talker, 10)
 	}
-	q := &quarter{file: server.Netns(), inode: inodeOf(t, server.Netns()), server: server, client: client}
+	q := &readNamespace{file: server.Netns(), inode: inodeOf(t, server.Netns()), server: server, client: client}
 	eventually(t, func() bool { // a FIN takes a moment
 		states := map[string]int{}
 		for _, row := range q.ss(t, "-t") {
@@ -108,7 +110,7 @@ func inodeOf(t *testing.T, path string) uint64 {
 }
 
 // ss returns the output of ss in the namespace.
-func (q *quarter) ss(t *testing.T, args ...string) []testnet.Row {
+func (q *readNamespace) ss(t *testing.T, args ...string) []testnet.Row {
 	t.Helper()
 	if name, named := strings.CutPrefix(q.file, testnet.NetnsDir+"/"); named {
 		return testnet.SS(t, append(args, "-N", name)...)
@@ -117,7 +119,7 @@ func (q *quarter) ss(t *testing.T, args ...string) []testnet.Row {
 }
 
 // rows returns what ss says of the sockets of the namespace and of the processes that hold them.
-func (q *quarter) rows(t *testing.T) []testnet.Row {
+func (q *readNamespace) rows(t *testing.T) []testnet.Row {
 	t.Helper()
 	rows := q.ss(t, "-t", "-u", "-p")
 	for i := range rows {
@@ -127,11 +129,11 @@ func (q *quarter) rows(t *testing.T) []testnet.Row {
 }
 
 // settled returns what f does, and the rows of the namespaces, which were the same before and after: TIME_WAIT has an end.
-func settled[T any](t *testing.T, f func() T, quarters ...*quarter) (result T, rows map[*quarter][]testnet.Row) {
+func settled[T any](t *testing.T, f func() T, all ...*readNamespace) (result T, rows map[*readNamespace][]testnet.Row) {
 	t.Helper()
-	look := func() map[*quarter][]testnet.Row {
-		rows := map[*quarter][]testnet.Row{}
-		for _, q := range quarters {
+	look := func() map[*readNamespace][]testnet.Row {
+		rows := map[*readNamespace][]testnet.Row{}
+		for _, q := range all {
 			rows[q] = q.rows(t)
 		}
 		return rows
@@ -144,10 +146,10 @@ func settled[T any](t *testing.T, f func() T, quarters ...*quarter) (result T, r
 	}
 }
 
-// expected is what a gather should say of a city.
+// expected is what a gather should say of a namespaceSetup.
 type expected struct {
-	*city
-	rows       map[*quarter][]testnet.Row
+	*namespaceSetup
+	rows       map[*readNamespace][]testnet.Row
 	attributed bool // to processes
 	alone      bool // there are no other namespaces
 }
@@ -158,7 +160,7 @@ func (e expected) requireIn(g gathered) {
 	ours := e.only(&g)
 	hosts, processes, listeners, remotes := expectations{}, expectations{}, expectations{}, map[string]int64{}
 	var connections []string
-	for _, q := range e.quarters() {
+	for _, q := range e.all() {
 		rows := e.rows[q]
 		for i := range rows {
 			if !e.attributed {
@@ -196,14 +198,14 @@ func (e expected) requireIn(g gathered) {
 	e.requireDetails(g, ours)
 }
 
-// only leaves out the metrics of namespaces that are not the city's, and returns the city's by their tags.
-func (e expected) only(g *gathered) (ours map[string]*quarter) {
+// only leaves out the metrics of namespaces that are not the namespaceSetup's, and returns the namespaceSetup's by their tags.
+func (e expected) only(g *gathered) (ours map[string]*readNamespace) {
 	g.Helper()
-	ours = map[string]*quarter{}
-	for _, q := range e.quarters() {
+	ours = map[string]*readNamespace{}
+	for _, q := range e.all() {
 		ours[q.tag] = q
 	}
-	require.Len(g, ours, len(e.quarters()))
+	require.Len(g, ours, len(e.all()))
 	g.metrics = slices.DeleteFunc(g.metrics, func(m telegraf.Metric) bool {
 		netns, has := m.GetTag(tagNetNS)
 		require.Equal(g, m.Name() != "procnetstat_gather", has, "%v", m)
@@ -298,7 +300,7 @@ func connectionsIn(g gathered) (lines []string) {
 }
 
 // requireCgroup: the cgroups of a namespace add up to it, and the container's is in its namespace only.
-func (e expected) requireCgroup(g gathered, q *quarter, rows []testnet.Row) {
+func (e expected) requireCgroup(g gathered, q *readNamespace, rows []testnet.Row) {
 	g.Helper()
 	var sockets, ofContainer int64
 	for tags, fields := range g.all("procnetstat_cgroup", "netns="+q.tag) {
@@ -330,7 +332,7 @@ func (e expected) requireCgroup(g gathered, q *quarter, rows []testnet.Row) {
 
 // requireDetails: what only netlink gives is there where the namespace is read from it, and nowhere else; what the kernel
 // counts of its sockets is of the namespace.
-func (expected) requireDetails(g gathered, ours map[string]*quarter) {
+func (expected) requireDetails(g gathered, ours map[string]*readNamespace) {
 	g.Helper()
 	for netns, q := range ours {
 		for _, measurement := range []string{"procnetstat", "procnetstat_process", "procnetstat_listener", "procnetstat_cgroup"} {
@@ -349,9 +351,11 @@ func (expected) requireDetails(g gathered, ours map[string]*quarter) {
 	}
 }
 
-func (q *quarter) pidTag() string { return "pid:" + strconv.Itoa(min(q.server.PID, q.client.PID)) }
+func (q *readNamespace) pidTag() string {
+	return "pid:" + strconv.Itoa(min(q.server.PID, q.client.PID))
+}
 
-func (q *quarter) number() string { return strconv.FormatUint(q.inode, 10) }
+func (q *readNamespace) number() string { return strconv.FormatUint(q.inode, 10) }
 
 // allOfAll asks for everything of every namespace.
 const allOfAll = `
@@ -376,8 +380,8 @@ const (
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it$`
 )
 
-// mostRights says what a plugin that runs as somebody makes of all namespaces.
-type mostRights struct {
+// roleCase says what a plugin that runs as somebody makes of all namespaces.
+type roleCase struct {
 	name         string
 	capabilities []uintptr // nil: root
 	attributed   bool      // the sockets to processes
@@ -387,14 +391,14 @@ type mostRights struct {
 	messages     []string  // the log, in regular expressions
 }
 
-func (c *city) requireWith(t *testing.T, as mostRights, alone bool) {
+func (c *namespaceSetup) requireWith(t *testing.T, as roleCase, alone bool) {
 	t.Helper()
 	const noOther = 65533 // a user who has no other process
 	r := rights{}
 	if as.capabilities != nil {
 		r = rights{noOther, as.capabilities}
 	}
-	for _, q := range c.quarters() {
+	for _, q := range c.all() {
 		q.source, q.tag = map[bool]string{true: "netlink", false: "procfs"}[as.netlink], q.pidTag()
 		if as.numbers {
 			q.tag = q.number()
@@ -411,7 +415,7 @@ func (c *city) requireWith(t *testing.T, as mostRights, alone bool) {
 		g, rows := settled(t, func() (g gathered) {
 			g, messages = o.gather()
 			return g
-		}, c.quarters()...)
+		}, c.all()...)
 		expected{c, rows, as.attributed, alone}.requireIn(g)
 		if !slices.Contains(as.messages, denied) { // a host can have processes that deny root too
 			messages = slices.DeleteFunc(messages, regexp.MustCompile(denied).MatchString)
@@ -427,8 +431,8 @@ func (c *city) requireWith(t *testing.T, as mostRights, alone bool) {
 // with whichever rights the plugin runs.
 func TestAllNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		c := newCity(t)
-		for _, as := range []mostRights{
+		c := newNamespaceSetup(t)
+		for _, as := range []roleCase{
 			{
 				name:       "root",
 				attributed: true, netlink: true, named: "netlink", numbers: true,
@@ -457,8 +461,8 @@ func TestAllNamespaces(t *testing.T) {
 // TestAllNamespacesOfHost is TestAllNamespaces with BPF. There are the host's own namespaces too.
 func TestAllNamespacesOfHost(t *testing.T) {
 	testnet.IsolateMounts(t, func() {
-		c := newCity(t)
-		for _, as := range []mostRights{
+		c := newNamespaceSetup(t)
+		for _, as := range []roleCase{
 			{
 				name:       "root",
 				attributed: true, netlink: true, named: "netlink", numbers: true,
@@ -524,9 +528,9 @@ func TestNamespaceOfOthersAndOwn(t *testing.T) {
 func TestSourceOfOneNamespace(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		const user = 65533
-		hut := testnet.Start(t, testnet.Process{Name: "hut", Netns: true})
-		hut.Listen("tcp4", everywhere, 5)
-		options := `namespaces = ["` + strconv.Itoa(hut.PID) + `"]`
+		other := testnet.Start(t, testnet.Process{Name: "other", Netns: true})
+		other.Listen("tcp4", everywhere, 5)
+		options := `namespaces = ["` + strconv.Itoa(other.PID) + `"]`
 		for source, r := range map[string]rights{"netlink": {}, "procfs": {user, nil}} {
 			o := observe(t, options, r)
 			for range 2 {
@@ -598,23 +602,23 @@ func (g gathered) requireTags(want ...string) {
 // TestNamespacesByWhatTheyAreCalled: the tag netns is there as soon as the option can name several, and each is read once.
 func TestNamespacesByWhatTheyAreCalled(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		c := newCity(t)
+		c := newNamespaceSetup(t)
 		c.own.tag, c.named.tag, c.box.tag, c.nameless.tag = "self", "blue", c.container, c.nameless.number()
-		pid := func(q *quarter) string { return strconv.Itoa(q.server.PID) }
+		pid := func(q *readNamespace) string { return strconv.Itoa(q.server.PID) }
 		for _, test := range []struct {
 			namespaces []string
 			tagged     bool
-			want       []*quarter
+			want       []*readNamespace
 		}{
-			{[]string{"self"}, false, []*quarter{c.own}},
-			{[]string{"host"}, false, []*quarter{c.own}},
-			{[]string{"blue"}, false, []*quarter{c.named}},
-			{[]string{pid(c.box)}, false, []*quarter{c.box}},
-			{[]string{"self", "host"}, true, []*quarter{c.own}},
-			{[]string{pid(c.own), "self"}, true, []*quarter{c.own}},
-			{[]string{"blue", pid(c.named)}, true, []*quarter{c.named}},
-			{[]string{pid(c.named), "self"}, true, []*quarter{c.own, c.named}},
-			{[]string{"all", "blue", "self", pid(c.nameless)}, true, c.quarters()},
+			{[]string{"self"}, false, []*readNamespace{c.own}},
+			{[]string{"host"}, false, []*readNamespace{c.own}},
+			{[]string{"blue"}, false, []*readNamespace{c.named}},
+			{[]string{pid(c.box)}, false, []*readNamespace{c.box}},
+			{[]string{"self", "host"}, true, []*readNamespace{c.own}},
+			{[]string{pid(c.own), "self"}, true, []*readNamespace{c.own}},
+			{[]string{"blue", pid(c.named)}, true, []*readNamespace{c.named}},
+			{[]string{pid(c.named), "self"}, true, []*readNamespace{c.own, c.named}},
+			{[]string{"all", "blue", "self", pid(c.nameless)}, true, c.all()},
 		} {
 			for _, source := range []string{"netlink", "procfs"} {
 				t.Run(source+" "+strings.Join(test.namespaces, " "), func(t *testing.T) {
@@ -790,7 +794,7 @@ func messagesBut(l *live, pattern string) (messages []string) {
 // TestNamespaceThatIsOld: a namespace that is read late can have had its sockets for long, which is not counted.
 func TestNamespaceThatIsOld(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
-		hut := newTalk(t, 1, testnet.Process{Name: "server", Netns: true}, testnet.Process{Name: "client"})
+		other := newTalk(t, 1, testnet.Process{Name: "server", Netns: true}, testnet.Process{Name: "client"})
 		l := start(t, `namespaces = ["self", "blue"]`)
 		for range 2 {
 			l.gather().requireTags("self")
@@ -798,14 +802,14 @@ func TestNamespaceThatIsOld(t *testing.T) {
 		require.Equal(t, []string{
 			`cannot read network namespace "blue": statfs /run/netns/blue: no such file or directory`,
 		}, messagesBut(l, notInitialPIDs))
-		hut.send(t, 1000)
-		testnet.NameNetns(t, "blue", hut.server.Netns())
+		other.send(t, 1000)
+		testnet.NameNetns(t, "blue", other.server.Netns())
 		g := l.gather()
 		g.requireTags("self", "blue")
 		require.EqualValues(t, 2, g.one("procnetstat", "netns=blue")["tcp_established"])
 		require.Zero(t, g.hostBytes("blue"))
-		hut.connect(1)
-		hut.send(t, 50)
+		other.connect(1)
+		other.send(t, 50)
 		require.EqualValues(t, 50, l.gather().hostBytes("blue"))
 	})
 }
@@ -845,14 +849,14 @@ func TestNamespacesComeAndGoAllTheTime(t *testing.T) {
 func TestSamePortInTwoNamespaces(t *testing.T) {
 	testnet.IsolatePIDs(t, func() {
 		own := newTalk(t, 3, testnet.Process{Name: "own server"}, testnet.Process{Name: "own client"})
-		hut := newTalk(t, 5, testnet.Process{Name: "hut server", Netns: true}, testnet.Process{Name: "hut client"})
-		// The server in the hut listens no more: its connections are as those that went out. One is held by nobody.
-		hut.server.Close(hut.listener)
-		hut.client.Close(hut.ends[0])
-		hut.server.Close(hut.accepted[slices.IndexFunc(hut.accepted, func(s testnet.Socket) bool { return s.Remote == hut.ends[0].Local })])
-		both := own.server.In(hut.server.Netns())
+		other := newTalk(t, 5, testnet.Process{Name: "other server", Netns: true}, testnet.Process{Name: "other client"})
+		// The server in the other namespace no longer listens: its connections count as outgoing. No process holds one of them.
+		other.server.Close(other.listener)
+		other.client.Close(other.ends[0])
+		other.server.Close(other.accepted[slices.IndexFunc(other.accepted, func(s testnet.Socket) bool { return s.Remote == other.ends[0].Local })])
+		both := own.server.In(other.server.Netns())
 		both.UDP("udp4", everywhere, netip.AddrPort{})
-		netns := "netns=" + strconv.FormatUint(inodeOf(t, hut.server.Netns()), 10)
+		netns := "netns=" + strconv.FormatUint(inodeOf(t, other.server.Netns()), 10)
 		for _, source := range []string{"netlink", "procfs"} {
 			g := start(t, fmt.Sprintf("namespaces = [\"all\"]\nsource = %q", source)).gather()
 			require.Len(t, g.all("procnetstat_listener"), 1)
@@ -866,14 +870,14 @@ func TestSamePortInTwoNamespaces(t *testing.T) {
 			require.Equal(t, []int64{1, 3, 0, 0, 1}, tcp("netns=self", "process_name=own server"))
 			require.Equal(t, []int64{0, 3, 0, 0, 1}, tcp("netns=self", "process_name=own client"))
 			require.Equal(t, []int64{0, 0, 0, 1, 1}, tcp(netns, "process_name=own server"), "one process in two namespaces")
-			require.Equal(t, []int64{0, 4, 0, 0, 1}, tcp(netns, "process_name=hut server"))
-			require.Equal(t, []int64{0, 4, 0, 0, 1}, tcp(netns, "process_name=hut client"))
+			require.Equal(t, []int64{0, 4, 0, 0, 1}, tcp(netns, "process_name=other server"))
+			require.Equal(t, []int64{0, 4, 0, 0, 1}, tcp(netns, "process_name=other client"))
 			require.Equal(t, []int64{0, 0, 1, 0, 0}, tcp(netns, "process_name=unattributed"))
 			require.Len(t, g.all("procnetstat_process"), 6)
 
 			require.EqualValues(t, 3, g.one("procnetstat_remote", "netns=self", "remote_port=5000")["tcp_established"])
-			require.EqualValues(t, 4, g.one("procnetstat_remote", netns, "remote_port=5000", "process_name=hut client")["tcp_established"])
-			require.EqualValues(t, 4, g.sum("procnetstat_remote", netns, "process_name=hut server")["tcp_established"])
+			require.EqualValues(t, 4, g.one("procnetstat_remote", netns, "remote_port=5000", "process_name=other client")["tcp_established"])
+			require.EqualValues(t, 4, g.sum("procnetstat_remote", netns, "process_name=other server")["tcp_established"])
 			require.Empty(t, g.all("procnetstat_remote", "process_name=own server"))
 		}
 	})
@@ -943,12 +947,12 @@ func TestNamespacesWithoutDescriptors(t *testing.T) {
 		l := start(t, "namespaces = [\"all\"]\nmeasurements = [\"host\", \"listener\", \"gather\"]\nowners = \"none\"")
 		l.gather()
 		var tags []string
-		var huts []*talk
+		var others []*talk
 		for range 3 {
-			hut := newTalk(t, 2, testnet.Process{Name: "server", Netns: true}, testnet.Process{Name: "client"})
-			hut.send(t, 1000)
-			huts = append(huts, hut)
-			tags = append(tags, strconv.FormatUint(inodeOf(t, hut.server.Netns()), 10))
+			other := newTalk(t, 2, testnet.Process{Name: "server", Netns: true}, testnet.Process{Name: "client"})
+			other.send(t, 1000)
+			others = append(others, other)
+			tags = append(tags, strconv.FormatUint(inodeOf(t, other.server.Netns()), 10))
 		}
 		var limit unix.Rlimit
 		require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
@@ -998,8 +1002,8 @@ func TestNamespacesWithoutDescriptors(t *testing.T) {
 		for _, tag := range tags {
 			require.Zero(t, l.gather().hostBytes(tag))
 		}
-		for n, hut := range huts {
-			hut.send(t, 10+n)
+		for n, other := range others {
+			other.send(t, 10+n)
 			require.EqualValues(t, 10+n, l.gather().hostBytes(tags[n]))
 		}
 		own.send(t, 5)

@@ -183,8 +183,8 @@ func TestTrackerLooksAtWhatIsThere(t *testing.T) {
 	require.Empty(t, tr.readings.all, "nothing is kept of what has no numbers")
 }
 
-// troupe is a process measurement that is fed by hand, with one process of each name.
-type troupe struct {
+// processScene is a process measurement that is fed by hand, with one process of each name.
+type processScene struct {
 	*testing.T
 	pass        *pass
 	measurement *processMeasurement
@@ -192,10 +192,10 @@ type troupe struct {
 	now         time.Time
 }
 
-func newTroupe(t *testing.T, maxSeries int) *troupe {
+func newProcessScene(t *testing.T, maxSeries int) *processScene {
 	p := newPass(filters{}, newUserNames(nil), newCgroups(false, "", nil))
 	limit := seriesOptions{maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}
-	return &troupe{
+	return &processScene{
 		T: t, pass: p, owners: map[string]*owner{}, now: time.Unix(1000, 0),
 		measurement: newProcessMeasurement([]string{tagProcessName}, p.owners, limit),
 	}
@@ -208,7 +208,7 @@ type holding struct {
 }
 
 // gather returns the gauges and counters of a gather, by process name.
-func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[string]int64 {
+func (tr *processScene) gather(after time.Duration, held ...holding) map[string]map[string]int64 {
 	tr.Helper()
 	tr.now = tr.now.Add(after)
 	tr.pass.begin(tr.now)
@@ -239,7 +239,7 @@ func (tr *troupe) gather(after time.Duration, held ...holding) map[string]map[st
 }
 
 func TestCountersKeepWhatClosedSocketsDid(t *testing.T) {
-	tr := newTroupe(t, 10)
+	tr := newProcessScene(t, 10)
 	tr.gather(0, holding{"a", sent(1, 100)}, holding{"a", sent(2, 100)})
 	got := tr.gather(interval, holding{"a", sent(1, 110)}, holding{"a", sent(2, 200)})
 	require.Equal(t, int64(110), got["a"]["tcp_bytes_acked"])
@@ -253,7 +253,7 @@ func TestCountersKeepWhatClosedSocketsDid(t *testing.T) {
 
 // TestCountersOfSocketThatMoves: what a socket did before it was handed to another process stays with the first.
 func TestCountersOfSocketThatMoves(t *testing.T) {
-	tr := newTroupe(t, 10)
+	tr := newProcessScene(t, 10)
 	tr.gather(0)
 	require.Equal(t, int64(100), tr.gather(interval, holding{"a", sent(1, 100)})["a"]["tcp_bytes_acked"])
 	got := tr.gather(interval, holding{"b", sent(1, 107)}, holding{"a", sent(2, 0)})
@@ -266,7 +266,7 @@ func TestCountersOfSocketThatMoves(t *testing.T) {
 // grew by in the end; and no counter goes back.
 func TestFoldingLosesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
-	whole, folded := newTroupe(t, 1000), newTroupe(t, 5)
+	whole, folded := newProcessScene(t, 1000), newProcessScene(t, 5)
 	did := map[uint64]uint64{}
 	last := map[string]int64{}
 	sum := func(series map[string]map[string]int64, field string) (n int64) {
@@ -275,7 +275,7 @@ func TestFoldingLosesNothing(t *testing.T) {
 		}
 		return n
 	}
-	total := func(tr *troupe) traffic {
+	total := func(tr *processScene) traffic {
 		sum := tr.measurement.series.other.total
 		for _, s := range tr.measurement.series.byKey {
 			sum.add(&s.total)
@@ -310,7 +310,7 @@ func TestFoldingLosesNothing(t *testing.T) {
 
 // TestFoldedRoundTripTimes are those of all connections of the series that were folded.
 func TestFoldedRoundTripTimes(t *testing.T) {
-	tr := newTroupe(t, 2)
+	tr := newProcessScene(t, 2)
 	var held []holding
 	for i := range uint64(1000) {
 		s := sent(i+1, 0)
@@ -364,7 +364,7 @@ func TestMergedStats(t *testing.T) {
 
 // TestSeriesMemory: for an hour the counters of a series without sockets go on where they were; after that they begin anew.
 func TestSeriesMemory(t *testing.T) {
-	tr := newTroupe(t, 10)
+	tr := newProcessScene(t, 10)
 	tr.gather(0)
 	tr.gather(interval, holding{"a", sent(1, 5)})
 	got := tr.gather(counterMemory, holding{"a", sent(2, 6)})
@@ -379,7 +379,7 @@ func TestSeriesMemory(t *testing.T) {
 
 // TestSeriesThatCountedNothing: of a series without sockets that has never counted anything there is nothing to go on with.
 func TestSeriesThatCountedNothing(t *testing.T) {
-	tr := newTroupe(t, 10)
+	tr := newProcessScene(t, 10)
 	tr.gather(0, holding{"a", sent(1, 5)}, holding{"b", sent(2, 5)})
 	tr.gather(interval, holding{"a", sent(1, 6)}, holding{"b", sent(2, 5)})
 	require.Len(t, tr.measurement.series.byKey, 2)
@@ -399,7 +399,7 @@ func TestSeriesOfLastPass(t *testing.T) {
 
 // TestSeriesWithoutSocketsAreSmall: they do not keep the room for round-trip times.
 func TestSeriesWithoutSocketsAreSmall(t *testing.T) {
-	tr := newTroupe(t, 10)
+	tr := newProcessScene(t, 10)
 	tr.gather(0)
 	var held []holding
 	for i := range uint64(2 * maxRTTSamples) {
