@@ -94,8 +94,9 @@ echo "$$packages" | while read -r package dir files; do \
 	tests=$$([ -z "$$files" ] || { cd "$$dir" && sed -nE 's/^func ((Test|Fuzz)[A-Za-z0-9]*)\([tf] .*/\1/p' $$files; }); \
 	[ -n "$$tests" ] || continue; \
 	GOARCH=$(1) CGO_ENABLED=0 $(GO) test -c -o "$$binary" $$package; \
-	echo "$(1): $$(echo "$$tests" | wc -l) tests of $$package"; \
-	(cd "$$dir" && $(2) "$$binary" -test.timeout 10m -test.run "^($$(echo "$$tests" | paste -sd '|'))\$$" </dev/null); \
+	tests="^($$(echo "$$tests" | paste -sd '|'))\$$"; \
+	echo "$(1): $$($(2) "$$binary" -test.list "$$tests" </dev/null | grep -c '^[TF]') tests of $$package"; \
+	(cd "$$dir" && $(2) "$$binary" -test.timeout 10m -test.run "$$tests" </dev/null); \
 done
 endef
 

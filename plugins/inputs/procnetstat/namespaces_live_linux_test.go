@@ -377,7 +377,7 @@ const (
 	noNames     = `^cannot read or name some network namespaces: /run/netns/blue: entering requires ` +
 		`CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: permission denied$`
 	denied = `^Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed". This needs ` +
-		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it$`
+		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it$`
 )
 
 // roleCase says what a plugin that runs as somebody makes of all namespaces.

@@ -283,7 +283,7 @@ const (
 	saysNoBTF = `W! BPF owner lookup unavailable \(the BPF program requires Linux 5\.11 with ` +
 		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
 	saysDenied = `W! Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed"\. This needs ` +
-		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it`
+		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it`
 	saysHidden = `W! /\S+ is mounted with hidepid; other users' processes, with their executables, command lines, cgroups and ` +
 		`network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of mount option gid: ` +
 		`open /\S+/1/stat: (no such file or directory|operation not permitted)`

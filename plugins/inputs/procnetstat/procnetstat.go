@@ -215,7 +215,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	if stats.Denied > 0 {
 		p.warnDenied.Do(func() {
 			p.Log.Warnf("Cannot read the descriptors of %d processes; their sockets are reported as %q. This needs "+
-				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and a security module that allows it", stats.Denied, unattributed)
+				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it", stats.Denied, unattributed)
 		})
 	}
 	return nil
