@@ -90,7 +90,7 @@ func (v *visit) requireAll(t *testing.T, fields map[string]int64, isClient bool)
 	require.GreaterOrEqual(t, fields["tcp_segs_in"], 3*n)
 }
 
-// tally is a plugin of which the last value of each series is kept: one of which nothing was there to count is not in a gather.
+// tally is a plugin with the last value of each series: a gather leaves out a series without sockets.
 type tally struct {
 	*live
 	series map[string]map[string]map[string]int64 // the fields, by measurement and tags
@@ -201,7 +201,7 @@ func TestShortConnections(t *testing.T) {
 				v.requireAll(t, l.one("procnetstat_process", "process_name=server"), false)
 				v.requireAll(t, l.one("procnetstat_listener", "process_name=server"), false)
 				v.requireAll(t, l.one("procnetstat_cgroup", "cgroup="+path), false)
-				// Without BPF nothing tells who connected, but of those that a gather saw.
+				// Without BPF the initiator is known only for connections that a gather saw.
 				isKnown := test.options == ""
 				if isKnown {
 					v.requireAll(t, l.one("procnetstat_process", "process_name=client"), true)
@@ -251,7 +251,7 @@ func TestShortConnectionsInNamespace(t *testing.T) {
 	})
 }
 
-// TestClosedEventsLost: what the kernel had no room to tell of is counted, nothing goes back, and what it told of counts once.
+// TestClosedEventsLost: lost events are counted, no counter goes back, and each event that arrives counts once.
 func TestClosedEventsLost(t *testing.T) {
 	testnet.Isolate(t, func() {
 		v := newVisit(t, "127.0.0.1:0", testnet.Process{}, testnet.Process{})
@@ -307,7 +307,7 @@ func TestServerThatEnds(t *testing.T) {
 		v.requireAll(t, l.one("procnetstat_process", "process_name=server"), false)
 		require.Zero(t, l.sum("procnetstat_process", "process_name=unattributed")["tcp_closed"])
 
-		// One that no gather saw is nobody's, but its connections did not go out.
+		// A listener that no gather saw has no owner, but its connections are not outgoing.
 		// It has room for all: with SYN cookies the kernel can make a socket twice for one connection, and destroy one of them
 		// (tcp_get_cookie_sock, net/ipv4/syncookies.c), which counts as a connection.
 		brief := testnet.Start(t, testnet.Process{Name: "brief"})

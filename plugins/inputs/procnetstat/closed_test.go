@@ -12,7 +12,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// closed returns the connection of sent as it is told of when it has been destroyed.
+// closed returns the connection of sent as the event of its end shows it.
 func closed(cookie, bytes uint64) *netstat.Socket {
 	s := sent(cookie, bytes)
 	s.Closed, s.State = true, netstat.TCPClose
@@ -20,7 +20,7 @@ func closed(cookie, bytes uint64) *netstat.Socket {
 	return s
 }
 
-// listening is a tracker of one namespace in which closed sockets are heard of.
+// listening is a tracker of one namespace with events of closed sockets.
 type listening struct {
 	tracker
 	in *scope
@@ -51,7 +51,7 @@ func with(t traffic, opened, closed int64) traffic {
 	return t
 }
 
-// What a connection did until its end counts once, whenever it is told of.
+// What a connection did until its end counts once, whenever the event arrives.
 func TestClosedConnections(t *testing.T) {
 	l := newListening()
 	require.Zero(t, l.pass(sent(1, 100), closed(8, 50)), "what was before is not replayed")

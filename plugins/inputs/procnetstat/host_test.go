@@ -13,7 +13,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// The counters of a network namespace that is not read for a while go on where they were; after an hour they begin anew, and nothing
+// The counters of a network namespace that is not read for a while continue; after an hour they restart at 0, and nothing
 // of it is kept.
 func TestHostTotalsMemory(t *testing.T) {
 	m := newHostMeasurement(true, true)

@@ -184,7 +184,7 @@ func fromSS(t *testing.T, users map[string]string) (host, processes, listeners e
 // tagged is a key of expectations. A tag is name=value.
 func tagged(tags ...string) string { return strings.Join(slices.Sorted(slices.Values(tags)), ",") }
 
-// listenersOf returns what tells which listener of the rows a row came in through.
+// listenersOf returns a function that finds, among the rows, the listener of a connection.
 func listenersOf(t *testing.T, rows []testnet.Row) func(testnet.Row) (listener testnet.Row, found bool) {
 	t.Helper()
 	listening := map[netip.AddrPort]testnet.Row{}

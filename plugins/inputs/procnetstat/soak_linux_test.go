@@ -162,7 +162,7 @@ var stage = map[string]int{
 	"SYN_SENT": 1, "SYN_RECV": 1, "ESTABLISHED": 2, "FIN_WAIT1": 3, "CLOSE_WAIT": 3, "FIN_WAIT2": 4, "CLOSING": 4, "LAST_ACK": 4, "TIME_WAIT": 5,
 }
 
-// newBounds tells of each state how many sockets a gather can have seen in it: at least those that were in it before and after the
+// newBounds returns for each state how many sockets a gather can have seen in it: at least those that were in it before and after the
 // gather; at most these, those that were in it either before or after, those that can have passed it in between, and those that
 // were opened meanwhile.
 func newBounds(before, after map[testnet.SocketState]int, opened int) map[string]bound {

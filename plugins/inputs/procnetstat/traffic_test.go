@@ -145,8 +145,8 @@ func TestTrackerWrap(t *testing.T) {
 		tr.sum(tcpUDP, after, datagrams(2, 20, 2)))
 }
 
-// TestTrackerBeganAnew: each of the numbers can be the one that tells it.
-func TestTrackerBeganAnew(t *testing.T) {
+// TestTrackerRestarted: any of the counters can show that a socket was restarted.
+func TestTrackerRestarted(t *testing.T) {
 	for name, last := range map[string]netstat.TCPInfo{
 		"bytes acked":    {BytesAcked: 1000},
 		"bytes received": {BytesReceived: 1000},
@@ -362,7 +362,7 @@ func TestMergedStats(t *testing.T) {
 	require.NotZero(t, whole.closedRTTs.percentile(95))
 }
 
-// TestSeriesMemory: for an hour the counters of a series without sockets go on where they were; after that they begin anew.
+// TestSeriesMemory: for an hour the counters of a series without sockets continue; after that they restart at 0.
 func TestSeriesMemory(t *testing.T) {
 	tr := newProcessScene(t, 10)
 	tr.gather(0)
