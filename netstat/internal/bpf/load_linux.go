@@ -36,7 +36,7 @@ func missing(doing, linux string, err error) error {
 			err = errno // the text around it names other causes
 		}
 	}
-	for _, scarce := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+	for _, scarce := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
 		if errors.Is(err, scarce) { // temporary: no requirement is missing
 			return fmt.Errorf("%s: %w: %w", doing, errors.ErrUnsupported, err)
 		}

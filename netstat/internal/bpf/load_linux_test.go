@@ -22,6 +22,7 @@ func TestMissing(t *testing.T) {
 	}{
 		{unix.EMFILE, "the BPF program: unsupported operation: too many open files"},
 		{fmt.Errorf("map create: %w", unix.ENOMEM), "the BPF program: unsupported operation: map create: cannot allocate memory"},
+		{unix.ENOBUFS, "the BPF program: unsupported operation: no buffer space available"},
 		{unix.EINVAL, lacks + "invalid argument"},
 		{ebpf.ErrNotSupported, lacks + "not supported"},
 		{unix.EPERM, "the BPF program requires CAP_BPF and CAP_PERFMON: " + notPermitted},

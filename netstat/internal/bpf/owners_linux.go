@@ -41,7 +41,8 @@ func OpenOwners(procRoot string) (*Owners, error) {
 // Start starts an iteration over all descriptors. Each decodes the result.
 func (o *Owners) Start() (io.ReadCloser, error) {
 	records, err := o.iterator.Open()
-	if errors.Is(err, fs.ErrPermission) { // the process has dropped a capability
+	// The process has dropped a capability, or a security module hides the iterator.
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
 		return nil, missing("starting the BPF iterator", ownersLinux, err)
 	}
 	if err != nil {
