@@ -330,7 +330,7 @@ func TestServerThatEnds(t *testing.T) {
 	})
 }
 
-// TestConnectFromPortOfEndedListener: a connection that a process is known to have begun went out, also from the port of a listener that
+// TestConnectFromPortOfEndedListener: a connection with a known initiator is outgoing, also from the port of a listener that
 // has ended.
 func TestConnectFromPortOfEndedListener(t *testing.T) {
 	testnet.Isolate(t, func() {

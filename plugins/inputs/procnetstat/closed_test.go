@@ -67,7 +67,7 @@ func TestClosedConnections(t *testing.T) {
 	for range 10 * maxMissedPasses {
 		require.Zero(t, l.pass())
 	}
-	require.Equal(t, with(of(2), 0, 1), l.pass(closed(4, 7)), "one that a process held after a reset, or that is told of late")
+	require.Equal(t, with(of(2), 0, 1), l.pass(closed(4, 7)), "one that a process held after a reset, or whose event is late")
 	require.Empty(t, l.readings.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(5, 5)))
@@ -76,7 +76,7 @@ func TestClosedConnections(t *testing.T) {
 }
 
 // What a connection did since its process closed it counts when it has been destroyed, for what it belonged to while it had a
-// process: as an orphan it belongs to nobody who is known.
+// process: an orphan has no known owner.
 func TestOrphans(t *testing.T) {
 	orphan := func(cookie, bytes uint64, state netstat.TCPState) *netstat.Socket {
 		s := sent(cookie, bytes)
@@ -101,10 +101,10 @@ func TestOrphans(t *testing.T) {
 	require.Equal(t, with(of(1), 0, 1), l.pass(closed(7, 4)), "of one that was there before, what was before is not replayed")
 
 	l.in.closedEvents = false
-	require.Equal(t, of(5), l.pass(orphan(3, 5, netstat.TCPFinWait1)), "where its end is not told")
+	require.Equal(t, of(5), l.pass(orphan(3, 5, netstat.TCPFinWait1)), "without an event of its end")
 }
 
-// Whether the end of a socket is reported is known of each pass anew.
+// Each pass determines anew whether ends of sockets are reported.
 func TestReportsThatBeginAndEnd(t *testing.T) {
 	l := newListening()
 	l.in.closedEvents = false
@@ -150,7 +150,7 @@ func TestClosedConnectionThatDropped(t *testing.T) {
 	require.Equal(t, with(of(2), 0, 1), l.pass(closed(1, 7)))
 }
 
-// Of what the kernel does not tell, as it had no room or as the namespace has ended, so much is remembered and no more.
+// Sockets without an event, because it was lost or the namespace has ended, are remembered up to a limit.
 func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	l := newListening()
 	var sockets []*netstat.Socket
@@ -174,7 +174,7 @@ func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	l.in.closedEvents = false
 	l.pass(sent(1, 5))
 	for range maxMissedPasses + 2 {
-		require.Zero(t, l.pass(), "nothing is opened or closed where it is not heard of")
+		require.Zero(t, l.pass(), "without events nothing counts as opened or closed")
 	}
 	require.Empty(t, l.readings.all)
 }

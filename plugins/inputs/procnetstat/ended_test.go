@@ -96,7 +96,7 @@ func TestEndedListenersThatEndAgain(t *testing.T) {
 	unknown, first, second := endedAtPort("192.0.2.1", 80), endedAtPort("192.0.2.1", 80, 1), endedAtPort("192.0.2.1", 80, 2)
 	require.Same(t, unknown, pass(unknown))
 	require.Same(t, first, pass(first))
-	require.Same(t, first, pass(endedAtPort("192.0.2.1", 80)), "one that no pass saw says less")
+	require.Same(t, first, pass(endedAtPort("192.0.2.1", 80)), "one that no pass saw has fewer details")
 	require.Same(t, second, pass(second, endedAtPort("192.0.2.1", 81)))
 	require.Equal(t, 2, e.byAge.Len())
 	for range minEndedPasses {

@@ -69,9 +69,9 @@ func stopInTime(t *testing.T, plugin *ProcNetStat) {
 	t.Helper()
 	stopped := make(chan time.Duration, 1)
 	go func() {
-		began := time.Now()
+		start := time.Now()
 		plugin.Stop()
-		stopped <- time.Since(began)
+		stopped <- time.Since(start)
 	}()
 	require.Less(t, receive(t, stopped, "Stop"), time.Second)
 }
@@ -144,12 +144,12 @@ func TestStopAtAnyMoment(t *testing.T) {
 			plugin.Log = testutil.Logger{Quiet: true}
 			require.NoError(t, plugin.Init())
 			require.NoError(t, plugin.Start(nil))
-			began := time.Now()
+			start := time.Now()
 			acc, ended := inBackground(plugin)
 			wait := &most[i%3]
 			if i < 3 { // of each kind, to its end
 				ended <- receive(t, ended, "a gather that is not stopped")
-				*wait = time.Since(began)
+				*wait = time.Since(start)
 			} else {
 				time.Sleep(rand.N(*wait))
 			}
@@ -206,7 +206,7 @@ func TestGatherStillRunning(t *testing.T) {
 	}
 }
 
-// A process that has run out of descriptors has fewer metrics and says why, in each gather; then all is there again.
+// A process that has run out of descriptors emits fewer metrics and an error in each gather, and all metrics once it has descriptors again.
 func TestOutOfDescriptors(t *testing.T) {
 	testnet.Isolate(t, func() {
 		p := testnet.Start(t, testnet.Process{Name: "holder"})
@@ -263,7 +263,7 @@ func TestUserThatCannotBeReadAtFirst(t *testing.T) {
 	}
 }
 
-// Without a cgroup2 file system, from the start or from some time on, the cgroups are those of the processes. That is said once.
+// Without a cgroup2 file system, from the start or from some time on, the cgroups are those of the processes. One log line reports it.
 func TestCgroupMountMissing(t *testing.T) {
 	testnet.IsolateMounts(t, func() {
 		dir, path := testnet.Cgroup(t, "a.service")
@@ -317,11 +317,11 @@ func messagesWith(l *live, text string) (found []string) {
 	return found
 }
 
-// stepped returns the time that the clock tells after it was stepped by so many seconds: what has passed since others is the same.
+// stepped returns the time on a clock that was stepped by so many seconds. The monotonic time stays the same.
 func stepped(t *testing.T, now time.Time, seconds int64) time.Time {
 	t.Helper()
 	after := now
-	// A time that was read from the clock has both what the clock said and how long the system ran, see package time. The
+	// A time that was read from the clock has a wall clock reading and a monotonic one: see package time. The
 	// first is in wall, with the seconds from bit 30 on.
 	wall := (*uint64)(unsafe.Pointer(&after))
 	*wall = uint64(int64(*wall) + seconds<<30)

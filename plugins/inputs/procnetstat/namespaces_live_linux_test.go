@@ -146,7 +146,7 @@ func settled[T any](t *testing.T, f func() T, all ...*readNamespace) (result T, 
 	}
 }
 
-// expected is what a gather should say of a namespaceSetup.
+// expected is what a gather should report of a namespaceSetup.
 type expected struct {
 	*namespaceSetup
 	rows       map[*readNamespace][]testnet.Row
@@ -363,7 +363,7 @@ const allOfAll = `
 	measurements = ["host", "process", "listener", "cgroup", "remote", "connection", "gather"]
 	max_series = 100000`
 
-// What a plugin says that lacks something.
+// Log lines of a plugin that lacks something.
 const (
 	noBPF = `^BPF owner lookup unavailable \(the BPF program requires CAP_BPF and ` +
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more$`
@@ -380,7 +380,7 @@ const (
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it$`
 )
 
-// roleCase says what a plugin that runs as somebody makes of all namespaces.
+// roleCase is a user and what the plugin reports of all namespaces as that user.
 type roleCase struct {
 	name         string
 	capabilities []uintptr // nil: root
@@ -420,7 +420,7 @@ func (c *namespaceSetup) requireWith(t *testing.T, as roleCase, alone bool) {
 		if !slices.Contains(as.messages, denied) { // a host can have processes that deny root too
 			messages = slices.DeleteFunc(messages, regexp.MustCompile(denied).MatchString)
 		}
-		require.Len(t, messages, len(as.messages), "each thing is said once")
+		require.Len(t, messages, len(as.messages), "each is logged once")
 		for i, pattern := range as.messages {
 			require.Regexp(t, pattern, messages[i])
 		}

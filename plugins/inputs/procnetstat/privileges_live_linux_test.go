@@ -70,7 +70,7 @@ func read(asked string) (exitCode int) {
 	var r task
 	err := json.Unmarshal([]byte(asked), &r)
 	if err == nil {
-		err = r.tell(os.Stdout)
+		err = r.writeReports(os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "reader:", err)
@@ -79,7 +79,7 @@ func read(asked string) (exitCode int) {
 	return 0
 }
 
-func (r *task) tell(to io.Writer) error {
+func (r *task) writeReports(to io.Writer) error {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return err
@@ -278,24 +278,24 @@ type readPlugin struct {
 
 // The lines that the plugin logs, as patterns.
 const (
-	saysNoBPF = `W! BPF owner lookup unavailable \(the BPF program requires CAP_BPF and ` +
+	logsNoBPF = `W! BPF owner lookup unavailable \(the BPF program requires CAP_BPF and ` +
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more`
-	saysNoBTF = `W! BPF owner lookup unavailable \(the BPF program requires Linux 5\.11 with ` +
+	logsNoBTF = `W! BPF owner lookup unavailable \(the BPF program requires Linux 5\.11 with ` +
 		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
-	saysDenied = `W! Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed"\. This needs ` +
+	logsDenied = `W! Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed"\. This needs ` +
 		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it`
-	saysHidden = `W! /\S+ is mounted with hidepid; other users' processes, with their executables, command lines, cgroups and ` +
+	logsHidden = `W! /\S+ is mounted with hidepid; other users' processes, with their executables, command lines, cgroups and ` +
 		`network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of mount option gid: ` +
 		`open /\S+/1/stat: (no such file or directory|operation not permitted)`
-	saysNoExe = `W! cannot read process executables: requires CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
+	logsNoExe = `W! cannot read process executables: requires CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
-	saysNoCgroups = `I! Cannot look up the cgroups of sockets; using those of their processes: ` +
+	logsNoCgroups = `I! Cannot look up the cgroups of sockets; using those of their processes: ` +
 		`no cgroup2 file system is mounted; opening /\S+: .*`
-	saysNoNetlink = `W! cannot open netlink in network namespace .* \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
+	logsNoNetlink = `W! cannot open netlink in network namespace .* \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
 		`a name: (open /\S+/ns/net: permission denied|setns: operation not permitted)\); falling back to /proc, ` +
 		`which gives fewer fields and costs more`
-	saysNoNames = `W! cannot read or name some network namespaces: `
-	saysNoName  = saysNoNames + `/run/netns/blue: entering requires CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: ` +
+	logsNoNames = `W! cannot read or name some network namespaces: `
+	logsNoName  = logsNoNames + `/run/netns/blue: entering requires CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: ` +
 		`permission denied`
 )
 
@@ -314,8 +314,8 @@ func (p readPlugin) requireLog(t *testing.T, patterns ...string) {
 	require.Empty(t, missing, "logged:\n%s", strings.Join(p.log, "\n"))
 }
 
-// says returns the pattern if the plugin logged such a line: what a host denies to root too, it denies to others.
-func (p readPlugin) says(pattern string) []string {
+// ifLogged returns the pattern if the plugin logged such a line: what the host denies to root, it denies to all.
+func (p readPlugin) ifLogged(pattern string) []string {
 	line := regexp.MustCompile("^" + pattern + "$")
 	if slices.ContainsFunc(p.log, line.MatchString) {
 		return []string{pattern}
@@ -361,7 +361,7 @@ func (s sees) tags(tags map[string]string) {
 	}
 }
 
-// ofTheHost are fields that tell of the whole host, where others work too.
+// ofTheHost are fields that count for the whole host, which others use too.
 var ofTheHost = []string{"sockets_used", "tcp_orphan", "tcp_alloc", "tcp_mem_bytes", "udp_mem_bytes"}
 
 // as returns the series of a measurement as a reader should get them that sees this: those that become one are added up. What
@@ -425,9 +425,9 @@ func (e outcome) logWith(walkOfRoot readPlugin, further ...string) []string {
 	lines := slices.Concat(e.log, further)
 	switch e.denied {
 	case likeRoot:
-		return append(lines, walkOfRoot.says(saysDenied)...)
+		return append(lines, walkOfRoot.ifLogged(logsDenied)...)
 	case moreThanRoot:
-		return append(lines, saysDenied)
+		return append(lines, logsDenied)
 	default:
 		return lines
 	}
@@ -642,7 +642,7 @@ const (
 	byWalk = `owners = "procfs"`
 )
 
-// TestPrivileges: what works as whom is what docs/PRIVILEGES.md says.
+// TestPrivileges: what works with which privileges, as in docs/PRIVILEGES.md.
 func TestPrivileges(t *testing.T) {
 	testnet.IsolateMounts(t, func() {
 		makeLoad(t)
@@ -653,12 +653,12 @@ func TestPrivileges(t *testing.T) {
 			requireAsSS(t, g)
 		}
 		asRoot.requireLog(t)
-		walk.requireLog(t, walk.says(saysDenied)...)
+		walk.requireLog(t, walk.ifLogged(logsDenied)...)
 		for _, n := range []neighbour{blue, theirs, mine} {
 			n.require(t, expectedOf{asName, netlink}, everything, everywhere.gathers[0], everywhere)
 		}
 
-		noBPF := []string{saysNoBPF}
+		noBPF := []string{logsNoBPF}
 		byProcess, byNumber := expectedOf{asProcess, procfs}, expectedOf{asNumber, procfs}
 		for _, test := range []struct {
 			outcome
@@ -668,44 +668,44 @@ func TestPrivileges(t *testing.T) {
 		}{
 			{
 				outcome{roleAny, ownOnly, "procfs", noBPF, moreThanRoot},
-				byProcess, byProcess, byNumber, []string{saysNoNetlink, saysNoName}, nil,
+				byProcess, byProcess, byNumber, []string{logsNoNetlink, logsNoName}, nil,
 			},
 			{
 				outcome{roleBPF, allButExes, "bpf", nil, noProcess},
-				byProcess, byProcess, byNumber, []string{saysNoNetlink, saysNoName}, []string{saysNoExe},
+				byProcess, byProcess, byNumber, []string{logsNoNetlink, logsNoName}, []string{logsNoExe},
 			},
 			{
 				outcome{having("bpf"), ownOnly, "procfs", noBPF, moreThanRoot},
-				byProcess, byProcess, byNumber, []string{saysNoNetlink, saysNoName}, nil,
+				byProcess, byProcess, byNumber, []string{logsNoNetlink, logsNoName}, nil,
 			},
 			{
 				outcome{having("perfmon"), ownOnly, "procfs", noBPF, moreThanRoot},
-				byProcess, byProcess, byNumber, []string{saysNoNetlink, saysNoName}, nil,
+				byProcess, byProcess, byNumber, []string{logsNoNetlink, logsNoName}, nil,
 			},
 			{
 				outcome{roleTracer, everything, "procfs", noBPF, likeRoot},
-				expectedOf{asName, procfs}, byNumber, byNumber, []string{saysNoNetlink}, nil,
+				expectedOf{asName, procfs}, byNumber, byNumber, []string{logsNoNetlink}, nil,
 			},
 			{
 				outcome{having("sys_ptrace"), ownOnly, "procfs", noBPF, moreThanRoot},
-				expectedOf{asName, procfs}, byNumber, byNumber, []string{saysNoNetlink}, nil,
+				expectedOf{asName, procfs}, byNumber, byNumber, []string{logsNoNetlink}, nil,
 			},
 			{
 				outcome{having("dac_read_search"), ownOnly, "procfs", noBPF, moreThanRoot},
-				byProcess, byProcess, byNumber, []string{saysNoNetlink, saysNoName}, nil,
+				byProcess, byProcess, byNumber, []string{logsNoNetlink, logsNoName}, nil,
 			},
 			{ // which the kernel takes for CAP_BPF and CAP_PERFMON too
 				outcome{having("sys_admin"), allButExes, "bpf", nil, noProcess},
-				expectedOf{asName, netlink}, byProcess, expectedOf{asNumber, netlink}, []string{saysNoNetlink}, []string{saysNoExe},
+				expectedOf{asName, netlink}, byProcess, expectedOf{asNumber, netlink}, []string{logsNoNetlink}, []string{logsNoExe},
 			},
 			{
 				outcome{having("sys_admin", "sys_ptrace"), everything, "bpf", nil, noProcess},
 				expectedOf{asName, netlink}, expectedOf{asNumber, netlink}, expectedOf{asNumber, netlink},
-				everywhere.says(saysNoNetlink), nil,
+				everywhere.ifLogged(logsNoNetlink), nil,
 			},
 			{
 				outcome{having("bpf", "perfmon", "sys_ptrace"), everything, "bpf", nil, noProcess},
-				expectedOf{asName, procfs}, byNumber, byNumber, []string{saysNoNetlink}, nil,
+				expectedOf{asName, procfs}, byNumber, byNumber, []string{logsNoNetlink}, nil,
 			},
 		} {
 			t.Run(test.name, func(t *testing.T) {
@@ -733,7 +733,7 @@ func TestHidepid(t *testing.T) {
 		asRoot, everywhere, walk := ofRoot[0], ofRoot[1], ofRoot[2]
 		var hiddenFromAll []string
 		if _, err := os.Readlink("/proc/1/exe"); err != nil { // it denies root too, which is rare
-			hiddenFromAll = []string{saysHidden}
+			hiddenFromAll = []string{logsHidden}
 		}
 		other := t.TempDir()
 		require.NoError(t, os.Chmod(filepath.Dir(other), 0o755))
@@ -757,25 +757,25 @@ func TestHidepid(t *testing.T) {
 			},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				ofTracer := outcome{roleTracer, everything, "procfs", append([]string{saysNoBPF}, hiddenFromAll...), noProcess}
-				blueIs, unnamed := asName, []string{saysNoName}
+				ofTracer := outcome{roleTracer, everything, "procfs", append([]string{logsNoBPF}, hiddenFromAll...), noProcess}
+				blueIs, unnamed := asName, []string{logsNoName}
 				if test.procDir != "" { // names are looked for in the mount namespace of its process 1
 					blueIs, unnamed = asNumber, nil
 				}
 				if test.host == cannotLook {
-					unnamed = []string{saysNoNames + cannotLook}
+					unnamed = []string{logsNoNames + cannotLook}
 				}
 				if test.visible == moreThanRoot {
 					ofTracer.denied = likeRoot
 				}
 				for _, want := range []outcome{
-					{roleAny, ownOnly, "procfs", []string{saysNoBPF, saysHidden}, test.visible},
-					{roleBPF, sees{own: true, sockets: true, cgroups: true}, "bpf", []string{saysHidden}, noProcess},
+					{roleAny, ownOnly, "procfs", []string{logsNoBPF, logsHidden}, test.visible},
+					{roleBPF, sees{own: true, sockets: true, cgroups: true}, "bpf", []string{logsHidden}, noProcess},
 				} {
 					t.Run(want.name, func(t *testing.T) {
 						got := test.read(t, want.role, task{Options: []string{byDefault, ofEverywhere, ofHost}})
 						want.require(t, got[0], asRoot, walk)
-						got[1].requireLog(t, want.logWith(walk, append(unnamed, saysNoNetlink)...)...)
+						got[1].requireLog(t, want.logWith(walk, append(unnamed, logsNoNetlink)...)...)
 						blue.require(t, expectedOf{}, want.sees, everywhere.gathers[0], got[1])
 						theirs.require(t, expectedOf{}, want.sees, everywhere.gathers[0], got[1])
 						mine.require(t, expectedOf{asNumber, procfs}, want.sees, everywhere.gathers[0], got[1])
@@ -799,7 +799,7 @@ func TestHidepid(t *testing.T) {
 	})
 }
 
-// placesLikeHere are those that a reader can tell from here, and finds nothing missing in.
+// placesLikeHere are places that differ from here, and lack nothing.
 var placesLikeHere = []place{
 	{name: "hidepid with its group", prepare: fmt.Sprintf("mount -t proc -o hidepid=2,gid=%d proc /proc", anyUID)},
 	{name: "subset=pid", prepare: "mount -t proc -o subset=pid proc /proc"},
@@ -819,9 +819,9 @@ func TestPlacesLikeHere(t *testing.T) {
 		for _, place := range placesLikeHere {
 			t.Run(place.name, func(t *testing.T) {
 				for _, want := range []outcome{
-					{roleAny, ownOnly, "procfs", []string{saysNoBPF}, moreThanRoot},
+					{roleAny, ownOnly, "procfs", []string{logsNoBPF}, moreThanRoot},
 					{roleBPF, allButExes, "bpf", nil, noProcess},
-					{roleTracer, everything, "procfs", []string{saysNoBPF}, likeRoot},
+					{roleTracer, everything, "procfs", []string{logsNoBPF}, likeRoot},
 				} {
 					t.Run(want.name, func(t *testing.T) {
 						got := place.read(t, want.role, task{Options: []string{byDefault, fromProcfs}})
@@ -847,10 +847,10 @@ func TestWithoutSys(t *testing.T) {
 		withoutSys := place{name: "without /sys", prepare: "mount -t tmpfs tmpfs /sys"}
 		ownByProcess := sees{own: true, exes: true}
 		for _, want := range []outcome{
-			{roleRoot, everything, "procfs", []string{saysNoBTF, saysNoCgroups}, likeRoot},
-			{roleAny, ownByProcess, "procfs", []string{saysNoBPF, saysNoCgroups}, moreThanRoot},
-			{roleBPF, ownByProcess, "procfs", []string{saysNoBTF, saysNoCgroups}, moreThanRoot},
-			{roleTracer, everything, "procfs", []string{saysNoBPF, saysNoCgroups}, likeRoot},
+			{roleRoot, everything, "procfs", []string{logsNoBTF, logsNoCgroups}, likeRoot},
+			{roleAny, ownByProcess, "procfs", []string{logsNoBPF, logsNoCgroups}, moreThanRoot},
+			{roleBPF, ownByProcess, "procfs", []string{logsNoBTF, logsNoCgroups}, moreThanRoot},
+			{roleTracer, everything, "procfs", []string{logsNoBPF, logsNoCgroups}, likeRoot},
 		} {
 			t.Run(want.name, func(t *testing.T) {
 				got := withoutSys.read(t, want.role, task{Options: []string{byDefault}})
@@ -871,7 +871,7 @@ func TestUserNamespace(t *testing.T) {
 		t.Run("in the network namespace of the host", func(t *testing.T) {
 			inside := place{name: "user namespace", inside: []string{"unshare", "-U", "-r", "sh", "-ec", isRoot + `exec "$@"`, "sh"}}
 			got := inside.read(t, roleAny, task{Options: []string{byDefault}})
-			want := outcome{roleAny, sees{exes: true, cgroups: true}, "procfs", []string{saysNoBPF}, moreThanRoot}
+			want := outcome{roleAny, sees{exes: true, cgroups: true}, "procfs", []string{logsNoBPF}, moreThanRoot}
 			want.require(t, got[0], asRoot, walk)
 		})
 		t.Run("in a network namespace of its own", func(t *testing.T) {
@@ -879,8 +879,8 @@ func TestUserNamespace(t *testing.T) {
 				"unshare", "-U", "-r", "-n", "sh", "-ec", isRoot + `ip link set lo up; exec "$@"`, "sh",
 			}}
 			got := inside.read(t, roleAny, task{Connect: true, Options: []string{byDefault, ofEverywhere}})
-			got[0].requireLog(t, saysNoBPF, saysDenied)
-			got[1].requireLog(t, saysNoBPF, saysNoNetlink, saysDenied)
+			got[0].requireLog(t, logsNoBPF, logsDenied)
+			got[1].requireLog(t, logsNoBPF, logsNoNetlink, logsDenied)
 			for _, g := range append(got[0].gathers, got[1].gathers...) {
 				own := g.one("procnetstat_process", "process_name=reader", "user=root")
 				require.Equal(t, int64(1), own["tcp_listen"])
@@ -918,9 +918,9 @@ func TestYama(t *testing.T) {
 				testnet.SkipOrFail(t, "changing yama's scope: "+err.Error())
 			}
 			for _, want := range []outcome{
-				{roleAny, ownOnly, "procfs", []string{saysNoBPF}, moreThanRoot},
+				{roleAny, ownOnly, "procfs", []string{logsNoBPF}, moreThanRoot},
 				{roleBPF, allButExes, "bpf", nil, noProcess},
-				{roleTracer, everything, "procfs", []string{saysNoBPF}, likeRoot},
+				{roleTracer, everything, "procfs", []string{logsNoBPF}, likeRoot},
 			} {
 				t.Run(scope+"/"+want.name, func(t *testing.T) {
 					want.require(t, here.read(t, want.role, task{Options: []string{byDefault}})[0], ofRoot[0], ofRoot[1])

@@ -114,7 +114,7 @@ func TestTrackerForgetsWhatWasRead(t *testing.T) {
 	require.NotNil(t, tr.readings.find(1), "it may be there still")
 }
 
-// TestTrackerMissedPasses: a dump can miss a socket, and counting it anew would count its past.
+// TestTrackerMissedPasses: a dump can miss a socket, and counting it as new would count its past.
 func TestTrackerMissedPasses(t *testing.T) {
 	var tr tracker
 	tr.sum(tcpOnly, sent(1, 1000))
@@ -534,8 +534,8 @@ func TestTrackerNewNamespace(t *testing.T) {
 	}
 }
 
-// TestTrackerOtherSource: what a namespace's sockets did before they were read from another source, which tells more or calls
-// them otherwise, is not replayed.
+// TestTrackerOtherSource: what a namespace's sockets did before they were read from another source, which has more fields or
+// other identifiers, is not counted again.
 func TestTrackerOtherSource(t *testing.T) {
 	for _, countNew := range []bool{true, false} {
 		tr := tracker{countNewNamespaces: countNew}

@@ -43,8 +43,8 @@ func TestUserNamesOfThisHost(t *testing.T) {
 	require.Equal(t, []string{"root", "nobody", "4000000000"}, []string{names.of(0), names.of(65534), names.of(4000000000)})
 }
 
-// TestUsersOfOtherHost: the names are those of HOST_ETC, for filters too. If they cannot be read that is said once, and they are
-// looked for again.
+// TestUsersOfOtherHost: the names are those of HOST_ETC, for filters too. If they cannot be read, one log line reports it, and
+// later gathers try again.
 func TestUsersOfOtherHost(t *testing.T) {
 	t.Setenv("HOST_PROC", proctree.Materialize(t, filepath.Join("..", "..", "..", "netstat", "testdata", "proc", "small")))
 	etc := t.TempDir()
@@ -54,10 +54,10 @@ func TestUsersOfOtherHost(t *testing.T) {
 	for range 2 {
 		require.NotEmpty(t, l.gather().all("procnetstat_process", "process_name=nginx", "user=33"))
 	}
-	said := l.log.Messages()
-	require.Len(t, said, 1)
-	require.True(t, strings.HasPrefix(said[0].String(), "W! "), said[0])
-	require.Contains(t, said[0].String(),
+	messages := l.log.Messages()
+	require.Len(t, messages, 1)
+	require.True(t, strings.HasPrefix(messages[0].String(), "W! "), messages[0])
+	require.Contains(t, messages[0].String(),
 		"Cannot look up user names; reporting user IDs instead: HOST_ETC: open "+filepath.Join(etc, "passwd"))
 
 	require.NoError(t, os.WriteFile(filepath.Join(etc, "passwd"), []byte("web-of-host:x:33:33::/:\n"), 0o600))
