@@ -136,7 +136,7 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 			continue
 		}
 		if initiator != nil {
-			s.setInitiator(initiator)
+			s.setClosedInitiator(initiator)
 		}
 		if !yield(&s.socket, nil) {
 			return false
