@@ -5,6 +5,7 @@ package procnetstat
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/influxdata/telegraf"
+
+	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // other is the tag value of the sum of the series beyond maxSeries.
@@ -28,9 +31,16 @@ type series struct {
 	// lastCounted is the number of the last counted socket: a socket is counted once, even if several processes hold it.
 	lastCounted uint64
 	lastEmitted time.Time
+	isRemoved   bool // from its set
 
-	processes int64       // of procnetstat_process
-	accept    acceptQueue // of procnetstat_listener
+	processes     int64       // of procnetstat_process
+	accept        acceptQueue // of procnetstat_listener
+	acceptCounted uint64      // like lastCounted, for accept
+	hadDrops      bool        // a listening socket with the field drops was in it
+
+	transport     netstat.Transport // of procnetstat_remote and procnetstat_client
+	peer          netip.AddrPort    // of procnetstat_remote: the other end; not valid: several
+	remoteProcess string            // of procnetstat_remote: the value of tagRemoteProcessName
 }
 
 // count counts the socket, unless it is already counted.
@@ -41,10 +51,13 @@ func (s *series) count(o *observation) {
 	}
 }
 
+// isActive reports whether the pass has counted a socket.
+func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta.closed > 0 }
+
 // reset prepares the series for the next pass. It keeps the counters.
 func (s *series) reset() {
 	s.stats.reset()
-	s.lastCounted, s.processes, s.accept = 0, 0, acceptQueue{}
+	s.lastCounted, s.processes, s.accept, s.acceptCounted = 0, 0, acceptQueue{}, 0
 }
 
 // merge adds the statistics of the pass of another series.
@@ -61,8 +74,7 @@ type seriesOptions struct {
 	log       telegraf.Logger
 }
 
-// seriesSet holds the series of one measurement. A pointer to a series stays valid while the series is in use, so callers can
-// cache the series of a process or listener.
+// seriesSet holds the series of one measurement. Callers can cache a pointer to a series, within a scope or until it isRemoved.
 type seriesSet struct {
 	measurement string
 	tagNames    []string // of all series of the measurement
@@ -106,6 +118,11 @@ func (set *seriesSet) get(values []string) *series {
 	return s
 }
 
+func (set *seriesSet) remove(s *series) {
+	s.isRemoved = true
+	delete(set.byKey, s.key)
+}
+
 // tags returns the tags of a series, without those that have an empty value. They are built when the series is first emitted: if
 // there are many series, most never are.
 func (set *seriesSet) tags(s *series) map[string]string {
@@ -131,12 +148,12 @@ const (
 func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	active := make([]*series, 0, len(set.byKey))
 	var idle []*series
-	for key, s := range set.byKey {
+	for _, s := range set.byKey {
 		switch {
-		case s.stats.sockets > 0 || s.stats.delta.closed > 0:
+		case s.isActive():
 			active = append(active, s)
 		case s.total == traffic{} || now.Sub(s.lastEmitted) > counterMemory:
-			delete(set.byKey, key)
+			set.remove(s)
 		default:
 			s.stats.rtts, s.stats.closedRTTs = rtts{}, rtts{} // free their memory
 			idle = append(idle, s)
@@ -167,7 +184,7 @@ func (set *seriesSet) forget(idle []*series) {
 	}
 	slices.SortFunc(idle, func(a, b *series) int { return a.lastEmitted.Compare(b.lastEmitted) })
 	for _, s := range idle[:len(idle)-maxIdleSeries] {
-		delete(set.byKey, s.key)
+		set.remove(s)
 	}
 }
 

@@ -95,13 +95,14 @@ func (s *scene) gather(after time.Duration, sockets ...*netstat.Socket) map[stri
 	s.Helper()
 	s.now = s.now.Add(after)
 	read := protocolSet{netstat.TransportTCP: true}
-	s.pass.begin(s.now)
+	s.pass.begin(s.now, false)
 	in := &scope{namespace: &own, read: read}
 	s.pass.enter(in)
 	s.measurement.enter(in)
 	for _, socket := range sockets {
-		o, wanted := s.pass.observe(socket)
-		require.True(s, wanted)
+		socket.Namespace = &own
+		o := s.pass.observe(socket)
+		require.True(s, o.wanted)
 		s.measurement.observe(o)
 	}
 	acc := &testutil.Accumulator{}
@@ -147,10 +148,10 @@ func TestCountersAreForgottenAfterAWhile(t *testing.T) {
 	s.gather(interval, socket(80, 1, 5))
 	s.gather(interval)
 	require.Len(t, s.measurement.series.byKey, 1)
-	require.Len(t, s.pass.tracker.readings.all, 1, "a dump can miss a socket")
+	require.Len(t, s.pass.flows.table.all, 1, "a dump can miss a socket")
 	s.gather(interval)
 	s.gather(interval)
-	require.Empty(t, s.pass.tracker.readings.all, "of sockets that are gone nothing is kept")
+	require.Empty(t, s.pass.flows.table.all, "of sockets that are gone nothing is kept")
 	s.gather(counterMemory)
 	require.Empty(t, s.measurement.series.byKey)
 }
@@ -160,7 +161,7 @@ func TestFoldedCountersOnlyGrow(t *testing.T) {
 	s := newScene(t, 2)
 	connection := func(port uint16) *netstat.Socket {
 		c := socket(port, 0, 0)
-		c.State = netstat.TCPEstablished
+		c.State, c.Remote = netstat.TCPEstablished, netip.MustParseAddrPort(visitor)
 		return c
 	}
 	one, two, three := connection(1), connection(2), connection(3)
