@@ -30,6 +30,7 @@ const requestLimit = 30 * time.Second
 type request struct {
 	Worker           int    // forward the request to this worker
 	Netns            string // open the sockets in this network namespace
+	Options          SocketOptions
 	Op               op
 	Network          string
 	Local, Remote    netip.AddrPort

@@ -35,7 +35,7 @@ func (h *helper) listen(r request) (Socket, error) {
 	if err != nil {
 		return Socket{}, err
 	}
-	fd, err := n.listen(n.orAny(r.Local), r.N)
+	fd, err := n.listen(n.orAny(r.Local), r.N, r.Options)
 	s, err := h.register(fd, err)
 	if err == nil {
 		h.listeners = append(h.listeners, fd)
@@ -56,7 +56,7 @@ func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 	}
 	var fds []int
 	for range r.N {
-		fd, err := n.open(netip.AddrPort{})
+		fd, err := n.open(netip.AddrPort{}, r.Options)
 		if err != nil {
 			return nil, err
 		}
@@ -80,12 +80,29 @@ func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
 	return sockets, nil
 }
 
-// connectFrom starts a connection from an address, if that is valid. connect(2) chooses the port, not bind(2), which would need a
-// port that no other connection uses, whatever its remote address.
+// set sets the options of a socket that is not bound yet.
+func (o SocketOptions) set(fd int) error {
+	if o.ReusePort {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return fmt.Errorf("setting SO_REUSEPORT: %w", err)
+		}
+	}
+	if o.Device != "" {
+		if err := unix.BindToDevice(fd, o.Device); err != nil {
+			return fmt.Errorf("binding to device %s: %w", o.Device, err)
+		}
+	}
+	return nil
+}
+
+// connectFrom starts a connection from an address, if that is valid. Without a port connect(2) chooses it, not bind(2), which would
+// need a port that no other connection uses, whatever its remote address.
 func connectFrom(fd int, from, to netip.AddrPort) error {
 	if from.IsValid() {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
-			return fmt.Errorf("setting IP_BIND_ADDRESS_NO_PORT: %w", err)
+		if from.Port() == 0 {
+			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+				return fmt.Errorf("setting IP_BIND_ADDRESS_NO_PORT: %w", err)
+			}
 		}
 		if err := unix.Bind(fd, sockaddr(from)); err != nil {
 			return fmt.Errorf("binding to %v: %w", from, err)

@@ -49,6 +49,7 @@ type Proc struct {
 	replyEnd *os.File
 	worker   int // the number of the fork to forward requests to, from 1; 0: the process itself
 	netns    string
+	options  SocketOptions
 }
 
 // Start starts a process, which ends with the test or the test process. Its program is the test binary under another name, so
@@ -194,6 +195,21 @@ func (p *Proc) In(file string) *Proc {
 	return &in
 }
 
+// SocketOptions are options of sockets: see [Proc.With].
+type SocketOptions struct {
+	// ReusePort sets SO_REUSEPORT: sockets of the same user may have the same local address and port.
+	ReusePort bool
+	// Device is the network device to bind to: SO_BINDTODEVICE.
+	Device string
+}
+
+// With returns a handle of the same process that opens its TCP sockets with options.
+func (p *Proc) With(o SocketOptions) *Proc {
+	with := *p
+	with.options = o
+	return &with
+}
+
 // Netns returns the file of the network namespace that the process is in.
 func (p *Proc) Netns() string { return fmt.Sprintf("/proc/%d/ns/net", p.PID) }
 
@@ -217,6 +233,12 @@ func (p *Proc) Connect(to netip.AddrPort, n int) []Socket {
 func (p *Proc) ConnectFrom(from netip.Addr, to netip.AddrPort, n int) []Socket {
 	p.tb.Helper()
 	return p.do(request{Op: opConnect, Local: netip.AddrPortFrom(from, 0), Remote: to, N: n})
+}
+
+// Dial opens a connection from an address and port: bind(2), then connect(2).
+func (p *Proc) Dial(from, to netip.AddrPort) Socket {
+	p.tb.Helper()
+	return p.do(request{Op: opConnect, Local: from, Remote: to, N: 1})[0]
 }
 
 // Accept waits for n connections of a listener, and accepts them.
@@ -287,7 +309,7 @@ func (p *Proc) do(r request) []Socket {
 
 func (p *Proc) exchange(r request) reply {
 	p.tb.Helper()
-	r.Worker, r.Netns = p.worker, p.netns
+	r.Worker, r.Netns, r.Options = p.worker, p.netns, p.options
 	var response reply
 	err := p.requests.Encode(r)
 	if err == nil {

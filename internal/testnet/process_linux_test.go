@@ -191,6 +191,32 @@ func TestConnectFrom(t *testing.T) {
 	})
 }
 
+// Two processes listen at one port, from which a third dials; another listener has the port on one device.
+func TestSocketOptions(t *testing.T) {
+	Isolate(t, func() {
+		target := Start(t, Process{Name: "target"}).Listen("tcp4", netip.AddrPortFrom(loopback4, 0), 1)
+		shared := SocketOptions{ReusePort: true}
+		first := Start(t, Process{Name: "first"}).With(shared).Listen("tcp4", netip.AddrPortFrom(loopback4, 0), 1)
+		second := Start(t, Process{Name: "second"}).With(shared).Listen("tcp4", first.Local, 1)
+		if first.Local != second.Local {
+			t.Errorf("the listeners are at %v and %v", first.Local, second.Local)
+		}
+		dialed := Start(t, Process{Name: "third"}).With(shared).Dial(first.Local, target.Local)
+		if dialed.Local != first.Local || dialed.Remote != target.Local {
+			t.Errorf("dialed %+v, want from %v to %v", dialed, first.Local, target.Local)
+		}
+
+		onLo := Start(t, Process{Name: "fourth"}).With(SocketOptions{Device: "lo"}).Listen("tcp6", netip.AddrPort{}, 1)
+		devices := map[uint64]string{}
+		for _, row := range SS(t, "-t", "-l") {
+			devices[row.Inode] = row.Interface
+		}
+		if devices[onLo.Inode] != "lo" || devices[first.Inode] != "" {
+			t.Errorf("ss shows the devices %v of the listeners %d and %d", devices, onLo.Inode, first.Inode)
+		}
+	})
+}
+
 func TestProcessUDP(t *testing.T) {
 	Isolate(t, func() {
 		p := Start(t, Process{Name: "udp"})

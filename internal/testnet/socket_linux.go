@@ -3,6 +3,7 @@ package testnet
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 	"unsafe"
@@ -79,10 +80,16 @@ func findNetwork(name string) (network, error) {
 }
 
 // open opens a non-blocking socket, bound to local if that is valid.
-func (n network) open(local netip.AddrPort) (int, error) {
+func (n network) open(local netip.AddrPort, options ...SocketOptions) (int, error) {
 	fd, err := unix.Socket(n.family, n.typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, n.protocol)
 	if err != nil {
 		return -1, fmt.Errorf("opening a socket for %s: %w", n.file, err)
+	}
+	for _, o := range options {
+		if err := o.set(fd); err != nil {
+			_ = unix.Close(fd)
+			return -1, err
+		}
 	}
 	if n.family == unix.AF_INET6 && n.typ != unix.SOCK_RAW {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, n.v6only); err != nil {
@@ -108,8 +115,8 @@ func (n network) orAny(at netip.AddrPort) netip.AddrPort {
 }
 
 // listen opens a listener. With port 0 the kernel chooses a port.
-func (n network) listen(at netip.AddrPort, backlog int) (int, error) {
-	fd, err := n.open(at)
+func (n network) listen(at netip.AddrPort, backlog int, options ...SocketOptions) (int, error) {
+	fd, err := n.open(at, options...)
 	if err != nil {
 		return -1, err
 	}
@@ -272,7 +279,12 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	sa := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	// Without the index of its device the kernel refuses a link-local address.
+	if device, err := net.InterfaceByName(a.Addr().Zone()); err == nil {
+		sa.ZoneId = uint32(device.Index)
+	}
+	return sa
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
