@@ -122,7 +122,7 @@ func (m *listenerMeasurement) seriesOf(o *observation, w *owner) *series {
 			return s
 		}
 	}
-	s := m.series.get(m.values(l.transport.String(), l.addr.String(), strconv.Itoa(int(l.port)), m.series.scope.device(l.device), name))
+	s := m.series.get(m.values(l.transport.String(), addressValue(l.addr), strconv.Itoa(int(l.port)), m.series.scope.device(l.device), name))
 	const maxCached = 64 // processes with names of their own, one a connection, must not fill the memory
 	if len(cache.all) == maxCached {
 		*cache = listenerSeries{netNS: cache.netNS}

@@ -25,8 +25,8 @@ func configure(t *testing.T, options string) *ProcNetStat {
 
 func TestInitErrors(t *testing.T) {
 	for _, test := range []struct{ options, want string }{
-		{`measurements = ["hosts"]`, `measurements: "hosts" is not one of host, process, listener, cgroup, remote, connection, gather`},
-		{`measurements = []`, `measurements: must contain at least one of host, process, listener, cgroup, remote, connection, gather`},
+		{`measurements = ["hosts"]`, `measurements: "hosts" is not one of host, process, listener, cgroup, remote, client, connection, gather`},
+		{`measurements = []`, `measurements: must contain at least one of host, process, listener, cgroup, remote, client, connection, gather`},
 		{`measurements = ["host", "host"]`, `measurements: duplicate "host"`},
 		{"measurements = [\"process\"]\nowners = \"none\"", `measurements: "process" has no content with owners = "none"`},
 		{"measurements = [\"listener\"]\nprotocols = [\"raw\"]", `measurements: "listener" has no content without "tcp", "udp" or "unix" in protocols`},

@@ -151,7 +151,7 @@ func (all *owners) tagValues(o *owner, names []string) []string {
 func (all *owners) userOf(process *netstat.Process) string {
 	uid, known := process.UID()
 	if !known {
-		return "unknown" // the process has exited since its descriptors were read, or is hidden
+		return unknown // the process has exited since its descriptors were read, or is hidden
 	}
 	return all.userNames.of(uid)
 }

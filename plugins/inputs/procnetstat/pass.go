@@ -10,9 +10,6 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// unattributed is the tag value for an unknown process or cgroup.
-const unattributed = "unattributed"
-
 // observation is a socket and its attribution.
 type observation struct {
 	*netstat.Socket

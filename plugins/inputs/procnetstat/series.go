@@ -18,8 +18,15 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// other is the tag value of the sum of the series beyond maxSeries.
-const other = "other"
+// Tag values that stand for no name of a process, user or cgroup. tagValue escapes names that are the same.
+const (
+	// unattributed stands for an unknown process or cgroup.
+	unattributed = "unattributed"
+	// other stands for the sum of the series beyond maxSeries.
+	other = "other"
+	// unknown stands for a user that could not be read.
+	unknown = "unknown"
+)
 
 // series is one series of a measurement.
 type series struct {
@@ -206,10 +213,14 @@ func (set *seriesSet) fold(rest []*series) {
 const maxTagValue = 256
 
 // tagValue makes a tag value from a name of the kernel or of a process, which can contain any bytes. It escapes what is not
-// printable, and the backslash, which the line protocol does not allow at the end of a tag value.
+// printable, and the backslash, which the line protocol does not allow at the end of a tag value. Of a name that is one of the
+// values above it escapes the first character, so that no two series can have the same tags.
 func tagValue(name string) string {
-	if name == "" {
+	switch name {
+	case "":
 		return "(empty)" // Telegraf drops tags with an empty value
+	case unattributed, other, unknown:
+		return fmt.Sprintf(`\x%02x%s`, name[0], name[1:])
 	}
 	if len(name) <= maxTagValue && !strings.ContainsFunc(name, needsEscape) {
 		return name

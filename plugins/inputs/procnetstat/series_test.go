@@ -36,6 +36,11 @@ func TestTagValue(t *testing.T) {
 		long[3:] + "☃":       long[3:] + "☃",
 		"cut\xe2\x98":        `cut\xe2\x98`,
 		"tab\there":          `tab\x09here`,
+		"other":              `\x6fther`,
+		"unattributed":       `\x75nattributed`,
+		"unknown":            `\x75nknown`,
+		"others":             "others",
+		`\x6fther`:           `\x5cx6fther`,
 		"\x1b[31mred\x1b[0m": `\x1b[31mred\x1b[0m`,
 	} {
 		require.Equal(t, want, tagValue(name))
@@ -45,6 +50,7 @@ func TestTagValue(t *testing.T) {
 func FuzzTagValue(f *testing.F) {
 	f.Add("nginx")
 	f.Add("a\nb\\\xff\u202e")
+	f.Add("other")
 	f.Fuzz(func(t *testing.T, name string) {
 		got := tagValue(name)
 		require.NotEmpty(t, got)
@@ -52,6 +58,7 @@ func FuzzTagValue(f *testing.F) {
 		require.NotContains(t, got, "\n")
 		require.False(t, strings.HasSuffix(got, `\`))
 		require.LessOrEqual(t, len(got), maxTagValue)
+		require.NotContains(t, []string{unattributed, other, unknown}, got)
 	})
 }
 
