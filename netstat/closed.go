@@ -132,6 +132,7 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 		if !ok {
 			return true
 		}
+		n.devices.addZones(&s.socket)
 		if s.config.TCPFilter != nil && !s.config.TCPFilter.Match(&s.socket) {
 			continue
 		}

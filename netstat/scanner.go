@@ -294,6 +294,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 		for _, s.reading = range slices.Clone(s.namespaces.known) {
 			namespace := s.namespaces.handOut(s.reading)
 			s.socket.Namespace = namespace
+			s.reading.devices.nextScan()
 			s.pings = s.pings[:0]
 			s.late.begin(s.stats.Sockets)
 		transports:

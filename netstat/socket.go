@@ -93,10 +93,13 @@ type Socket struct {
 	// [ScannerConfig].Closed. State is TCPClose, Inode and UID are 0.
 	Closed bool
 
-	// Local and Remote are the addresses; zero for unix sockets. The port of a raw socket is its IP protocol number, that of
+	// Local and Remote are the addresses; zero for unix sockets. A link-local IPv6 address (fe80::/10) has a zone if the socket
+	// has an Interface: the name of the device, or its index in decimal if the name is unknown. netip.Prefix.Contains is false for
+	// an address with a zone: see netip.Addr.WithZone. The port of a raw socket is its IP protocol number, that of
 	// an ICMP socket the identifier of its echo requests (RFC 792).
 	Local, Remote netip.AddrPort
-	// Interface is the index of the network device to which the socket is bound (SO_BINDTODEVICE, socket(7)); 0: none.
+	// Interface is the index of the network device to which the socket is bound (SO_BINDTODEVICE, socket(7)); 0: none. The kernel
+	// binds a socket with a link-local IPv6 address to the device of its link. [Namespace.InterfaceName] returns the name.
 	Interface uint32
 
 	// Inode is the inode number of the socket, as in /proc/<pid>/fd. It is 0 for a socket without a descriptor: TIME_WAIT,
