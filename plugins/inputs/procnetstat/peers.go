@@ -141,6 +141,7 @@ func (p *peers) seriesOf(key peerKey, o *observation) *series {
 func (p *peers) emit(out emission, covers func(netstat.Transport) bool) {
 	p.series.emit(out.now, func(s *series) {
 		e := out.forScope(s.scope)
+		e.noListening = true
 		e.read = e.read.onlyProtocol(s.tags["protocol"], covers)
 		if len(e.read) > 0 {
 			e.group(p.series.measurement, s, map[string]any{}, map[string]any{})

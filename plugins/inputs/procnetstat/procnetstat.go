@@ -52,6 +52,7 @@ type emission struct {
 	read         protocolSet   // protocols whose sockets were all read
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports closed connections
+	noListening  bool          // the measurement has no listening sockets
 
 	scopes *scopes
 }
@@ -69,6 +70,9 @@ func (e emission) forScope(sc *scope) emission {
 // group emits a series: the fields common to all groups of sockets, and those of the measurement.
 func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
 	s.stats.gauges(e.read, e.tcpFields, gauges)
+	if e.noListening {
+		delete(gauges, stateFields[netstat.TCPListen])
+	}
 	s.total.counters(e.read, e.tcpFields, counters)
 	if e.closedEvents && e.read[netstat.TransportTCP] {
 		gauges["tcp_closed_rtt_p95_us"] = int64(s.stats.closedRTTs.percentile(95))
