@@ -37,11 +37,20 @@ func excludedWith(release string) (excluded []exclusion) {
 
 // skipPattern is for -test.skip.
 func skipPattern(excluded []exclusion) string {
-	names := []string{"^$"} // no test has no name
+	names := []string{""} // no test has no name
 	for _, e := range excluded {
-		names = append(names, "^"+regexp.QuoteMeta(e.test)+"$")
+		names = append(names, e.test)
 	}
-	return strings.Join(names, "|")
+	return runPattern(names)
+}
+
+// runPattern is for -test.run.
+func runPattern(tests []string) string {
+	var patterns []string
+	for _, test := range tests {
+		patterns = append(patterns, "^"+regexp.QuoteMeta(test)+"$")
+	}
+	return strings.Join(patterns, "|")
 }
 
 // checkExclusions fails if a test is excluded that does not exist.
@@ -49,6 +58,16 @@ func checkExclusions(tests []string) (err error) {
 	for _, e := range exclusions {
 		if !slices.Contains(tests, e.test) {
 			err = errors.Join(err, fmt.Errorf("test %s is excluded, and no package has it", e.test))
+		}
+	}
+	return err
+}
+
+// checkPluginTests fails if one of pluginTests does not exist: the others would run and pass without it.
+func checkPluginTests(tests []string) (err error) {
+	for _, name := range pluginTests {
+		if !slices.Contains(tests, name) {
+			err = errors.Join(err, fmt.Errorf("test %s is to run, and the plugin does not have it", name))
 		}
 	}
 	return err

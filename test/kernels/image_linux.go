@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -155,7 +156,11 @@ func addSuites(suites []suite, args []string, root string) error {
 		if err := os.CopyFS(filepath.Join(root, dir, "testdata"), testdata); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		plan.Runs = append(plan.Runs, run{Package: s.Package, Binary: binary, Args: args})
+		r := run{Package: s.Package, Binary: binary, Args: args}
+		if len(s.Tests) > 0 {
+			r.Args = append(slices.Clone(args), "-test.run="+runPattern(s.Tests))
+		}
+		plan.Runs = append(plan.Runs, r)
 	}
 	text, err := json.Marshal(plan)
 	if err != nil {

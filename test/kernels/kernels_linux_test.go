@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -34,6 +35,28 @@ func TestExclusions(t *testing.T) {
 	}
 	require.NoError(t, checkExclusions(names))
 	require.EqualError(t, checkExclusions(names[1:]), "test "+names[0]+" is excluded, and no package has it")
+}
+
+func TestPluginTests(t *testing.T) {
+	pattern := regexp.MustCompile(runPattern([]string{"TestScan", "TestUDP"}))
+	for name, want := range map[string]bool{"TestScan": true, "TestUDP": true, "TestScanner": false, "TestTCP": false} {
+		require.Equal(t, want, pattern.MatchString(name), name)
+	}
+	require.NoError(t, checkPluginTests(append([]string{"TestScan"}, pluginTests...)))
+	require.EqualError(t, checkPluginTests(pluginTests[1:]), "test "+pluginTests[0]+" is to run, and the plugin does not have it")
+
+	root := t.TempDir()
+	binary := filepath.Join(t.TempDir(), "p.test")
+	require.NoError(t, os.WriteFile(binary, nil, 0o755))
+	suites := []suite{{Package: "example.org/all", Binary: binary}, {Package: "example.org/some", Binary: binary, Tests: []string{"TestA"}}}
+	require.NoError(t, addSuites(suites, []string{"-test.v"}, root))
+	text, err := os.ReadFile(filepath.Join(root, planFile))
+	require.NoError(t, err)
+	var p plan
+	require.NoError(t, json.Unmarshal(text, &p))
+	require.Len(t, p.Runs, 2)
+	require.Equal(t, []string{"-test.v"}, p.Runs[0].Args)
+	require.Equal(t, []string{"-test.v", "-test.run=^TestA$"}, p.Runs[1].Args)
 }
 
 // The output is that of test binaries: \x16 begins the lines that are not of another process.

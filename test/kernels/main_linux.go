@@ -40,8 +40,14 @@ func main() {
 	}
 }
 
-// defaultPackages are the library. Most tests of the plugin need more processor time than an emulated machine has.
+// defaultPackages are the library.
 const defaultPackages = "./netstat/..."
+
+// pluginPackage is the plugin. Most of its tests need more processor time than an emulated machine has: of those, the default is
+// pluginTests, which need network devices that other machines may lack.
+const pluginPackage = "./plugins/inputs/procnetstat"
+
+var pluginTests = []string{"TestLinkLocalPeers", "TestListenersOfDevices", "TestVRFListeners"}
 
 type options struct {
 	packages   []string
