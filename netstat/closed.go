@@ -132,11 +132,12 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 		if !ok {
 			return true
 		}
+		n.devices.addZones(&s.socket)
 		if s.config.TCPFilter != nil && !s.config.TCPFilter.Match(&s.socket) {
 			continue
 		}
 		if initiator != nil {
-			s.setInitiator(initiator)
+			s.setClosedInitiator(initiator)
 		}
 		if !yield(&s.socket, nil) {
 			return false

@@ -484,6 +484,9 @@ func TestClosedOwners(t *testing.T) {
 			if len(s.Owners()) > 0 {
 				owned++
 				require.Same(t, live, s.Owners()[0])
+				initiator, cgroup := s.Initiator()
+				require.Same(t, live, initiator)
+				require.EqualValues(t, 5, cgroup)
 				require.Equal(t, []any{"holder", uint64(5), held.Remote, true},
 					[]any{s.Owners()[0].Name, s.CgroupID, s.Remote, s.Has(FieldCgroupID)})
 			}

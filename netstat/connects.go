@@ -58,13 +58,15 @@ func (s *Scanner) openConnects() {
 func (s *Scanner) setConnects(lookup connectLookup) {
 	s.connects.lookup.Store(&lookup)
 	s.processes.keepsPast = true
+	s.stats.Initiators = true
 }
 
-// setInitiator makes the initiator of the connection the owner of the closed socket.
-func (s *Scanner) setInitiator(connect *bpf.Connect) {
+// setClosedInitiator makes the initiator of the connection that of the closed socket, and its owner.
+func (s *Scanner) setClosedInitiator(connect *bpf.Connect) {
+	s.current.setInitiator(connect)
 	if connect.CgroupID != 0 {
 		s.socket.CgroupID = connect.CgroupID
 		s.socket.fields |= FieldCgroupID
 	}
-	s.current.owners = append(s.current.owners, s.processes.ofConnect(connect))
+	s.current.owners = append(s.current.owners, s.current.initiator.process)
 }

@@ -37,6 +37,7 @@ type Namespace struct {
 	procDir string // the directory of process PID; empty: none
 	path    string // the file in /run/netns; empty: none
 	table   uint64 // see netns.TableOf
+	devices *devices
 
 	sources      [len(transportNames)]Source
 	closedEvents bool
@@ -64,6 +65,16 @@ func (n *Namespace) SourceOf(transport Transport) Source { return n.sources[tran
 // ClosedEvents reports whether the kernel reports the TCP sockets that it destroys in the namespace: see "Closed sockets" in the
 // package documentation.
 func (n *Namespace) ClosedEvents() bool { return n.closedEvents }
+
+// InterfaceName returns the name of the network device with the index that [Socket].Interface is; empty if it is unknown, and
+// without netlink. Each scan looks up the names anew. A device that has gone keeps its name while every scan asks for it: the sockets
+// that are bound to it remain. InterfaceName must not be called during a scan in another goroutine.
+func (n *Namespace) InterfaceName(index uint32) string {
+	if n.devices == nil || index == 0 {
+		return ""
+	}
+	return n.devices.find(index).name
+}
 
 // ReadSockstat is [ReadSockstat] for the namespace. The error is [fs.ErrNotExist] if the namespace has no process any more.
 func (n *Namespace) ReadSockstat() (Sockstat, error) {

@@ -185,7 +185,9 @@ type namespaces struct {
 // newNamespace returns a namespace with a new ID, which see adds to known.
 func (all *namespaces) newNamespace() *trackedNamespace {
 	all.lastID++
-	return &trackedNamespace{Namespace: Namespace{ID: all.lastID, root: all.root}}
+	n := &trackedNamespace{Namespace: Namespace{ID: all.lastID, root: all.root}}
+	n.devices = &devices{sockets: &n.netlinkSockets}
+	return n
 }
 
 // sourceOf returns the source for a transport in the namespace.

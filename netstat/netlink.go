@@ -12,6 +12,8 @@ import (
 // diagConn is a sock_diag socket in a network namespace. Tests replace it.
 type diagConn interface {
 	Dump(ctx context.Context, r sockdiag.Request, socket func(payload []byte) bool) (interrupted bool, err error)
+	// AppendDeviceName appends the name of the network device with the index.
+	AppendDeviceName(name []byte, index uint32) ([]byte, error)
 	Close() error
 }
 
@@ -55,7 +57,11 @@ func (s *Scanner) eachFromNetlink(ctx context.Context, transport Transport, hand
 		if transport == TransportUnix {
 			return handOut(s.socket.decodeUnix(payload))
 		}
-		return handOut(s.socket.decodeInet(payload, transport))
+		err := s.socket.decodeInet(payload, transport)
+		if err == nil {
+			s.reading.devices.addZones(&s.socket)
+		}
+		return handOut(err)
 	}
 	var failed []error
 	seen := func() int { return s.stats.Sockets + len(s.late.held) }

@@ -218,10 +218,10 @@ func (s *Scanner) handOutLate(ctx context.Context, yield func(*Socket, error) bo
 // setOwnerByConnect makes the initiator of a connection its owner if it has no other: the connection was opened after the owner
 // lookup.
 func (s *Scanner) setOwnerByConnect() {
-	if s.socket.Transport != TransportTCP || !s.socket.Has(FieldCookie) || len(s.socket.Owners()) > 0 {
+	if len(s.socket.Owners()) > 0 {
 		return
 	}
-	if connect, known := s.connects.Lookup(s.socket.Cookie); known {
-		s.current.owners = append(s.current.owners, s.processes.ofConnect(&connect))
+	if initiator, _ := s.socket.Initiator(); initiator != nil {
+		s.current.owners = append(s.current.owners, initiator)
 	}
 }

@@ -111,6 +111,7 @@ type ScanStats struct {
 	Processes   int         // processes that hold a socket
 	Denied      int         // processes whose descriptors could not be read for lack of privilege; 0 with OwnersBPF
 	ClosedLost  int         // destroyed TCP sockets that were lost since the last scan: a buffer was full
+	Initiators  bool        // a BPF program records the initiators of connections: see [Socket.Initiator]
 	Interrupted int         // tables that changed during the dump (NLM_F_DUMP_INTR): sockets may be missing or repeated
 }
 
@@ -153,6 +154,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 	s.bytecode = config.TCPFilter.bytecode()
 	s.budget = newClosedBudget(maxClosed)
 	s.processes = newProcessCache(config.ProcRoot, s.fallbacks.warnOnce)
+	s.current.connects, s.current.processes = &s.connects, s.processes
 	s.socket.scan = &s.current
 	err := s.openFinder()
 	if err == nil {
@@ -252,7 +254,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			yieldTo(nil, errScannerClosed)
 			return
 		}
-		s.stats = ScanStats{Source: s.stats.Source, OwnerMethod: s.stats.OwnerMethod}
+		s.stats = ScanStats{Source: s.stats.Source, OwnerMethod: s.stats.OwnerMethod, Initiators: s.stats.Initiators}
 		if err := ctx.Err(); err != nil {
 			yield(nil, err)
 			return
@@ -292,6 +294,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 		for _, s.reading = range slices.Clone(s.namespaces.known) {
 			namespace := s.namespaces.handOut(s.reading)
 			s.socket.Namespace = namespace
+			s.reading.devices.nextScan()
 			s.pings = s.pings[:0]
 			s.late.begin(s.stats.Sockets)
 		transports:

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -80,6 +81,9 @@ type fakeDiag struct {
 	dumps    []fakeDump
 	requests []sockdiag.Request
 	closed   bool
+
+	devices      map[uint32]string // names by index
+	devicesAsked int
 }
 
 type fakeDump struct {
@@ -106,6 +110,15 @@ func (f *fakeDiag) Dump(ctx context.Context, r sockdiag.Request, socket func(pay
 		}
 	}
 	return d.interrupted, d.err
+}
+
+func (f *fakeDiag) AppendDeviceName(name []byte, index uint32) ([]byte, error) {
+	f.devicesAsked++
+	known, ok := f.devices[index]
+	if !ok {
+		return name, syscall.ENODEV
+	}
+	return append(name, known...), nil
 }
 
 func (f *fakeDiag) Close() error {

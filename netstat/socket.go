@@ -3,6 +3,8 @@ package netstat
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
 // Transport is the transport protocol of a socket, or unix.
@@ -78,8 +80,8 @@ const (
 
 // Socket is a socket in the kernel's tables.
 //
-// A [Scanner] reuses one Socket for all iterations: use [Socket.Clone] to keep it. A plain copy loses its owners with the next
-// iteration.
+// A [Scanner] reuses one Socket for all iterations: use [Socket.Clone] to keep it. A plain copy loses its owners and its initiator
+// with the next iteration.
 type Socket struct {
 	Transport Transport
 	Family    Family
@@ -91,10 +93,13 @@ type Socket struct {
 	// [ScannerConfig].Closed. State is TCPClose, Inode and UID are 0.
 	Closed bool
 
-	// Local and Remote are the addresses; zero for unix sockets. The port of a raw socket is its IP protocol number, that of
+	// Local and Remote are the addresses; zero for unix sockets. A link-local IPv6 address (fe80::/10) has a zone if the socket
+	// has an Interface: the name of the device, or its index in decimal if the name is unknown. netip.Prefix.Contains is false for
+	// an address with a zone: see netip.Addr.WithZone. The port of a raw socket is its IP protocol number, that of
 	// an ICMP socket the identifier of its echo requests (RFC 792).
 	Local, Remote netip.AddrPort
-	// Interface is the index of the network device to which the socket is bound (SO_BINDTODEVICE, socket(7)); 0: none.
+	// Interface is the index of the network device to which the socket is bound (SO_BINDTODEVICE, socket(7)); 0: none. The kernel
+	// binds a socket with a link-local IPv6 address to the device of its link. [Namespace.InterfaceName] returns the name.
 	Interface uint32
 
 	// Inode is the inode number of the socket, as in /proc/<pid>/fd. It is 0 for a socket without a descriptor: TIME_WAIT,
@@ -137,9 +142,10 @@ type Socket struct {
 	// fields are the optional fields that are present. See [Socket.Has].
 	fields Field
 
-	scan   *currentSocket // finds the owners until the next iteration; nil: use owners
-	number uint64
-	owners []*Process
+	scan      *currentSocket // finds the owners and the initiator until the next iteration; nil: use the fields below
+	number    uint64
+	owners    []*Process
+	initiator initiator
 }
 
 // TCPInfo is a part of struct tcp_info (include/uapi/linux/tcp.h), filled by tcp_get_info (net/ipv4/tcp.c).
@@ -180,10 +186,24 @@ func (s *Socket) Owners() []*Process {
 	return s.scan.ownersOf(s)
 }
 
-// Clone returns a copy, with its owners, that the next iteration does not change.
+// Initiator returns the process that initiated the TCP connection, by connect(2) or sendto(2), and the id of the cgroup v2 in which
+// it did. The process can have ended. It is nil for an accepted connection, and if the initiator is unknown: the BPF program that
+// records initiators runs only with Closed and OwnersBPF (see [ScanStats].Initiators), from NewScanner on, and keeps the last 65,536
+// of the host. A connection in TIME_WAIT, or one that no process holds any more, still has its initiator. The lookup happens at the
+// call. The result is valid until the next iteration; the process remains valid.
+func (s *Socket) Initiator() (process *Process, cgroupID uint64) {
+	found := s.initiator
+	if s.scan != nil {
+		found = s.scan.initiatorOf(s)
+	}
+	return found.process, found.cgroupID
+}
+
+// Clone returns a copy, with its owners and its initiator, that the next iteration does not change.
 func (s *Socket) Clone() *Socket {
 	kept := *s
 	kept.owners = slices.Clone(s.Owners())
+	kept.initiator.process, kept.initiator.cgroupID = s.Initiator()
 	kept.scan, kept.number = nil, 0
 	return &kept
 }
@@ -209,18 +229,28 @@ func (s *Socket) setQueues(recv, send uint32) {
 	s.RecvQueue, s.SendQueue = recv, send
 }
 
-// currentSocket has the owners of the current socket of a scan. Each socket has a number; a copy with an older number has no
-// owners.
+// currentSocket has the owners and the initiator of the current socket of a scan. Each socket has a number; a copy with an older
+// number has neither.
 type currentSocket struct {
-	table  *ownerTable // nil: no owner lookup
-	number uint64
-	owners []*Process // from the table, or set otherwise
+	table     *ownerTable // nil: no owner lookup
+	connects  *connects
+	processes *processCache
+
+	number    uint64
+	owners    []*Process // from the table, or set otherwise
+	initiator initiator  // from connects, or set otherwise
+}
+
+// initiator is the process that initiated a connection; nil: unknown.
+type initiator struct {
+	process  *Process
+	cgroupID uint64
 }
 
 // next advances to the next socket and returns its number.
 func (c *currentSocket) next() uint64 {
 	c.number++
-	c.owners = c.owners[:0]
+	c.owners, c.initiator = c.owners[:0], initiator{}
 	return c.number
 }
 
@@ -232,4 +262,21 @@ func (c *currentSocket) ownersOf(s *Socket) []*Process {
 		c.owners = c.table.appendOwners(c.owners, s.Inode)
 	}
 	return c.owners
+}
+
+func (c *currentSocket) initiatorOf(s *Socket) initiator {
+	if s.number != c.number {
+		return initiator{}
+	}
+	// A closed socket has what the record had when the kernel destroyed it. A socket that listens can have tried to connect before.
+	if c.initiator.process == nil && !s.Closed && s.Transport == TransportTCP && s.State != TCPListen && s.Has(FieldCookie) {
+		if connect, known := c.connects.Lookup(s.Cookie); known {
+			c.setInitiator(&connect)
+		}
+	}
+	return c.initiator
+}
+
+func (c *currentSocket) setInitiator(connect *bpf.Connect) {
+	c.initiator = initiator{c.processes.ofConnect(connect), connect.CgroupID}
 }

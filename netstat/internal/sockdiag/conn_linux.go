@@ -27,6 +27,7 @@ type kernelConn interface {
 	// receive returns the next datagram of the kernel, which is valid until the next call. It returns EAGAIN after pollInterval
 	// without a datagram, and errNotFromKernel for a datagram of another process.
 	receive() ([]byte, error)
+	deviceName(name []byte, index uint32) ([]byte, error)
 	close() error
 }
 
@@ -85,6 +86,12 @@ func (s *dumpSocket) receive() ([]byte, error) {
 
 // Close closes the connection.
 func (c *Conn) Close() error { return c.conn.close() }
+
+// AppendDeviceName appends the name of the network device with the index in the network namespace of the connection. The error is
+// ENODEV if there is none.
+func (c *Conn) AppendDeviceName(name []byte, index uint32) ([]byte, error) {
+	return c.conn.deviceName(name, index)
+}
 
 // Dump requests sockets and calls socket with the payload of each. If that returns false, Dump returns ErrStopped. interrupted
 // means that the table changed meanwhile (NLM_F_DUMP_INTR): sockets may be missing or repeated. The error is

@@ -44,6 +44,8 @@ var _ kernelConn = (*pairConn)(nil)
 
 func (c *pairConn) send(request []byte) error { return unix.Sendto(c.fd, request, 0, nil) }
 
+func (c *pairConn) deviceName(name []byte, _ uint32) ([]byte, error) { return name, unix.ENODEV }
+
 func (c *pairConn) receive() ([]byte, error) {
 	n, err := unix.Read(c.fd, c.buffer[:])
 	return c.buffer[:max(n, 0)], err

@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -73,6 +74,28 @@ func (s *socket) receive(into *batch, flags int) (n int, err error) {
 		return 0, errno
 	}
 	return int(received), nil
+}
+
+// ifreq is struct ifreq (include/uapi/linux/if.h) with the member ifr_ifindex of its union. It has 40 bytes, on 32 bits 32.
+type ifreq struct {
+	name  [unix.IFNAMSIZ]byte
+	index int32
+	_     [20]byte
+}
+
+// deviceName appends the name of a network device: SIOCGIFNAME, netdevice(7). Every socket supports it (sock_do_ioctl, net/socket.c),
+// and no privilege is needed.
+func (s *socket) deviceName(name []byte, index uint32) ([]byte, error) {
+	request := ifreq{index: int32(index)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.fd), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
+		return name, errno
+	}
+	length := bytes.IndexByte(request.name[:], 0)
+	if length < 0 {
+		length = len(request.name)
+	}
+	return append(name, request.name[:length]...), nil
 }
 
 // close closes the socket and clears fd: another file can get the same descriptor number.

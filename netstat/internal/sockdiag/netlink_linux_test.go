@@ -112,3 +112,22 @@ func TestSequences(t *testing.T) {
 	}
 	require.Greater(t, len(first), 6)
 }
+
+func TestDeviceName(t *testing.T) {
+	testnet.Isolate(t, func() {
+		conn, err := new(Opener).Open()
+		require.NoError(t, err)
+		name, err := conn.AppendDeviceName([]byte("%"), 1)
+		require.NoError(t, err)
+		require.Equal(t, "%lo", string(name))
+		for _, index := range []uint32{0, 2, 1<<31 - 1, 1 << 31, 1<<32 - 1} {
+			name, err = conn.AppendDeviceName(name[:1], index)
+			require.ErrorIs(t, err, unix.ENODEV, index)
+			require.Equal(t, "%", string(name))
+		}
+		require.Zero(t, testing.AllocsPerRun(100, func() { name, _ = conn.AppendDeviceName(name[:0], 1) }))
+		require.NoError(t, conn.Close())
+		_, err = conn.AppendDeviceName(nil, 1)
+		require.ErrorIs(t, err, unix.EBADF)
+	})
+}

@@ -23,6 +23,9 @@ func (*Conn) Dump(context.Context, Request, func([]byte) bool) (bool, error) {
 	return false, errNoSockDiag
 }
 
+// AppendDeviceName returns errors.ErrUnsupported.
+func (*Conn) AppendDeviceName(name []byte, _ uint32) ([]byte, error) { return name, errNoSockDiag }
+
 // Close does nothing.
 func (*Conn) Close() error { return nil }
 

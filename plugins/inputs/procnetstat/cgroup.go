@@ -4,6 +4,9 @@ package procnetstat
 
 import (
 	"errors"
+	"maps"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/influxdata/telegraf"
@@ -24,7 +27,9 @@ const (
 type cgroupEntry struct {
 	path     string
 	workload cgroup.Workload
-	series   *series // in procnetstat_cgroup, in this scope
+	pass     uint64  // the last one that used it
+	scope    *scope  // of series
+	series   *series // in procnetstat_cgroup
 }
 
 // tag returns the value of one of the tags above, or an empty string if the cgroup has none.
@@ -57,21 +62,17 @@ func (c *cgroupEntry) pathOrUnattributed() string {
 	return c.path
 }
 
-// pathIfKnown returns the path, or an empty string if the cgroup is not known.
-func (c *cgroupEntry) pathIfKnown() string {
-	if c == nil {
-		return ""
-	}
-	return c.path
-}
-
 // cgroups finds the cgroup of a socket: the one that it was created in, which sock_diag reports, else the current one of its
-// first owner. On a host that uses cgroup v1, sock_diag reports the root of v2, and the cgroup of the process is more precise.
+// first holder. On a host that uses cgroups v1 too, sock_diag reports the root of v2 or the cgroup of the container runtime, and
+// the cgroup of the process is more precise.
 type cgroups struct {
 	needed     bool         // some option uses cgroups
 	tree       *cgroup.Tree // nil if there is no cgroup2 file system
 	root       string       // of the proc file system
 	retryAt    time.Time    // not before: look for the cgroup2 file system again
+	usesV1     bool         // processes are in cgroups v1 too
+	checkV1At  time.Time    // not before: look at usesV1 again
+	pass       uint64
 	byID       map[uint64]*cgroupEntry
 	previousID uint64 // cache: most sockets have the same cgroup as the previous socket
 	previous   *cgroupEntry
@@ -128,64 +129,101 @@ func (c *cgroups) end() {
 // begin starts a pass. IDs are looked up again in every pass: a lookup is cheap, and cgroups come and go.
 func (c *cgroups) begin() {
 	_ = c.open() // newCgroups has logged the error
+	c.updateUsesV1()
 	c.previous = nil
 	clear(c.byID)
-	clear(c.byPath)
+	maps.DeleteFunc(c.byPath, func(_ string, entry *cgroupEntry) bool { return entry.pass != c.pass })
+	c.pass++
 }
 
-// enter starts a scope.
-func (c *cgroups) enter() {
-	for _, entry := range c.byPath {
-		entry.series = nil
+// updateUsesV1 looks for cgroups v1 now and then: they can be mounted later. All processes are in the same hierarchies.
+func (c *cgroups) updateUsesV1() {
+	now := c.now()
+	if !c.needed || now.Before(c.checkV1At) {
+		return
+	}
+	c.checkV1At = now.Add(cgroupRetryInterval)
+	if content, err := os.ReadFile(filepath.Join(c.root, "self", "cgroup")); err == nil {
+		c.usesV1 = cgroup.HasV1(content)
 	}
 }
 
 // ofSocket returns nil if the cgroup is not known.
-func (c *cgroups) ofSocket(s *netstat.Socket, owners []*owner) *cgroupEntry {
+func (c *cgroups) ofSocket(s *netstat.Socket, holders []*owner) *cgroupEntry {
 	if !c.needed {
 		return nil
 	}
-	entry := c.ofID(s)
-	if len(owners) > 0 && (entry == nil || entry.path == "/") {
-		first := owners[0]
-		if !first.cgroupKnown {
-			first.cgroup, first.cgroupKnown = c.ofProcess(first.process), true
-		}
-		if first.cgroup != nil {
-			return first.cgroup
-		}
+	var entry *cgroupEntry
+	if s.Has(netstat.FieldCgroupID) {
+		entry = c.ofID(s.CgroupID)
 	}
-	return entry
+	if len(holders) == 0 || !c.isVague(entry) {
+		return entry
+	}
+	return c.preferred(entry, c.ofOwner(holders[0]))
 }
 
-func (c *cgroups) ofID(s *netstat.Socket) *cgroupEntry {
-	if c.tree == nil || !s.Has(netstat.FieldCgroupID) {
+// ofIDOrProcess returns the cgroup with the ID, or that of the process; nil if neither is known.
+func (c *cgroups) ofIDOrProcess(id uint64, w *owner) *cgroupEntry {
+	if !c.needed {
 		return nil
 	}
-	if c.previous != nil && c.previousID == s.CgroupID {
+	var entry *cgroupEntry
+	if id != 0 {
+		entry = c.ofID(id)
+	}
+	if !c.isVague(entry) {
+		return entry
+	}
+	return c.preferred(entry, c.ofOwner(w))
+}
+
+// isVague reports whether another source can know the cgroup more precisely than the ID in v2.
+func (c *cgroups) isVague(entry *cgroupEntry) bool {
+	return entry == nil || entry.path == "/" || c.usesV1 && entry.workload.ContainerID == ""
+}
+
+// preferred returns the cgroup of a socket, or the other one if that is more precise.
+func (c *cgroups) preferred(of, other *cgroupEntry) *cgroupEntry {
+	if other == nil {
+		return of
+	}
+	if of == nil || of.path == "/" || c.usesV1 && of.workload.ContainerID == "" && other.workload.ContainerID != "" {
+		return other
+	}
+	return of
+}
+
+func (c *cgroups) ofOwner(w *owner) *cgroupEntry {
+	if !w.cgroupKnown {
+		w.cgroup, w.cgroupKnown = c.ofProcess(w.process), true
+	}
+	return w.cgroup
+}
+
+func (c *cgroups) ofID(id uint64) *cgroupEntry {
+	if c.tree == nil {
+		return nil
+	}
+	if c.previous != nil && c.previousID == id {
 		return c.previous
 	}
-	entry, cached := c.byID[s.CgroupID]
+	entry, cached := c.byID[id]
 	if !cached {
-		if path, known := c.tree.Path(s.CgroupID); known {
+		if path, known := c.tree.Path(id); known {
 			entry = c.entry(path)
 		}
-		c.byID[s.CgroupID] = entry
+		c.byID[id] = entry
 	}
-	c.previous, c.previousID = entry, s.CgroupID
+	c.previous, c.previousID = entry, id
 	return entry
-}
-
-// ofPath returns nil if there is no path.
-func (c *cgroups) ofPath(path string) *cgroupEntry {
-	if path == "" {
-		return nil
-	}
-	return c.entry(path)
 }
 
 func (c *cgroups) ofProcess(process *netstat.Process) *cgroupEntry {
-	return c.ofPath(process.Cgroup())
+	if path := process.Cgroup(); path != "" {
+		return c.entry(path)
+	}
+	return nil
 }
 
 func (c *cgroups) entry(path string) *cgroupEntry {
@@ -194,6 +232,21 @@ func (c *cgroups) entry(path string) *cgroupEntry {
 		entry = &cgroupEntry{path: path, workload: cgroup.WorkloadOf(path)}
 		c.byPath[path] = entry
 	}
+	entry.pass = c.pass
+	return entry
+}
+
+// use returns the cgroup of an earlier pass for use in this one; nil for nil.
+func (c *cgroups) use(entry *cgroupEntry) *cgroupEntry {
+	if entry == nil || entry.pass == c.pass {
+		return entry
+	}
+	if current := c.byPath[entry.path]; current != nil {
+		entry = current
+	} else {
+		c.byPath[entry.path] = entry
+	}
+	entry.pass = c.pass
 	return entry
 }
 
@@ -221,6 +274,9 @@ func (m *cgroupMeasurement) observe(o *observation) {
 		}
 		m.unattributed.count(o)
 		return
+	}
+	if o.cgroup.scope != m.series.scope {
+		o.cgroup.scope, o.cgroup.series = m.series.scope, nil
 	}
 	if o.cgroup.series == nil {
 		values := make([]string, len(cgroupTags))

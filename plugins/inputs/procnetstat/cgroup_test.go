@@ -22,7 +22,9 @@ func knownCgroups(paths map[uint64]string) *cgroups {
 
 func (c *cgroups) learn(paths map[uint64]string) {
 	for id, path := range paths {
-		c.byID[id] = c.ofPath(path)
+		if c.byID[id] = nil; path != "" {
+			c.byID[id] = c.entry(path)
+		}
 	}
 }
 
@@ -33,9 +35,16 @@ func inCgroup(id uint64) *netstat.Socket {
 	return s
 }
 
+func pathOf(entry *cgroupEntry) string {
+	if entry == nil {
+		return ""
+	}
+	return entry.path
+}
+
 func TestCgroupOfSocket(t *testing.T) {
 	c := knownCgroups(map[uint64]string{1: "/", 2: "/a", 3: "/b", 4: ""})
-	of := func(id uint64, owners ...*owner) string { return c.ofSocket(inCgroup(id), owners).pathIfKnown() }
+	of := func(id uint64, owners ...*owner) string { return pathOf(c.ofSocket(inCgroup(id), owners)) }
 	inC := &owner{ownerInScope: ownerInScope{cgroup: c.entry("/c"), cgroupKnown: true}}
 	inNone := &owner{process: &netstat.Process{}}
 	for range 2 {
@@ -49,7 +58,7 @@ func TestCgroupOfSocket(t *testing.T) {
 		require.Equal(t, "/", of(1, inNone))
 		require.True(t, inNone.cgroupKnown, "it is looked up once")
 		require.Empty(t, of(4))
-		require.Empty(t, c.ofSocket(&netstat.Socket{CgroupID: 2}, nil).pathIfKnown(), "of a source without cgroup ids")
+		require.Empty(t, pathOf(c.ofSocket(&netstat.Socket{CgroupID: 2}, nil)), "of a source without cgroup ids")
 	}
 	require.Equal(t, "/a", of(2))
 	c.begin()
@@ -62,7 +71,6 @@ func TestCgroupSeriesOfNamespaces(t *testing.T) {
 	c := knownCgroups(map[uint64]string{1: "/a"})
 	m := newCgroupMeasurement(seriesOptions{maxSeries: 10, netNS: true, log: testutil.Logger{Quiet: true}})
 	for number, tag := range []string{"self", "blue"} {
-		c.enter()
 		m.enter(&scope{tag: tag})
 		for _, of := range []*cgroupEntry{c.ofSocket(inCgroup(1), nil), nil} {
 			m.observe(&observation{Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(number + 1), cgroup: of})

@@ -129,8 +129,8 @@ func (row *connection) fields() map[string]any {
 		return fields
 	}
 	fields["protocol"] = s.Transport.String() + map[netstat.Family]string{netstat.FamilyIPv4: "4", netstat.FamilyIPv6: "6"}[s.Family]
-	fields["src"], fields["src_port"] = s.Local.Addr().Unmap().String(), int64(s.Local.Port())
-	fields["dest"], fields["dest_port"] = s.Remote.Addr().Unmap().String(), int64(s.Remote.Port())
+	fields["src"], fields["src_port"] = addressValue(s.Local.Addr().Unmap()), int64(s.Local.Port())
+	fields["dest"], fields["dest_port"] = addressValue(s.Remote.Addr().Unmap()), int64(s.Remote.Port())
 	if s.Has(netstat.FieldAcceptQueue) {
 		fields["rx_queue"], fields["tx_queue"] = int64(s.AcceptQueue), int64(s.AcceptQueueLimit)
 	}

@@ -20,13 +20,15 @@ const (
 	measureListener   = "listener"
 	measureCgroup     = "cgroup"
 	measureRemote     = "remote"
+	measureClient     = "client"
 	measureConnection = "connection"
 	measureGather     = "gather"
 )
 
 var (
 	allMeasurements = []string{
-		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureConnection, measureGather,
+		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureClient, measureConnection,
+		measureGather,
 	}
 	defaultMeasurements = []string{
 		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureGather,
@@ -59,11 +61,18 @@ func (p *ProcNetStat) Init() error {
 	if p.MaxSeries < 1 {
 		return fmt.Errorf("max_series: must be at least 1, got %d", p.MaxSeries)
 	}
-	if p.RemotePrefixV4 < 0 || p.RemotePrefixV4 > 32 {
-		return fmt.Errorf("remote_prefix_v4: must be from 0 to 32, got %d", p.RemotePrefixV4)
-	}
-	if p.RemotePrefixV6 < 0 || p.RemotePrefixV6 > 128 {
-		return fmt.Errorf("remote_prefix_v6: must be from 0 to 128, got %d", p.RemotePrefixV6)
+	for _, prefix := range []struct {
+		option    string
+		bits, max int
+	}{
+		{"remote_prefix_v4", p.RemotePrefixV4, 32},
+		{"remote_prefix_v6", p.RemotePrefixV6, 128},
+		{"client_prefix_v4", p.ClientPrefixV4, 32},
+		{"client_prefix_v6", p.ClientPrefixV6, 128},
+	} {
+		if prefix.bits < 0 || prefix.bits > prefix.max {
+			return fmt.Errorf("%s: must be from 0 to %d, got %d", prefix.option, prefix.max, prefix.bits)
+		}
 	}
 	var err error
 	if p.filters, err = p.newFilters(); err != nil {
@@ -121,7 +130,9 @@ func (p *ProcNetStat) emptyReason(measurement string) string {
 	switch {
 	case measurement == measureProcess && p.Owners == netstat.OwnersOff.String():
 		return `has no content with owners = "none"`
-	case measurement == measureListener && !slices.Contains(p.Protocols, netstat.TransportTCP.String()):
+	case measurement == measureListener && !slices.ContainsFunc(p.Protocols, isListenerProtocol):
+		return `has no content without "tcp", "udp" or "unix" in protocols`
+	case measurement == measureClient && !slices.Contains(p.Protocols, netstat.TransportTCP.String()):
 		return `has no content without "tcp" in protocols`
 	}
 	return ""
@@ -132,7 +143,7 @@ func (p *ProcNetStat) initScan() error {
 		ProcRoot:   procRoot(),
 		Namespaces: p.Namespaces,
 		TCPInfo:    p.TCPDetails,
-		UnixPaths:  slices.Contains(p.Measurements, measureConnection),
+		UnixPaths:  slices.Contains(p.Measurements, measureConnection) || slices.Contains(p.Measurements, measureListener),
 		Warn:       func(err error) { p.Log.Warn(err) },
 	}
 	if err := p.scan.Source.UnmarshalText([]byte(p.Source)); err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// listenerMeasurement is procnetstat_listener: the listening TCP sockets by address, port and process, and their incoming
-// connections.
+// listenerMeasurement is procnetstat_listener: listeners by protocol, address, port and process. Connections count for the
+// processes that hold them; queues and drops for those that hold the listening socket.
 type listenerMeasurement struct {
 	withOwners bool
 	series     *seriesSet
@@ -18,30 +18,42 @@ type listenerMeasurement struct {
 
 // acceptQueue sums the accept queues of a group of listening sockets, in connections.
 type acceptQueue struct {
-	waiting, limit     int64
-	hasLimit, hasDrops bool // procfs has neither
+	waiting, limit int64
+	usedPercent    int64 // of the fullest
+	has            netstat.Field
 }
 
 func (a *acceptQueue) add(s *netstat.Socket) {
 	a.waiting += int64(s.AcceptQueue)
 	a.limit += int64(s.AcceptQueueLimit)
-	a.hasLimit = a.hasLimit || s.Has(netstat.FieldAcceptQueueLimit)
-	a.hasDrops = a.hasDrops || s.Has(netstat.FieldDrops)
+	// A queue without a limit (listen(fd, 0)) holds one connection.
+	a.usedPercent = max(a.usedPercent, 100*int64(s.AcceptQueue)/max(int64(s.AcceptQueueLimit), 1))
+	a.has |= s.Having(netstat.FieldAcceptQueue | netstat.FieldAcceptQueueLimit | netstat.FieldDrops)
 }
 
 func (a *acceptQueue) merge(o *acceptQueue) {
 	a.waiting += o.waiting
 	a.limit += o.limit
-	a.hasLimit = a.hasLimit || o.hasLimit
-	a.hasDrops = a.hasDrops || o.hasDrops
+	a.usedPercent = max(a.usedPercent, o.usedPercent)
+	a.has |= o.has
 }
 
-// listenerProtocols are the protocols that have listeners; the fields of others would always be zero.
-var listenerProtocols = protocolSet{netstat.TransportTCP: true}
+// gauges adds the gauges of the queues to fields. A series without a listening socket has none.
+func (a *acceptQueue) gauges(fields map[string]any) {
+	if a.has&netstat.FieldAcceptQueue != 0 {
+		fields["accept_queue"] = a.waiting
+	}
+	if a.has&netstat.FieldAcceptQueueLimit != 0 { // not in procfs
+		fields["accept_queue_limit"] = a.limit
+		fields["accept_queue_used_percent"] = a.usedPercent
+	}
+}
+
+// listenerTagNames are the tags but for the process name.
+var listenerTagNames = []string{"protocol", "local_address", "local_port", "interface"}
 
 func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMeasurement {
-	tagNames := []string{"protocol", "local_address", "local_port"}
-	others := []string{netstat.TransportTCP.String(), other, other}
+	tagNames, others := slices.Clone(listenerTagNames), []string{other, other, other, ""}
 	if withOwners {
 		tagNames, others = append(tagNames, tagProcessName), append(others, other)
 	}
@@ -54,70 +66,104 @@ func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMea
 func (m *listenerMeasurement) enter(sc *scope) { m.series.scope = sc }
 
 func (m *listenerMeasurement) observe(o *observation) {
-	if o.listener == nil {
+	switch {
+	case o.Transport == netstat.TransportUnix:
+		if o.State != netstat.TCPListen {
+			return
+		}
+	case o.listener == nil:
 		return
 	}
-	if o.State == netstat.TCPListen {
-		for _, s := range m.seriesOf(o.listener, o.owners) {
-			s.count(o)
+	isListening := o.State == netstat.TCPListen
+	add := func(s *series) {
+		s.count(o)
+		if isListening && s.acceptCounted != o.number {
+			s.acceptCounted = o.number
 			s.accept.add(o.Socket)
 		}
+	}
+	if !m.withOwners || len(o.owners) == 0 {
+		add(m.seriesOf(o, nil))
 		return
 	}
-	if l := o.listener; l.ended && l.series == nil {
-		wanted := slices.DeleteFunc(slices.Clone(l.owners), func(w *owner) bool { return !w.wanted })
-		for _, s := range m.seriesOf(l, wanted) {
-			s.accept.hasLimit, s.accept.hasDrops = true, true
-		}
-	}
-	for _, s := range o.listener.series {
-		s.count(o)
+	for _, w := range o.owners {
+		add(m.seriesOf(o, w))
 	}
 }
 
-// seriesOf returns the series that a listening socket is counted in: one for each distinct name of its owners.
-func (m *listenerMeasurement) seriesOf(l *listener, owners []*owner) []*series {
-	endpoint := []string{netstat.TransportTCP.String(), l.addr.String(), strconv.Itoa(int(l.port))}
-	var all []*series
-	add := func(values []string) {
-		if s := m.series.get(values); !slices.Contains(all, s) {
-			all = append(all, s)
-		}
-	}
+// listenerSeries caches the series of a listener.
+type listenerSeries struct {
+	netNS string // the tag
+	all   []*series
+	names []string // process names, of all
+}
+
+// seriesOf returns the series of the listener for a process; nil: none is known.
+func (m *listenerMeasurement) seriesOf(o *observation, w *owner) *series {
+	name := ""
 	switch {
 	case !m.withOwners:
-		add(endpoint)
-	case len(owners) == 0:
-		add(append(endpoint, unattributed))
+	case w == nil:
+		name = unattributed
 	default:
-		for _, w := range owners {
-			add(append(slices.Clip(endpoint), w.name))
+		name = w.name
+	}
+	if o.Transport == netstat.TransportUnix {
+		return m.series.get(m.values(netstat.TransportUnix.String(), tagValue(o.Path), "", "", name))
+	}
+	l := o.listener
+	cache := &l.series
+	if cache.netNS != m.series.scope.tag {
+		*cache = listenerSeries{netNS: m.series.scope.tag}
+	}
+	for i, s := range cache.all {
+		if cache.names[i] == name && !s.isRemoved {
+			s.scope = m.series.scope
+			return s
 		}
 	}
-	for _, s := range all {
-		if !slices.Contains(l.series, s) {
-			l.series = append(l.series, s)
-		}
+	s := m.series.get(m.values(l.transport.String(), addressValue(l.addr), strconv.Itoa(int(l.port)), m.series.scope.device(l.device), name))
+	const maxCached = 64 // processes with names of their own, one a connection, must not fill the memory
+	if len(cache.all) == maxCached {
+		*cache = listenerSeries{netNS: cache.netNS}
 	}
-	return all
+	cache.all, cache.names = append(cache.all, s), append(cache.names, name)
+	return s
+}
+
+// values returns the tag values of a series.
+func (m *listenerMeasurement) values(protocol, address, port, device, name string) []string {
+	values := []string{protocol, address, port, device}
+	if m.withOwners {
+		values = append(values, name)
+	}
+	return values
 }
 
 func (m *listenerMeasurement) emit(out emission) {
 	m.series.emit(out.now, func(s *series) {
 		e := out.forScope(s.scope)
-		if !e.read[netstat.TransportTCP] {
+		e.read = e.read.onlyProtocol(s.tags["protocol"], hasListeners)
+		if len(e.read) == 0 {
 			return
 		}
-		gauges, counters := map[string]any{"accept_queue": s.accept.waiting}, map[string]any{}
-		if s.accept.hasLimit {
-			gauges["accept_queue_limit"] = s.accept.limit
-		}
-		if s.accept.hasDrops {
+		gauges, counters := map[string]any{}, map[string]any{}
+		s.accept.gauges(gauges)
+		if s.hadDrops = s.hadDrops || s.accept.has&netstat.FieldDrops != 0; s.hadDrops { // not in procfs
 			counters["drops"] = s.total.listenDrops
 		}
-		e.read = listenerProtocols
 		e.group(m.series.measurement, s, gauges, counters)
 	})
+}
+
+// hasListeners reports whether the measurement covers the transport.
+func hasListeners(transport netstat.Transport) bool {
+	return transport == netstat.TransportTCP || transport == netstat.TransportUDP || transport == netstat.TransportUnix
+}
+
+func isListenerProtocol(name string) bool {
+	var transport netstat.Transport
+	return transport.UnmarshalText([]byte(name)) == nil && hasListeners(transport)
 }
 
 func (m *listenerMeasurement) folded() int { return m.series.folded }

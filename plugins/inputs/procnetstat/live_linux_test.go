@@ -113,10 +113,13 @@ type expectations map[string]expectation
 func (e expectations) count(row testnet.Row, tags string) {
 	of := e[tags]
 	if of == nil {
-		of = expectation{"tcp_rx_queue": 0, "tcp_tx_queue": 0}
-		for _, name := range stateFields {
-			if name != "" {
-				of[name] = 0
+		of = expectation{}
+		if !strings.Contains(tags, "protocol=udp") {
+			of["tcp_rx_queue"], of["tcp_tx_queue"] = 0, 0
+			for _, name := range stateFields {
+				if name != "" {
+					of[name] = 0
+				}
 			}
 		}
 		e[tags] = of
@@ -238,21 +241,25 @@ func fromRows(t *testing.T, rows []testnet.Row, users map[string]string, tags ..
 		for _, name := range names {
 			processes.count(row, tagged(slices.Concat(tags, []string{"process_name=" + name, "user=" + users[name]})...))
 		}
+		if row.Netid == "udp" && row.State == "CLOSE" {
+			cameIn, listener = true, row
+		}
 		if !cameIn {
 			continue
 		}
-		names = namesOf(listener)
 		if len(names) == 0 {
 			names = []string{unattributed}
 		}
 		for _, name := range names {
 			key := tagged(slices.Concat(tags, []string{
-				"protocol=tcp", "local_address=" + listener.Local.Addr().String(),
+				"protocol=" + row.Netid, "local_address=" + listener.Local.Addr().String(),
 				"local_port=" + strconv.Itoa(int(listener.Local.Port())), "process_name=" + name,
 			})...)
 			listeners.count(row, key)
-			listeners[key]["accept_queue"] = int64(listener.RecvQ)
-			listeners[key]["accept_queue_limit"] = int64(listener.SendQ)
+			if row.State == "LISTEN" {
+				listeners[key]["accept_queue"] = int64(listener.RecvQ)
+				listeners[key]["accept_queue_limit"] = int64(listener.SendQ)
+			}
 		}
 	}
 	return host, processes, listeners
@@ -297,7 +304,7 @@ func TestAgreesWithSS(t *testing.T) {
 					}
 				}
 				listeners.requireIn(g, "procnetstat_listener")
-				for tags, fields := range g.all("procnetstat_listener") {
+				for tags, fields := range g.all("procnetstat_listener", "protocol=tcp") {
 					require.Equal(t, source == "netlink", has(fields, "accept_queue_limit"), tags)
 					require.Equal(t, source == "netlink", has(fields, "drops"), tags)
 				}
@@ -399,11 +406,12 @@ func TestRemoteIsOutgoing(t *testing.T) {
 			to := netip.AddrPortFrom(netip.MustParseAddr(address), listener.Local.Port())
 			client.Connect(to, 7)
 			server.Accept(listener, 5)
-			want[fmt.Sprintf("process_name=client,protocol=tcp,remote_address=%s,remote_port=%d", address, to.Port())] = 7
+			want[fmt.Sprintf("process_name=client,protocol=tcp,remote_address=%s,remote_port=%d,remote_process_name=server", address, to.Port())] = 7
 		}
 		datagrams := server.UDP("udp4", netip.MustParseAddrPort("127.0.0.1:0"), netip.AddrPort{})
 		client.UDP("udp4", netip.AddrPort{}, datagrams.Local)
-		want[fmt.Sprintf("process_name=client,protocol=udp,remote_address=127.0.0.1,remote_port=%d", datagrams.Local.Port())] = 1
+		want[fmt.Sprintf("process_name=client,protocol=udp,remote_address=127.0.0.1,remote_port=%d,remote_process_name=server",
+			datagrams.Local.Port())] = 1
 
 		for _, source := range []string{"netlink", "procfs"} {
 			got := map[string]int64{}
@@ -478,6 +486,7 @@ func TestShape(t *testing.T) {
 	testnet.Isolate(t, func() {
 		server := testnet.Start(t, testnet.Process{Name: "server"})
 		client := testnet.Start(t, testnet.Process{Name: "client"})
+		testnet.Unix(t)
 		for _, source := range []string{"auto", "procfs"} {
 			t.Run(source, func(t *testing.T) {
 				for _, options := range []string{"", "family_tag = true", "max_series = 2"} {
@@ -509,6 +518,9 @@ func TestShape(t *testing.T) {
 						require.Contains(t, shapes, want)
 					}
 					require.Equal(t, source == "auto", shapes["procnetstat_listener counter"] != nil)
+					if options == "" {
+						require.Contains(t, shapes, "procnetstat_listener gauge unix")
+					}
 				}
 			})
 		}
@@ -548,6 +560,14 @@ func (g gathered) requireShape(shapes map[string]shape) {
 		case "procnetstat_remote": // of one protocol
 			protocol, _ := m.GetTag("protocol")
 			name += " " + protocol
+		case "procnetstat_listener": // of one protocol; queues are of the holders of a listening socket
+			protocol, _ := m.GetTag("protocol")
+			if name += " " + protocol; protocol == "tcp" {
+				shapes[m.Name()+" "+kind] = of
+			}
+			if listening, ok := m.GetField("tcp_listen"); ok && listening == int64(0) {
+				name += " without a listening socket"
+			}
 		}
 		if shapes[name] == nil {
 			shapes[name] = of

@@ -27,6 +27,8 @@ type ProcNetStat struct {
 	FamilyTag          bool            `toml:"family_tag"`
 	RemotePrefixV4     int             `toml:"remote_prefix_v4"`
 	RemotePrefixV6     int             `toml:"remote_prefix_v6"`
+	ClientPrefixV4     int             `toml:"client_prefix_v4"`
+	ClientPrefixV6     int             `toml:"client_prefix_v6"`
 	MaxSeries          int             `toml:"max_series"`
 	ProcessInclude     []string        `toml:"process_include"`
 	ProcessExclude     []string        `toml:"process_exclude"`
@@ -56,7 +58,7 @@ func (p *ports) UnmarshalTOML(source []byte) error {
 }
 
 func newPlugin() *ProcNetStat {
-	return &ProcNetStat{TCPDetails: true, MaxSeries: 500, RemotePrefixV4: 32, RemotePrefixV6: 128}
+	return &ProcNetStat{TCPDetails: true, MaxSeries: 500, RemotePrefixV4: 32, RemotePrefixV6: 128, ClientPrefixV4: 24, ClientPrefixV6: 48}
 }
 
 // SampleConfig returns the plugin's configuration with all defaults.

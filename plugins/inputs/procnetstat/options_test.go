@@ -25,11 +25,11 @@ func configure(t *testing.T, options string) *ProcNetStat {
 
 func TestInitErrors(t *testing.T) {
 	for _, test := range []struct{ options, want string }{
-		{`measurements = ["hosts"]`, `measurements: "hosts" is not one of host, process, listener, cgroup, remote, connection, gather`},
-		{`measurements = []`, `measurements: must contain at least one of host, process, listener, cgroup, remote, connection, gather`},
+		{`measurements = ["hosts"]`, `measurements: "hosts" is not one of host, process, listener, cgroup, remote, client, connection, gather`},
+		{`measurements = []`, `measurements: must contain at least one of host, process, listener, cgroup, remote, client, connection, gather`},
 		{`measurements = ["host", "host"]`, `measurements: duplicate "host"`},
 		{"measurements = [\"process\"]\nowners = \"none\"", `measurements: "process" has no content with owners = "none"`},
-		{"measurements = [\"listener\"]\nprotocols = [\"udp\"]", `measurements: "listener" has no content without "tcp" in protocols`},
+		{"measurements = [\"listener\"]\nprotocols = [\"raw\"]", `measurements: "listener" has no content without "tcp", "udp" or "unix" in protocols`},
 		{"owners = \"none\"\nuser_exclude = [\"root\"]", `process_include, process_exclude, user_include, user_exclude: cannot be used with owners = "none"; remove them or change owners`},
 		{`protocols = ["tcp6"]`, `protocols: "tcp6" is not one of tcp, udp, udplite, raw, icmp, unix`},
 		{`protocols = ["tcp", "tcp"]`, `protocols: duplicate "tcp"`},
@@ -77,7 +77,8 @@ func TestDefaultsWithoutContent(t *testing.T) {
 	for options, want := range map[string][]string{
 		``:                    {"host", "process", "listener", "cgroup", "remote", "gather"},
 		`owners = "none"`:     {"host", "listener", "cgroup", "remote", "gather"},
-		`protocols = ["udp"]`: {"host", "process", "cgroup", "remote", "gather"},
+		`protocols = ["udp"]`: {"host", "process", "listener", "cgroup", "remote", "gather"},
+		`protocols = ["raw"]`: {"host", "process", "cgroup", "remote", "gather"},
 	} {
 		plugin := configure(t, options)
 		require.NoError(t, plugin.Init())

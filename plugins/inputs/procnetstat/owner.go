@@ -30,19 +30,21 @@ type owner struct {
 	filteredUser string // the user that wanted is for; empty: not filtered yet
 	wanted       bool   // name and user pass the filters
 	lastPass     uint64 // the last pass that saw it
+	belonging    uint32 // the index of the belonging of one of its connections
 
 	ownerInScope
 }
 
-// ownerInScope caches results about an owner in the current scope.
+// ownerInScope caches results about an owner in a scope.
 type ownerInScope struct {
-	series         *series // in procnetstat_process; nil: no socket yet
-	cgroup         *cgroupEntry
-	cgroupKnown    bool
-	remoteKey      remoteKey      // of its last outgoing connection
-	remoteSeries   *series        // in procnetstat_remote, for remoteKey; nil: none yet
-	attributionKey attributionKey // of its last socket
-	attribution    uint32         // the index for attributionKey
+	scope       *scope
+	series      *series // in procnetstat_process; nil: no socket yet
+	isHolding   bool    // series counts the process
+	cgroup      *cgroupEntry
+	cgroupKnown bool
+	accepting   *listener  // whose accepted connection it holds: the last one
+	remote      cachedPeer // in procnetstat_remote
+	client      cachedPeer // in procnetstat_client
 }
 
 // owners keeps the owners from pass to pass.
@@ -50,6 +52,7 @@ type owners struct {
 	byProcess map[*netstat.Process]*owner
 	previous  *owner // cache: most sockets have the same owner as the previous socket
 	pass      uint64
+	scope     *scope // the current one
 	userNames *userNames
 	filter    ownerFilter
 	cgroups   *cgroups
@@ -72,15 +75,8 @@ func (all *owners) begin() {
 	all.previous = nil
 }
 
-// enter starts a scope.
-func (all *owners) enter() {
-	for _, o := range all.byProcess {
-		o.ownerInScope = ownerInScope{}
-	}
-}
-
 func (all *owners) of(process *netstat.Process) *owner {
-	if all.previous != nil && all.previous.process == process {
+	if all.previous != nil && all.previous.process == process && all.previous.scope == all.scope {
 		return all.previous
 	}
 	o := all.byProcess[process]
@@ -89,12 +85,33 @@ func (all *owners) of(process *netstat.Process) *owner {
 		o.nameWanted = all.filter.wantsName(o.name)
 		all.byProcess[process] = o
 	}
-	if o.lastPass != all.pass {
-		all.applyFilter(o)
-	}
-	o.lastPass = all.pass
+	all.update(o)
 	all.previous = o
 	return o
+}
+
+// use returns the owner of an earlier pass for use in this one.
+func (all *owners) use(w *owner) *owner {
+	if w.lastPass != all.pass {
+		if current := all.byProcess[w.process]; current != nil {
+			w = current
+		} else {
+			all.byProcess[w.process] = w
+		}
+	}
+	all.update(w)
+	return w
+}
+
+// update prepares an owner for the current pass and scope.
+func (all *owners) update(o *owner) {
+	if o.lastPass != all.pass {
+		o.lastPass = all.pass
+		all.applyFilter(o)
+	}
+	if o.scope != all.scope {
+		o.ownerInScope = ownerInScope{scope: all.scope}
+	}
 }
 
 // applyFilter updates o.wanted. It runs in every pass, as the process can change its user.
@@ -134,7 +151,7 @@ func (all *owners) tagValues(o *owner, names []string) []string {
 func (all *owners) userOf(process *netstat.Process) string {
 	uid, known := process.UID()
 	if !known {
-		return "unknown" // the process has exited since its descriptors were read, or is hidden
+		return unknown // the process has exited since its descriptors were read, or is hidden
 	}
 	return all.userNames.of(uid)
 }

@@ -10,9 +10,6 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// unattributed is the tag value for an unknown process or cgroup.
-const unattributed = "unattributed"
-
 // observation is a socket and its attribution.
 type observation struct {
 	*netstat.Socket
@@ -21,132 +18,248 @@ type observation struct {
 	// delta is the traffic since the previous pass; idle: it is zero.
 	delta traffic
 	idle  bool
-	// owners are the processes that hold the socket; if none does (TIME_WAIT, SYN_RECV, not yet accepted, orphaned), those of its
-	// listener. Empty if none is known. Processes that the filters exclude are removed.
+	// holders are the processes that hold the socket.
+	holders []*owner
+	// owners are the processes for which the socket counts: its holders; if there are none (TIME_WAIT, SYN_RECV, not yet accepted,
+	// orphaned, closed), one that stands for those that held it last, else for those that hold its listener. Empty if none is
+	// known. Processes that the filters exclude are removed.
 	owners []*owner
-	// listener is the one that a listening TCP socket is part of, or that accepted the connection; nil for an outgoing connection
-	// and for other protocols.
+	// listener is the one that a socket without a peer is part of, or that accepted the connection; nil for an outgoing
+	// connection.
 	listener *listener
-	// cgroup is that of the socket, else of its first owner, else of its listener; nil: not known.
+	// cgroup is that of the socket, else of its first holder, else of its listener; nil: not known.
 	cgroup *cgroupEntry
+	// wanted: it passes the filters. If not, only the host measurement counts it.
+	wanted bool
 }
 
-// listener is a local address and port with listening TCP sockets: several can share it (SO_REUSEPORT).
-type listener struct {
-	addr   netip.Addr // IPv4-mapped addresses are unmapped
-	port   uint16
-	owners []*owner
-	cgroup *cgroupEntry
-	series []*series // in procnetstat_listener
-	ended  bool      // no socket listens there now
-}
-
-// pass is one pass over the sockets. The scanner returns the listening sockets of a family before its connections, so the
-// listeners are known when a connection is matched to one.
+// pass is one pass over the sockets.
 type pass struct {
-	owners  *owners
-	cgroups *cgroups
-	filter  socketFilter
-	tracker tracker
-	scope   *scope // the current one
-	// attributions are those of the sockets that the tracker remembers.
-	attributions attributions
+	owners     *owners
+	cgroups    *cgroups
+	filter     socketFilter
+	flows      flows
+	listeners  listeners
+	localAddrs localAddrs
+	scope      *scope // the current one
+	// attributes: some measurement needs the attribution of sockets.
+	attributes bool
+	// initiatorsKnown: the library records the initiators of connections.
+	initiatorsKnown bool
+	initiatorOf     func(*netstat.Socket) (process *netstat.Process, cgroupID uint64) // tests replace it
 
 	current               observation
-	holders, wantedOwners []*owner // buffers for current.owners
+	number                uint64   // of current
+	holders, wantedOwners []*owner // buffers for current
+	single                [1]*owner
+	groups                []ownerGroup // a buffer of representative
+	undecided             undecided
 	unattributed          int
-
-	listenPorts [1 << 16 / 64]uint64 // a bitmap of ports: a fast negative answer, as most connections of a busy host are outgoing
-	listeners   map[uint16][]*listener
-	// ended are listeners of earlier passes; restored are those of them that accepted closed connections of this scope.
-	ended    endedListeners
-	restored map[*formerListener]*listener
 }
 
 func newPass(filter filters, users *userNames, cgroups *cgroups) *pass {
 	return &pass{
-		owners: newOwners(filter.owner, users, cgroups), cgroups: cgroups, filter: filter.socket,
-		listeners: map[uint16][]*listener{}, restored: map[*formerListener]*listener{},
+		owners: newOwners(filter.owner, users, cgroups), cgroups: cgroups, filter: filter.socket, flows: newFlows(),
+		listeners: newListeners(), attributes: true, initiatorOf: (*netstat.Socket).Initiator,
 	}
 }
 
-func (p *pass) begin(now time.Time) {
+func (p *pass) begin(now time.Time, initiatorsKnown bool) {
+	p.initiatorsKnown = initiatorsKnown
 	p.owners.begin()
 	p.cgroups.begin()
-	p.attributions.begin()
-	p.ended.begin(now)
-	p.current = observation{}
+	p.listeners.begin(now)
+	p.undecided.clear()
+	p.current, p.number = observation{}, 0
 	p.unattributed, p.scope = 0, nil
 }
 
-// enter starts a scope. Ports are separate in each network namespace.
+// enter starts a scope. The undecided sockets of the previous one must have been counted.
 func (p *pass) enter(sc *scope) {
 	p.scope = sc
-	p.listenPorts = [len(p.listenPorts)]uint64{}
-	clear(p.listeners)
-	clear(p.restored)
-	p.owners.enter()
-	p.cgroups.enter()
-	p.tracker.enter(sc)
+	p.owners.scope = sc
+	p.flows.enter(sc)
 }
 
-// observe returns the socket with its attribution, and whether it passes the filters; if not, only the host measurement counts
-// it. The observation is valid until the next call.
-func (p *pass) observe(s *netstat.Socket) (o *observation, wanted bool) {
-	if s.Closed {
-		return p.observeClosed(s)
-	}
-	o = &p.current
-	o.Socket, o.number = s, o.number+1
-	o.listener = nil
-	o.delta, o.idle = p.tracker.update(s)
+// observe returns the socket with its attribution. The observation is valid until the next call. It is not wanted if it is
+// undecided: then settle returns it later.
+func (p *pass) observe(s *netstat.Socket) *observation {
+	o := &p.current
+	p.number++
+	o.Socket, o.number, o.listener, o.cgroup, o.wanted = s, p.number, nil, nil, false
 	p.holders = p.holders[:0]
+	o.holders, o.owners = nil, nil
+	if s.Closed {
+		p.observeClosed(o)
+		return o
+	}
+	var f *flow
+	f, o.delta, o.idle = p.flows.live(s)
+	if s.Transport == netstat.TransportTCP && s.State == netstat.TCPEstablished {
+		p.scope.tcpFields = s.Having(p.scope.tcpFields)
+	}
+	if !p.attributes {
+		p.unattributed++
+		return o
+	}
 	for _, process := range s.Owners() {
 		p.holders = append(p.holders, p.owners.of(process))
 	}
-	o.owners = p.holders
-	o.cgroup = p.cgroups.ofSocket(s, p.holders)
-
-	if s.Transport == netstat.TransportTCP {
-		if s.State == netstat.TCPListen {
-			o.listener = p.observeListener(o)
-		} else {
-			o.listener = p.findListener(s.Local)
-			if s.State == netstat.TCPEstablished {
-				p.scope.tcpFields = s.Having(p.scope.tcpFields)
-			}
+	o.holders = p.holders
+	switch {
+	case isConnection(s):
+		if !p.decide(o, f) {
+			p.undecided.add(o, p.flows.table.indexOf(f))
+			return o
 		}
+	case listens(s):
+		p.attribute(o, nil)
+		p.localAddrs.add(s)
+		o.listener = p.listeners.observe(s, o.owners, o.cgroup)
+		o.wanted = p.wants(o)
+		return o
+	default:
+		f = nil
 	}
-	p.inheritFromListener(o)
-	if len(o.owners) == 0 {
-		p.unattributed++
-	}
-	if last := p.tracker.updated; last != nil && last.closedEvents {
-		last.attribution = p.attributions.of(o)
-	}
-	return o, p.wants(o)
+	p.attribute(o, f)
+	o.wanted = p.wants(o)
+	return o
 }
 
-// inheritFromListener uses the owners and the cgroup of the listener where the socket has none.
-func (p *pass) inheritFromListener(o *observation) {
-	l := o.listener
-	if l == nil {
+// listens reports whether the socket is part of a listener: it listens, or is a bound UDP socket without a peer.
+func listens(s *netstat.Socket) bool {
+	switch s.Transport {
+	case netstat.TransportTCP:
+		return s.State == netstat.TCPListen
+	case netstat.TransportUDP:
+		return s.Local.Port() != 0 && !s.HasPeer()
+	default:
+		return false
+	}
+}
+
+// decide sets the listener that accepted the connection. It reports false if a listener that has not been seen yet may have
+// accepted it.
+func (p *pass) decide(o *observation, f *flow) bool {
+	if f.has(flowDecided) {
+		o.listener = p.flows.belongings.get(f.belonging).listener
+		if f.has(flowUnexplained) {
+			f.flags &^= flowUnexplained
+			o.listener = p.listeners.findForLive(o.Socket)
+		}
+		return true
+	}
+	p.localAddrs.add(o.Socket)
+	if o.State == netstat.TCPSynSent {
+		return true
+	}
+	if process, cgroupID := p.initiatorOf(o.Socket); process != nil {
+		p.initiatedBy(o, f, process, cgroupID)
+		return true
+	}
+	if o.listener = p.listeners.findForLive(o.Socket); o.listener != nil {
+		return true
+	}
+	isNew := p.flows.current.baselined[netstat.TransportTCP]
+	if !isNew || !p.scope.closedEvents || p.undecided.isFull() {
+		return true
+	}
+	return false
+}
+
+// initiatedBy records the initiator of a connection that has no holder.
+func (p *pass) initiatedBy(o *observation, f *flow, process *netstat.Process, cgroupID uint64) {
+	if len(o.holders) > 0 {
 		return
 	}
-	if len(o.owners) == 0 {
-		o.owners = l.owners
+	w := p.owners.of(process)
+	cgroup := p.cgroups.ofIDOrProcess(cgroupID, w)
+	f.belonging = p.flows.belongings.indexOf(f.belonging, append(p.single[:0], w), nil, cgroup)
+}
+
+// attribute finds the owners and the cgroup of the socket, and remembers what a connection belongs to. The listener is known.
+func (p *pass) attribute(o *observation, f *flow) {
+	last := &belonging{}
+	if f != nil {
+		last = p.flows.belongings.get(f.belonging)
 	}
-	// With cgroup v1, all sockets are in the root of v2, which is less precise than the cgroup of the listener's process.
-	if o.cgroup == nil || o.cgroup.path == "/" && len(p.holders) == 0 && l.cgroup != nil {
-		o.cgroup = l.cgroup
+	o.cgroup = p.cgroups.ofSocket(o.Socket, o.holders)
+	switch {
+	case len(o.holders) > 0:
+		o.owners = o.holders
+		if o.cgroup == nil && o.listener != nil {
+			o.cgroup = p.cgroups.use(o.listener.cgroup)
+		}
+	case len(last.owners) > 0:
+		o.owners = p.one(p.representative(last.owners, nil))
+		if last.cgroup != nil {
+			o.cgroup = p.cgroups.use(last.cgroup)
+		}
+	case o.listener != nil:
+		o.owners = p.one(p.representativeOf(o.listener))
+		o.cgroup = p.cgroups.preferred(o.cgroup, p.cgroups.use(o.listener.cgroup))
 	}
+	if len(o.owners) == 0 && !o.Closed {
+		p.unattributed++
+	}
+	if f == nil {
+		return
+	}
+	if len(o.holders) > 0 || len(last.owners) == 0 {
+		f.belonging = p.flows.belongings.indexOf(f.belonging, o.holders, o.listener, o.cgroup)
+	}
+	f.flags |= flowDecided
+	if o.listener != nil {
+		o.listener.observeHolders(o.holders)
+	}
+}
+
+func (p *pass) one(w *owner) []*owner {
+	if w == nil {
+		return nil
+	}
+	return append(p.single[:0], p.owners.use(w))
+}
+
+// observeClosed is observe for a socket that the kernel has destroyed. If no pass has seen it, it belongs to the process that
+// initiated it, else to the listener at its local address. Owners of other connections to the same peer are no evidence.
+func (p *pass) observeClosed(o *observation) {
+	s := o.Socket
+	var f *flow
+	f, o.delta = p.flows.destroyed(s)
+	o.idle = false
+	if !s.HasPeer() {
+		if s.Local.Port() != 0 {
+			p.listeners.observeEnd(s)
+		}
+		return
+	}
+	if f == nil || !f.has(flowDecided) {
+		for _, process := range s.Owners() {
+			p.holders = append(p.holders, p.owners.of(process))
+		}
+		o.holders = p.holders
+		if len(o.holders) == 0 {
+			o.listener = p.listeners.findForClosed(s)
+		}
+		f = nil
+	} else {
+		if s.Remote.Port() == 0 {
+			s.Remote = netip.AddrPortFrom(s.Remote.Addr(), f.port) // a refused or aborted connection has lost its peer port
+		}
+		o.listener = p.flows.belongings.get(f.belonging).listener
+	}
+	p.attribute(o, f)
+	o.holders = nil // the initiator need not hold anything
+	o.wanted = o.delta.closed > 0 && p.wants(o)
 }
 
 // end ends a pass.
 func (p *pass) end(all *scopes) {
 	p.cgroups.end()
-	p.ended.end()
-	p.tracker.end(all, p.attributions.carryOver)
+	p.listeners.finish(all)
+	p.localAddrs.finish(all)
+	p.flows.end(all)
 }
 
 // wants reports whether the socket passes the filters, and removes the owners that do not pass.
@@ -170,67 +283,4 @@ func (p *pass) wants(o *observation) bool {
 		o.owners = p.wantedOwners
 	}
 	return len(o.owners) > 0
-}
-
-// observeListener adds a listening socket, and returns the listener that it is part of.
-func (p *pass) observeListener(o *observation) *listener {
-	addr, port := o.Local.Addr().Unmap(), o.Local.Port()
-	l := listenerAt(addr, p.listeners[port])
-	if l == nil {
-		l = &listener{addr: addr, port: port, cgroup: o.cgroup}
-		p.addListener(l)
-		p.ended.observe(p.scope.namespace.ID, l)
-	}
-	for _, w := range o.owners {
-		if !slices.Contains(l.owners, w) {
-			l.owners = append(l.owners, w)
-		}
-	}
-	return l
-}
-
-func (p *pass) addListener(l *listener) {
-	p.listenPorts[l.port/64] |= 1 << (l.port % 64)
-	p.listeners[l.port] = append(p.listeners[l.port], l)
-}
-
-// findListener returns the listener with the connection's local address and port, else the wildcard listener of that port, else
-// nil.
-func (p *pass) findListener(local netip.AddrPort) *listener {
-	addr, port := local.Addr(), local.Port()
-	if p.listenPorts[port/64]&(1<<(port%64)) == 0 {
-		return nil
-	}
-	candidates := p.listeners[port]
-	addrs, n := listenAddrs(addr)
-	for _, addr := range addrs[:n] {
-		if l := listenerAt(addr, candidates); l != nil {
-			return l
-		}
-	}
-	return nil
-}
-
-// listenAddrs returns the n addresses at which a listener accepts connections to the local address, preferred first. An
-// IPv4-mapped address is that of a dual-stack socket: either wildcard can have accepted it.
-func listenAddrs(local netip.Addr) (addrs [3]netip.Addr, n int) {
-	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
-	switch {
-	case local.Is4():
-		return [...]netip.Addr{local, any4, {}}, 2
-	case local.Is4In6():
-		return [...]netip.Addr{local.Unmap(), any6, any4}, 3
-	default:
-		return [...]netip.Addr{local, any6, {}}, 2
-	}
-}
-
-// listenerAt returns the candidate at the address, or nil.
-func listenerAt(addr netip.Addr, candidates []*listener) *listener {
-	for _, l := range candidates {
-		if l.addr == addr {
-			return l
-		}
-	}
-	return nil
 }

@@ -32,7 +32,7 @@ func newGroup(sockets, processes int) *group {
 		newProcessMeasurement([]string{tagProcessName}, g.pass.owners, limit),
 		newListenerMeasurement(true, limit),
 		newCgroupMeasurement(limit),
-		newRemoteMeasurement(true, 32, 128, limit),
+		newRemoteMeasurement(true, 32, 128, nobodyAt, limit),
 	}
 	for i := range processes {
 		process := &netstat.Process{PID: 1000 + i, Name: fmt.Sprint("process", i)}
@@ -65,7 +65,7 @@ func newGroup(sockets, processes int) *group {
 }
 
 func (g *group) observe() {
-	g.pass.begin(time.Now())
+	g.pass.begin(time.Now(), false)
 	tcp := protocolSet{netstat.TransportTCP: true}
 	g.scopes = scopes{protocols: tcp}
 	in := g.scopes.get(&own)
@@ -73,8 +73,12 @@ func (g *group) observe() {
 	for _, m := range g.measurements {
 		m.enter(in)
 	}
+	for _, w := range g.owners {
+		g.pass.owners.use(w)
+	}
 	for i, s := range g.sockets {
-		o, _ := g.pass.observe(s)
+		s.Namespace = &own
+		o := g.pass.observe(s)
 		o.owners = g.owners[i%len(g.owners) : i%len(g.owners)+1]
 		for _, m := range g.measurements {
 			m.observe(o)
@@ -87,9 +91,6 @@ func (g *group) emit() {
 	to := emission{acc: &testutil.NopAccumulator{}, now: time.Now(), scopes: &g.scopes}
 	for _, m := range g.measurements {
 		m.emit(to)
-	}
-	for _, w := range g.owners {
-		w.ownerInScope = ownerInScope{}
 	}
 }
 

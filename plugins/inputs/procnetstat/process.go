@@ -33,9 +33,10 @@ func (m *processMeasurement) observe(o *observation) {
 	for _, w := range o.owners {
 		if w.series == nil {
 			w.series = m.series.get(m.owners.tagValues(w, m.tagNames))
-			if !o.Closed { // it holds a socket
-				w.series.processes++
-			}
+		}
+		if !w.isHolding && len(o.holders) > 0 {
+			w.isHolding = true
+			w.series.processes++
 		}
 		w.series.count(o)
 	}

@@ -52,6 +52,7 @@ type emission struct {
 	read         protocolSet   // protocols whose sockets were all read
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports closed connections
+	noListening  bool          // the measurement has no listening sockets
 
 	scopes *scopes
 }
@@ -69,6 +70,9 @@ func (e emission) forScope(sc *scope) emission {
 // group emits a series: the fields common to all groups of sockets, and those of the measurement.
 func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
 	s.stats.gauges(e.read, e.tcpFields, gauges)
+	if e.noListening {
+		delete(gauges, stateFields[netstat.TCPListen])
+	}
 	s.total.counters(e.read, e.tcpFields, counters)
 	if e.closedEvents && e.read[netstat.TransportTCP] {
 		gauges["tcp_closed_rtt_p95_us"] = int64(s.stats.closedRTTs.percentile(95))
@@ -92,7 +96,7 @@ func (e emission) gauges(measurement string, fields map[string]any, tags map[str
 func (p *ProcNetStat) makeMeasurements() {
 	cgroups := newCgroups(p.needsCgroups(), p.scan.ProcRoot, p.Log)
 	p.pass = newPass(p.filters, newUserNames(p.Log), cgroups)
-	p.pass.tracker.countNewNamespaces = slices.Contains(p.Namespaces, netstat.NamespaceAll)
+	p.pass.flows.countNewNamespaces = slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.report = nil, nil, false
 	options := seriesOptions{maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
@@ -113,12 +117,15 @@ func (p *ProcNetStat) makeMeasurements() {
 		case measureCgroup:
 			m = newCgroupMeasurement(options)
 		case measureRemote:
-			m = newRemoteMeasurement(withOwners, p.RemotePrefixV4, p.RemotePrefixV6, options)
+			m = newRemoteMeasurement(withOwners, p.RemotePrefixV4, p.RemotePrefixV6, p.pass.processAt, options)
+		case measureClient:
+			m = newClientMeasurement(withOwners, p.ClientPrefixV4, p.ClientPrefixV6, options)
 		case measureConnection:
 			m = newConnectionMeasurement(p.ConnectionTags, p.pass.owners, options)
 		}
 		p.measurements = append(p.measurements, m)
 	}
+	p.pass.attributes = withOwners || len(p.measurements) > 0
 }
 
 // needsCgroups reports whether any option needs the cgroups of sockets.
@@ -163,7 +170,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	defer p.mu.Unlock()
 	out := emission{acc: acc, now: time.Now(), scopes: &p.scopes}
 	p.scopes.begin()
-	p.pass.begin(out.now)
+	p.pass.begin(out.now, p.scanner.Stats().Initiators)
 	for socket, err := range p.scanner.Sockets(p.ctx) {
 		if p.ctx.Err() != nil {
 			return nil // stopped: the pass is incomplete
@@ -175,19 +182,19 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 			}
 			continue
 		}
+		if p.pass.mustSettle(socket) {
+			p.pass.settle(p.count)
+		}
 		if p.pass.scope == nil || p.pass.scope.namespace != socket.Namespace {
 			p.enter(p.scopes.get(socket.Namespace))
 		}
-		observed, wanted := p.pass.observe(socket)
+		observed := p.pass.observe(socket)
 		if p.host != nil {
 			p.host.observe(observed)
 		}
-		if wanted {
-			for _, m := range p.measurements {
-				m.observe(observed)
-			}
-		}
+		p.count(observed)
 	}
+	p.pass.settle(p.count)
 	duration := time.Since(out.now)
 	p.scopes.end(p.scanner.Namespaces())
 	for _, sc := range p.scopes.all {
@@ -219,6 +226,16 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		})
 	}
 	return nil
+}
+
+// count adds a socket to all measurements but that of the host, if the filters want it.
+func (p *ProcNetStat) count(o *observation) {
+	if !o.wanted {
+		return
+	}
+	for _, m := range p.measurements {
+		m.observe(o)
+	}
 }
 
 // readsSeveralNetNS reports whether more than one network namespace can be read, which requires the tag netns.

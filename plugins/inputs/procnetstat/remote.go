@@ -3,83 +3,35 @@
 package procnetstat
 
 import (
-	"encoding/binary"
 	"net/netip"
-	"strconv"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // remoteMeasurement is procnetstat_remote: outgoing connections by process and remote endpoint.
 type remoteMeasurement struct {
-	withOwners         bool
-	prefixV4, prefixV6 int
-	series             *seriesSet
-	byKey              map[remoteKey]*series // of this scope: avoids building tag values for every socket
+	peers
+	// processAt returns the name of the process that listens at the remote end, or an empty string.
+	processAt func(namespace uint64, transport netstat.Transport, remote netip.AddrPort) string
 }
 
-// remoteKey is a remote endpoint and the owner of a connection to it. It has no padding and only fields that compare as memory,
-// so that the map hashes it in one piece.
-type remoteKey struct {
-	network         [2]uint64 // the address, masked to the prefix length
-	owner           *owner    // nil: none
-	transport, port uint16
-	is4             uint32
-}
+// tagRemoteProcessName is the tag of the process at the other end.
+const tagRemoteProcessName = "remote_process_name"
 
-func newRemoteMeasurement(withOwners bool, prefixV4, prefixV6 int, options seriesOptions) *remoteMeasurement {
+func newRemoteMeasurement(
+	withOwners bool, prefixV4, prefixV6 int, processAt func(uint64, netstat.Transport, netip.AddrPort) string, options seriesOptions,
+) *remoteMeasurement {
 	tagNames := []string{"protocol", "remote_address", "remote_port"}
-	if withOwners {
-		tagNames = append(tagNames, tagProcessName)
-	}
-	return &remoteMeasurement{
-		withOwners: withOwners, prefixV4: prefixV4, prefixV6: prefixV6,
-		series: newSeriesSet("procnetstat_remote", tagNames, repeatTagValue(other, len(tagNames)), options),
-		byKey:  map[remoteKey]*series{},
-	}
-}
-
-func (m *remoteMeasurement) enter(sc *scope) {
-	m.series.scope = sc
-	clear(m.byKey)
+	return &remoteMeasurement{newPeers("procnetstat_remote", tagNames, withOwners, prefixV4, prefixV6, options), processAt}
 }
 
 func (m *remoteMeasurement) observe(o *observation) {
-	if !isOutgoing(o) {
-		return
-	}
-	key := m.keyOf(o)
-	if !m.withOwners || len(o.owners) == 0 {
-		m.seriesOf(key, o).count(o)
-		return
-	}
-	for _, key.owner = range o.owners {
-		w := key.owner
-		if w.remoteSeries == nil || w.remoteKey != key {
-			w.remoteKey, w.remoteSeries = key, m.seriesOf(key, o)
-		}
-		w.remoteSeries.count(o)
+	if isOutgoing(o) {
+		m.count(o, o.Remote.Port(), func(w *owner) *cachedPeer { return &w.remote })
 	}
 }
 
-func (m *remoteMeasurement) keyOf(o *observation) remoteKey {
-	peer := o.Remote.Addr()
-	b := peer.As16()
-	key := remoteKey{
-		network:   [2]uint64{binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])},
-		transport: uint16(o.Transport), port: o.Remote.Port(),
-	}
-	bits := m.prefixV6
-	if peer.Is4() || peer.Is4In6() {
-		bits, key.is4 = 96+m.prefixV4, 1
-	}
-	key.network[0] &= ^uint64(0) << max(64-bits, 0)
-	key.network[1] &= ^uint64(0) << min(128-bits, 64)
-	return key
-}
-
-// isOutgoing reports whether the socket is an outgoing connection: TCP with a peer and without a listener on its local port, or
-// connected UDP.
+// isOutgoing reports whether the socket is an outgoing connection: TCP with a peer that no listener accepted, or connected UDP.
 func isOutgoing(o *observation) bool {
 	if o.Transport == netstat.TransportTCP {
 		return o.listener == nil && o.HasPeer()
@@ -87,59 +39,30 @@ func isOutgoing(o *observation) bool {
 	return isRemoteTransport(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
 }
 
-// network returns the network of the peer in the configured prefix length.
-func (m *remoteMeasurement) network(peer netip.Addr) netip.Prefix {
-	bits := m.prefixV6
-	if peer.Is4() {
-		bits = m.prefixV4
-	}
-	return netip.PrefixFrom(peer, bits).Masked()
-}
-
-func (m *remoteMeasurement) seriesOf(key remoteKey, o *observation) *series {
-	s := m.byKey[key]
-	if s == nil {
-		network := m.network(o.Remote.Addr().Unmap())
-		values := []string{o.Transport.String(), formatNetwork(network), strconv.Itoa(int(o.Remote.Port()))}
-		switch {
-		case !m.withOwners:
-		case key.owner == nil:
-			values = append(values, unattributed)
-		default:
-			values = append(values, key.owner.name)
-		}
-		s = m.series.get(values)
-		m.byKey[key] = s
-	}
-	return s
-}
-
-func formatNetwork(network netip.Prefix) string {
-	if network.IsSingleIP() {
-		return network.Addr().String()
-	}
-	return network.String()
-}
-
-func (m *remoteMeasurement) emit(out emission) {
-	m.series.emit(out.now, func(s *series) {
-		e := out.forScope(s.scope)
-		read := e.read
-		e.read = protocolSet{}
-		for transport := range read { // the fields of other protocols would always be zero
-			if name := s.tags["protocol"]; name == transport.String() || name == other && isRemoteTransport(transport) {
-				e.read[transport] = true
-			}
-		}
-		if len(e.read) > 0 {
-			e.group(m.series.measurement, s, map[string]any{}, map[string]any{})
-		}
-	})
-}
-
 // isRemoteTransport reports whether the measurement covers the transport.
 func isRemoteTransport(transport netstat.Transport) bool {
 	return transport == netstat.TransportTCP || transport == netstat.TransportUDP || transport == netstat.TransportUDPLite
 }
 
-func (m *remoteMeasurement) folded() int { return m.series.folded }
+func (m *remoteMeasurement) emit(out emission) {
+	for _, s := range m.series.byKey {
+		if s.isActive() {
+			m.setRemoteProcess(s)
+		}
+	}
+	m.peers.emit(out, isRemoteTransport)
+}
+
+// setRemoteProcess sets the tag of the process at the other end. A series keeps it while no process is known to listen there. With
+// another one it is another series, with counters of its own.
+func (m *remoteMeasurement) setRemoteProcess(s *series) {
+	if !s.peer.IsValid() {
+		return
+	}
+	name := m.processAt(s.scope.namespace.ID, s.transport, s.peer)
+	if name == "" || name == s.remoteProcess {
+		return
+	}
+	s.remoteProcess, s.total = name, traffic{}
+	m.series.tags(s)[tagRemoteProcessName] = name
+}

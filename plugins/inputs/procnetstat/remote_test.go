@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/influxdata/telegraf/testutil"
 	"github.com/stretchr/testify/require"
@@ -46,7 +47,7 @@ func TestRemoteSeries(t *testing.T) {
 	}
 	for _, withOwners := range []bool{false, true} {
 		owners := []*owner{{name: "a"}, {name: "b"}}
-		m := newRemoteMeasurement(withOwners, 24, 32, seriesOptions{maxSeries: 100, log: testutil.Logger{Quiet: true}})
+		m := newRemoteMeasurement(withOwners, 24, 32, nobodyAt, seriesOptions{maxSeries: 100, log: testutil.Logger{Quiet: true}})
 		m.enter(&scope{})
 		all := map[string]int64{}
 		for key, n := range want {
@@ -83,7 +84,7 @@ func TestRemoteSeries(t *testing.T) {
 
 // A peer in one namespace is not the same peer in another.
 func TestRemoteSeriesOfNamespaces(t *testing.T) {
-	m := newRemoteMeasurement(false, 32, 128, seriesOptions{maxSeries: 100, netNS: true, log: testutil.Logger{Quiet: true}})
+	m := newRemoteMeasurement(false, 32, 128, nobodyAt, seriesOptions{maxSeries: 100, netNS: true, log: testutil.Logger{Quiet: true}})
 	for number, tag := range []string{"self", "blue"} {
 		m.enter(&scope{tag: tag})
 		m.observe(&observation{Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(number + 1)})
@@ -91,5 +92,66 @@ func TestRemoteSeriesOfNamespaces(t *testing.T) {
 	require.Len(t, m.series.byKey, 2)
 	for _, s := range m.series.byKey {
 		require.EqualValues(t, 1, s.stats.sockets)
+	}
+}
+
+// nobodyAt knows of no listener.
+func nobodyAt(uint64, netstat.Transport, netip.AddrPort) string { return "" }
+
+// Link-local addresses on two links are two peers; the networks of a prefix have no zone.
+func TestRemoteSeriesOfLinks(t *testing.T) {
+	on := func(device uint32, remote string) *observation {
+		s := connected(netstat.TransportTCP, remote)
+		s.Interface = device
+		return &observation{Socket: s, number: uint64(device)}
+	}
+	for prefix, want := range map[int]map[string]int64{
+		128: {"tcp fe80::1%eth0 443": 1, "tcp fe80::1%eth1 443": 1, "tcp 2001:db8::1 443": 1},
+		64:  {"tcp fe80::/64 443": 2, "tcp 2001:db8::/64 443": 1},
+	} {
+		m := newRemoteMeasurement(false, 32, prefix, nobodyAt, seriesOptions{maxSeries: 100})
+		m.enter(&scope{})
+		m.observe(on(1, "[fe80::1%eth0]:443"))
+		m.observe(on(2, "[fe80::1%eth1]:443"))
+		m.observe(on(3, "[2001:db8::1]:443"))
+		got := map[string]int64{}
+		for key, s := range m.series.byKey {
+			got[strings.ReplaceAll(key, separator, " ")] = s.stats.sockets
+		}
+		require.Equal(t, want, got)
+	}
+}
+
+// The tag remote_process_name stays while no process is known to listen there; with another process the series is another one.
+func TestRemoteProcess(t *testing.T) {
+	name := ""
+	at := func(namespace uint64, transport netstat.Transport, remote netip.AddrPort) string {
+		require.Equal(t, own.ID, namespace)
+		require.Equal(t, netstat.TransportTCP, transport)
+		require.Equal(t, netip.MustParseAddrPort("198.51.100.1:443"), remote)
+		return name
+	}
+	m := newRemoteMeasurement(false, 32, 128, at, seriesOptions{maxSeries: 100})
+	in := &scope{namespace: &own, read: tcpOnly, tcpFields: ^netstat.Field(0)}
+	for i, test := range []struct {
+		name, tag string
+		acked     int64
+	}{
+		{"", "", 5}, {"", "", 10}, {"postgres", "postgres", 5}, {"", "postgres", 10}, {"postgres", "postgres", 15}, {"pgbouncer", "pgbouncer", 5},
+	} {
+		name = test.name
+		m.enter(in)
+		m.observe(&observation{
+			Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(i + 1), delta: traffic{bytesAcked: 5},
+		})
+		acc := &testutil.Accumulator{}
+		m.emit(emission{acc: acc, now: time.Unix(int64(1000+i), 0), scopes: &scopes{protocols: tcpOnly, all: []*scope{in}}})
+		for _, metric := range acc.GetTelegrafMetrics() {
+			tag, _ := metric.GetTag(tagRemoteProcessName)
+			require.Equal(t, test.tag, tag)
+			if acked, ok := metric.GetField("tcp_bytes_acked"); ok {
+				require.Equal(t, test.acked, acked)
+			}
+		}
 	}
 }

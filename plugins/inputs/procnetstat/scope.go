@@ -106,6 +106,17 @@ func netNSName(namespace *netstat.Namespace) string {
 	return ""
 }
 
+// device returns the name of a network device of the namespace, or its index if it is gone; empty for 0.
+func (sc *scope) device(index uint32) string {
+	if index == 0 {
+		return ""
+	}
+	if name := sc.namespace.InterfaceName(index); name != "" {
+		return tagValue(name)
+	}
+	return strconv.FormatUint(uint64(index), 10)
+}
+
 func netNSNumber(namespace *netstat.Namespace) string {
 	if namespace.Inode == 0 { // no permission to read it
 		return "pid:" + strconv.Itoa(namespace.PID)

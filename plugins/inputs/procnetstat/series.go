@@ -5,6 +5,7 @@ package procnetstat
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,10 +14,19 @@ import (
 	"unicode/utf8"
 
 	"github.com/influxdata/telegraf"
+
+	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// other is the tag value of the sum of the series beyond maxSeries.
-const other = "other"
+// Tag values that stand for no name of a process, user or cgroup. tagValue escapes names that are the same.
+const (
+	// unattributed stands for an unknown process or cgroup.
+	unattributed = "unattributed"
+	// other stands for the sum of the series beyond maxSeries.
+	other = "other"
+	// unknown stands for a user that could not be read.
+	unknown = "unknown"
+)
 
 // series is one series of a measurement.
 type series struct {
@@ -28,9 +38,16 @@ type series struct {
 	// lastCounted is the number of the last counted socket: a socket is counted once, even if several processes hold it.
 	lastCounted uint64
 	lastEmitted time.Time
+	isRemoved   bool // from its set
 
-	processes int64       // of procnetstat_process
-	accept    acceptQueue // of procnetstat_listener
+	processes     int64       // of procnetstat_process
+	accept        acceptQueue // of procnetstat_listener
+	acceptCounted uint64      // like lastCounted, for accept
+	hadDrops      bool        // a listening socket with the field drops was in it
+
+	transport     netstat.Transport // of procnetstat_remote and procnetstat_client
+	peer          netip.AddrPort    // of procnetstat_remote: the other end; not valid: several
+	remoteProcess string            // of procnetstat_remote: the value of tagRemoteProcessName
 }
 
 // count counts the socket, unless it is already counted.
@@ -41,10 +58,13 @@ func (s *series) count(o *observation) {
 	}
 }
 
+// isActive reports whether the pass has counted a socket.
+func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta.closed > 0 }
+
 // reset prepares the series for the next pass. It keeps the counters.
 func (s *series) reset() {
 	s.stats.reset()
-	s.lastCounted, s.processes, s.accept = 0, 0, acceptQueue{}
+	s.lastCounted, s.processes, s.accept, s.acceptCounted = 0, 0, acceptQueue{}, 0
 }
 
 // merge adds the statistics of the pass of another series.
@@ -61,8 +81,7 @@ type seriesOptions struct {
 	log       telegraf.Logger
 }
 
-// seriesSet holds the series of one measurement. A pointer to a series stays valid while the series is in use, so callers can
-// cache the series of a process or listener.
+// seriesSet holds the series of one measurement. Callers can cache a pointer to a series, within a scope or until it isRemoved.
 type seriesSet struct {
 	measurement string
 	tagNames    []string // of all series of the measurement
@@ -106,6 +125,11 @@ func (set *seriesSet) get(values []string) *series {
 	return s
 }
 
+func (set *seriesSet) remove(s *series) {
+	s.isRemoved = true
+	delete(set.byKey, s.key)
+}
+
 // tags returns the tags of a series, without those that have an empty value. They are built when the series is first emitted: if
 // there are many series, most never are.
 func (set *seriesSet) tags(s *series) map[string]string {
@@ -131,12 +155,12 @@ const (
 func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	active := make([]*series, 0, len(set.byKey))
 	var idle []*series
-	for key, s := range set.byKey {
+	for _, s := range set.byKey {
 		switch {
-		case s.stats.sockets > 0 || s.stats.delta.closed > 0:
+		case s.isActive():
 			active = append(active, s)
 		case s.total == traffic{} || now.Sub(s.lastEmitted) > counterMemory:
-			delete(set.byKey, key)
+			set.remove(s)
 		default:
 			s.stats.rtts, s.stats.closedRTTs = rtts{}, rtts{} // free their memory
 			idle = append(idle, s)
@@ -167,7 +191,7 @@ func (set *seriesSet) forget(idle []*series) {
 	}
 	slices.SortFunc(idle, func(a, b *series) int { return a.lastEmitted.Compare(b.lastEmitted) })
 	for _, s := range idle[:len(idle)-maxIdleSeries] {
-		delete(set.byKey, s.key)
+		set.remove(s)
 	}
 }
 
@@ -189,10 +213,14 @@ func (set *seriesSet) fold(rest []*series) {
 const maxTagValue = 256
 
 // tagValue makes a tag value from a name of the kernel or of a process, which can contain any bytes. It escapes what is not
-// printable, and the backslash, which the line protocol does not allow at the end of a tag value.
+// printable, and the backslash, which the line protocol does not allow at the end of a tag value. Of a name that is one of the
+// values above it escapes the first character, so that no two series can have the same tags.
 func tagValue(name string) string {
-	if name == "" {
+	switch name {
+	case "":
 		return "(empty)" // Telegraf drops tags with an empty value
+	case unattributed, other, unknown:
+		return fmt.Sprintf(`\x%02x%s`, name[0], name[1:])
 	}
 	if len(name) <= maxTagValue && !strings.ContainsFunc(name, needsEscape) {
 		return name

@@ -36,6 +36,11 @@ func TestTagValue(t *testing.T) {
 		long[3:] + "☃":       long[3:] + "☃",
 		"cut\xe2\x98":        `cut\xe2\x98`,
 		"tab\there":          `tab\x09here`,
+		"other":              `\x6fther`,
+		"unattributed":       `\x75nattributed`,
+		"unknown":            `\x75nknown`,
+		"others":             "others",
+		`\x6fther`:           `\x5cx6fther`,
 		"\x1b[31mred\x1b[0m": `\x1b[31mred\x1b[0m`,
 	} {
 		require.Equal(t, want, tagValue(name))
@@ -45,6 +50,7 @@ func TestTagValue(t *testing.T) {
 func FuzzTagValue(f *testing.F) {
 	f.Add("nginx")
 	f.Add("a\nb\\\xff\u202e")
+	f.Add("other")
 	f.Fuzz(func(t *testing.T, name string) {
 		got := tagValue(name)
 		require.NotEmpty(t, got)
@@ -52,6 +58,7 @@ func FuzzTagValue(f *testing.F) {
 		require.NotContains(t, got, "\n")
 		require.False(t, strings.HasSuffix(got, `\`))
 		require.LessOrEqual(t, len(got), maxTagValue)
+		require.NotContains(t, []string{unattributed, other, unknown}, got)
 	})
 }
 
@@ -95,13 +102,14 @@ func (s *scene) gather(after time.Duration, sockets ...*netstat.Socket) map[stri
 	s.Helper()
 	s.now = s.now.Add(after)
 	read := protocolSet{netstat.TransportTCP: true}
-	s.pass.begin(s.now)
+	s.pass.begin(s.now, false)
 	in := &scope{namespace: &own, read: read}
 	s.pass.enter(in)
 	s.measurement.enter(in)
 	for _, socket := range sockets {
-		o, wanted := s.pass.observe(socket)
-		require.True(s, wanted)
+		socket.Namespace = &own
+		o := s.pass.observe(socket)
+		require.True(s, o.wanted)
 		s.measurement.observe(o)
 	}
 	acc := &testutil.Accumulator{}
@@ -147,10 +155,10 @@ func TestCountersAreForgottenAfterAWhile(t *testing.T) {
 	s.gather(interval, socket(80, 1, 5))
 	s.gather(interval)
 	require.Len(t, s.measurement.series.byKey, 1)
-	require.Len(t, s.pass.tracker.readings.all, 1, "a dump can miss a socket")
+	require.Len(t, s.pass.flows.table.all, 1, "a dump can miss a socket")
 	s.gather(interval)
 	s.gather(interval)
-	require.Empty(t, s.pass.tracker.readings.all, "of sockets that are gone nothing is kept")
+	require.Empty(t, s.pass.flows.table.all, "of sockets that are gone nothing is kept")
 	s.gather(counterMemory)
 	require.Empty(t, s.measurement.series.byKey)
 }
@@ -160,7 +168,7 @@ func TestFoldedCountersOnlyGrow(t *testing.T) {
 	s := newScene(t, 2)
 	connection := func(port uint16) *netstat.Socket {
 		c := socket(port, 0, 0)
-		c.State = netstat.TCPEstablished
+		c.State, c.Remote = netstat.TCPEstablished, netip.MustParseAddrPort(visitor)
 		return c
 	}
 	one, two, three := connection(1), connection(2), connection(3)

@@ -7,6 +7,18 @@ import "github.com/procnetstat/procnetstat/netstat"
 // protocolSet is the set of protocols that were read. Only their fields are emitted: a zero for the others would be wrong.
 type protocolSet map[netstat.Transport]bool
 
+// onlyProtocol returns the protocols of a series whose tag protocol has this value: the fields of others would always be zero.
+// The series "other" has all protocols that the measurement covers.
+func (set protocolSet) onlyProtocol(name string, covers func(netstat.Transport) bool) protocolSet {
+	only := protocolSet{}
+	for transport := range set {
+		if name == transport.String() || name == other && covers(transport) {
+			only[transport] = true
+		}
+	}
+	return only
+}
+
 // stats are the statistics of a group of sockets in a pass.
 type stats struct {
 	sockets int64

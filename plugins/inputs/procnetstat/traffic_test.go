@@ -51,15 +51,15 @@ var (
 var own = netstat.Namespace{ID: 1, Self: true}
 
 // sum returns what the sockets did, all together, in a pass that could read these protocols.
-func (t *tracker) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
+func (t *flows) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
 	in := &scope{namespace: &own, read: read}
 	t.enter(in)
 	var sum traffic
 	for _, s := range sockets {
-		did, _ := t.update(s)
+		_, did, _ := t.live(s)
 		sum.add(&did)
 	}
-	t.end(&scopes{protocols: read, all: []*scope{in}}, func(*reading) {})
+	t.end(&scopes{protocols: read, all: []*scope{in}})
 	return sum
 }
 
@@ -70,23 +70,23 @@ func of(bytes int64) traffic {
 	}
 }
 
-func TestTrackerFirstPassReplaysNothing(t *testing.T) {
-	var tr tracker
+func TestFlowsFirstPassReplaysNothing(t *testing.T) {
+	tr := newFlows()
 	require.Equal(t, traffic{}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
 	require.Equal(t, of(5), tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 7)))
 	require.Equal(t, traffic{udpDrops: 2}, tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 9)))
 }
 
-func TestTrackerCountsNewSocketsWhole(t *testing.T) {
-	var tr tracker
+func TestFlowsCountsNewSocketsWhole(t *testing.T) {
+	tr := newFlows()
 	tr.sum(tcpUDP)
 	require.Equal(t, of(1000), tr.sum(tcpUDP, sent(1, 1000)))
 	require.Equal(t, traffic{udpDrops: 7}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
 }
 
-// TestTrackerFailedPass: in a pass that failed for a protocol all, some or none of its sockets are seen.
-func TestTrackerFailedPass(t *testing.T) {
-	var tr tracker
+// TestFlowsFailedPass: in a pass that failed for a protocol all, some or none of its sockets are seen.
+func TestFlowsFailedPass(t *testing.T) {
+	tr := newFlows()
 	tr.sum(tcpUDP, sent(1, 1000), sent(2, 1000))
 	for range 2 * maxMissedPasses {
 		require.Equal(t, traffic{}, tr.sum(udpOnly))
@@ -95,28 +95,28 @@ func TestTrackerFailedPass(t *testing.T) {
 	require.Equal(t, of(3+20), tr.sum(tcpUDP, sent(1, 1013), sent(2, 1020)), "neither lost nor replayed")
 }
 
-func TestTrackerFirstPassFails(t *testing.T) {
-	var tr tracker
+func TestFlowsFirstPassFails(t *testing.T) {
+	tr := newFlows()
 	require.Equal(t, traffic{}, tr.sum(udpOnly, sent(1, 1000)))
 	require.Equal(t, of(1), tr.sum(udpOnly, sent(1, 1001), sent(2, 500)), "of the second it is not known when it was made")
 	require.Equal(t, of(2), tr.sum(tcpUDP, sent(1, 1002), sent(2, 501), sent(3, 500)))
 	require.Equal(t, of(4+500), tr.sum(tcpUDP, sent(1, 1003), sent(2, 502), sent(3, 502), sent(4, 500)))
 }
 
-// TestTrackerForgetsWhatWasRead: that one protocol can never be read does not keep the sockets of the others.
-func TestTrackerForgetsWhatWasRead(t *testing.T) {
-	var tr tracker
+// TestFlowsForgetsWhatWasRead: that one protocol can never be read does not keep the sockets of the others.
+func TestFlowsForgetsWhatWasRead(t *testing.T) {
+	tr := newFlows()
 	tr.sum(tcpOnly, datagrams(1, 0, 0))
 	for cookie := range uint64(100) {
 		tr.sum(tcpOnly, sent(10+cookie, 1))
 	}
-	require.LessOrEqual(t, len(tr.readings.all), 1+maxMissedPasses+1)
-	require.NotNil(t, tr.readings.find(1), "it may be there still")
+	require.LessOrEqual(t, len(tr.table.all), 1+maxMissedPasses+1)
+	require.NotNil(t, tr.table.find(1), "it may be there still")
 }
 
-// TestTrackerMissedPasses: a dump can miss a socket, and counting it as new would count its past.
-func TestTrackerMissedPasses(t *testing.T) {
-	var tr tracker
+// TestFlowsMissedPasses: a dump can miss a socket, and counting it as new would count its past.
+func TestFlowsMissedPasses(t *testing.T) {
+	tr := newFlows()
 	tr.sum(tcpOnly, sent(1, 1000))
 	for missed := range maxMissedPasses {
 		for range missed + 1 {
@@ -132,11 +132,11 @@ func TestTrackerMissedPasses(t *testing.T) {
 	for range maxMissedPasses + 1 {
 		tr.sum(tcpOnly)
 	}
-	require.Empty(t, tr.readings.all)
+	require.Empty(t, tr.table.all)
 }
 
-func TestTrackerWrap(t *testing.T) {
-	var tr tracker
+func TestFlowsWrap(t *testing.T) {
+	tr := newFlows()
 	before, after := sent(1, 0), sent(1, 0)
 	before.TCP = netstat.TCPInfo{BytesAcked: 1 << 40, SegsOut: 1<<32 - 1, SegsIn: 1<<32 - 10, RetransSegs: 1<<32 - 2}
 	after.TCP = netstat.TCPInfo{BytesAcked: 1<<40 + 9, SegsOut: 4, SegsIn: 1 << 30, RetransSegs: 1<<32 - 1}
@@ -145,8 +145,8 @@ func TestTrackerWrap(t *testing.T) {
 		tr.sum(tcpUDP, after, datagrams(2, 20, 2)))
 }
 
-// TestTrackerRestarted: any of the counters can show that a socket was restarted.
-func TestTrackerRestarted(t *testing.T) {
+// TestFlowsRestarted: any of the counters can show that a socket was restarted.
+func TestFlowsRestarted(t *testing.T) {
 	for name, last := range map[string]netstat.TCPInfo{
 		"bytes acked":    {BytesAcked: 1000},
 		"bytes received": {BytesReceived: 1000},
@@ -155,7 +155,7 @@ func TestTrackerRestarted(t *testing.T) {
 		"retransmitted":  {RetransSegs: 1000},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var tr tracker
+			tr := newFlows()
 			before := sent(1, 0)
 			before.TCP = last
 			tr.sum(tcpOnly, before)
@@ -164,9 +164,9 @@ func TestTrackerRestarted(t *testing.T) {
 	}
 }
 
-// TestTrackerOfProcfs: without cookies sockets are told apart by their inodes, which are not mistaken for cookies.
-func TestTrackerOfProcfs(t *testing.T) {
-	var tr tracker
+// TestFlowsOfProcfs: without cookies sockets are told apart by their inodes, which are not mistaken for cookies.
+func TestFlowsOfProcfs(t *testing.T) {
+	tr := newFlows()
 	tr.sum(udpOnly, datagrams(0, 1, 10), datagrams(0, 2, 20), datagrams(1, 3, 30))
 	require.Equal(t, traffic{udpDrops: 1 + 2 + 4}, tr.sum(udpOnly, datagrams(0, 1, 11), datagrams(0, 2, 22), datagrams(1, 3, 34)))
 	require.Equal(t, traffic{udpDrops: 5}, tr.sum(udpOnly, datagrams(0, 4, 5)))
@@ -175,12 +175,12 @@ func TestTrackerOfProcfs(t *testing.T) {
 	}
 }
 
-func TestTrackerLooksAtWhatIsThere(t *testing.T) {
-	var tr tracker
+func TestFlowsLooksAtWhatIsThere(t *testing.T) {
+	tr := newFlows()
 	timeWait := &netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPTimeWait}
 	tr.sum(tcpOnly, timeWait)
 	require.Equal(t, traffic{}, tr.sum(tcpOnly, timeWait))
-	require.Empty(t, tr.readings.all, "nothing is kept of what has no numbers")
+	require.Empty(t, tr.table.all, "nothing is kept of what has no numbers")
 }
 
 // processScene is a process measurement that is fed by hand, with one process of each name.
@@ -211,18 +211,18 @@ type holding struct {
 func (tr *processScene) gather(after time.Duration, held ...holding) map[string]map[string]int64 {
 	tr.Helper()
 	tr.now = tr.now.Add(after)
-	tr.pass.begin(tr.now)
+	tr.pass.begin(tr.now, false)
 	in := &scope{namespace: &own, read: tcpOnly, tcpFields: ^netstat.Field(0)}
 	tr.pass.enter(in)
 	tr.measurement.enter(in)
 	for _, o := range tr.owners {
-		o.ownerInScope = ownerInScope{}
+		tr.pass.owners.use(o)
 	}
 	for i, h := range held {
 		if tr.owners[h.name] == nil {
 			tr.owners[h.name] = &owner{process: &netstat.Process{Name: h.name}, name: h.name}
 		}
-		did, idle := tr.pass.tracker.update(h.Socket)
+		_, did, idle := tr.pass.flows.live(h.Socket)
 		tr.measurement.observe(&observation{
 			Socket: h.Socket, number: uint64(i + 1), delta: did, idle: idle, owners: []*owner{tr.owners[h.name]},
 		})
@@ -465,12 +465,12 @@ func TestStatsBySocket(t *testing.T) {
 }
 
 // passOver is a pass over the sockets of namespaces, that could read these protocols in each; it returns what they did in each.
-func (t *tracker) passOver(sockets socketsIn, read readIn) trafficIn {
+func (t *flows) passOver(sockets socketsIn, read readIn) trafficIn {
 	return t.passOverFrom(netstat.SourceAuto, sockets, read)
 }
 
 // passOverFrom is passOver where the tables come from a source.
-func (t *tracker) passOverFrom(source netstat.Source, sockets socketsIn, read readIn) trafficIn {
+func (t *flows) passOverFrom(source netstat.Source, sockets socketsIn, read readIn) trafficIn {
 	did := trafficIn{}
 	all := &scopes{protocols: tcpUDP}
 	for namespace, of := range sockets {
@@ -483,7 +483,7 @@ func (t *tracker) passOverFrom(source netstat.Source, sockets socketsIn, read re
 		var sum traffic
 		for _, s := range of {
 			s.Namespace, s.NetNS = namespace, namespace.Inode
-			now, _ := t.update(s)
+			_, now, _ := t.live(s)
 			sum.add(&now)
 		}
 		if sum != (traffic{}) {
@@ -495,7 +495,7 @@ func (t *tracker) passOverFrom(source netstat.Source, sockets socketsIn, read re
 			in.sources[transport] = source
 		}
 	}
-	t.end(all, func(*reading) {})
+	t.end(all)
 	return did
 }
 
@@ -505,12 +505,12 @@ type (
 	trafficIn = map[*netstat.Namespace]traffic
 )
 
-// TestTrackerTellsNamespacesApart: before Linux 5.10 each has cookies of its own.
-func TestTrackerTellsNamespacesApart(t *testing.T) {
-	var tr tracker
+// TestFlowsTellsNamespacesApart: before Linux 5.10 each has cookies of its own.
+func TestFlowsTellsNamespacesApart(t *testing.T) {
+	tr := newFlows()
 	a, b := &netstat.Namespace{ID: 1, Inode: 4026531833}, &netstat.Namespace{ID: 2, Inode: 4026532345}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(7, 1000), datagrams(8, 0, 1)}, b: {sent(7, 50), datagrams(8, 0, 90)}}, nil))
-	require.Len(t, tr.readings.all, 4)
+	require.Len(t, tr.table.all, 4)
 	require.Equal(t, trafficIn{a: of(1), b: of(20)},
 		tr.passOver(socketsIn{a: {sent(7, 1001), datagrams(8, 0, 1)}, b: {sent(7, 70), datagrams(8, 0, 90)}}, nil))
 	require.Equal(t, trafficIn{a: {udpDrops: 2}, b: {udpDrops: 3}},
@@ -518,11 +518,12 @@ func TestTrackerTellsNamespacesApart(t *testing.T) {
 	require.Equal(t, trafficIn{a: of(9)}, tr.passOver(socketsIn{a: {sent(7, 1010)}}, nil))
 }
 
-// TestTrackerNewNamespace: the sockets of a namespace that has come into being since the pass before have too; one that is
+// TestFlowsNewNamespace: the sockets of a namespace that has come into being since the pass before have too; one that is
 // only read for the first time can have had them for long.
-func TestTrackerNewNamespace(t *testing.T) {
+func TestFlowsNewNamespace(t *testing.T) {
 	for countNew, want := range map[bool]int64{true: 500, false: 0} {
-		tr := tracker{countNewNamespaces: countNew}
+		tr := newFlows()
+		tr.countNewNamespaces = countNew
 		a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
 		got := tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 500)}}, nil)
@@ -534,11 +535,12 @@ func TestTrackerNewNamespace(t *testing.T) {
 	}
 }
 
-// TestTrackerOtherSource: what a namespace's sockets did before they were read from another source, which has more fields or
+// TestFlowsOtherSource: what a namespace's sockets did before they were read from another source, which has more fields or
 // other identifiers, is not counted again.
-func TestTrackerOtherSource(t *testing.T) {
+func TestFlowsOtherSource(t *testing.T) {
 	for _, countNew := range []bool{true, false} {
-		tr := tracker{countNewNamespaces: countNew}
+		tr := newFlows()
+		tr.countNewNamespaces = countNew
 		a := &netstat.Namespace{ID: 1, Inode: 1}
 		from := func(source netstat.Source, sockets ...*netstat.Socket) trafficIn {
 			return tr.passOverFrom(source, socketsIn{a: sockets}, nil)
@@ -551,19 +553,19 @@ func TestTrackerOtherSource(t *testing.T) {
 	}
 }
 
-// TestTrackerOtherSourceOfTransport: the same where the source of one transport changes, as a kernel module is loaded.
-func TestTrackerOtherSourceOfTransport(t *testing.T) {
-	var tr tracker
+// TestFlowsOtherSourceOfTransport: the same where the source of one transport changes, as a kernel module is loaded.
+func TestFlowsOtherSourceOfTransport(t *testing.T) {
+	tr := newFlows()
 	namespace := &netstat.Namespace{ID: 1, Inode: 1}
 	pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
 		in := &scope{namespace: namespace, read: tcpUDP}
 		tr.enter(in)
 		for _, s := range sockets {
-			now, _ := tr.update(s)
+			_, now, _ := tr.live(s)
 			did.add(&now)
 		}
 		in.sources[netstat.TransportTCP], in.sources[netstat.TransportUDP] = tcp, udp
-		tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}}, func(*reading) {})
+		tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}})
 		return did
 	}
 	const netlink, procfs = netstat.SourceNetlink, netstat.SourceProcfs
@@ -576,13 +578,13 @@ func TestTrackerOtherSourceOfTransport(t *testing.T) {
 	require.Equal(t, traffic{udpDrops: 4}, pass(netlink, procfs, datagrams(0, 20, 13), sent(1, 1007), sent(3, 30)))
 }
 
-// TestTrackerOtherSourceAndClosed: what a connection did before does not count again when it is destroyed, although it was missing
+// TestFlowsOtherSourceAndClosed: what a connection did before does not count again when it is destroyed, although it was missing
 // from the tables and the source of a transport has changed meanwhile.
-func TestTrackerOtherSourceAndClosed(t *testing.T) {
+func TestFlowsOtherSourceAndClosed(t *testing.T) {
 	const netlink, procfs = netstat.SourceNetlink, netstat.SourceProcfs
 	for name, change := range map[string][2]netstat.Source{"udp": {netlink, procfs}, "tcp": {procfs, netlink}} {
 		t.Run(name, func(t *testing.T) {
-			var tr tracker
+			tr := newFlows()
 			namespace := &netstat.Namespace{ID: 1, Inode: 1}
 			pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
 				in := &scope{namespace: namespace, read: tcpUDP, closedEvents: true}
@@ -590,14 +592,14 @@ func TestTrackerOtherSourceAndClosed(t *testing.T) {
 				for _, s := range sockets {
 					var now traffic
 					if s.Closed {
-						now, _ = tr.updateClosed(s)
+						_, now = tr.destroyed(s)
 					} else {
-						now, _ = tr.update(s)
+						_, now, _ = tr.live(s)
 					}
 					did.add(&now)
 				}
 				in.sources[netstat.TransportTCP], in.sources[netstat.TransportUDP] = tcp, udp
-				tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}}, func(*reading) {})
+				tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}})
 				return did
 			}
 			require.Zero(t, pass(netlink, netlink, sent(1, 1000), datagrams(2, 20, 5)))
@@ -619,9 +621,9 @@ func TestTrackerOtherSourceAndClosed(t *testing.T) {
 	}
 }
 
-// TestTrackerNamespaceThatFails: that a namespace cannot be read does not keep the new sockets of others from being counted.
-func TestTrackerNamespaceThatFails(t *testing.T) {
-	var tr tracker
+// TestFlowsNamespaceThatFails: that a namespace cannot be read does not keep the new sockets of others from being counted.
+func TestFlowsNamespaceThatFails(t *testing.T) {
+	tr := newFlows()
 	a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 	fails := readIn{b: udpOnly}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 1000)}}, fails))

@@ -60,7 +60,7 @@ const maxUsers = 4096
 func (n *userNames) lookUp(uid uint32) (string, error) {
 	if n.passwd == "" {
 		u, err := osuser.LookupId(strconv.FormatUint(uint64(uid), 10))
-		if unknown := osuser.UnknownUserIdError(0); errors.As(err, &unknown) {
+		if noUser := osuser.UnknownUserIdError(0); errors.As(err, &noUser) {
 			return "", nil
 		}
 		if err != nil {

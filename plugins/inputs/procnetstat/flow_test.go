@@ -4,7 +4,9 @@ package procnetstat
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,14 +22,14 @@ func closed(cookie, bytes uint64) *netstat.Socket {
 	return s
 }
 
-// listening is a tracker of one namespace with events of closed sockets.
+// listening are the flows of one namespace with events of closed sockets.
 type listening struct {
-	tracker
+	flows
 	in *scope
 }
 
 func newListening() *listening {
-	return &listening{in: &scope{namespace: &own, read: tcpOnly, closedEvents: true}}
+	return &listening{flows: newFlows(), in: &scope{namespace: &own, read: tcpOnly, closedEvents: true}}
 }
 
 // pass is a pass over the sockets, live ones first.
@@ -35,14 +37,14 @@ func (l *listening) pass(sockets ...*netstat.Socket) (sum traffic) {
 	l.enter(l.in)
 	for _, s := range sockets {
 		if s.Closed {
-			did, _ := l.updateClosed(s)
+			_, did := l.destroyed(s)
 			sum.add(&did)
 			continue
 		}
-		did, _ := l.update(s)
+		_, did, _ := l.live(s)
 		sum.add(&did)
 	}
-	l.end(&scopes{protocols: tcpOnly, all: []*scope{l.in}}, func(*reading) {})
+	l.end(&scopes{protocols: tcpOnly, all: []*scope{l.in}})
 	return sum
 }
 
@@ -61,14 +63,14 @@ func TestClosedConnections(t *testing.T) {
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(3, 5)))
 	require.Equal(t, with(of(4), 0, 1), l.pass(sent(3, 6), closed(3, 9)), "destroyed while it is read")
 	require.Zero(t, l.pass())
-	require.Empty(t, l.readings.all)
+	require.Empty(t, l.table.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(4, 5)))
 	for range 10 * maxMissedPasses {
 		require.Zero(t, l.pass())
 	}
 	require.Equal(t, with(of(2), 0, 1), l.pass(closed(4, 7)), "one that a process held after a reset, or whose event is late")
-	require.Empty(t, l.readings.all)
+	require.Empty(t, l.table.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(5, 5)))
 	require.Equal(t, traffic{closed: 1}, l.pass(closed(5, 0)), "an abort leaves nothing to count, and nothing goes back")
@@ -86,17 +88,10 @@ func TestOrphans(t *testing.T) {
 	l := newListening()
 	l.pass(orphan(7, 3, netstat.TCPFinWait1))
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(1, 5)))
-	l.readings.find(1).attribution = 42
 	for _, state := range []netstat.TCPState{netstat.TCPFinWait1, netstat.TCPFinWait2, netstat.TCPClosing, netstat.TCPLastAck} {
 		require.Zero(t, l.pass(orphan(1, 9, state), orphan(2, 8, state)), state)
-		l.enter(l.in)
-		l.update(orphan(1, 9, state))
-		require.Nil(t, l.updated, "nothing replaces what it belonged to")
 	}
-	l.enter(l.in)
-	did, last := l.updateClosed(closed(1, 11))
-	require.Equal(t, with(of(6), 0, 1), did)
-	require.EqualValues(t, 42, last.attribution)
+	require.Equal(t, with(of(6), 0, 1), l.pass(closed(1, 11)))
 	require.Equal(t, with(of(8), 1, 1), l.pass(closed(2, 8)), "one that was an orphan when it was first seen")
 	require.Equal(t, with(of(1), 0, 1), l.pass(closed(7, 4)), "of one that was there before, what was before is not replayed")
 
@@ -122,7 +117,7 @@ func TestReportsThatBeginAndEnd(t *testing.T) {
 	for range maxMissedPasses + 1 {
 		l.pass()
 	}
-	require.Empty(t, l.readings.all, "it is not, where that is not reported")
+	require.Empty(t, l.table.all, "it is not, where that is not reported")
 }
 
 // A socket that had no peer was no connection.
@@ -137,7 +132,7 @@ func TestClosedListener(t *testing.T) {
 	unknown.Cookie = 2
 	require.Zero(t, l.pass(over, &unknown))
 	require.Zero(t, l.pass())
-	require.Empty(t, l.readings.all)
+	require.Empty(t, l.table.all)
 	require.Equal(t, traffic{listenDrops: 3}, l.pass(socket(80, 3, 3)), "nor is a new one")
 }
 
@@ -161,14 +156,14 @@ func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	for range maxMissedPasses + 2 {
 		require.Zero(t, l.pass())
 	}
-	require.Len(t, l.readings.all, maxUnreported)
+	require.Len(t, l.table.all, maxUnreported)
 	require.Equal(t, with(of(1), 0, 1), l.pass(closed(maxUnreported+1000, 6)), "the oldest are forgotten")
-	require.Len(t, l.readings.all, maxUnreported-1)
+	require.Len(t, l.table.all, maxUnreported-1)
 
 	other := &scope{namespace: &netstat.Namespace{ID: 2}, read: tcpOnly, closedEvents: true}
 	l.enter(other)
-	l.end(&scopes{protocols: tcpOnly, all: []*scope{other}}, func(*reading) {})
-	require.Empty(t, l.readings.all)
+	l.end(&scopes{protocols: tcpOnly, all: []*scope{other}})
+	require.Empty(t, l.table.all)
 
 	l = newListening()
 	l.in.closedEvents = false
@@ -176,93 +171,147 @@ func TestClosedConnectionsThatAreNotToldOf(t *testing.T) {
 	for range maxMissedPasses + 2 {
 		require.Zero(t, l.pass(), "without events nothing counts as opened or closed")
 	}
-	require.Empty(t, l.readings.all)
+	require.Empty(t, l.table.all)
 }
 
-// A listener that processes share by sockets of their own is remembered as that of all.
-func TestBelongingsOfSharedListener(t *testing.T) {
-	var b attributions
-	first, second := &owner{process: &netstat.Process{PID: 1}}, &owner{process: &netstat.Process{PID: 2}}
-	shared := &listener{port: 80, owners: []*owner{first}}
-	b.begin()
-	of := b.of(&observation{owners: shared.owners, listener: shared})
-	shared.owners = []*owner{first, second}
-	b.of(&observation{owners: []*owner{second}, listener: shared})
-	require.Equal(t, []*netstat.Process{first.process, second.process}, b.get(of).listener.owners)
+// A TIME_WAIT entry has the cookie of its connection, which has been destroyed. It is remembered for as long as it is there.
+func TestTimeWait(t *testing.T) {
+	l := newListening()
+	l.pass()
+	require.Equal(t, with(of(5), 1, 0), l.pass(sent(1, 5)))
+	timeWait := &netstat.Socket{
+		Transport: netstat.TransportTCP, State: netstat.TCPTimeWait, Cookie: 1,
+		Local: netip.MustParseAddrPort(web), Remote: netip.MustParseAddrPort(visitor),
+	}
+	timeWait.Set(netstat.FieldCookie)
+	require.Equal(t, with(of(2), 0, 1), l.pass(timeWait, closed(1, 7)))
+	for range 10 * maxMissedPasses {
+		require.Zero(t, l.pass(timeWait))
+		require.Len(t, l.table.all, 1)
+	}
+	require.Zero(t, l.pass())
+	require.Empty(t, l.table.all)
 }
 
-// What many sockets belonged to is remembered once, seen or not.
-func TestBelongingsOfManySockets(t *testing.T) {
-	var b attributions
-	b.begin()
-	same := observation{cgroup: &cgroupEntry{path: "/a"}}
-	remembered := make([]reading, 1000)
-	for i := range remembered {
-		remembered[i].attribution = b.of(&same)
+// With procfs, a connection without an inode number is known by its addresses.
+func TestFlowOfProcfs(t *testing.T) {
+	f := newFlows()
+	in := &scope{namespace: &own, read: tcpOnly}
+	f.enter(in)
+	connection := &netstat.Socket{
+		Transport: netstat.TransportTCP, State: netstat.TCPSynRecv,
+		Local: netip.MustParseAddrPort(web), Remote: netip.MustParseAddrPort(visitor),
+	}
+	first, _, _ := f.live(connection)
+	first.flags |= flowDecided
+	for _, state := range []netstat.TCPState{netstat.TCPEstablished, netstat.TCPFinWait2, netstat.TCPTimeWait} {
+		connection.State, connection.Inode = state, 7*uint64(state&1)
+		again, _, idle := f.live(connection)
+		require.True(t, again.has(flowDecided), state)
+		require.True(t, idle)
+	}
+	for _, other := range []string{"198.51.100.1:50001", "198.51.100.2:50000"} {
+		another := *connection
+		another.Remote = netip.MustParseAddrPort(other)
+		found, _, _ := f.live(&another)
+		require.False(t, found.has(flowDecided), other)
+	}
+	f.enter(&scope{namespace: &netstat.Namespace{ID: 2}, read: tcpOnly})
+	found, _, _ := f.live(connection)
+	require.False(t, found.has(flowDecided), "of another namespace")
+}
+
+// A connection costs at most 160 bytes of memory, its share of the tables included.
+func TestFlowMemory(t *testing.T) {
+	const connections = 200_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	f := newFlows()
+	in := &scope{namespace: &own, read: tcpOnly, closedEvents: true}
+	for range 2 {
+		f.enter(in)
+		for cookie := range uint64(connections) {
+			s := sent(cookie+1, 1)
+			s.Local = netip.MustParseAddrPort(web)
+			s.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(cookie >> 8), byte(cookie)}), uint16(cookie>>16))
+			found, _, _ := f.live(s)
+			found.flags |= flowDecided
+		}
+		f.end(&scopes{protocols: tcpOnly, all: []*scope{in}})
+	}
+	used := heap() - before
+	require.Len(t, f.table.all, connections)
+	t.Logf("%d bytes a connection", used/connections)
+	require.LessOrEqual(t, used, uint64(160*connections))
+}
+
+// Connections that belong to the same share an index, seen or not.
+func TestBelongingsAreShared(t *testing.T) {
+	b := newBelongings()
+	cgroup := &cgroupEntry{path: "/a"}
+	first := b.indexOf(0, nil, nil, cgroup)
+	for range 1000 {
+		require.Equal(t, first, b.indexOf(0, nil, nil, cgroup))
 	}
 	for range 3 {
-		require.Len(t, b.lists[b.current], 1)
-		b.begin()
-		for i := range remembered {
-			b.carryOver(&remembered[i])
-		}
+		b.beginSweep()
+		b.keep(first)
+		b.endSweep()
+		require.Equal(t, first, b.indexOf(0, nil, nil, cgroup))
+		require.Len(t, b.all, 2)
 	}
-	for _, r := range remembered {
-		require.Equal(t, &attribution{cgroup: "/a"}, b.get(r.attribution))
-	}
+	b.beginSweep()
+	b.endSweep()
+	require.Empty(t, b.indexes)
+	require.Equal(t, first, b.indexOf(0, nil, nil, &cgroupEntry{path: "/b"}), "its place is free")
 }
 
-// What sockets belonged to is remembered from pass to pass, for as long as they are.
+// TestBelongings compares belongings with a map, through passes in which connections come and go.
 func TestBelongings(t *testing.T) {
-	var b attributions
-	people := make([]*owner, 4)
+	random := rand.New(rand.NewPCG(7, 8))
+	people := make([]*owner, 6)
 	for i := range people {
 		people[i] = &owner{process: &netstat.Process{PID: i + 1, Name: fmt.Sprint("process", i)}}
 	}
-	front := &listener{addr: netip.MustParseAddr("192.0.2.1"), port: 80, owners: people[:1], cgroup: &cgroupEntry{path: "/front"}}
-	seen := []observation{
-		{},
-		{owners: people[:1]},
-		{owners: people[:1], listener: front},
-		{owners: people[1:3]},
-		{owners: []*owner{people[1], people[3]}},
-		{cgroup: &cgroupEntry{path: "/a"}},
-		{owners: people[2:], listener: front, cgroup: &cgroupEntry{path: "/b"}},
+	fronts, cgroups := []*listener{nil, {}, {}}, []*cgroupEntry{nil, {path: "/a"}, {path: "/b"}}
+	type content struct {
+		owners   []*owner
+		listener *listener
+		cgroup   *cgroupEntry
 	}
-	of := func(o observation) *attribution {
-		if o.owners == nil && o.listener == nil && o.cgroup == nil {
-			return nil
-		}
-		var was *formerListener
-		if o.listener != nil {
-			was = &formerListener{front.addr, front.port, processesOf(front.owners), "/front"}
-		}
-		return &attribution{processesOf(o.owners), was, o.cgroup.pathIfKnown()}
-	}
-	b.begin()
-	remembered := make([]reading, len(seen))
-	for range 2 {
-		for i := range seen {
-			remembered[i].attribution = b.of(&seen[i])
-		}
-	}
-	require.Len(t, b.lists[b.current], len(seen)-1, "once each")
-	for range 5 {
-		for i := range seen {
-			require.Equal(t, of(seen[i]), b.get(remembered[i].attribution), i)
-		}
-		b.begin()
-		for _, o := range people {
-			o.ownerInScope = ownerInScope{}
-		}
-		for i := range remembered {
-			if i%2 == 1 { // it is seen again
-				remembered[i].attribution = b.of(&seen[i])
-			} else {
-				b.carryOver(&remembered[i])
-				b.carryOver(&remembered[i])
+	b := newBelongings()
+	model := map[int]content{}
+	indexes := map[int]uint32{}
+	for range 200 {
+		for connection := range 40 {
+			if random.IntN(2) == 0 {
+				continue
 			}
+			first := random.IntN(len(people))
+			c := content{
+				people[first : first+random.IntN(len(people)-first)], fronts[random.IntN(3)], cgroups[random.IntN(3)],
+			}
+			indexes[connection] = b.indexOf(indexes[connection], c.owners, c.listener, c.cgroup)
+			model[connection] = c
 		}
-		require.LessOrEqual(t, len(b.lists[b.current]), len(seen))
+		gone := random.IntN(40)
+		delete(model, gone)
+		delete(indexes, gone)
+		b.beginSweep()
+		for _, index := range indexes {
+			b.keep(index)
+		}
+		b.endSweep()
+		for connection, c := range model {
+			got := b.get(indexes[connection])
+			require.True(t, got.is(c.owners, c.listener, c.cgroup), connection)
+		}
+		require.LessOrEqual(t, len(b.all), 81)
+		require.LessOrEqual(t, len(b.indexes), 40)
 	}
 }

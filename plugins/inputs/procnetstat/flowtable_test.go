@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadings compares readings with a map, through passes in which sockets come, go and change their order.
-func TestReadings(t *testing.T) {
+// TestFlowTable compares a flowTable with a map, through passes in which sockets come, go and change their order.
+func TestFlowTable(t *testing.T) {
 	for name, id := range map[string]func(n uint64) uint64{
 		"one after the other": func(n uint64) uint64 { return n + 1 },
 		"far apart":           func(n uint64) uint64 { return (n + 1) << 32 },
@@ -19,7 +19,7 @@ func TestReadings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, 2))
-			var r readings
+			var r flowTable
 			model := map[uint64]uint64{}
 			alive := []uint64{}
 			next := uint64(0)
@@ -40,14 +40,14 @@ func TestReadings(t *testing.T) {
 					got := r.find(socket)
 					require.Equal(t, known, got != nil)
 					if got == nil {
-						r.add(reading{id: socket, kernelCounters: kernelCounters{bytesAcked: value}, pass: pass})
+						r.add(flow{id: socket, kernelCounters: kernelCounters{bytesAcked: value}, pass: pass})
 					} else {
 						require.Equal(t, was, got.bytesAcked)
 						got.bytesAcked, got.pass = value, pass
 					}
 					model[socket] = value
 				}
-				r.keep(func(of *reading) bool { return of.pass == pass })
+				r.keep(func(of *flow) bool { return of.pass == pass })
 				for socket := range model {
 					if r.find(socket) == nil {
 						delete(model, socket)
@@ -56,22 +56,22 @@ func TestReadings(t *testing.T) {
 				require.Len(t, r.all, len(alive))
 				require.Len(t, model, len(alive))
 			}
-			r.keep(func(*reading) bool { return false })
+			r.keep(func(*flow) bool { return false })
 			require.Nil(t, r.find(id(0)))
 			require.LessOrEqual(t, cap(r.all)+len(r.slots), 256, "memory is given back")
 		})
 	}
 }
 
-func TestReadingsDoNotAllocate(t *testing.T) {
-	var r readings
+func TestFlowTableDoNotAllocate(t *testing.T) {
+	var r flowTable
 	pass := func() {
 		for id := range uint64(5000) {
 			if r.find(id+1) == nil {
-				r.add(reading{id: id + 1})
+				r.add(flow{id: id + 1})
 			}
 		}
-		r.keep(func(of *reading) bool { return of.id%10 != 0 }) // some go, and come again
+		r.keep(func(of *flow) bool { return of.id%10 != 0 }) // some go, and come again
 	}
 	pass()
 	require.LessOrEqual(t, testing.AllocsPerRun(10, pass), 1.0)

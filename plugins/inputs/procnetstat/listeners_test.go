@@ -14,45 +14,76 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// endedAtPort returns a listener that has ended, with owners of these pids.
-func endedAtPort(addr string, port uint16, pids ...int) *formerListener {
-	was := &formerListener{addr: netip.MustParseAddr(addr), port: port}
-	for _, pid := range pids {
-		was.owners = append(was.owners, &netstat.Process{PID: pid})
+// listening returns a listening socket without a cookie.
+func listeningOn(local string) *netstat.Socket {
+	return &netstat.Socket{
+		Transport: netstat.TransportTCP, State: netstat.TCPListen, Namespace: &own, Local: netip.MustParseAddrPort(local),
 	}
-	return was
 }
 
-func TestEndedListenersByAddress(t *testing.T) {
-	const other = 2
-	exact, any4, any6 := endedAtPort("192.0.2.1", 80), endedAtPort("0.0.0.0", 80), endedAtPort("::", 81)
-	both4, both6 := endedAtPort("0.0.0.0", 82), endedAtPort("::", 82)
-	var e endedListeners
+func connectionTo(local string, device uint32) *netstat.Socket {
+	return &netstat.Socket{
+		Transport: netstat.TransportTCP, State: netstat.TCPEstablished, Namespace: &own, Interface: device,
+		Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(visitor),
+	}
+}
+
+func TestListenersByAddress(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		e := newListeners()
+		e.begin(time.Unix(1000, 0))
+		all := map[string]*listener{}
+		for _, local := range []string{"192.0.2.1:80", "0.0.0.0:80", "[::]:81", "0.0.0.0:82", "[::]:82"} {
+			if s := listeningOn(local); ended {
+				e.observeEnd(s)
+			} else {
+				e.observe(s, nil, nil)
+			}
+			all[local] = e.at(endpointOf(listeningOn(local)))
+			require.NotNil(t, all[local])
+		}
+		for local, want := range map[string]string{
+			"192.0.2.1:80":          "192.0.2.1:80",
+			"192.0.2.2:80":          "0.0.0.0:80",
+			"[::ffff:192.0.2.1]:80": "192.0.2.1:80",
+			"[::ffff:192.0.2.2]:80": "0.0.0.0:80",
+			"[2001:db8::1]:80":      "",
+			"192.0.2.1:81":          "",
+			"[::ffff:192.0.2.1]:81": "[::]:81",
+			"[2001:db8::1]:81":      "[::]:81",
+			"192.0.2.1:82":          "0.0.0.0:82",
+			"[::ffff:192.0.2.1]:82": "[::]:82",
+			"192.0.2.1:83":          "",
+		} {
+			s := connectionTo(local, 0)
+			require.Same(t, all[want], e.findForLive(s), local)
+			require.Same(t, all[want], e.findForClosed(s), local)
+			s.Namespace = &netstat.Namespace{ID: 2}
+			require.Nil(t, e.findForClosed(s), "of another namespace")
+		}
+	}
+}
+
+// A connection at a device is that of the listener at the device, also if that is a wildcard, else that of one at any device.
+func TestListenersByDevice(t *testing.T) {
+	e := newListeners()
 	e.begin(time.Unix(1000, 0))
-	for _, was := range []*formerListener{exact, any4, any6, both4, both6} {
-		e.add(own.ID, was)
+	const red, blue, green = 4, 5, 6
+	at := func(local string, device uint32) *listener {
+		s := listeningOn(local)
+		s.Interface = device
+		return e.observe(s, nil, nil)
 	}
-	for local, want := range map[string]*formerListener{
-		"192.0.2.1:80":          exact,
-		"192.0.2.2:80":          any4,
-		"[::ffff:192.0.2.1]:80": exact,
-		"[::ffff:192.0.2.2]:80": any4,
-		"[2001:db8::1]:80":      nil,
-		"192.0.2.1:81":          nil,
-		"[::ffff:192.0.2.1]:81": any6,
-		"[2001:db8::1]:81":      any6,
-		"192.0.2.1:82":          both4,
-		"[::ffff:192.0.2.1]:82": both6,
-		"192.0.2.1:83":          nil,
-	} {
-		require.Same(t, want, e.find(own.ID, netip.MustParseAddrPort(local)), local)
-		require.Nil(t, e.find(other, netip.MustParseAddrPort(local)), "of another namespace")
-	}
+	atRed, atBlue, exact := at("0.0.0.0:80", red), at("0.0.0.0:80", blue), at("192.0.2.1:80", 0)
+	require.Same(t, atRed, e.findForLive(connectionTo("192.0.2.1:80", red)))
+	require.Same(t, atBlue, e.findForLive(connectionTo("192.0.2.1:80", blue)))
+	require.Same(t, exact, e.findForLive(connectionTo("192.0.2.1:80", green)), "its device is that of its link-local peer, or a VRF")
+	require.Same(t, exact, e.findForLive(connectionTo("192.0.2.1:80", 0)))
+	require.Nil(t, e.findForLive(connectionTo("192.0.2.2:80", 0)))
 }
 
 // An ended listener is remembered for some passes and for some time, whichever is longer.
 func TestEndedListenersAreForgotten(t *testing.T) {
-	local := netip.MustParseAddrPort("192.0.2.1:80")
 	for name, test := range map[string]struct {
 		every time.Duration // a pass
 		last  int           // the last pass that remembers it
@@ -62,99 +93,73 @@ func TestEndedListenersAreForgotten(t *testing.T) {
 		"some seconds": {minEndedTime / minEndedPasses, minEndedPasses},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var e endedListeners
+			e := newListeners()
 			now := time.Unix(1000, 0)
 			e.begin(now)
-			e.add(own.ID, endedAtPort("192.0.2.1", 80))
-			e.end()
+			e.observeEnd(listeningOn(web))
+			e.finish(&scopes{})
 			for pass := 1; pass <= test.last+1; pass++ {
 				now = now.Add(test.every)
 				e.begin(now)
-				require.Equal(t, pass <= test.last, e.find(own.ID, local) != nil, "pass %d", pass)
-				e.end()
+				require.Equal(t, pass <= test.last, e.findForClosed(connectionTo(web, 0)) != nil, "pass %d", pass)
+				require.Nil(t, e.findForLive(connectionTo(web, 0)), "what it accepted was seen by the pass that saw its end")
+				e.finish(&scopes{})
 			}
-			require.Empty(t, e.byEndpoint)
-			require.Zero(t, e.byAge.Len())
+			require.Empty(t, e.byPort)
+			require.Zero(t, e.ended.Len())
 		})
 	}
 }
 
-// A listener that has ended once more is remembered from then on, for those who held it.
-func TestEndedListenersThatEndAgain(t *testing.T) {
-	local := netip.MustParseAddrPort("192.0.2.1:80")
-	var e endedListeners
+// A listener that the last pass saw may have accepted a connection since. If the pass could not read its table, it may listen.
+func TestListenersOfLastPass(t *testing.T) {
+	e := newListeners()
 	now := time.Unix(1000, 0)
-	pass := func(ended ...*formerListener) *formerListener {
+	pass := func(read protocolSet, f func()) {
 		now = now.Add(time.Minute)
 		e.begin(now)
-		for _, was := range ended {
-			e.add(own.ID, was)
-		}
-		e.end()
-		return e.find(own.ID, local)
+		f()
+		e.finish(&scopes{all: []*scope{{namespace: &own, read: read}}})
 	}
-	unknown, first, second := endedAtPort("192.0.2.1", 80), endedAtPort("192.0.2.1", 80, 1), endedAtPort("192.0.2.1", 80, 2)
-	require.Same(t, unknown, pass(unknown))
-	require.Same(t, first, pass(first))
-	require.Same(t, first, pass(endedAtPort("192.0.2.1", 80)), "one that no pass saw has fewer details")
-	require.Same(t, second, pass(second, endedAtPort("192.0.2.1", 81)))
-	require.Equal(t, 2, e.byAge.Len())
-	for range minEndedPasses {
-		require.Same(t, second, pass())
+	var l *listener
+	pass(tcpOnly, func() { l = e.observe(listeningOn(web), nil, nil) })
+	for range 3 * minEndedPasses {
+		pass(udpOnly, func() { require.Same(t, l, e.findForLive(connectionTo(web, 0))) })
 	}
-	require.Nil(t, pass())
+	pass(tcpOnly, func() { require.Same(t, l, e.findForLive(connectionTo(web, 0))) })
+	require.NotNil(t, l.ended)
+	pass(tcpOnly, func() {
+		require.Nil(t, e.findForLive(connectionTo(web, 0)))
+		require.Same(t, l, e.findForClosed(connectionTo(web, 0)))
+		require.Same(t, l, e.observe(listeningOn(web), nil, nil), "it listens again")
+	})
+	require.Nil(t, l.ended)
+	require.Zero(t, e.ended.Len())
 }
 
-// All namespaces together have one bound, beyond which the oldest are forgotten.
+// All namespaces together have one bound, beyond which the oldest are forgotten, also within a pass.
 func TestEndedListenersAreBounded(t *testing.T) {
 	const rounds = 2 * maxEnded
-	at := func(i int) (namespace uint64, local netip.AddrPort) {
-		return own.ID + 1 + uint64(i%3), netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1))
+	at := func(i int) *netstat.Socket {
+		s := listeningOn(web)
+		s.Namespace = &netstat.Namespace{ID: own.ID + 1 + uint64(i%3)}
+		s.Local = netip.AddrPortFrom(s.Local.Addr(), uint16(i+1))
+		return s
 	}
-	ended := func(i int) (uint64, *formerListener) {
-		namespace, local := at(i)
-		return namespace, &formerListener{addr: local.Addr(), port: local.Port()}
-	}
-	var e endedListeners
+	e := newListeners()
 	e.begin(time.Unix(1000, 0))
 	for i := range rounds {
-		e.add(ended(i))
-		require.LessOrEqual(t, len(e.byEndpoint), maxEnded)
+		e.observeEnd(at(i))
+		require.LessOrEqual(t, e.ended.Len(), maxEnded)
 	}
-	require.Equal(t, maxEnded, e.byAge.Len())
+	require.Len(t, e.byPort, maxEnded)
 	for i := range rounds {
-		require.Equal(t, i >= rounds-maxEnded, e.find(at(i)) != nil, i)
+		require.Equal(t, i >= rounds-maxEnded, e.findForClosed(at(i)) != nil, i)
 	}
-	e.add(ended(rounds - maxEnded)) // the oldest ends again
-	e.add(own.ID, endedAtPort("192.0.2.1", 80))
-	require.NotNil(t, e.find(at(rounds-maxEnded)))
-	require.Nil(t, e.find(at(rounds-maxEnded+1)), "now the oldest")
-}
-
-// A listener that a pass saw has ended if the next does not see it.
-func TestEndedListenersWithoutReport(t *testing.T) {
-	held := &listener{addr: netip.MustParseAddr("192.0.2.1"), port: 80, owners: []*owner{{process: &netstat.Process{PID: 1}}}}
-	local := netip.MustParseAddrPort("192.0.2.1:80")
-	var e endedListeners
-	now := time.Unix(1000, 0)
-	begin := func() {
-		now = now.Add(time.Minute)
-		e.begin(now)
-	}
-	for range 3 * minEndedPasses {
-		begin()
-		e.observe(own.ID, held)
-		e.end()
-		require.Empty(t, e.byEndpoint)
-	}
-	for range 1 + minEndedPasses {
-		begin()
-		require.Equal(t, &formerListener{held.addr, 80, []*netstat.Process{{PID: 1}}, ""}, e.find(own.ID, local))
-		require.Nil(t, e.find(own.ID+1, local))
-		e.end()
-	}
-	begin()
-	require.Nil(t, e.find(own.ID, local))
+	e.observeEnd(at(rounds - maxEnded)) // the oldest ends again
+	e.observeEnd(listeningOn(web))
+	require.NotNil(t, e.findForClosed(at(rounds-maxEnded)))
+	require.Nil(t, e.findForClosed(at(rounds-maxEnded+1)), "now the oldest")
 }
 
 // closedScene is a pass with the listener and remote measurements, fed by hand, in namespaces that report closed sockets.
@@ -172,7 +177,7 @@ func newClosedScene(t *testing.T) *closedScene {
 	return &closedScene{
 		T:        t,
 		pass:     newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil)),
-		listener: newListenerMeasurement(false, options), remote: newRemoteMeasurement(false, 32, 128, options),
+		listener: newListenerMeasurement(false, options), remote: newRemoteMeasurement(false, 32, 128, nobodyAt, options),
 		now: time.Unix(1000, 0),
 	}
 }
@@ -182,9 +187,15 @@ func newClosedScene(t *testing.T) *closedScene {
 func (s *closedScene) gather(after time.Duration, sockets socketsIn) map[string]int64 {
 	s.Helper()
 	s.now = s.now.Add(after)
-	s.pass.begin(s.now)
+	s.pass.begin(s.now, false)
 	all := &scopes{protocols: tcpOnly}
 	all.begin()
+	count := func(o *observation) {
+		if o.wanted {
+			s.listener.observe(o)
+			s.remote.observe(o)
+		}
+	}
 	for namespace, of := range sockets {
 		in := all.get(namespace)
 		in.closedEvents = true
@@ -193,11 +204,12 @@ func (s *closedScene) gather(after time.Duration, sockets socketsIn) map[string]
 		s.remote.enter(in)
 		for _, socket := range of {
 			socket.Namespace = namespace
-			if o, wanted := s.pass.observe(socket); wanted {
-				s.listener.observe(o)
-				s.remote.observe(o)
+			if s.pass.mustSettle(socket) {
+				s.pass.settle(count)
 			}
+			count(s.pass.observe(socket))
 		}
+		s.pass.settle(count)
 	}
 	acc := &testutil.Accumulator{}
 	s.pass.end(all)
@@ -258,7 +270,6 @@ func TestListenerThatLivedBetweenGathers(t *testing.T) {
 	require.Equal(t, map[string]int64{came: 4}, s.gather(interval, socketsIn{&own: {visit(), visit()}}))
 	require.Equal(t, map[string]int64{came: 5}, s.gather(interval, socketsIn{&own: {visit()}}))
 	require.Equal(t, map[string]int64{"remote self " + visitor: 1}, s.gather(interval, socketsIn{&own: {visit()}}), "after the bound")
-	require.Empty(t, s.pass.restored, "what an earlier pass made of it is not kept")
 }
 
 // Connections of a listener that the last gather saw came in, whichever end is reported first.
@@ -273,16 +284,53 @@ func TestListenerWhoseEndIsReportedLate(t *testing.T) {
 	require.Equal(t, map[string]int64{came: 4}, s.gather(interval, socketsIn{&own: {closedAt(5, web, visitor)}}))
 }
 
-// A listener that several processes share is remembered with the owners of all its sockets.
-func TestEndedListenerOfSeveral(t *testing.T) {
+// What nobody holds counts for one of those that hold the listener: the program that accepts, else the one with the most processes,
+// else the one with the lowest pid.
+func TestRepresentative(t *testing.T) {
 	p := newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil))
+	person := func(pid int, name string) *owner {
+		return &owner{process: &netstat.Process{PID: pid, Name: name}, name: name}
+	}
+	master, worker1, worker2, other := person(1, "master"), person(2, "worker"), person(3, "worker"), person(4, "other")
+	for name, test := range map[string]struct {
+		holders   []*owner
+		accepting []*owner
+		want      *owner
+	}{
+		"nobody":             {nil, nil, nil},
+		"one":                {[]*owner{other}, nil, other},
+		"most processes":     {[]*owner{master, worker1, worker2}, nil, worker1},
+		"lowest pid":         {[]*owner{other, worker1}, nil, worker1},
+		"lowest pid, others": {[]*owner{worker2, other, worker1, master}, nil, worker1},
+		"who accepts":        {[]*owner{master, worker1, worker2, other}, []*owner{other}, other},
+		"who accepts, most":  {[]*owner{master, worker1, worker2}, []*owner{worker2, master}, worker1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &listener{holders: test.holders}
+			l.observeHolders(test.accepting)
+			l.observeHolders([]*owner{person(9, "stranger")})
+			require.Same(t, test.want, p.representative(l.holders, l.accepting))
+		})
+	}
+}
+
+// Several sockets at one endpoint are one listener, with the holders of all.
+func TestListenerOfSeveral(t *testing.T) {
+	e := newListeners()
 	first, second := &owner{process: &netstat.Process{PID: 1}}, &owner{process: &netstat.Process{PID: 2}}
-	p.begin(time.Unix(1000, 0))
-	p.enter(&scope{namespace: &own})
-	l := p.observeListener(&observation{Socket: listeningAt(1, web), owners: []*owner{first}})
-	require.Same(t, l, p.observeListener(&observation{Socket: listeningAt(2, web), owners: []*owner{first, second}}))
-	p.ended.end()
-	require.Equal(t, []*netstat.Process{first.process, second.process}, p.ended.find(own.ID, netip.MustParseAddrPort(web)).owners)
+	for range 3 {
+		e.begin(time.Unix(1000, 0))
+		l := e.observe(listeningOn(web), []*owner{first}, nil)
+		require.Same(t, l, e.observe(listeningOn(web), []*owner{first, second}, nil))
+		require.Equal(t, []*owner{first, second}, l.holders)
+		l.observeHolders([]*owner{second})
+		require.True(t, l.accepting[second])
+		e.finish(&scopes{})
+	}
+	e.begin(time.Unix(1000, 0))
+	l := e.observe(listeningOn(web), []*owner{first}, nil)
+	e.finish(&scopes{})
+	require.Empty(t, l.accepting, "the second does not hold it any more")
 }
 
 // An ended listener is that of its namespace alone.

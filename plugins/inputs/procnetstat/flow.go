@@ -1,0 +1,306 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// flow is what is known of a TCP connection: what it belongs to, which is decided when it is first seen, and its counters when it
+// was last seen. Other sockets with counters have a flow too.
+type flow struct {
+	id uint64 // see flows.identify
+	kernelCounters
+	belonging uint32 // an index, see belongings
+	pass      uint32 // the last one that saw it: see flows.passes
+	history   uint32 // history.number of its namespace
+	port      uint16 // of the peer
+	transport netstat.Transport
+	flags     flowFlags
+}
+
+type flowFlags uint8
+
+const (
+	flowCounted      flowFlags = 1 << iota // the kernel's counters are those of the last pass that saw it
+	flowDecided                            // its belonging says whether a listener accepted it
+	flowUnexplained                        // no process has initiated it, and no listener is known that accepted it
+	flowClosedEvents                       // the kernel reports when it is destroyed
+	flowClosed                             // the kernel has reported it
+)
+
+func (f *flow) has(flags flowFlags) bool { return f.flags&flags == flags }
+
+// flows remembers the flow of every socket, and computes the traffic since the previous pass from the counters that the kernel
+// keeps. Live and destroyed sockets both pass through it.
+type flows struct {
+	table        flowTable
+	belongings   belongings
+	passes       [netstat.TransportUnix + 1]uint32 // number of passes that read all sockets of the transport
+	histories    map[uint64]*history               // by Namespace.ID
+	historyCount uint32
+	current      *history // of the namespace that is being read
+	seed         maphash.Seed
+	// countNewNamespaces: a namespace that appears after the first pass is new, so the whole traffic of its sockets counts.
+	countNewNamespaces bool
+	firstPassDone      bool
+}
+
+func newFlows() flows { return flows{seed: maphash.MakeSeed(), belongings: newBelongings()} }
+
+// history is the state of a network namespace across passes.
+type history struct {
+	number       uint32
+	closedEvents bool                            // the kernel reports the sockets that it destroys there
+	sources      sources                         // of the previous pass
+	baselined    [netstat.TransportUnix + 1]bool // all sockets of the transport were read once from the current source
+}
+
+// sources are the sources of the tables of each transport; SourceAuto: not read yet.
+type sources [netstat.TransportUnix + 1]netstat.Source
+
+// sourceOf returns the source that a socket was read from.
+func sourceOf(s *netstat.Socket) netstat.Source {
+	if s.Has(netstat.FieldCookie) {
+		return netstat.SourceNetlink
+	}
+	return netstat.SourceProcfs
+}
+
+// historyOf returns the history of a scope.
+func (t *flows) historyOf(sc *scope) *history {
+	h := t.histories[sc.namespace.ID]
+	if h == nil {
+		isNew := t.countNewNamespaces && t.firstPassDone
+		t.historyCount++
+		h = &history{number: t.historyCount}
+		for transport := range h.baselined {
+			h.baselined[transport] = isNew
+		}
+		if t.histories == nil {
+			t.histories = map[uint64]*history{}
+		}
+		t.histories[sc.namespace.ID] = h
+	}
+	return h
+}
+
+// enter starts a scope.
+func (t *flows) enter(sc *scope) {
+	t.current = t.historyOf(sc)
+	t.current.closedEvents = sc.closedEvents
+}
+
+// The highest bits of an ID. No cookie has them.
+const (
+	idOfInode     = 1 << 63
+	idOfAddresses = 3 << 62
+)
+
+// identify returns an ID that is unique to the socket and the same in every pass, or 0 if there is none. It is the cookie, which a
+// connection keeps from SYN_RECV to TIME_WAIT. Without a cookie (procfs), it is the inode number; a connection has none in these
+// states, and is identified by its addresses instead.
+func (t *flows) identify(s *netstat.Socket) uint64 {
+	const netNSBits = 1<<31 - 1
+	switch {
+	case s.Has(netstat.FieldCookie) && s.Cookie != 0:
+		return s.Cookie ^ s.NetNS&netNSBits<<32 // before Linux 5.10 each network namespace has its own cookies
+	case isConnection(s):
+		return t.hash(s) | idOfAddresses
+	case s.Inode != 0:
+		return s.Inode | idOfInode
+	default:
+		return 0
+	}
+}
+
+// hash returns a hash of the addresses of a connection in the current namespace.
+func (t *flows) hash(s *netstat.Socket) uint64 {
+	var key [2*16 + 2*2 + 4]byte
+	local, remote := s.Local.Addr().As16(), s.Remote.Addr().As16()
+	copy(key[:], local[:])
+	copy(key[16:], remote[:])
+	binary.LittleEndian.PutUint16(key[32:], s.Local.Port())
+	binary.LittleEndian.PutUint16(key[34:], s.Remote.Port())
+	binary.LittleEndian.PutUint32(key[36:], t.current.number)
+	return maphash.Bytes(t.seed, key[:])
+}
+
+// isConnection reports whether the socket is a TCP connection, established or not.
+func isConnection(s *netstat.Socket) bool {
+	return s.Transport == netstat.TransportTCP && s.State != netstat.TCPListen && s.HasPeer()
+}
+
+// live records a live socket. It returns its flow, or nil if there is nothing to remember, and the traffic since the previous
+// pass. The pointer is valid until the next call.
+func (t *flows) live(s *netstat.Socket) (f *flow, delta traffic, idle bool) {
+	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0
+	if !hasCounters && !isConnection(s) {
+		return nil, traffic{}, true
+	}
+	if before := t.current.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {
+		t.resetBaseline(s.Transport)
+	}
+	id := t.identify(s)
+	if id == 0 {
+		return nil, traffic{}, true
+	}
+	if f = t.table.find(id); f == nil {
+		f = t.table.add(flow{id: id, transport: s.Transport, history: t.current.number, port: s.Remote.Port()})
+	}
+	f.pass = t.passes[s.Transport]
+	if !hasCounters {
+		return f, traffic{}, true
+	}
+	delta, idle = t.count(f, s)
+	return f, delta, idle
+}
+
+// count updates the counters of the flow and returns their increase. For a socket created since the previous pass this is all of
+// its traffic; in the first pass over a transport it is zero, as traffic before the plugin started does not count. Most sockets
+// are idle.
+func (t *flows) count(f *flow, s *netstat.Socket) (delta traffic, idle bool) {
+	closedEvents := t.current.closedEvents && s.Transport == netstat.TransportTCP
+	countedLater := closedEvents && isOrphan(s) // when it is destroyed
+	now, last := kernelCountersOf(s), f.kernelCounters
+	switch {
+	case !f.has(flowCounted):
+		if countedLater && t.current.baselined[s.Transport] {
+			return traffic{}, true
+		}
+		f.kernelCounters, f.port = now, s.Remote.Port()
+		f.flags |= flowCounted
+		f.setClosedEvents(closedEvents)
+		if !t.current.baselined[s.Transport] {
+			return traffic{}, true
+		}
+		if closedEvents && s.State != netstat.TCPListen {
+			delta.opened = 1
+		}
+	case countedLater, now == last:
+		f.setClosedEvents(closedEvents)
+		return traffic{}, true
+	default:
+		f.setClosedEvents(closedEvents)
+		f.kernelCounters = now
+	}
+	delta.setDifference(&now, last, s.Transport)
+	return delta, false
+}
+
+func (f *flow) setClosedEvents(on bool) {
+	if f.flags &^= flowClosedEvents; on {
+		f.flags |= flowClosedEvents
+	}
+}
+
+// resetBaseline resets a transport whose source has changed: the new source identifies sockets differently, so its first pass is
+// only a baseline.
+func (t *flows) resetBaseline(transport netstat.Transport) {
+	t.current.baselined[transport], t.current.sources[transport] = false, netstat.SourceAuto
+}
+
+// isOrphan reports whether the process has closed the connection and the kernel is still finishing it.
+func isOrphan(s *netstat.Socket) bool {
+	if s.Inode != 0 {
+		return false
+	}
+	switch s.State {
+	case netstat.TCPFinWait1, netstat.TCPFinWait2, netstat.TCPClosing, netstat.TCPLastAck:
+		return true
+	default:
+		return false
+	}
+}
+
+// destroyed records the event of a destroyed socket. It returns the flow, or nil if no pass saw the socket, and the traffic since
+// it was last seen. If it was never seen, all of its traffic counts, unless the socket can be older than the first pass.
+func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
+	f = t.table.find(t.identify(s))
+	wasClosed := f != nil && f.has(flowClosed)
+	if f != nil {
+		f.flags |= flowClosed
+	}
+	now, before := kernelCountersOf(s), kernelCounters{}
+	switch {
+	case wasClosed, !s.HasPeer(): // reported before, or not a connection
+		return f, traffic{}
+	case f != nil && f.has(flowCounted):
+		before = f.kernelCounters
+		now.drops = before.drops // the event does not carry drops
+	case t.current.baselined[netstat.TransportTCP]:
+		delta.opened = 1
+	default:
+		return f, traffic{}
+	}
+	delta.closed = 1
+	delta.setDifference(&now, before, netstat.TransportTCP)
+	return f, delta
+}
+
+const (
+	// maxMissedPasses is how many passes can miss a socket before it is considered closed. A dump can miss a socket while the
+	// table changes; if the socket were forgotten, its past traffic would count again. One pass is required. The second is a
+	// margin: two dumps in a row are unlikely to miss the same socket.
+	maxMissedPasses = 2
+	// maxUnreported bounds the missing sockets that are remembered until the kernel reports their destruction. For a connection
+	// that was reset, this is when its process closes it. The event can have been lost (no buffer space).
+	maxUnreported = 1 << 16
+)
+
+// end ends a pass. It removes the flows of sockets that are gone. Sockets of protocols that were not read in every namespace are
+// all kept: they may still exist.
+func (t *flows) end(all *scopes) {
+	t.firstPassDone = true
+	before := t.histories
+	t.histories = make(map[uint64]*history, len(all.all)) // drops namespaces that no longer exist
+	exists := map[uint32]bool{}
+	for _, sc := range all.all {
+		if h := before[sc.namespace.ID]; h != nil {
+			t.histories[sc.namespace.ID] = h
+		}
+		h := t.historyOf(sc)
+		exists[h.number] = true
+		for transport := range sc.read {
+			h.baselined[transport], h.sources[transport] = true, sc.sources[transport]
+		}
+	}
+	var allRead [len(t.passes)]bool
+	for transport := range all.common().read {
+		allRead[transport] = true
+	}
+	missed := func(f *flow) uint32 { return t.passes[f.transport] - f.pass } // 0: this pass has seen it
+	isMissing := func(f *flow) bool { return allRead[f.transport] && missed(f) > maxMissedPasses }
+	excess := -maxUnreported
+	for i := range t.table.all {
+		if f := &t.table.all[i]; f.flags&(flowClosedEvents|flowClosed) == flowClosedEvents && exists[f.history] && isMissing(f) {
+			excess++
+		}
+	}
+	t.belongings.beginSweep()
+	t.table.keep(func(f *flow) bool {
+		switch {
+		case f.has(flowClosed): // its TIME_WAIT entry may remain
+			if missed(f) > 0 {
+				return false
+			}
+		case !isMissing(f):
+		case !f.has(flowClosedEvents) || !exists[f.history]:
+			return false
+		case excess > 0:
+			excess--
+			return false
+		}
+		t.belongings.keep(f.belonging)
+		return true
+	})
+	t.belongings.endSweep()
+	for transport, read := range allRead {
+		if read {
+			t.passes[transport]++
+		}
+	}
+}
