@@ -81,7 +81,7 @@ func (all *owners) of(process *netstat.Process) *owner {
 	}
 	o := all.byProcess[process]
 	if o == nil {
-		o = &owner{process: process, name: tagValue(process.Name)}
+		o = &owner{process: process, name: tagValue(process.FullName())}
 		o.nameWanted = all.filter.wantsName(o.name)
 		all.byProcess[process] = o
 	}
