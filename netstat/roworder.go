@@ -1,8 +1,8 @@
 package netstat
 
-// rowOrder is what is known of the order of rows in the tables of TCP sockets. Linux writes listening sockets first (tcp_seq_start,
-// net/ipv4/tcp_ipv4.c). A copy of a proc file system promises no order, and neither does a kernel that imitates Linux, as gVisor,
-// whose proc file system is mounted too.
+// rowOrder is what is known of the order of rows in the tables of TCP sockets. Linux writes listening sockets first
+// (tcp_seq_start, net/ipv4/tcp_ipv4.c). A copy of a proc file system promises no order, and neither does a kernel that imitates
+// Linux, as gVisor, whose proc file system is mounted too.
 type rowOrder struct {
 	isCopy  bool
 	read    bool // a table was read to its end

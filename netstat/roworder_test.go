@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// writeTCP writes a table of TCP sockets: "L80" is a listener at port 80, "80" a connection to it, and everything else a broken row.
-// The inodes count from first.
+// writeTCP writes a table of TCP sockets: "L80" is a listener at port 80, "80" a connection to it, and everything else a broken
+// row. The inodes count from first.
 func writeTCP(tb testing.TB, root, table string, first int, rows ...string) {
 	tb.Helper()
 	address := strings.Repeat("0", 8)

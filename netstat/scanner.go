@@ -231,13 +231,13 @@ func (s *Scanner) Namespaces() []*Namespace {
 // Sockets looks up the owners and then iterates over the sockets, namespace by namespace and transport by transport. All
 // iterations fill the same [Socket].
 //
-// Listening TCP sockets precede the connections of their namespace: with netlink and from a copy of a proc file system all of them,
-// from /proc/net those of the same family. Linux writes /proc/net in this order, other kernels may not: the first scan reads the
-// listening sockets in a pass of their own, and every scan checks the order. Once it is found broken, all scans take two passes; only
-// the scan that finds it, unless it is the first, can yield a listening socket late.
+// Listening TCP sockets precede the connections of their namespace: with netlink and from a copy of a proc file system all of
+// them, from /proc/net those of the same family. Linux writes /proc/net in this order, other kernels may not: the first scan
+// reads the listening sockets in a pass of their own, and every scan checks the order. Once it is found broken, all scans take
+// two passes; only the scan that finds it, unless it is the first, can yield a listening socket late.
 //
-// Sockets that do not listen and have no known owner come last in their namespace. If there are many of these, Sockets looks up the
-// owners again, as most of these sockets were opened after the first lookup.
+// Sockets that do not listen and have no known owner come last in their namespace. If there are many of these, Sockets looks up
+// the owners again, as most of these sockets were opened after the first lookup.
 //
 // With [ScannerConfig].Closed the closed TCP sockets of a namespace follow its live sockets: first those that never had a peer,
 // then the others, each in the order of their destruction. Closed sockets of a namespace that has ended come before all others.
