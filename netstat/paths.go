@@ -2,8 +2,8 @@ package netstat
 
 import "bytes"
 
-// pathTable keeps the names of unix sockets from scan to scan: a name that stays costs no allocation. It is bounded: any process can
-// make names.
+// pathTable keeps the names of unix sockets from scan to scan: a name that stays costs no allocation. It is bounded: any
+// process can make names.
 type pathTable struct {
 	byName map[string]*pathEntry
 	scan   uint64
