@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// devices names the network devices of a namespace. A scan looks up the devices that it needs, each once: devices are renamed, and
-// their indexes reused.
+// devices names the network devices of a namespace. A scan looks up those that it needs, each once: devices are renamed, and their
+// indexes reused.
 type devices struct {
 	sockets *netlinkSockets // of the namespace
 	byIndex map[uint32]*device
@@ -33,8 +33,8 @@ func (d *devices) nextScan() {
 	d.scan++
 }
 
-// find returns the device with the index. The name of a device that has gone, or of a namespace that has ended, is the last one known:
-// the sockets that were bound to it remain.
+// find returns the device with the index. If the device has gone or the namespace has ended, it has its last known name: sockets
+// remain bound to it.
 func (d *devices) find(index uint32) *device {
 	known := d.byIndex[index]
 	if known != nil && known.asked == d.scan {

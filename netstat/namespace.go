@@ -67,8 +67,8 @@ func (n *Namespace) SourceOf(transport Transport) Source { return n.sources[tran
 func (n *Namespace) ClosedEvents() bool { return n.closedEvents }
 
 // InterfaceName returns the name of the network device with the index that [Socket].Interface is; empty if it is unknown, and
-// without netlink. Each scan looks up the names anew. A device that has gone keeps its name while every scan asks for it: the sockets
-// that are bound to it remain. InterfaceName must not be called during a scan in another goroutine.
+// without netlink. Each scan looks up the names anew. A device that has gone keeps its name while every scan asks for it: sockets
+// remain bound to it. InterfaceName must not be called during a scan in another goroutine.
 func (n *Namespace) InterfaceName(index uint32) string {
 	if n.devices == nil || index == 0 {
 		return ""

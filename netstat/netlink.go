@@ -1,7 +1,6 @@
 package netstat
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +54,7 @@ func (s *Scanner) eachFromNetlink(ctx context.Context, transport Transport, hand
 	s.socket.NetNS = s.reading.Inode
 	message := func(payload []byte) bool {
 		if transport == TransportUnix {
-			return handOut(s.socket.decodeUnix(payload))
+			return handOut(s.socket.decodeUnix(payload, &s.paths))
 		}
 		err := s.socket.decodeInet(payload, transport)
 		if err == nil {
@@ -150,11 +149,7 @@ func (s *Socket) setInet(m sockdiag.InetMessage, transport Transport) error {
 	s.Local, s.Remote = m.Local(), m.Remote()
 	s.Interface, s.Cookie = m.Interface(), m.Cookie()
 	s.fields |= FieldInterface | FieldCookie
-	s.setQueues(m.RecvQueue(), m.SendQueue())
-	if s.Has(FieldAcceptQueue) {
-		s.AcceptQueueLimit = m.SendQueue()
-		s.fields |= FieldAcceptQueueLimit
-	}
+	s.setDiagQueues(m.RecvQueue(), m.SendQueue())
 	s.UID, s.Inode = m.UID(), uint64(m.Inode())
 	attributes := m.Attributes()
 	for attributes.Next() { // too short attributes are ignored
@@ -206,7 +201,7 @@ func (i *TCPInfo) set(info sockdiag.TCPInfo) Field {
 }
 
 // decodeUnix fills s from a unix_diag_msg. After an error s is invalid.
-func (s *Socket) decodeUnix(payload []byte) error {
+func (s *Socket) decodeUnix(payload []byte, paths *pathTable) error {
 	m, err := sockdiag.ParseUnix(payload)
 	if err != nil {
 		return err
@@ -218,10 +213,10 @@ func (s *Socket) decodeUnix(payload []byte) error {
 	for attributes.Next() {
 		switch attributes.Type {
 		case sockdiag.UnixName:
-			s.Path = unixPath(attributes.Value)
+			s.Path = paths.getDiag(attributes.Value)
 		case sockdiag.UnixRQLen:
-			if recv, send, ok := sockdiag.Queues(attributes.Value); ok && s.State != TCPListen {
-				s.RecvQueue, s.SendQueue = recv, send
+			if recv, send, ok := sockdiag.Queues(attributes.Value); ok {
+				s.setDiagQueues(recv, send)
 			}
 		case sockdiag.UnixUID:
 			if uid, ok := sockdiag.UID(attributes.Value); ok {
@@ -233,12 +228,4 @@ func (s *Socket) decodeUnix(payload []byte) error {
 		return fmt.Errorf("attributes of unix_diag_msg: %w", err)
 	}
 	return nil
-}
-
-// unixPath formats a name as /proc/net/unix does. An abstract name begins with a NUL.
-func unixPath(name []byte) string {
-	if len(name) == 0 || name[0] != 0 {
-		return string(bytes.TrimRight(name, "\x00"))
-	}
-	return string(bytes.ReplaceAll(name, []byte{0}, []byte("@")))
 }

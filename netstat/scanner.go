@@ -57,7 +57,7 @@ type ScannerConfig struct {
 	OwnerMethod OwnerMethod
 	// TCPInfo requests Socket.TCP, which makes the kernel's messages two to three times as long.
 	TCPInfo bool
-	// UnixPaths requests Socket.Path, which allocates a string for each named unix socket.
+	// UnixPaths requests Socket.Path. The scanner keeps the strings of up to 65,536 names from scan to scan.
 	UnixPaths bool
 	// TCPFilter drops the TCP connections that it does not match; nil drops none. With sock_diag the kernel runs the filter.
 	// Listening sockets and other transports are never dropped.
@@ -84,6 +84,7 @@ type Scanner struct {
 	// bytecode is config.TCPFilter compiled for the kernel; nil: only Filter.Match runs.
 	bytecode []byte
 	rows     procfs.RowReader
+	paths    pathTable
 	pings    []uint64 // inodes of the ping sockets of a namespace; there are few
 
 	procNetNS uint64 // inode of the network namespace that /proc/net shows
@@ -260,6 +261,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 			return
 		}
 		s.used = [len(s.used)]bool{}
+		s.paths.nextScan()
 		defer s.setSource()
 		s.retryRefused()
 		errNamespaces, errOwners := s.namespaces.find(), s.findOwners(ctx)

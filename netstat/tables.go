@@ -97,7 +97,7 @@ func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table 
 			return true
 		}
 		if transport == TransportUnix && s.config.UnixPaths {
-			s.socket.Path = procfs.ParseUnixPath(text)
+			s.socket.Path = s.paths.get(procfs.ParseUnixPath(text))
 		}
 		if transport == TransportICMP && s.sawPing(s.socket.Inode) {
 			return true

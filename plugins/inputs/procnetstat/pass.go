@@ -108,7 +108,7 @@ func (p *pass) observe(s *netstat.Socket) *observation {
 	o.holders = p.holders
 	switch {
 	case isConnection(s):
-		if !p.decide(o, f) {
+		if !p.decide(o, f) || p.mustWait(o, f) {
 			p.undecided.add(o, p.flows.table.indexOf(f))
 			return o
 		}
@@ -167,6 +167,12 @@ func (p *pass) decide(o *observation, f *flow) bool {
 	return false
 }
 
+// mustWait reports whether the socket counts for a process that is not known before all sockets of the scope have been seen.
+func (p *pass) mustWait(o *observation, f *flow) bool {
+	return o.listener != nil && len(o.holders) == 0 && len(p.flows.belongings.get(f.belonging).owners) == 0 &&
+		p.isAmbiguous(o.listener) && !p.undecided.isFull()
+}
+
 // initiatedBy records the initiator of a connection that has no holder.
 func (p *pass) initiatedBy(o *observation, f *flow, process *netstat.Process, cgroupID uint64) {
 	if len(o.holders) > 0 {
@@ -210,7 +216,7 @@ func (p *pass) attribute(o *observation, f *flow) {
 	}
 	f.flags |= flowDecided
 	if o.listener != nil {
-		o.listener.observeHolders(o.holders)
+		o.listener.observeHolders(o.holders, p.listeners.pass)
 	}
 }
 

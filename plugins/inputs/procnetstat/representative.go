@@ -14,9 +14,10 @@ type ownerGroup struct {
 	first     *owner
 }
 
-// representative returns the owner that a socket counts for that none of the owners holds now: of the group that holds accepted
-// connections, else of the one with the most processes, the process with the lowest pid. It is nil if there are no owners.
-func (p *pass) representative(owners []*owner, accepting map[*owner]bool) *owner {
+// representative returns the owner that a socket counts for that none of the owners holds now: of the group that is known to hold
+// accepted connections, else of the one with the most processes, the process with the lowest pid. It is nil if there are no
+// owners.
+func (p *pass) representative(owners []*owner, isAccepting func(*owner) bool) *owner {
 	switch len(owners) {
 	case 0:
 		return nil
@@ -33,7 +34,7 @@ func (p *pass) representative(owners []*owner, accepting map[*owner]bool) *owner
 		}
 		g := &p.groups[i]
 		g.processes++
-		g.accepting = g.accepting || accepting[w]
+		g.accepting = g.accepting || isAccepting != nil && isAccepting(w)
 		if w.process.PID < g.first.process.PID {
 			g.first = w
 		}
@@ -61,14 +62,29 @@ func (g *ownerGroup) isBetterThan(other *ownerGroup) bool {
 // representativeOf returns the owner that the sockets of the listener count for that nobody holds; nil if nobody is known to hold
 // the listener. It is the same for all sockets of a pass, so it does not depend on their order.
 func (p *pass) representativeOf(l *listener) *owner {
-	if l.representativePass != p.listeners.pass {
-		l.representative, l.representativePass = p.representative(l.holders, l.accepting), p.listeners.pass
+	if pass := p.listeners.pass; l.representativePass != pass {
+		isAccepting := func(w *owner) bool { since := l.accepting[w]; return since != 0 && (!l.acceptingKnown || since < pass) }
+		l.representative, l.representativePass = p.representative(l.holders, isAccepting), pass
 	}
 	return l.representative
 }
 
-// observeHolders records which holders of the listener hold connections that it accepted.
-func (l *listener) observeHolders(holders []*owner) {
+// isAmbiguous reports whether the representative of the listener depends on sockets that this pass has not seen yet: several
+// groups of processes hold it, and no earlier pass has seen which of them accepts connections.
+func (p *pass) isAmbiguous(l *listener) bool {
+	if l.acceptingKnown || len(l.holders) < 2 || l.representativePass == p.listeners.pass {
+		return false
+	}
+	first := l.holders[0]
+	uid, known := first.process.UID()
+	return slices.ContainsFunc(l.holders[1:], func(w *owner) bool {
+		id, isKnown := w.process.UID()
+		return w.name != first.name || id != uid || isKnown != known
+	})
+}
+
+// observeHolders records which holders of the listener hold connections that it accepted, and since which pass.
+func (l *listener) observeHolders(holders []*owner, pass uint64) {
 	if len(l.holders) < 2 {
 		return // no choice
 	}
@@ -77,12 +93,12 @@ func (l *listener) observeHolders(holders []*owner) {
 			continue
 		}
 		w.accepting = l
-		if l.accepting[w] || !slices.Contains(l.holders, w) {
+		if l.accepting[w] != 0 || !slices.Contains(l.holders, w) {
 			continue
 		}
 		if l.accepting == nil {
-			l.accepting = map[*owner]bool{}
+			l.accepting = map[*owner]uint64{}
 		}
-		l.accepting[w] = true
+		l.accepting[w] = pass
 	}
 }

@@ -4,8 +4,10 @@ package procnetstat
 
 import "github.com/procnetstat/procnetstat/netstat"
 
-// undecided are new connections of a namespace without a known listener. A listener that accepted one and closed since the last
-// pass is reported after the live sockets: until then it is not decided whether they are outgoing.
+// undecided are connections of a namespace that can only be attributed after its other live sockets:
+//   - New ones without a known listener. A listener that accepted one and closed since the last pass is reported after the live
+//     sockets. Until then it is not known whether they are outgoing.
+//   - Those that nobody holds, of a listener that several programs hold. They count for the program that accepts connections.
 type undecided struct {
 	rows    []undecidedRow
 	holders []*owner // of all rows
@@ -20,7 +22,7 @@ type undecidedRow struct {
 	first, last int // indexes of its holders
 }
 
-// maxUndecided bounds the memory. Beyond it, connections that are not known to be incoming are outgoing at once.
+// maxUndecided bounds the memory. Sockets beyond it are attributed at once, by what is known then.
 const maxUndecided = 8192
 
 func (u *undecided) isFull() bool { return len(u.rows) == maxUndecided }
