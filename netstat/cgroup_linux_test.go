@@ -1,6 +1,8 @@
 package netstat
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -8,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -121,5 +124,61 @@ func TestCgroupsAsUser(t *testing.T) {
 		paths := cgroupPaths(t, newScanner(t, ScannerConfig{}), newTree(t))
 		require.Subset(t, paths, want)
 		require.Equal(t, path, (&Process{PID: proc.PID, root: "/proc"}).Cgroup())
+	})
+}
+
+// On a hybrid host with Docker and cgroups v1, the v2 cgroup of a container's process, and so of its sockets, is that of
+// containerd. A named hierarchy stands for those of controllers, which other programs can be using.
+func TestCgroupsOfHybridHost(t *testing.T) {
+	const container = "/docker/8d3f0c5b9a71e264d3c0b5a49788f6e1d2c3b4a5968778695a4b3c2d1e0f1a2b"
+	testnet.IsolateMounts(t, func() {
+		dir, v2 := testnet.Cgroup(t, "containerd.service")
+		p := testnet.Start(t, testnet.Process{Name: "in a container", Cgroup: dir})
+		cgroupOf := func() string { return (&Process{PID: p.PID, root: "/proc"}).Cgroup() }
+		require.Equal(t, v2, cgroupOf())
+
+		mount, name := t.TempDir(), fmt.Sprintf("hybrid-%d", os.Getpid())
+		mountV1 := func() error { return unix.Mount("cgroup", mount, "cgroup", 0, "none,name="+name) }
+		v1 := func() (self []byte, exists bool) {
+			self, _ = os.ReadFile("/proc/self/cgroup")
+			return self, strings.Contains(string(self), ":name="+name+":/\n")
+		}
+		if err := mountV1(); errors.Is(err, unix.ENODEV) {
+			testnet.SkipOrFail(t, "the kernel has no cgroups v1")
+		} else {
+			require.NoError(t, err)
+		}
+		t.Cleanup(func() {
+			require.NoError(t, unix.Unmount(mount, 0))
+			// The kernel destroys the hierarchy soon, but not if it had not freed the removed cgroups yet: then at the next unmount.
+			polls := 0
+			require.Eventually(t, func() bool {
+				_, exists := v1()
+				if polls++; exists && polls%100 == 0 && mountV1() == nil {
+					_ = unix.Unmount(mount, 0)
+				}
+				return !exists
+			}, time.Minute, 10*time.Millisecond)
+		})
+		self, exists := v1()
+		require.True(t, exists)
+		require.True(t, cgroup.HasV1(self))
+		require.Equal(t, v2, cgroupOf(), "the process is in the root of v1")
+
+		require.NoError(t, os.MkdirAll(mount+container, 0o755))
+		t.Cleanup(func() {
+			p.Stop()
+			for dir := mount + container; dir != mount; dir = filepath.Dir(dir) {
+				require.NoError(t, unix.Rmdir(dir))
+			}
+		})
+		procs := filepath.Join(mount+container, "cgroup.procs")
+		require.NoError(t, os.WriteFile(procs, strconv.AppendInt(nil, int64(p.PID), 10), 0))
+		require.Equal(t, container, cgroupOf())
+		sockets := connectAll(p)
+		paths := cgroupPaths(t, newScanner(t, ScannerConfig{OwnerMethod: OwnersOff}), newTree(t))
+		for _, socket := range sockets {
+			require.Equal(t, v2, paths[socket.Cookie])
+		}
 	})
 }

@@ -146,6 +146,30 @@ func TestFullName(t *testing.T) {
 	}
 }
 
+// The result is the name, or a file name in the command line that begins with it.
+func FuzzCompleteName(f *testing.F) {
+	for _, cmdline := range []string{
+		"", "/usr/bin/victoria-metrics\x00-x\x00", "victoria-metrics: worker", "\x00victoria-metrics\x00", "//victoria-metrics//\x00", "///",
+		"/victoria-metrics/bin\x00", "victoria-metric\xff\n", strings.Repeat("/", maxPath-len("victoria-metrics-")) + "victoria-metrics-x",
+		"victoria-metric" + strings.Repeat("s", maxFileName),
+	} {
+		f.Add("victoria-metric", []byte(cmdline))
+	}
+	f.Fuzz(func(t *testing.T, name string, cmdline []byte) {
+		full := completeName(name, cmdline)
+		if full == name {
+			return
+		}
+		require.True(t, strings.HasPrefix(full, name))
+		require.LessOrEqual(t, len(full), maxFileName)
+		require.NotContains(t, full, "/")
+		require.NotContains(t, full, "\x00")
+		require.Contains(t, string(cmdline), full)
+		again := completeName(name, append([]byte("/bin/"+full), 0))
+		require.Equal(t, full, again)
+	})
+}
+
 // The full name is kept, even after the process has ended.
 func TestFullNameIsReadOnce(t *testing.T) {
 	const cut = "victoria-metric"

@@ -49,7 +49,7 @@ func ParseProcess(content []byte) (path string, err error) {
 // which is in v2, can be the root or that of a container runtime. Invalid lines are ignored.
 func HasV1(content []byte) bool {
 	for line := range bytes.Lines(content) {
-		id, controllers, _, ok := splitLine(bytes.TrimSuffix(line, []byte("\n")))
+		id, controllers, _, ok := splitLine(line)
 		if ok && id != 0 && len(controllers) > 0 {
 			return true
 		}
@@ -57,7 +57,7 @@ func HasV1(content []byte) bool {
 	return false
 }
 
-// splitLine splits a line of /proc/<pid>/cgroup.
+// splitLine splits a line of /proc/<pid>/cgroup, with or without its line end.
 func splitLine(line []byte) (hierarchy uint64, controllers, path []byte, ok bool) {
 	number, rest, _ := bytes.Cut(line, []byte(":"))
 	controllers, path, _ = bytes.Cut(rest, []byte(":"))
