@@ -130,7 +130,9 @@ func awaitStates(t *testing.T, want map[string]int) {
 				got[row.State]++
 			}
 		}
-		reached = maps.Equal(got, want)
+		reached = !slices.ContainsFunc(slices.Concat(slices.Collect(maps.Keys(got)), slices.Collect(maps.Keys(want))), func(state string) bool {
+			return got[state] != want[state]
+		})
 		return reached
 	})
 }
@@ -273,6 +275,37 @@ func TestListenerBetweenTwoGathers(t *testing.T) {
 	})
 }
 
+// A listener that the last gather saw accepts a connection and is closed. The connection is incoming, whether or not the kernel
+// reports the end of the listener.
+func TestListenerClosedSinceLastGather(t *testing.T) {
+	testnet.Isolate(t, func() {
+		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
+		ended := subscribeToEnds(t)
+		v := startViews(t, "netlink", "procfs")
+		var ports []uint16
+		for _, at := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+			listener := server.Listen("tcp4", netip.MustParseAddrPort(at), 1)
+			ports = append(ports, listener.Local.Port())
+			v.check(t, "listening at "+at, func(g gathered, _ string) {
+				g.requireAtPort(listener.Local.Port(), "tcp_listen", map[string]int64{"server": 1})
+			})
+			client.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), listener.Local.Port()), 1)
+			server.Accept(listener, 1)
+			server.Close(listener)
+			ended.await(listener.Local.Port())
+			for range 2 {
+				v.check(t, "closed", func(g gathered, _ string) {
+					for _, port := range ports {
+						g.requireAtPort(port, "tcp_established", map[string]int64{"server": 1})
+					}
+					g.requireOutgoingTo(ports...)
+					g.requireNoneTwice("tcp_established")
+				})
+			}
+		}
+	})
+}
+
 // A peer-to-peer program dials from the port that it listens at. What it dialed is outgoing, what it accepted is incoming.
 func TestConnectFromPortOfListener(t *testing.T) {
 	testnet.Isolate(t, func() {
@@ -336,6 +369,7 @@ func TestTwoProgramsAtOnePort(t *testing.T) {
 		port := listener.Local.Port()
 		client.Connect(listener.Local, connections+waiting) // before the other one listens
 		busy.Accept(listener, connections)
+		awaitQueued(t, listener, waiting)
 		idle.Listen("tcp4", listener.Local, 8)
 
 		want := func(g gathered, source string) {
@@ -409,6 +443,8 @@ func TestSocketActivation(t *testing.T) {
 		v.check(t, "accepted", want(0))
 		client.Connect(shared.Local, 1)
 		client.Connect(perConnection.Local, 1)
+		awaitQueued(t, shared, 1)
+		awaitQueued(t, perConnection, 1)
 		v.check(t, "one waits", want(1))
 		v.check(t, "one still waits", want(1))
 		startViews(t, "netlink", "procfs").check(t, "after a restart", want(1))
