@@ -451,23 +451,29 @@ func TestSocketActivation(t *testing.T) {
 	})
 }
 
-// Connections that nobody has accepted count for those that have accepted others also in the first gather, wherever they are in the
-// table: its order is that of a hash.
+// Connections that nobody has accepted count for those that have accepted others also in the first gather, whichever of them come
+// first in the table: its order is that of a hash, so that at one of many ports each may be first.
 func TestWaitingConnectionsInFirstGather(t *testing.T) {
 	testnet.Isolate(t, func() {
-		const accepted, waiting = 20, 20
+		const ports, accepted, waiting = 16, 2, 2
 		systemd, client := testnet.Start(t, testnet.Process{Name: "systemd"}), testnet.Start(t, testnet.Process{Name: "client"})
-		listener := systemd.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 64)
 		sshd := testnet.Start(t, testnet.Process{Name: "sshd"}) // systemd has the lower pid
-		systemd.Pass(listener, sshd)
-		client.Connect(listener.Local, accepted+waiting)
-		sshd.Accept(listener, accepted)
-		awaitQueued(t, listener, waiting)
+		var listeners []testnet.Socket
+		for range ports {
+			listener := systemd.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 64)
+			systemd.Pass(listener, sshd)
+			client.Connect(listener.Local, accepted+waiting)
+			sshd.Accept(listener, accepted)
+			awaitQueued(t, listener, waiting)
+			listeners = append(listeners, listener)
+		}
 		v := startViews(t, "netlink", "procfs")
 		for i := range 2 {
 			v.check(t, fmt.Sprintf("gather %d", i), func(g gathered, _ string) {
-				g.requireAtPort(listener.Local.Port(), "tcp_established", map[string]int64{"sshd": accepted + waiting})
-				g.requireOfProcess("tcp_established", map[string]int64{"sshd": accepted + waiting, "systemd": 0})
+				for _, listener := range listeners {
+					g.requireAtPort(listener.Local.Port(), "tcp_established", map[string]int64{"sshd": accepted + waiting})
+				}
+				g.requireOfProcess("tcp_established", map[string]int64{"sshd": ports * (accepted + waiting), "systemd": 0})
 				g.requireNoneTwice("tcp_established")
 			})
 		}
