@@ -38,7 +38,9 @@ func TestZones(t *testing.T) {
 		{"IPv4", 2, "169.254.0.1:1", "169.254.0.2:2", "169.254.0.1:1 169.254.0.2:2"},
 		{"IPv4-mapped", 2, "[::ffff:169.254.0.1]:1", "[::ffff:169.254.0.2]:2", "[::ffff:169.254.0.1]:1 [::ffff:169.254.0.2]:2"},
 	} {
-		t.Run(test.name, func(t *testing.T) { require.Equal(t, test.want, zoned(newDevices(diag), test.index, test.local, test.remote)) })
+		t.Run(test.name, func(t *testing.T) {
+			require.Equal(t, test.want, zoned(newDevices(diag), test.index, test.local, test.remote))
+		})
 	}
 	require.Equal(t, "[fe80::1]:1 [fe80::2]:2", zoned(nil, 2, "[fe80::1]:1", "[fe80::2]:2"))
 }

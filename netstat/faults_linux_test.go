@@ -109,6 +109,20 @@ func TestProcessOutOfDescriptors(t *testing.T) {
 	}
 }
 
+// A full name that could not be read for lack of a resource is read at the next call.
+func TestFullNameOutOfDescriptors(t *testing.T) {
+	testnet.SkipIfShort(t)
+	p := testnet.Start(t, testnet.Process{Name: "victoria-metrics"})
+	of := &Process{PID: p.PID, Name: "victoria-metric", root: "/proc"}
+	withoutFreeDescriptors(t, func() { require.Equal(t, "victoria-metric", of.FullName()) })
+	for _, errno := range []unix.Errno{unix.ENFILE, unix.ENOMEM} {
+		testnet.Failing(t, func() { require.Equal(t, "victoria-metric", of.FullName()) }, testnet.Fails(unix.SYS_OPENAT, errno))
+	}
+	require.Equal(t, "victoria-metrics", of.FullName())
+	p.Stop()
+	require.Equal(t, "victoria-metrics", of.FullName())
+}
+
 // The end of the context stops the owner lookup.
 func TestOwnersContextEnds(t *testing.T) {
 	root := t.TempDir()
@@ -352,6 +366,8 @@ func TestCmdlineWithoutEnd(t *testing.T) {
 		cmdline := (&Process{PID: os.Getpid(), root: "/proc"}).Cmdline()
 		require.Len(t, cmdline, 1)
 		require.Len(t, cmdline[0], maxCmdline)
+		name := strings.Repeat("x", maxComm)
+		require.Equal(t, name, (&Process{PID: os.Getpid(), Name: name, root: "/proc"}).FullName())
 	})
 }
 

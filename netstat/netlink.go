@@ -55,7 +55,7 @@ func (s *Scanner) eachFromNetlink(ctx context.Context, transport Transport, hand
 	s.socket.NetNS = s.reading.Inode
 	message := func(payload []byte) bool {
 		if transport == TransportUnix {
-			return handOut(s.socket.decodeUnix(payload))
+			return handOut(s.socket.decodeUnix(payload, &s.paths))
 		}
 		err := s.socket.decodeInet(payload, transport)
 		if err == nil {
@@ -150,11 +150,7 @@ func (s *Socket) setInet(m sockdiag.InetMessage, transport Transport) error {
 	s.Local, s.Remote = m.Local(), m.Remote()
 	s.Interface, s.Cookie = m.Interface(), m.Cookie()
 	s.fields |= FieldInterface | FieldCookie
-	s.setQueues(m.RecvQueue(), m.SendQueue())
-	if s.Has(FieldAcceptQueue) {
-		s.AcceptQueueLimit = m.SendQueue()
-		s.fields |= FieldAcceptQueueLimit
-	}
+	s.setDiagQueues(m.RecvQueue(), m.SendQueue())
 	s.UID, s.Inode = m.UID(), uint64(m.Inode())
 	attributes := m.Attributes()
 	for attributes.Next() { // too short attributes are ignored
@@ -206,7 +202,7 @@ func (i *TCPInfo) set(info sockdiag.TCPInfo) Field {
 }
 
 // decodeUnix fills s from a unix_diag_msg. After an error s is invalid.
-func (s *Socket) decodeUnix(payload []byte) error {
+func (s *Socket) decodeUnix(payload []byte, paths *pathTable) error {
 	m, err := sockdiag.ParseUnix(payload)
 	if err != nil {
 		return err
@@ -218,10 +214,10 @@ func (s *Socket) decodeUnix(payload []byte) error {
 	for attributes.Next() {
 		switch attributes.Type {
 		case sockdiag.UnixName:
-			s.Path = unixPath(attributes.Value)
+			s.Path = paths.getDiag(attributes.Value)
 		case sockdiag.UnixRQLen:
-			if recv, send, ok := sockdiag.Queues(attributes.Value); ok && s.State != TCPListen {
-				s.RecvQueue, s.SendQueue = recv, send
+			if recv, send, ok := sockdiag.Queues(attributes.Value); ok {
+				s.setDiagQueues(recv, send)
 			}
 		case sockdiag.UnixUID:
 			if uid, ok := sockdiag.UID(attributes.Value); ok {
@@ -235,10 +231,60 @@ func (s *Socket) decodeUnix(payload []byte) error {
 	return nil
 }
 
-// unixPath formats a name as /proc/net/unix does. An abstract name begins with a NUL.
-func unixPath(name []byte) string {
-	if len(name) == 0 || name[0] != 0 {
-		return string(bytes.TrimRight(name, "\x00"))
+// pathTable keeps the names of unix sockets from scan to scan: a name that stays costs no allocation. It is bounded: any
+// process can make names.
+type pathTable struct {
+	byName map[string]*pathEntry
+	scan   uint64
+	buf    []byte
+}
+
+type pathEntry struct {
+	path string
+	seen uint64 // the last scan that saw it
+}
+
+const maxPaths = 1 << 16 // a name has at most 108 bytes
+
+// nextScan starts a scan, and forgets the names that the last one did not see.
+func (t *pathTable) nextScan() {
+	for name, entry := range t.byName {
+		if entry.seen != t.scan {
+			delete(t.byName, name)
+		}
 	}
-	return string(bytes.ReplaceAll(name, []byte{0}, []byte("@")))
+	t.scan++
+}
+
+// get returns the name as a string.
+func (t *pathTable) get(name []byte) string {
+	if len(name) == 0 {
+		return ""
+	}
+	if entry := t.byName[string(name)]; entry != nil {
+		entry.seen = t.scan
+		return entry.path
+	}
+	path := string(name)
+	if len(t.byName) < maxPaths {
+		if t.byName == nil {
+			t.byName = map[string]*pathEntry{}
+		}
+		t.byName[path] = &pathEntry{path, t.scan}
+	}
+	return path
+}
+
+// getDiag is get for a name of sock_diag. It formats the name as /proc/net/unix does. An abstract name begins with a NUL.
+func (t *pathTable) getDiag(name []byte) string {
+	if len(name) == 0 || name[0] != 0 {
+		return t.get(bytes.TrimRight(name, "\x00"))
+	}
+	t.buf = append(t.buf[:0], name...)
+	for i, c := range t.buf {
+		if c == 0 {
+			t.buf[i] = '@'
+		}
+	}
+	return t.get(t.buf)
 }

@@ -204,7 +204,10 @@ func TestDecodeUnixMsg(t *testing.T) {
 		{"no attributes", sockdiagtest.Unix(uint8(TCPClose)), "unix unix CLOSE inode=4711 uid=0 recv=0 send=0" + cookie},
 		{"queues and user", sockdiagtest.Unix(uint8(TCPEstablished), queues, uid),
 			"unix unix ESTABLISHED inode=4711 uid=1000 recv=3 send=768" + cookie},
-		{"listening", sockdiagtest.Unix(uint8(TCPListen), queues, uid), "unix unix LISTEN inode=4711 uid=1000 recv=0 send=0" + cookie},
+		{"listening", sockdiagtest.Unix(uint8(TCPListen), queues, uid),
+			"unix unix LISTEN inode=4711 uid=1000 recv=0 send=0 accept=3 limit=768" + cookie},
+		{"listening, without queues", sockdiagtest.Unix(uint8(TCPListen), uid),
+			"unix unix LISTEN inode=4711 uid=1000 recv=0 send=0" + cookie},
 		{"short attributes",
 			sockdiagtest.Unix(uint8(TCPEstablished), attribute(sockdiag.UnixRQLen, make([]byte, 7)),
 				attribute(sockdiag.UnixUID, make([]byte, 3))),
@@ -212,7 +215,7 @@ func TestDecodeUnixMsg(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := Socket{UID: 7, fields: fieldsAll, NetNS: 5}
-			require.NoError(t, s.decodeUnix(test.message))
+			require.NoError(t, s.decodeUnix(test.message, new(pathTable)))
 			require.Equal(t, test.want, describe(&s, fieldsAll))
 			require.EqualValues(t, 5, s.NetNS)
 			require.Equal(t, netip.AddrPort{}, s.Local)
@@ -235,7 +238,7 @@ func TestDecodeUnixMsgErrors(t *testing.T) {
 			"attributes of unix_diag_msg: message is cut off"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			require.EqualError(t, new(Socket).decodeUnix(test.b), test.want)
+			require.EqualError(t, new(Socket).decodeUnix(test.b, new(pathTable)), test.want)
 		})
 	}
 }
@@ -281,7 +284,7 @@ func readCapture(tb testing.TB, name string) (payloads [][]byte) {
 // decode decodes a payload into s.
 func decode(s *Socket, payload []byte, transport Transport) error {
 	if transport == TransportUnix {
-		return s.decodeUnix(payload)
+		return s.decodeUnix(payload, new(pathTable))
 	}
 	return s.decodeInet(payload, transport)
 }
@@ -352,7 +355,8 @@ func FuzzDecodeInetMsg(f *testing.F) {
 		require.EqualValues(t, 5, s.NetNS)
 		require.Equal(t, s.Family == FamilyIPv4, s.Local.Addr().Is4() && s.Remote.Addr().Is4())
 		require.Equal(t, s.Family == FamilyIPv6, s.Local.Addr().Is6() && s.Remote.Addr().Is6())
-		require.Equal(t, s.Transport == TransportTCP && s.State == TCPListen, s.Has(FieldAcceptQueue|FieldAcceptQueueLimit))
+		hasQueue := s.Transport == TransportTCP || s.Transport == TransportUnix
+		require.Equal(t, hasQueue && s.State == TCPListen, s.Has(FieldAcceptQueue|FieldAcceptQueueLimit))
 		if s.Has(FieldAcceptQueue) {
 			require.Zero(t, s.RecvQueue|s.SendQueue)
 			require.False(t, s.Has(FieldTCPInfo))
@@ -368,13 +372,18 @@ func FuzzDecodeUnixMsg(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
 		s := Socket{NetNS: 5, UID: 1, RecvQueue: 1, fields: fieldsAll, Drops: 1}
-		err := s.decodeUnix(b)
+		err := s.decodeUnix(b, new(pathTable))
 		require.Equal(t, before, b)
 		if err != nil {
 			return
 		}
 		require.GreaterOrEqual(t, len(b), 16)
-		require.Equal(t, FieldCookie, s.fields)
+		if s.State != TCPListen {
+			require.Equal(t, FieldCookie, s.fields)
+		} else {
+			require.Equal(t, FieldCookie, s.fields&^(FieldAcceptQueue|FieldAcceptQueueLimit))
+			require.Equal(t, s.Has(FieldAcceptQueue), s.Has(FieldAcceptQueueLimit))
+		}
 		require.Equal(t, FamilyUnix, s.Family)
 		require.EqualValues(t, 5, s.NetNS)
 		require.Zero(t, s.Drops)

@@ -25,17 +25,18 @@ type Process struct {
 	// StartTime is the start time in clock ticks (USER_HZ: 1/100 s) after boot: starttime in proc_pid_stat(5). PID and StartTime
 	// identify a process.
 	StartTime uint64
-	// Name is the command name: see proc_pid_comm(5). It has at most 15 bytes (64 for kernel threads). The process can set it to
-	// any bytes but NUL (PR_SET_NAME).
+	// Name is the command name: see proc_pid_comm(5). The kernel cuts it at 15 bytes (64 for kernel threads): see FullName. The
+	// process can set it to any bytes but NUL (PR_SET_NAME).
 	Name string
 
-	root    string
-	warn    func(what string, err error) // warns once of a missing privilege; can be nil
-	seen    uint64                       // the last scan that saw it
-	exe     *string
-	cmdline []string
-	uid     userID
-	cgroup  *string
+	root     string
+	warn     func(what string, err error) // warns once of a missing privilege; can be nil
+	seen     uint64                       // the last scan that saw it
+	fullName string                       // empty: not read yet
+	exe      *string
+	cmdline  []string
+	uid      userID
+	cgroup   *string
 }
 
 // userID is an effective user id.
@@ -43,6 +44,48 @@ type userID struct {
 	id    uint32
 	known bool
 	until time.Time // when it expires
+}
+
+const (
+	maxComm     = 15   // the longest command name: TASK_COMM_LEN - 1, include/linux/sched.h
+	maxFileName = 255  // NAME_MAX, include/uapi/linux/limits.h
+	maxPath     = 4096 // the longest path and its NUL: PATH_MAX, include/uapi/linux/limits.h
+)
+
+// FullName returns the name that Telegraf's procstat gives the process: Name, or, if the kernel can have cut it (15 bytes), the
+// base name of the first argument, if that begins with Name. The process can set that argument to any bytes; a base name of more
+// than 255 bytes is ignored, as no file has it. If the process has ended, the result is the last known one, else Name.
+func (p *Process) FullName() string {
+	if len(p.Name) != maxComm {
+		return p.Name
+	}
+	if p.fullName == "" {
+		cmdline, err := p.readFile("cmdline", maxPath)
+		if err != nil && !isAbsent(err) {
+			return p.Name
+		}
+		// During execve(2) the process has its new name before it has a command line.
+		if err == nil && len(cmdline) == 0 {
+			return p.Name
+		}
+		p.fullName = completeName(p.Name, cmdline)
+	}
+	return p.fullName
+}
+
+// completeName returns the base name of the first argument if it begins with the name, else the name. The command line is cut at
+// maxPath.
+func completeName(name string, cmdline []byte) string {
+	argument, _, ended := bytes.Cut(cmdline, []byte{0})
+	if !ended && len(cmdline) == maxPath {
+		return name // the end is not known
+	}
+	argument = bytes.TrimRight(argument, "/")
+	base := argument[bytes.LastIndexByte(argument, '/')+1:]
+	if len(base) > maxFileName || !bytes.HasPrefix(base, []byte(name)) {
+		return name
+	}
+	return string(base)
 }
 
 // Exe returns the path of the executable. It is empty if the process has ended or the reader lacks CAP_SYS_PTRACE. The kernel

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,6 +96,84 @@ func TestProcessIsReadOnce(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 	})
+}
+
+// writeProcess makes a process with a name and a command line.
+func writeProcess(t *testing.T, root string, pid int, name string, startTime uint64, cmdline string) *Process {
+	t.Helper()
+	dir := filepath.Join(root, strconv.Itoa(pid))
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	stat := fmt.Appendf(nil, "%d (%s) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 %d 0\n", pid, name, startTime)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "stat"), stat, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "cmdline"), []byte(cmdline), 0o600))
+	return &Process{PID: pid, StartTime: startTime, Name: name, root: root}
+}
+
+func TestFullName(t *testing.T) {
+	const cut = "victoria-metric"
+	fits := strings.Repeat("m", maxFileName)
+	for _, test := range []struct {
+		what, name, cmdline, want string
+	}{
+		{"path", cut, "/usr/bin/victoria-metrics\x00-retentionPeriod\x0012\x00", "victoria-metrics"},
+		{"no path", cut, "victoria-metrics\x00", "victoria-metrics"},
+		{"relative path", cut, "./bin/victoria-metrics\x00-x/victoria-metric-of-another\x00", "victoria-metrics"},
+		{"no NUL at the end, as setproctitle(3) leaves it", cut, "victoria-metrics: worker", "victoria-metrics: worker"},
+		{"name of 15 bytes", "fifteen-bytes-x", "/bin/fifteen-bytes-x\x00", "fifteen-bytes-x"},
+		{"name of 14 bytes", "victoria-metri", "/usr/bin/victoria-metrics\x00", "victoria-metri"},
+		{"name of 16 bytes of a kernel thread", "victoria-metrics", "victoria-metrics-x\x00", "victoria-metrics"},
+		{"kernel thread", "kworker/u9:1-rp", "", "kworker/u9:1-rp"},
+		{"cut in a character", "victoria-m\xc3\xa9tr\xc3", "/opt/victoria-m\xc3\xa9tr\xc3\xaeque\x00", "victoria-m\xc3\xa9tr\xc3\xaeque"},
+		{"interpreter", "certificate-ren", "/usr/bin/python3\x00/usr/bin/certificate-renewal\x00", "certificate-ren"},
+		{"name set with PR_SET_NAME", "a-thread's-name", "/usr/bin/victoria-metrics\x00", "a-thread's-name"},
+		{"slashes at the end", cut, "/usr/bin/victoria-metrics//\x00", "victoria-metrics"},
+		{"slashes only", cut, "///\x00", cut},
+		{"name in a directory", cut, "/victoria-metrics/bin\x00", cut},
+		{"shorter", cut, "/usr/bin/victoria\x00", cut},
+		{"empty argument", cut, "\x00victoria-metrics\x00", cut},
+		{"any bytes", cut, "/\x01\xff/victoria-metrics,a=b \n\x7f\xff\\\x00", "victoria-metrics,a=b \n\x7f\xff\\"},
+		{"longest file name", "mmmmmmmmmmmmmmm", "/" + fits + "\x00", fits},
+		{"longer than a file name", "mmmmmmmmmmmmmmm", "/" + fits + "m\x00", "mmmmmmmmmmmmmmm"},
+		{"longest path", cut, strings.Repeat("/", maxPath-1-len("victoria-metrics")) + "victoria-metrics\x00", "victoria-metrics"},
+		{"longer than a path", cut, strings.Repeat("/", maxPath-len("victoria-metrics-")) + "victoria-metrics-x\x00", cut},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			p := writeProcess(t, t.TempDir(), 7, test.name, 100, test.cmdline)
+			require.Equal(t, test.want, p.FullName())
+			require.Equal(t, test.name, p.Name)
+			require.Nil(t, p.cmdline, "the first bytes are not the command line")
+		})
+	}
+}
+
+// The full name is kept, even after the process has ended.
+func TestFullNameIsReadOnce(t *testing.T) {
+	const cut = "victoria-metric"
+	root := t.TempDir()
+	p := writeProcess(t, root, 7, cut, 100, "")
+	require.Equal(t, cut, p.FullName(), "execve(2) has not finished")
+	writeProcess(t, root, 7, cut, 100, "victoria-metrics\x00")
+	require.Equal(t, "victoria-metrics", p.FullName())
+	writeProcess(t, root, 7, cut, 100, "victoria-metrics-b\x00")
+	unread := &Process{PID: 7, StartTime: 99, Name: cut, root: root}
+	require.Equal(t, cut, unread.FullName(), "the command line is that of another process with the same pid")
+	ended := &Process{PID: 8, StartTime: 100, Name: cut, root: root}
+	require.Equal(t, cut, ended.FullName())
+	writeProcess(t, root, 8, cut, 100, "victoria-metrics\x00")
+	require.Equal(t, cut, ended.FullName(), "not read again")
+	require.NoError(t, os.RemoveAll(root))
+	require.Equal(t, "victoria-metrics", p.FullName())
+	require.Zero(t, testing.AllocsPerRun(10, func() { p.FullName() }))
+}
+
+// The full name of a process whose name is not cut costs nothing.
+func TestFullNameDoesNotRead(t *testing.T) {
+	p := &Process{PID: 7, Name: "nginx", root: t.TempDir()}
+	require.Zero(t, testing.AllocsPerRun(10, func() {
+		if p.FullName() != "nginx" {
+			t.Fatal("wrong")
+		}
+	}))
 }
 
 // writeStatus sets the user of a process.

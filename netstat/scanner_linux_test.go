@@ -142,9 +142,13 @@ func TestSourcesAgree(t *testing.T) {
 				if of.Transport == TransportUnix {
 					of.RecvQueue, of.SendQueue = 0, 0
 				}
-				fields := FieldAcceptQueue
-				if of.Transport != TransportTCP {
-					fields |= FieldDrops
+				var fields Field
+				switch of.Transport {
+				case TransportTCP:
+					fields = FieldAcceptQueue
+				case TransportUnix: // procfs has no queues
+				default:
+					fields = FieldDrops
 				}
 				return describe(&of, fields)
 			}
@@ -270,9 +274,6 @@ func linesOfScan(t *testing.T, s *Scanner) (lines []string) {
 func requireSSUnix(t *testing.T, s *Scanner) {
 	t.Helper()
 	line := func(inode uint64, state string, recv, send uint32, owners string) string {
-		if state == "LISTEN" {
-			recv, send = 0, 0 // of the accept queue, which a Socket has only for TCP
-		}
 		return fmt.Sprintln(inode, state, recv, send, owners)
 	}
 	var want []string
@@ -282,7 +283,12 @@ func requireSSUnix(t *testing.T, s *Scanner) {
 	var seen []string
 	mustScan(t, s, func(s *Socket) struct{} {
 		if s.Family == FamilyUnix {
-			seen = append(seen, line(s.Inode, s.State.String(), s.RecvQueue, s.SendQueue, ownersOf(s)))
+			recv, send := s.RecvQueue, s.SendQueue
+			if s.Has(FieldAcceptQueue | FieldAcceptQueueLimit) {
+				require.Zero(t, recv|send)
+				recv, send = s.AcceptQueue, s.AcceptQueueLimit
+			}
+			seen = append(seen, line(s.Inode, s.State.String(), recv, send, ownersOf(s)))
 		}
 		return struct{}{}
 	})

@@ -69,8 +69,8 @@ const (
 	FieldCookie           Field = 1 << iota // Cookie: netlink
 	FieldInterface                          // Interface: netlink, not of unix sockets
 	FieldCgroupID                           // CgroupID: netlink, not of unix sockets, from Linux 5.8
-	FieldAcceptQueue                        // AcceptQueue: listening TCP sockets
-	FieldAcceptQueueLimit                   // AcceptQueueLimit: listening TCP sockets, netlink
+	FieldAcceptQueue                        // AcceptQueue: listening TCP sockets; listening unix sockets: netlink
+	FieldAcceptQueueLimit                   // AcceptQueueLimit: listening TCP and unix sockets, netlink
 	FieldDrops                              // Drops: UDP, UDP-Lite, raw, ICMP; listening TCP sockets: netlink; from Linux 4.7
 	FieldTCPInfo                            // TCP: TCP connections, netlink
 	FieldTCPBytes                           // TCP.BytesAcked, BytesReceived: as TCPInfo, from Linux 4.1
@@ -119,14 +119,15 @@ type Socket struct {
 	NetNS uint64
 
 	// RecvQueue is, for TCP, the number of received bytes that the process has not read; for other transports the memory of
-	// received datagrams in bytes. It is 0 for a listening TCP socket (see AcceptQueue) and for a unix socket from procfs.
+	// received datagrams in bytes. It is 0 for a listening socket (see AcceptQueue) and for a unix socket from procfs.
 	RecvQueue uint32
 	// SendQueue is, for TCP, the number of bytes that are not sent or not acknowledged; for other transports the memory of
 	// unsent datagrams in bytes.
 	SendQueue uint32
 	// AcceptQueue is the number of connections waiting for accept(2).
 	AcceptQueue uint32
-	// AcceptQueueLimit is the backlog. The queue holds one connection more (sk_acceptq_is_full, include/net/sock.h).
+	// AcceptQueueLimit is the backlog. The queue holds one connection more (sk_acceptq_is_full, include/net/sock.h;
+	// unix_recvq_full, net/unix/af_unix.c).
 	AcceptQueueLimit uint32
 	// Drops is the number of packets dropped by the socket (sk_drops); it wraps at 2^32. For a listening TCP socket it counts
 	// connection attempts that were dropped, because of a full accept queue for example.
@@ -186,11 +187,11 @@ func (s *Socket) Owners() []*Process {
 	return s.scan.ownersOf(s)
 }
 
-// Initiator returns the process that initiated the TCP connection, by connect(2) or sendto(2), and the id of the cgroup v2 in which
-// it did. The process can have ended. It is nil for an accepted connection, and if the initiator is unknown: the BPF program that
-// records initiators runs only with Closed and OwnersBPF (see [ScanStats].Initiators), from NewScanner on, and keeps the last 65,536
-// of the host. A connection in TIME_WAIT, or one that no process holds any more, still has its initiator. The lookup happens at the
-// call. The result is valid until the next iteration; the process remains valid.
+// Initiator returns the process that initiated the TCP connection, by connect(2) or sendto(2), and the id of the cgroup v2 in
+// which it did. The process can have ended. It is nil for an accepted connection, and if the initiator is unknown: a BPF program
+// records the last 65,536 connections of the host, from NewScanner on, with [ScannerConfig].Closed and OwnersBPF if
+// [ScanStats].Initiators is true. A connection in TIME_WAIT, or one that no process holds any more, still has its initiator. The
+// lookup happens at the call. The result is valid until the next iteration; the process remains valid.
 func (s *Socket) Initiator() (process *Process, cgroupID uint64) {
 	found := s.initiator
 	if s.scan != nil {
@@ -218,10 +219,20 @@ func (s *Socket) reset(transport Transport, family Family) {
 	}
 }
 
-// setQueues sets the queues from the two numbers in a row or message. For a listening TCP socket the first is the length of the
-// accept queue, and the second its limit, only in sock_diag (tcp_diag_get_info, net/ipv4/tcp_diag.c).
+// setDiagQueues sets the queues from the two numbers in a message of sock_diag. For a listening socket they are the length of the
+// accept queue and its limit (tcp_diag_get_info, net/ipv4/tcp_diag.c; sk_diag_show_rqlen, net/unix/diag.c).
+func (s *Socket) setDiagQueues(recv, send uint32) {
+	s.setQueues(recv, send)
+	if s.Has(FieldAcceptQueue) {
+		s.AcceptQueueLimit = send
+		s.fields |= FieldAcceptQueueLimit
+	}
+}
+
+// setQueues sets the queues from the two numbers in a row. For a listening socket the first is the length of the accept queue, and
+// the second means nothing.
 func (s *Socket) setQueues(recv, send uint32) {
-	if s.Transport == TransportTCP && s.State == TCPListen {
+	if s.State == TCPListen && (s.Transport == TransportTCP || s.Transport == TransportUnix) {
 		s.AcceptQueue = recv
 		s.fields |= FieldAcceptQueue
 		return
@@ -268,7 +279,8 @@ func (c *currentSocket) initiatorOf(s *Socket) initiator {
 	if s.number != c.number {
 		return initiator{}
 	}
-	// A closed socket has what the record had when the kernel destroyed it. A socket that listens can have tried to connect before.
+	// A closed socket has what the record had when the kernel destroyed it. A socket that listens can have tried to connect
+	// before.
 	if c.initiator.process == nil && !s.Closed && s.Transport == TransportTCP && s.State != TCPListen && s.Has(FieldCookie) {
 		if connect, known := c.connects.Lookup(s.Cookie); known {
 			c.setInitiator(&connect)

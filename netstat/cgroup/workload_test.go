@@ -136,8 +136,37 @@ func TestWorkloadOf(t *testing.T) {
 		{"/ecs/cluster/c23e5f76c09d438aa1824ca4058bdcab/" + id1, "", id1, ""},
 		{"/ecs/c23e5f76c09d438aa1824ca4058bdcab/c23e5f76c09d438aa1824ca4058bdcab-1234678", "", "c23e5f76c09d438aa1824ca4058bdcab-1234678", ""},
 		{"/ecs/c23e5f76c09d438aa1824ca4058bdcab", "", "", ""},
-		// Garden of Cloud Foundry: issue threads of elastic's agents.
+		// Garden of Cloud Foundry: issue threads of elastic's agents, the source of guardian.
 		{"/system.slice/garden.service/garden/70eb4ce5-a065-4401-6990-88ed", "garden.service", "70eb4ce5-a065-4401-6990-88ed", ""},
+		{"/garden/" + pod1, "", pod1, ""},
+		{"/system.slice/runit.service/garden/" + pod1, "runit.service", pod1, ""},
+		{"/docker/" + id1 + "/garden/" + pod1, "", pod1, ""}, // Concourse in a container
+		{"/garden-1/" + pod1, "", pod1, ""},                  // --tag
+		{"/garden/good/70eb4ce5-a065-4401-6990-88ed", "", "70eb4ce5-a065-4401-6990-88ed", ""},
+		{"/garden/bad/" + pod1, "", pod1, ""},
+		{"/garden-1/good/" + pod1 + "/init", "", pod1, ""}, // cgroup v2
+		{"/garden/" + pod2 + "/garden/" + pod1, "", pod1, ""},
+		{"/garden/good", "", "", ""},
+
+		// Nomad: scopeCG1 and scopeCG2 in its cgroupslib, pull request of nomad-driver-containerd.
+		{"/nomad.slice/share.slice/" + pod1 + ".redis.scope", pod1 + ".redis.scope", pod1 + ".redis", ""},
+		{"/nomad.slice/reserve.slice/" + pod1 + ".redis.scope", pod1 + ".redis.scope", pod1 + ".redis", ""},
+		{"/nomad.slice/" + pod1 + ".redis.scope", pod1 + ".redis.scope", pod1 + ".redis", ""}, // before 1.7
+		{"/my.slice/share.slice/" + pod1 + ".redis.scope", pod1 + ".redis.scope", pod1 + ".redis", ""},
+		{"/nomad.slice/share.slice/" + pod1 + ".redis.scope/workers", pod1 + ".redis.scope", pod1 + ".redis", ""},
+		{"/nomad.slice/share.slice/" + pod1 + ".a.b-c_d.scope", pod1 + ".a.b-c_d.scope", pod1 + ".a.b-c_d", ""},
+		{"/nomad.slice/share.slice/" + pod1 + ".a b\xff.scope", "share.slice", pod1 + ".a b\xff", ""},
+		{"/nomad.slice/share.slice/" + pod1 + ".redis.scope/docker/" + id1, pod1 + ".redis.scope", id1, ""},
+		{"/nomad.slice/share.slice/docker-" + id1 + ".scope", "docker-" + id1 + ".scope", id1, ""},
+		{"/nomad.slice/share.slice", "share.slice", "", ""},
+		{"/nomad/" + pod1 + ".redis", "", pod1 + ".redis", ""},
+		{"/nomad/" + pod1 + ".redis.scope", pod1 + ".redis.scope", pod1 + ".redis", ""}, // cgroup v2 and cgroup_parent = "nomad"
+		{"/" + pod1 + "..scope", pod1 + "..scope", "", ""},
+		{"/" + pod1 + ".scope", pod1 + ".scope", "", ""},
+		{"/" + pod1 + "-redis.scope", pod1 + "-redis.scope", "", ""},
+		{"/x" + pod1 + ".redis.scope", "x" + pod1 + ".redis.scope", "", ""},
+		{"/" + strings.ToUpper(pod1) + ".redis.scope", strings.ToUpper(pod1) + ".redis.scope", "", ""},
+		{"/" + pod1 + ".redis.service", pod1 + ".redis.service", "", ""},
 
 		// Outside the cgroup namespace of the reader.
 		{"/../../system.slice/docker-" + id1 + ".scope", "docker-" + id1 + ".scope", id1, ""},
@@ -166,7 +195,9 @@ func TestWorkloadOfSimilarNames(t *testing.T) {
 		"/a/c750678d33b3f7578a946435a298c99e-1",
 		"/c750678d33b3f7578a946435a298c99e/c750678d33b3f7578a946435a298c99e-",
 		"/c750678d33b3f7578a946435a298c99e/c750678d33b3f7578a946435a298c99e-1a",
-		"/garden/" + pod1,
+		"/garden/web", "/garden/" + pod1 + "0", "/garden/" + strings.ToUpper(pod1), "/gardens/" + pod1, "/garden/x/" + pod1,
+		"/garden/good/good/" + pod1, "/good/" + pod1, "good/" + pod1, "bad/" + pod1, "/xgarden/bad/" + pod1, "/" + pod1,
+		"/nomad/" + pod1, "/nomad/" + pod1 + ".", "/nomad/web", "/nomad/x/" + pod1 + ".redis", "/" + pod1 + ".redis", pod1,
 		"/lxc.payload./lxc/", "/lxc.payload/", "/lxc.payloads.web", "/xlxc/web",
 		"/pod", "/pod" + pod1[1:], "/pod" + pod1 + "0", "/pod" + notHex[32:], "/pods" + pod1, "/xpod" + pod1,
 		"/pod6f3e0a5c-1b2d-4c3e-8f9a+0b1c2d3e4f5a", "/pod6F3E0A5C-1B2D-4C3E-8F9A-0B1C2D3E4F5A",
@@ -180,12 +211,17 @@ func TestWorkloadOfSimilarNames(t *testing.T) {
 }
 
 func TestWorkloadOfDoesNotAllocate(t *testing.T) {
-	path := kubeSlice + "pod" + staticPod + ".slice/cri-containerd-" + id1 + ".scope"
-	require.Zero(t, testing.AllocsPerRun(10, func() {
-		if WorkloadOf(path).PodUID == "" {
-			t.Fatal("wrong")
-		}
-	}))
+	for _, path := range []string{
+		kubeSlice + "pod" + staticPod + ".slice/cri-containerd-" + id1 + ".scope",
+		"/nomad.slice/share.slice/" + pod1 + ".redis.scope",
+		"/garden-1/good/" + pod1 + "/init",
+	} {
+		require.Zero(t, testing.AllocsPerRun(10, func() {
+			if WorkloadOf(path).ContainerID == "" {
+				t.Fatal("wrong")
+			}
+		}), path)
+	}
 }
 
 // The result is part of the path and in a valid form.

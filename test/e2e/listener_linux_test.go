@@ -19,10 +19,12 @@ func TestOverflowingListener(t *testing.T) {
 		m := p.measure()
 		requireMatchesSS(t, "netlink", m)
 		requireTraffic(t, "netlink", p, empty, m)
-		series := listenerSeries(unmapAddrPort(listener.Local), m.before.ownersOf(m.before.listeners()[listener.Local]...)[0])
+		at := endpointOf("tcp", listener.Local)
+		series := listenerSeries(at, m.before.ownersOf(m.before.listeners()[at]...)[0])
 		requireFields(t, m.stored, series, fields{
 			"accept_queue": testnet.OverflowQueued, "accept_queue_limit": testnet.OverflowBacklog,
-			"tcp_listen": 1, "tcp_established": testnet.OverflowQueued,
+			"accept_queue_used_percent": 100 * testnet.OverflowQueued / testnet.OverflowBacklog,
+			"tcp_listen":                1, "tcp_established": testnet.OverflowQueued,
 		})
 		drops := m.stored[series]["drops"]
 		if least := int64(testnet.OverflowOffered - testnet.OverflowQueued); drops < least {

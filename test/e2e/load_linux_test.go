@@ -86,12 +86,12 @@ func startLoad(t *testing.T) *load {
 	l.workers.Fork(forks)
 
 	server, client := owner{serverEscaped, userOf(t, l.server.PID)}, owner{clientEscaped, userOf(t, l.client.PID)}
-	l.serverSeries, l.serverListenerSeries = processSeries(server), listenerSeries(unmapAddrPort(l.listener.Local), server)
+	l.serverSeries, l.serverListenerSeries = processSeries(server), listenerSeries(endpointOf("tcp", l.listener.Local), server)
 	l.serverCgroupSeries = seriesName("procnetstat_cgroup", map[string]string{"cgroup": cgroup, "systemd_unit": unitName})
 	l.clientSeries = processSeries(client)
 	l.clientRemoteSeries = seriesName("procnetstat_remote", map[string]string{
 		"protocol": "tcp", "remote_address": "127.0.0.1", "remote_port": strconv.Itoa(int(l.listener.Local.Port())),
-		"process_name": clientEscaped,
+		"process_name": clientEscaped, "remote_process_name": serverEscaped,
 	})
 	l.workersSeries = processSeries(owner{workersName, userOf(t, l.workers.PID)})
 	return l

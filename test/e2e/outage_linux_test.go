@@ -50,7 +50,7 @@ func TestKilledProgramIsRestarted(t *testing.T) {
 			testnet.Isolate(t, func() {
 				inputs := execdConfig(t, procnetstat, signal, pluginConfig("netlink"))
 				p := startPipeline(t, program, inputs, lastMeasurement)
-				startLoad(t)
+				p.telegraf.pauseFor(func() { startLoad(t) }) // see requireFollowsLoad
 				requireMatchesSS(t, "netlink", p.measure())
 
 				killed, at := p.killExecd(), time.Now()

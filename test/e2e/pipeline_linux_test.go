@@ -16,6 +16,7 @@ type pipeline struct {
 	telegraf    *telegraf
 	last        []string
 	retransmits func(owner) bool
+	held        map[uint64]holding // by cookie: the sockets that a gather has seen with a holder
 }
 
 // startPipeline starts both. Telegraf writes to InfluxDB only when measure flushes it, so that nothing changes in between. last
@@ -24,7 +25,10 @@ func startPipeline(t *testing.T, program, inputs string, last ...string) *pipeli
 	t.Helper()
 	db := newInfluxDB(t)
 	db.start()
-	p := &pipeline{t, db, startTelegraf(t, program, onlyWhenAsked, inputs), last, mayRetransmit}
+	p := &pipeline{
+		t: t, influx: db, telegraf: startTelegraf(t, program, onlyWhenAsked, inputs), last: last, retransmits: mayRetransmit,
+		held: map[uint64]holding{},
+	}
 	first := p.gathersAfter(0)
 	requireZeroCounters(t, p.telegraf.seen[first[0]])
 	p.store(first) // opens the connection to InfluxDB, which then stays open
@@ -73,18 +77,42 @@ type measurement struct {
 // measure waits for a gather during which the sockets do not change, and returns it.
 func (p *pipeline) measure() measurement {
 	p.t.Helper()
-	m := measurement{before: takeSnapshot(p.t)}
+	snapshot := func() snapshot {
+		s := takeSnapshot(p.t)
+		s.last = maps.Clone(p.held)
+		return s
+	}
+	m := measurement{before: snapshot()}
 	for end := time.Now().Add(waitLimit); ; m.before = m.after {
 		gathers := p.gathersAfter(time.Now().UnixNano())
 		// The time of a gather may be its end, so the first gather may have started before the snapshot; the second has not.
 		gathers = p.gathersAfter(slices.Max(gathers))
-		m.after = takeSnapshot(p.t)
+		m.after = snapshot()
+		p.remember(m.before, m.after)
 		if m.before.equal(m.after, p.retransmits) {
 			m.gathers, m.stored = gathers, p.store(gathers)
 			return m
 		}
 		if time.Now().After(end) {
 			p.t.Fatalf("the sockets changed during every gather; the last ones were\n%v", m.after.sockets)
+		}
+	}
+}
+
+// remember records what the sockets belong to that are held in two snapshots, between which there was a gather.
+func (p *pipeline) remember(before, after snapshot) {
+	isHeld := map[uint64]bool{}
+	for _, r := range before.sockets {
+		isHeld[r.Cookie] = len(r.Processes) > 0
+	}
+	listeners := after.listeners()
+	for _, r := range after.sockets {
+		if isHeld[r.Cookie] && len(r.Processes) > 0 {
+			cgroups := map[string]string{}
+			for _, source := range []string{"netlink", "procfs"} {
+				cgroups[source] = after.cgroupOf(source, r, listeners)
+			}
+			p.held[r.Cookie] = holding{after.ownersOf(r), cgroups}
 		}
 	}
 }

@@ -22,9 +22,16 @@ import (
 // snapshot has the TCP and UDP sockets that ss shows in the namespace.
 type snapshot struct {
 	sockets []socket
-	owners  map[int]owner  // of all processes that hold sockets, by process ID
-	cgroups map[int]string // of the same processes
-	used    int64          // the number of sockets of any kind, from /proc/net/sockstat
+	owners  map[int]owner      // of all processes that hold sockets, by process ID
+	cgroups map[int]string     // of the same processes
+	used    int64              // the number of sockets of any kind, from /proc/net/sockstat
+	last    map[uint64]holding // by cookie: of sockets that an earlier gather has seen with a holder
+}
+
+// holding is what a socket belonged to while a process held it.
+type holding struct {
+	owners  []owner
+	cgroups map[string]string // by source
 }
 
 // socket is a socket that ss shows.
@@ -207,13 +214,11 @@ func (s snapshot) each(source string, f func(r socket, series []string)) {
 		at, isIncoming := listeners.of(r)
 		for _, o := range s.attributedTo(r, listeners) {
 			series = append(series, processSeries(o))
-			if !isIncoming && isOutgoing(r) {
-				series = append(series, remoteSeries(r, o))
-			}
-		}
-		if isIncoming {
-			for _, o := range s.ownersOf(listeners[at]...) {
+			switch {
+			case isIncoming:
 				series = append(series, listenerSeries(at, o))
+			case isOutgoing(r):
+				series = append(series, remoteSeries(r, o, s.processAt(r, listeners)))
 			}
 		}
 		slices.Sort(series)
@@ -221,9 +226,13 @@ func (s snapshot) each(source string, f func(r socket, series []string)) {
 	}
 }
 
-// attributedTo returns the owners that a socket counts for: its holders, or else the holders of its listener.
+// attributedTo returns the owners that a socket counts for: its holders, or else those that held it last, or else the holders of
+// its listener. It counts for only one of those that do not hold it: in these tests they all have the same name and user.
 func (s snapshot) attributedTo(r socket, all listeners) []owner {
 	owners := s.ownersOf(r)
+	if len(owners) == 0 {
+		owners = s.last[r.Cookie].owners
+	}
 	if at, _ := all.of(r); len(owners) == 0 {
 		owners = s.ownersOf(all[at]...)
 	}
@@ -233,8 +242,19 @@ func (s snapshot) attributedTo(r socket, all listeners) []owner {
 	return owners
 }
 
-// cgroupOf returns the cgroup of a socket: that of the socket itself, or else of its process if it is not the root, or else of
-// its listener.
+// processAt returns the name of the process that listens at the remote end of a socket, or an empty string. The sockets of these
+// tests are connected to loopback addresses.
+func (s snapshot) processAt(r socket, all listeners) string {
+	remote := netip.AddrPortFrom(netip.AddrFrom16(r.Remote.Addr().As16()), r.Remote.Port())
+	at, found := all.find(r.Netid, remote)
+	if !found {
+		return ""
+	}
+	return s.ownersOf(all[at]...)[0].name
+}
+
+// cgroupOf returns the cgroup of a socket: that of the socket itself, or else of its process if it is not the root, or else the one
+// that it had while it was held, or else that of its listener.
 func (s snapshot) cgroupOf(source string, r socket, all listeners) string {
 	of := func(r socket) string {
 		path := r.Cgroup
@@ -247,6 +267,9 @@ func (s snapshot) cgroupOf(source string, r socket, all listeners) string {
 		return path
 	}
 	path := of(r)
+	if last, found := s.last[r.Cookie]; found && len(r.Processes) == 0 {
+		return last.cgroups[source]
+	}
 	if at, isIncoming := all.of(r); isIncoming && len(r.Processes) == 0 && (path == "" || path == "/") {
 		path = cmp.Or(of(all[at][0]), path)
 	}
@@ -303,16 +326,16 @@ func processSeries(o owner) string {
 	return seriesName("procnetstat_process", map[string]string{"process_name": o.name, "user": o.user})
 }
 
-func listenerSeries(at netip.AddrPort, o owner) string {
+func listenerSeries(at endpoint, o owner) string {
 	return seriesName("procnetstat_listener", map[string]string{
-		"protocol": "tcp", "local_address": at.Addr().String(), "local_port": strconv.Itoa(int(at.Port())), "process_name": o.name,
+		"protocol": at.protocol, "local_address": at.Addr().String(), "local_port": strconv.Itoa(int(at.Port())), "process_name": o.name,
 	})
 }
 
-func remoteSeries(r socket, o owner) string {
+func remoteSeries(r socket, o owner, remoteProcess string) string {
 	return seriesName("procnetstat_remote", map[string]string{
 		"protocol": r.Netid, "remote_address": r.Remote.Addr().Unmap().String(), "remote_port": strconv.Itoa(int(r.Remote.Port())),
-		"process_name": o.name,
+		"process_name": o.name, "remote_process_name": remoteProcess,
 	})
 }
 
@@ -336,42 +359,56 @@ func (s snapshot) ownersOf(sockets ...socket) []owner {
 	return owners
 }
 
-// listeners has the listening sockets by address and port.
-type listeners map[netip.AddrPort][]socket
+// endpoint is a protocol of ss, and an address and port.
+type endpoint struct {
+	protocol string
+	netip.AddrPort
+}
+
+// listeners has the sockets that listen, or are bound UDP sockets without a peer, by protocol, address and port.
+type listeners map[endpoint][]socket
 
 func (s snapshot) listeners() listeners {
 	l := listeners{}
 	for _, r := range s.sockets {
-		if r.State == "LISTEN" {
-			at := unmapAddrPort(r.Local)
+		if r.State == "LISTEN" || isUDPListener(r) {
+			at := endpointOf(r.Netid, r.Local)
 			l[at] = append(l[at], r)
 		}
 	}
 	return l
 }
 
-func unmapAddrPort(local netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
+// isUDPListener reports whether a socket is a UDP socket without a peer. ss shows only those that have a port.
+func isUDPListener(r socket) bool { return r.Netid == "udp" && r.Remote.Port() == 0 }
+
+func endpointOf(protocol string, local netip.AddrPort) endpoint {
+	return endpoint{protocol, netip.AddrPortFrom(local.Addr().Unmap(), local.Port())}
 }
 
-// of returns the address of the listener that a TCP socket belongs to.
-func (l listeners) of(r socket) (at netip.AddrPort, isIncoming bool) {
-	if r.Netid != "tcp" {
-		return netip.AddrPort{}, false
+// of returns the listener that a socket is part of, or that accepted it.
+func (l listeners) of(r socket) (at endpoint, isIncoming bool) {
+	if r.Netid == "udp" && !isUDPListener(r) {
+		return endpoint{}, false
 	}
-	candidates := []netip.Addr{r.Local.Addr().Unmap()}
-	if r.Local.Addr().Is6() {
+	return l.find(r.Netid, r.Local)
+}
+
+// find returns the listener at an address, or else at the wildcard address. An IPv4-mapped address matches both wildcards.
+func (l listeners) find(protocol string, local netip.AddrPort) (at endpoint, found bool) {
+	candidates := []netip.Addr{local.Addr().Unmap()}
+	if local.Addr().Is6() {
 		candidates = append(candidates, netip.IPv6Unspecified())
 	}
-	if r.Local.Addr().Unmap().Is4() {
+	if local.Addr().Unmap().Is4() {
 		candidates = append(candidates, netip.IPv4Unspecified())
 	}
 	for _, addr := range candidates {
-		if at := netip.AddrPortFrom(addr, r.Local.Port()); len(l[at]) > 0 {
+		if at := (endpoint{protocol, netip.AddrPortFrom(addr, local.Port())}); len(l[at]) > 0 {
 			return at, true
 		}
 	}
-	return netip.AddrPort{}, false
+	return endpoint{}, false
 }
 
 // The fields of measurements of groups of sockets.
@@ -407,10 +444,13 @@ func gauges(source, series string) []string {
 		if isUDP(series) {
 			return udpGauges
 		}
-		return tcp
+		return slices.DeleteFunc(slices.Clone(tcp), func(name string) bool { return name == "tcp_listen" })
 	case "procnetstat_listener":
+		if isUDP(series) {
+			return udpGauges
+		}
 		if source == "netlink" {
-			return slices.Concat(tcp, []string{"accept_queue", "accept_queue_limit"})
+			return slices.Concat(tcp, []string{"accept_queue", "accept_queue_limit", "accept_queue_used_percent"})
 		}
 		return slices.Concat(tcp, []string{"accept_queue"})
 	default:
@@ -433,13 +473,16 @@ func counters(source, series string) []string {
 		}
 		return tcp
 	case "procnetstat_listener":
+		if isUDP(series) {
+			return udpCounters
+		}
 		return slices.Concat(tcp, listeners)
 	default:
 		return nil
 	}
 }
 
-// isUDP reports whether a series is of a UDP peer.
+// isUDP reports whether a series is of a UDP listener or peer.
 func isUDP(series string) bool { return strings.Contains(series, `,protocol="udp"`) }
 
 func (f fields) zero(names ...string) {
@@ -464,6 +507,9 @@ func (f fields) count(r socket, names []string) {
 		add("tcp_listen", 1)
 		add("accept_queue", r.RecvQ)
 		add("accept_queue_limit", r.SendQ)
+		if name := "accept_queue_used_percent"; slices.Contains(names, name) { // of the fullest
+			f[name] = max(f[name], 100*int64(r.RecvQ)/max(int64(r.SendQ), 1))
+		}
 	default:
 		add("tcp_"+strings.ToLower(r.State), 1)
 		add("tcp_rx_queue", r.RecvQ)

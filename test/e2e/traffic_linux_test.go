@@ -17,7 +17,7 @@ func TestTraffic(t *testing.T) {
 		p := startPipeline(t, program, pluginConfig("netlink"), lastMeasurement)
 		p.retransmits = noneRetransmits
 		empty := p.measure()
-		startLoad(t)
+		p.telegraf.pauseFor(func() { startLoad(t) }) // see requireFollowsLoad
 		m := p.measure()
 		requireMatchesSS(t, "netlink", m)
 		requireTraffic(t, "netlink", p, empty, m)

@@ -81,7 +81,7 @@ func requireFollowsLoad(t *testing.T, source string, p *pipeline) {
 	empty := p.measure()
 	var l *load
 	// Do not gather meanwhile: a gather would count the last segments of connections, such as a FIN, before TIME_WAIT, where ss
-	// no longer shows counters.
+	// no longer shows counters, and would remember who held connections that no process holds any more.
 	p.telegraf.pauseFor(func() { l = startLoad(t) })
 	m := p.measure()
 	requireStates(t, m.before.states(), empty.before.states(), l.tcpStates())

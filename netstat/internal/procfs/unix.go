@@ -74,15 +74,16 @@ func beginsUnixRow(columns [][]byte) bool {
 	return err == nil
 }
 
-// ParseUnixPath returns the path in a row of /proc/net/unix, which can contain any byte except newline; empty if there is none.
-func ParseUnixPath(row []byte) string {
+// ParseUnixPath returns the path in a row of /proc/net/unix, which can contain any byte except newline; empty if there is none. It
+// is a part of the row.
+func ParseUnixPath(row []byte) []byte {
 	for range unixInode + 1 {
 		row = bytes.TrimLeft(row, " ")
 		end := bytes.IndexByte(row, ' ')
 		if end < 0 {
-			return ""
+			return nil
 		}
 		row = row[end:]
 	}
-	return string(row[1:])
+	return row[1:]
 }

@@ -83,8 +83,8 @@ type ifreq struct {
 	_     [20]byte
 }
 
-// deviceName appends the name of a network device: SIOCGIFNAME, netdevice(7). Every socket supports it (sock_do_ioctl, net/socket.c),
-// and no privilege is needed.
+// deviceName appends the name of a network device: SIOCGIFNAME, netdevice(7). It works on every socket (sock_do_ioctl,
+// net/socket.c) and needs no privilege.
 func (s *socket) deviceName(name []byte, index uint32) ([]byte, error) {
 	request := ifreq{index: int32(index)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s.fd), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&request)))

@@ -29,14 +29,15 @@ func endpointOf(s *netstat.Socket) endpoint {
 // (SO_REUSEPORT). It stays the same from pass to pass, and for as long as connections that it accepted are remembered.
 type listener struct {
 	endpoint
-	holders, previous []*owner        // processes that hold its sockets, in the last pass that saw one and in the one before
-	accepting         map[*owner]bool // holders that have held connections that it accepted
-	cgroup            *cgroupEntry    // of its first socket; nil: not known
-	pass              uint64          // the last one that saw one of its sockets
-	endedIn           uint64          // the last pass that had the end of one of its sockets reported
-	touched           time.Time       // when that or its end was last noticed
-	ended             *list.Element   // in listeners.ended; nil: it listens, or did in the last pass
-	series            listenerSeries  // in procnetstat_listener
+	holders, previous []*owner          // processes that hold its sockets, in the last pass that saw one and in the one before
+	accepting         map[*owner]uint64 // holders that have held connections that it accepted, and the pass that first saw it
+	acceptingKnown    bool              // an earlier pass saw one
+	cgroup            *cgroupEntry      // of its first socket; nil: not known
+	pass              uint64            // the last one that saw one of its sockets
+	endedIn           uint64            // the last pass that had the end of one of its sockets reported
+	touched           time.Time         // when that or its end was last noticed
+	ended             *list.Element     // in listeners.ended; nil: it listens, or did in the last pass
+	series            listenerSeries    // in procnetstat_listener
 
 	representative     *owner // see pass.representativeOf
 	representativePass uint64 // for which it was chosen
@@ -182,6 +183,7 @@ func (t *listeners) finish(all *scopes) {
 			switch {
 			case l.pass == t.pass:
 				l.forgetAccepting()
+				l.acceptingKnown = len(l.accepting) > 0
 			case l.ended != nil:
 			case unread(l):
 				l.pass = t.pass
@@ -199,7 +201,7 @@ func (t *listeners) finish(all *scopes) {
 // forgetAccepting forgets which processes hold accepted connections, if they do not hold the listener any more.
 func (l *listener) forgetAccepting() {
 	if len(l.accepting) > 0 && !slices.Equal(l.holders, l.previous) {
-		maps.DeleteFunc(l.accepting, func(w *owner, _ bool) bool { return !slices.Contains(l.holders, w) })
+		maps.DeleteFunc(l.accepting, func(w *owner, _ uint64) bool { return !slices.Contains(l.holders, w) })
 	}
 }
 

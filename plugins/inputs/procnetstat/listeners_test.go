@@ -291,6 +291,7 @@ func TestRepresentative(t *testing.T) {
 	person := func(pid int, name string) *owner {
 		return &owner{process: &netstat.Process{PID: pid, Name: name}, name: name}
 	}
+	p.begin(time.Unix(1000, 0), false)
 	master, worker1, worker2, other := person(1, "master"), person(2, "worker"), person(3, "worker"), person(4, "other")
 	for name, test := range map[string]struct {
 		holders   []*owner
@@ -307,9 +308,9 @@ func TestRepresentative(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &listener{holders: test.holders}
-			l.observeHolders(test.accepting)
-			l.observeHolders([]*owner{person(9, "stranger")})
-			require.Same(t, test.want, p.representative(l.holders, l.accepting))
+			l.observeHolders(test.accepting, 1)
+			l.observeHolders([]*owner{person(9, "stranger")}, 1)
+			require.Same(t, test.want, p.representativeOf(l))
 		})
 	}
 }
@@ -323,8 +324,8 @@ func TestListenerOfSeveral(t *testing.T) {
 		l := e.observe(listeningOn(web), []*owner{first}, nil)
 		require.Same(t, l, e.observe(listeningOn(web), []*owner{first, second}, nil))
 		require.Equal(t, []*owner{first, second}, l.holders)
-		l.observeHolders([]*owner{second})
-		require.True(t, l.accepting[second])
+		l.observeHolders([]*owner{second}, e.pass)
+		require.NotZero(t, l.accepting[second])
 		e.finish(&scopes{})
 	}
 	e.begin(time.Unix(1000, 0))

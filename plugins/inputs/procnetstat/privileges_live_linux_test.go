@@ -355,6 +355,9 @@ func (s sees) tags(tags map[string]string) {
 			is("exe", unattributed)
 		}
 	}
+	if name := tags["remote_process_name"]; name == "mine" && !s.own || name != "mine" && !s.sockets {
+		delete(tags, "remote_process_name")
+	}
 	if unit, ok := tags["systemd_unit"]; ok && unit != "mine.service" && !s.cgroups {
 		delete(tags, "systemd_unit")
 		tags["cgroup"] = unattributed
