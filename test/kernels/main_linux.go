@@ -47,7 +47,7 @@ const defaultPackages = "./netstat/..."
 // pluginTests, which need network devices that other machines may lack.
 const pluginPackage = "./plugins/inputs/procnetstat"
 
-var pluginTests = []string{"TestLinkLocalPeers", "TestListenersOfDevices", "TestVRFListeners"}
+var pluginTests = []string{"TestLinkLocalListeners", "TestLinkLocalPeers", "TestListenersOfDevices", "TestVRFListeners"}
 
 type options struct {
 	packages   []string

@@ -120,6 +120,7 @@ func TestListenersOfDevices(t *testing.T) {
 		for i, s := range services {
 			s.client.Connect(netip.AddrPortFrom(netip.MustParseAddr(s.address), port), int(s.established))
 			servers[i].Accept(listeners[i], int(s.established)-s.waiting)
+			awaitQueued(t, listeners[i], uint32(s.waiting))
 		}
 		v := startViews(t, "netlink")
 		for i := range 2 {
@@ -168,6 +169,7 @@ func TestVRFListeners(t *testing.T) {
 			listener := server.With(inVRF).Listen("tcp4", at, 16)
 			client.With(inVRF).Connect(at, connections+i)
 			server.Accept(listener, connections) // of the second VRF, one waits
+			awaitQueued(t, listener, uint32(i))
 			client.With(inVRF).Connect(shared, 1)
 			want = append(want, atDevice{vrf, "server", int64(connections + i)})
 		}

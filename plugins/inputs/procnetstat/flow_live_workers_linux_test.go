@@ -36,24 +36,14 @@ func TestShortConnectionsOfWorkers(t *testing.T) {
 					worker.Serve(listener, visitBytes, answerBytes)
 				}
 				client.Connect(listener.Local, test.held)
-				eventually(t, func() bool { // the workers have accepted
-					for _, row := range testnet.SS(t, "-t", "-l") {
-						if row.Local == listener.Local {
-							return row.RecvQ == 0
-						}
-					}
-					return false
-				})
+				awaitStates(t, map[string]int{"ESTABLISHED": 2 * test.held})
+				awaitQueued(t, listener, 0)
 				l := startTally(t, "")
 				l.gather()
 
 				client.OpenShortConnections(testnet.ShortConnections{To: listener.Local, N: short, Rate: 5000, Send: visitBytes, Receive: answerBytes})
 				eventually(t, func() bool { return client.ClosedShortConnections() == short })
-				states := map[string]int{"TIME_WAIT": short}
-				if test.held > 0 {
-					states["ESTABLISHED"] = 2 * test.held
-				}
-				awaitStates(t, states) // no gather sees one that lives
+				awaitStates(t, map[string]int{"TIME_WAIT": short, "ESTABLISHED": 2 * test.held}) // no gather sees one that lives
 				l.awaitClosed(2 * short)
 
 				others := map[string]int64{}
