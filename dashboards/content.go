@@ -45,6 +45,7 @@ const (
 	perSecond      = "cps"
 	microseconds   = "µs"
 	share          = "percentunit"
+	percent        = "percent"
 	nanoseconds    = "ns"
 )
 
@@ -221,30 +222,34 @@ var boards = []board{
 	},
 	{
 		name: "listeners", title: "procnetstat: listeners",
-		description: "Listening sockets: accept queues, drops, incoming connections.",
+		description: "Listening TCP and unix sockets and bound UDP sockets: queues, drops, incoming connections.",
 		variables:   []variable{{listener, "host"}, {listener, "process_name"}},
 		panels: []panel{
 			{
-				title: "Listeners", kind: table, from: listener, groupBy: []string{"host", "process_name", "local_address", "local_port"},
-				description: "Last values in the time range. Drops and opened: totals of the time range.",
+				title: "Listeners", kind: table, from: listener,
+				groupBy: []string{"host", "process_name", "protocol", "interface", "local_address", "local_port"},
+				description: "Last values in the time range. Drops and opened: totals of the time range. Sockets that share " +
+					"a port have an accept queue each: the fullest is shown as a share of its limit.",
 				values: []column{
+					{"fullest queue", maximum("accept_queue_used_percent"), percent},
 					{"accept queue", gauge("accept_queue"), sockets},
 					{"limit", gauge("accept_queue_limit"), sockets},
 					{"drops", increase("drops"), sockets},
+					{"dropped datagrams", increase("udp_drops"), sockets},
 					{"connections", gauge("tcp_established"), sockets},
 					{"opened", increase("tcp_opened"), sockets},
 					{"RTT p95", maximum("tcp_rtt_p95_us"), microseconds},
 				},
 			},
 			{
-				title: "Accept queue usage", from: listener, groupBy: []string{"process_name", "local_port"}, unit: share,
-				description: "Accept queue, as a share of its limit. At 100 %, connections are dropped: the process does not " +
-					"accept fast enough, or its backlog is too short.",
-				values: []column{{label: "used", value: gauge("accept_queue").dividedBy(gauge("accept_queue_limit"))}},
+				title: "Accept queue usage", from: listener, groupBy: []string{"process_name", "local_address", "local_port"}, unit: percent,
+				description: "The fullest accept queue, as a share of its limit. Above 100 %, connections are dropped: the process does " +
+					"not accept fast enough, or its backlog is too short.",
+				values: []column{{label: "used", value: maximum("accept_queue_used_percent")}},
 			},
 			{
-				title: "Accept queue", from: listener, groupBy: []string{"process_name", "local_port"}, unit: sockets,
-				description: "Connections that wait to be accepted.",
+				title: "Accept queue", from: listener, groupBy: []string{"process_name", "local_address", "local_port"}, unit: sockets,
+				description: "Connections that wait to be accepted, of all sockets that share a port.",
 				values:      []column{{label: "waiting", value: gauge("accept_queue")}},
 			},
 			{
@@ -263,6 +268,16 @@ var boards = []board{
 				values:      []column{{label: "ESTABLISHED", value: gauge("tcp_established")}},
 			},
 			retransmits(listener, "process_name", "local_port"),
+			{
+				title: "Queued datagrams", from: listener, groupBy: []string{"process_name", "local_port"}, unit: bytes,
+				description: "Memory of the datagrams that bound UDP sockets have received and the process has not read.",
+				values:      []column{{label: "UDP receive", value: gauge("udp_rx_queue")}},
+			},
+			{
+				title: "Dropped datagrams", from: listener, groupBy: []string{"process_name", "local_port"}, unit: perSecond,
+				description: "Datagrams dropped by bound UDP sockets, mostly because of a full queue: the process does not read fast enough.",
+				values:      []column{{label: "dropped", value: rate("udp_drops")}},
+			},
 		},
 	},
 	{

@@ -37,7 +37,9 @@ func (flux) query(q query) variants.Dataquery {
 
 	function, combine := "last", "sum"
 	if q.value.aggregation == aggregateMaximum {
-		function, combine = "max", "max"
+		if combine = "max"; !q.inTable {
+			function = "max"
+		}
 	}
 	if q.inTable && q.value.aggregation != aggregateIncrease {
 		step("%s()", function)

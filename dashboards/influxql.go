@@ -23,9 +23,9 @@ func (influxQL) query(q query) variants.Dataquery {
 	for _, tag := range q.from.tags {
 		conditions = append(conditions, fmt.Sprintf(`%q =~ /^${%s:regex}$/`, tag, tag))
 	}
-	inner, outer := influxQLValue(q.value, "v")
+	inner, outer := influxQLValue(q.value, "v", q.inTable)
 	if q.value.divisor != nil {
-		innerDivisor, outerDivisor := influxQLValue(*q.value.divisor, "d")
+		innerDivisor, outerDivisor := influxQLValue(*q.value.divisor, "d", q.inTable)
 		inner, outer = inner+", "+innerDivisor, outer+" / "+outerDivisor
 	}
 	innerBy, outerBy := "*", quoteAll(q.groupBy)
@@ -52,11 +52,13 @@ func (influxQL) query(q query) variants.Dataquery {
 }
 
 // influxQLValue returns the expressions of the inner query, for each series, and of the outer query, for all of them.
-func influxQLValue(v value, name string) (inner, outer string) {
+func influxQLValue(v value, name string, inTable bool) (inner, outer string) {
 	function, outer := "last(%q)", "sum"
 	switch v.aggregation {
 	case aggregateMaximum:
-		function, outer = "max(%q)", "max"
+		if outer = "max"; !inTable {
+			function = "max(%q)"
+		}
 	case aggregateRate:
 		function = "non_negative_derivative(last(%q), 1s)"
 	case aggregateIncrease:

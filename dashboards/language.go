@@ -18,17 +18,18 @@ type language interface {
 
 // measurement is a measurement of the plugin, and the dashboard variables that select its series.
 type measurement struct {
-	name string
-	tags []string // each has a variable of the same name
+	name   string
+	tags   []string // each has a variable of the same name
+	fields []string // every series has at least one of them
 }
 
 var (
-	host     = measurement{"procnetstat", []string{"host"}}
-	process  = measurement{"procnetstat_process", []string{"host", "process_name"}}
-	service  = measurement{"procnetstat_cgroup", []string{"host", "cgroup"}}
-	listener = measurement{"procnetstat_listener", []string{"host", "process_name"}}
-	remote   = measurement{"procnetstat_remote", []string{"host", "process_name"}}
-	gather   = measurement{"procnetstat_gather", []string{"host"}}
+	host     = measurement{"procnetstat", []string{"host"}, []string{"tcp_established"}}
+	process  = measurement{"procnetstat_process", []string{"host", "process_name"}, []string{"tcp_established"}}
+	service  = measurement{"procnetstat_cgroup", []string{"host", "cgroup"}, []string{"tcp_established"}}
+	listener = measurement{"procnetstat_listener", []string{"host", "process_name"}, []string{"tcp_established", "udp_socket", "unix_socket"}}
+	remote   = measurement{"procnetstat_remote", []string{"host", "process_name"}, []string{"tcp_established", "udp_socket", "udplite_socket"}}
+	gather   = measurement{"procnetstat_gather", []string{"host"}, []string{"sockets"}}
 )
 
 // query requests a value of each group of series that share the tags of groupBy.
@@ -52,7 +53,7 @@ type aggregation int
 
 const (
 	aggregateSum      aggregation = iota // sum of the series of a group
-	aggregateMaximum                     // maximum of the series
+	aggregateMaximum                     // maximum of the series: in a table, of their last values
 	aggregateRate                        // of counters: sum of the rates per second
 	aggregateIncrease                    // of counters: sum of the increases in the time range
 )

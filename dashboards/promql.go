@@ -16,11 +16,11 @@ func (promQL) title() string      { return "PromQL" }
 func (promQL) dataSource() string { return "prometheus" }
 
 func (promQL) tagValues(from measurement, tag string) string {
-	field := "tcp_established"
-	if from.name == gather.name {
-		field = "sockets"
+	series := from.name + "_" + from.fields[0]
+	if len(from.fields) > 1 {
+		series = fmt.Sprintf(`{__name__=~"%s_(%s)"}`, from.name, strings.Join(from.fields, "|"))
 	}
-	return fmt.Sprintf("label_values(%s_%s, %s)", from.name, field, tag)
+	return fmt.Sprintf("label_values(%s, %s)", series, tag)
 }
 
 func (promQL) query(q query) variants.Dataquery {

@@ -84,6 +84,7 @@ type Scanner struct {
 	// bytecode is config.TCPFilter compiled for the kernel; nil: only Filter.Match runs.
 	bytecode []byte
 	rows     procfs.RowReader
+	rowOrder rowOrder
 	paths    pathTable
 	pings    []uint64 // inodes of the ping sockets of a namespace; there are few
 
@@ -151,6 +152,7 @@ func NewScanner(config ScannerConfig) (*Scanner, error) {
 		return nil, err
 	}
 	s := &Scanner{config: config, live: procfs.IsMounted(config.ProcRoot), fallbacks: newFallbacks(config.Warn)}
+	s.rowOrder.isCopy = !s.live
 	s.openDiag = diagOpener(s.prefetchOwners)
 	s.bytecode = config.TCPFilter.bytecode()
 	s.budget = newClosedBudget(maxClosed)
@@ -229,9 +231,13 @@ func (s *Scanner) Namespaces() []*Namespace {
 // Sockets looks up the owners and then iterates over the sockets, namespace by namespace and transport by transport. All
 // iterations fill the same [Socket].
 //
-// Listening TCP sockets precede connections: with netlink all of them, with procfs those of the same family. Sockets that do not
-// listen and have no known owner come last in their namespace. If there are many of these, Sockets looks up the owners again, as
-// most of these sockets were opened after the first lookup.
+// Listening TCP sockets precede the connections of their namespace: with netlink and from a copy of a proc file system all of
+// them, from /proc/net those of the same family. Linux writes /proc/net in this order, other kernels may not: the first scan
+// reads the listening sockets in a pass of their own, and every scan checks the order. Once it is found broken, all scans take
+// two passes; only the scan that finds it, unless it is the first, can yield a listening socket late.
+//
+// Sockets that do not listen and have no known owner come last in their namespace. If there are many of these, Sockets looks up
+// the owners again, as most of these sockets were opened after the first lookup.
 //
 // With [ScannerConfig].Closed the closed TCP sockets of a namespace follow its live sockets: first those that never had a peer,
 // then the others, each in the order of their destruction. Closed sockets of a namespace that has ended come before all others.
@@ -262,6 +268,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 		}
 		s.used = [len(s.used)]bool{}
 		s.paths.nextScan()
+		s.rowOrder.nextScan()
 		defer s.setSource()
 		s.retryRefused()
 		errNamespaces, errOwners := s.namespaces.find(), s.findOwners(ctx)

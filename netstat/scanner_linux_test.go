@@ -142,9 +142,13 @@ func TestSourcesAgree(t *testing.T) {
 				if of.Transport == TransportUnix {
 					of.RecvQueue, of.SendQueue = 0, 0
 				}
-				fields := FieldAcceptQueue
-				if of.Transport != TransportTCP {
-					fields |= FieldDrops
+				var fields Field
+				switch of.Transport {
+				case TransportTCP:
+					fields = FieldAcceptQueue
+				case TransportUnix: // procfs has no queues
+				default:
+					fields = FieldDrops
 				}
 				return describe(&of, fields)
 			}

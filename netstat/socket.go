@@ -279,7 +279,8 @@ func (c *currentSocket) initiatorOf(s *Socket) initiator {
 	if s.number != c.number {
 		return initiator{}
 	}
-	// A closed socket has what the record had when the kernel destroyed it. A socket that listens can have tried to connect before.
+	// A closed socket has what the record had when the kernel destroyed it. A socket that listens can have tried to connect
+	// before.
 	if c.initiator.process == nil && !s.Closed && s.Transport == TransportTCP && s.State != TCPListen && s.Has(FieldCookie) {
 		if connect, known := c.connects.Lookup(s.Cookie); known {
 			c.setInitiator(&connect)

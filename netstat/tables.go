@@ -54,24 +54,26 @@ func (s *Scanner) eachFromProcfs(ctx context.Context, transport Transport, handO
 	if s.reading.Self {
 		s.socket.NetNS = s.procNetNS
 	}
-	var failed []error
-	for i, table := range tables[transport] {
-		err := s.eachFromTable(ctx, transport, table, handOut)
-		switch {
-		case err == nil:
-		case errors.Is(err, errStopped), errors.Is(err, errNamespaceGone), ctx.Err() != nil:
-			return err
-		case errors.Is(err, fs.ErrNotExist) && i > 0: // a kernel without IPv6
-		case errors.Is(err, fs.ErrNotExist) && transport != TransportTCP:
-			s.fallbacks.warnOnce(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
-		default:
-			failed = append(failed, err)
+	var failed [2]error // of each table one, though both passes may fail
+	for _, pass := range s.rowOrder.passes(transport) {
+		for i, table := range tables[transport] {
+			err := s.eachFromTable(ctx, transport, table, pass, handOut)
+			switch {
+			case err == nil:
+			case errors.Is(err, errStopped), errors.Is(err, errNamespaceGone), ctx.Err() != nil:
+				return err
+			case errors.Is(err, fs.ErrNotExist) && i > 0: // a kernel without IPv6
+			case errors.Is(err, fs.ErrNotExist) && transport != TransportTCP:
+				s.fallbacks.warnOnce(table, fmt.Errorf("the kernel has no %s sockets: %w", transport, err))
+			default:
+				failed[i] = err
+			}
 		}
 	}
-	return errors.Join(failed...)
+	return errors.Join(failed[:]...)
 }
 
-func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table string, handOut func(error) bool) error {
+func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table string, pass rowPass, handOut func(error) bool) error {
 	file, err := s.namespaces.openTable(s.reading, table)
 	if err != nil {
 		return fmt.Errorf("opening the %s table: %w", transport, err)
@@ -80,7 +82,7 @@ func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table 
 	path := file.Name()
 
 	var broken errorSummary
-	stopped := false
+	stopped, sawOthers := false, false
 	const checkEvery = 1024 // rows
 	err = s.rows.Each(file, func(line int, text []byte, err error) bool {
 		if line%checkEvery == 0 && ctx.Err() != nil {
@@ -95,6 +97,14 @@ func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table 
 		if err != nil {
 			broken.add(fmt.Errorf("%s:%d: %w", path, line, err))
 			return true
+		}
+		if transport == TransportTCP {
+			listens := s.socket.State == TCPListen
+			s.rowOrder.broken = s.rowOrder.broken || listens && sawOthers
+			sawOthers = sawOthers || !listens
+			if !pass.yields(listens) {
+				return true
+			}
 		}
 		if transport == TransportUnix && s.config.UnixPaths {
 			s.socket.Path = s.paths.get(procfs.ParseUnixPath(text))
@@ -113,9 +123,10 @@ func (s *Scanner) eachFromTable(ctx context.Context, transport Transport, table 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	if err := broken.err(); err != nil && !handOut(err) {
+	if err := broken.err(); err != nil && pass != passListening && !handOut(err) { // once, though both passes find the rows
 		return errStopped
 	}
+	s.rowOrder.read = s.rowOrder.read || transport == TransportTCP
 	return nil
 }
 
@@ -185,3 +196,39 @@ func (s *Scanner) sawPing(inode uint64) bool {
 	s.pings = append(s.pings, inode)
 	return false
 }
+
+// rowOrder is what is known of the order of rows in the tables of TCP sockets. Linux writes listening sockets first
+// (tcp_seq_start, net/ipv4/tcp_ipv4.c). A copy of a proc file system promises no order, and neither does a kernel that imitates
+// Linux, as gVisor, whose proc file system is mounted too.
+type rowOrder struct {
+	isCopy  bool
+	read    bool // a table was read to its end
+	checked bool // in an earlier scan
+	broken  bool // in a table a listening socket came after another one
+}
+
+// nextScan starts a scan.
+func (o *rowOrder) nextScan() { o.checked = o.read }
+
+// passes returns the passes over the tables of a transport. The order matters only for TCP. The first scan reads the listening
+// sockets in a pass of their own, because it cannot know the order before.
+func (o *rowOrder) passes(transport Transport) []rowPass {
+	if transport != TransportTCP || !o.isCopy && o.checked && !o.broken {
+		return onePass
+	}
+	return twoPasses
+}
+
+// rowPass is a pass over a table.
+type rowPass uint8
+
+const (
+	passAll       rowPass = iota // yields all sockets
+	passListening                // only those that listen
+	passOthers                   // the others
+)
+
+var onePass, twoPasses = []rowPass{passAll}, []rowPass{passListening, passOthers}
+
+// yields reports whether the pass yields a socket that listens, or one that does not.
+func (p rowPass) yields(listens bool) bool { return p == passAll || listens == (p == passListening) }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +18,23 @@ import (
 // have ended, both are removed. Cgroup returns the directory, and the path in the hierarchy, which ends in name.
 func Cgroup(tb testing.TB, name string) (dir, path string) {
 	tb.Helper()
-	mount, err := cgroup2Mount()
+	return createCgroup(tb, "cgroup2", "", name)
+}
+
+// CgroupV1 is Cgroup in the hierarchy of cgroups v1 that has the controller. Write the pid to cgroup.procs to move a process there.
+func CgroupV1(tb testing.TB, controller, name string) (dir, path string) {
+	tb.Helper()
+	return createCgroup(tb, "cgroup", controller, name)
+}
+
+func createCgroup(tb testing.TB, fsType, option, name string) (dir, path string) {
+	tb.Helper()
+	mount, err := cgroupMount(fsType, option)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	if mount == "" {
-		SkipOrFail(tb, "no cgroup2 file system is mounted")
+		SkipOrFail(tb, fmt.Sprintf("no %s file system is mounted (with option %q)", fsType, option))
 	}
 	top := fmt.Sprintf("/testnet-%d-%d", os.Getpid(), time.Now().UnixNano())
 	path = filepath.Join(top, name)
@@ -42,14 +54,15 @@ func Cgroup(tb testing.TB, name string) (dir, path string) {
 	return dir, path
 }
 
-// cgroup2Mount returns the mount point of the unified hierarchy, or "" if it is not mounted.
-func cgroup2Mount() (string, error) {
+// cgroupMount returns the mount point of a hierarchy, or "" if it is not mounted.
+func cgroupMount(fsType, option string) (string, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "cgroup2" {
+		fields := strings.Fields(line)
+		if len(fields) > 3 && fields[2] == fsType && (option == "" || slices.Contains(strings.Split(fields[3], ","), option)) {
 			return fields[1], nil
 		}
 	}

@@ -2,6 +2,8 @@ package cgroup
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -62,6 +64,56 @@ func TestParseProcessErrors(t *testing.T) {
 	}
 }
 
+// The content of /proc/<pid>/cgroup on hosts of all kinds.
+func TestProcessOnHosts(t *testing.T) {
+	for _, test := range []struct {
+		file, path string
+		hasV1      bool
+	}{
+		{"cgroup_unified", "/system.slice/docker-" + id1 + ".scope", false},
+		{"cgroup_hybrid", "/docker/" + id1, true}, // Docker with the cgroupfs driver
+		{"cgroup_v1", "/docker/" + id1, true},     // cgroup2 was never mounted
+		{"cgroup_hybrid_systemd", "/system.slice/nginx.service", true},
+		{"cgroup_hybrid_net_cls", "/system.slice/nginx.service", true}, // some VPNs mount this controller only
+	} {
+		t.Run(test.file, func(t *testing.T) {
+			content, err := os.ReadFile(filepath.Join("testdata", test.file))
+			require.NoError(t, err)
+			require.Equal(t, test.hasV1, HasV1(content))
+			path, err := ParseProcess(content)
+			require.NoError(t, err)
+			require.Equal(t, test.path, path)
+		})
+	}
+}
+
+func TestHasV1(t *testing.T) {
+	for _, test := range []struct {
+		content string
+		want    bool
+	}{
+		{"0::/a\n1:name=mine:/\n", true}, // the order is not promised
+		{"0::/a\n12:memory:/\n", true},
+		{"garbage\n7:misc:/", true},
+		{"", false},
+		{"0::/\n", false},
+		{"0::/3:memory:/\n", false}, // names of cgroups can have colons
+		{"0::/a (deleted)\n", false},
+		{"0:memory:/\n", false},
+		{"1::/\n", false},
+		{"1:memory\n", false},
+		{"1:memory:\n", false},
+		{"1:memory:a\n", false},
+		{"x:memory:/\n", false},
+		{":memory:/\n", false},
+		{"-1:memory:/\n", false},
+		{"4294967296:memory:/\n", false},
+		{"\n\n", false},
+	} {
+		require.Equal(t, test.want, HasV1([]byte(test.content)), "%q", test.content)
+	}
+}
+
 // An error, or a path of the file.
 func FuzzParseProcess(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -69,6 +121,9 @@ func FuzzParseProcess(f *testing.F) {
 		if err != nil {
 			require.Empty(t, path, "an error or a value")
 			return
+		}
+		if !HasV1(content) {
+			require.NotRegexp(t, `(?m)^0*[1-9][0-9]*:[^:\n]`, string(content))
 		}
 		require.Equal(t, byte('/'), path[0])
 		require.NotContains(t, path, "\n")

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -31,7 +33,21 @@ func TestDashboards(t *testing.T) {
 		testnet.States(t, "tcp4") // sockets in every state
 		testnet.UDP(t)
 		startFaultyServices(t)
+		testnet.Start(t, testnet.Process{Name: "resolver"}).UDP("udp4", loopback, netip.AddrPort{})
+		// Values that an answer must have, by the title of the dashboard and the title of the panel or name of the variable.
+		const listeners = "procnetstat: listeners"
+		wanted := map[[2]string]string{
+			{listeners, "process_name"}:       "resolver", // it has no TCP socket
+			{listeners, "Accept queue usage"}: strconv.Itoa(100 * (poolBacklog + 1) / poolBacklog),
+		}
+		found := map[[2]string]bool{}
 
+		wantedIn := func(board grafanaBoard, name string) string {
+			title, _, _ := strings.Cut(board.Title, " (")
+			of := [2]string{title, name}
+			found[of] = true
+			return wanted[of]
+		}
 		runs := map[string]func(query string) []any{
 			"influxql": db.queryValues,
 			"promql": func(query string) []any {
@@ -46,7 +62,7 @@ func TestDashboards(t *testing.T) {
 						continue
 					}
 					waitFor(t, fmt.Sprintf("value of the variable %s of %s: %s", v.Name, board.Title, v.Query), func() bool {
-						return len(run(v.Query)) > 0
+						return has(run(v.Query), wantedIn(board, v.Name))
 					})
 				}
 				for _, panel := range board.Panels {
@@ -54,10 +70,18 @@ func TestDashboards(t *testing.T) {
 						query := target.expandVariables()
 						mayBeZero := mayBeZero.MatchString(query)
 						waitFor(t, fmt.Sprintf("value of %s: %s: %s", board.Title, panel.Title, query), func() bool {
-							return slices.ContainsFunc(run(query), func(v any) bool { return mayBeZero || fmt.Sprint(v) != "0" })
+							values := run(query)
+							return has(values, wantedIn(board, panel.Title)) &&
+								slices.ContainsFunc(values, func(v any) bool { return mayBeZero || fmt.Sprint(v) != "0" })
 						})
 					}
 				}
+			}
+		}
+
+		for of := range wanted {
+			if !found[of] {
+				t.Errorf("no panel or variable %v", of)
 			}
 		}
 
@@ -85,6 +109,11 @@ func TestDashboards(t *testing.T) {
 			}
 		}
 	})
+}
+
+// has reports whether there are values, among them the wanted one, if any.
+func has(values []any, wanted string) bool {
+	return len(values) > 0 && (wanted == "" || slices.ContainsFunc(values, func(v any) bool { return fmt.Sprint(v) == wanted }))
 }
 
 // mayBeZero matches queries of values that the faulty services do not raise.
@@ -172,13 +201,13 @@ func (db *influxDB) queryValues(influxQL string) (values []any) {
 	return values
 }
 
-var labelValues = regexp.MustCompile(`^label_values\((\w+), (\w+)\)$`)
+var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
 // prometheusValues returns the current values of a query. It supports Grafana's label_values, which is not PromQL.
 func prometheusValues(t *testing.T, query string) (values []any) {
 	t.Helper()
 	if of := labelValues.FindStringSubmatch(query); of != nil {
-		askPrometheus(t, "label/"+of[2]+"/values?match[]="+of[1], &values)
+		askPrometheus(t, "label/"+of[2]+"/values?match[]="+url.QueryEscape(of[1]), &values)
 		return values
 	}
 	for _, series := range prometheusSeries(t, query) {

@@ -12,15 +12,17 @@ import (
 //
 //   - orders leaks the connections that payments closes: one for each call of leak
 //   - uploads does not accept: users fill its accept queue, and it drops further connections
+//   - pool does not accept at one of three sockets that share a port; the queue of that one is full, the others are empty
 //   - worker opens 50 short connections to api a second
 //   - users hold connections to catalog, which does not read what they sent
 type faultyServices struct {
-	payments, orders, uploads, users, api, worker, catalog          *testnet.Proc
+	payments, orders, uploads, pool, users, api, worker, catalog    *testnet.Proc
 	paymentsListener, uploadsListener, apiListener, catalogListener testnet.Socket
 }
 
 const (
 	uploadsBacklog = 4
+	poolBacklog    = 5
 	catalogUsers   = 5
 )
 
@@ -31,8 +33,8 @@ func startFaultyServices(t *testing.T) *faultyServices {
 		return testnet.Start(t, testnet.Process{Name: name})
 	}
 	f := &faultyServices{
-		payments: start("payments"), orders: start("orders"), uploads: start("uploads"), users: start("users"),
-		api: start("api"), worker: start("worker"), catalog: start("catalog"),
+		payments: start("payments"), orders: start("orders"), uploads: start("uploads"), pool: start("pool"),
+		users: start("users"), api: start("api"), worker: start("worker"), catalog: start("catalog"),
 	}
 	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(loopback.Addr(), port) }
 	f.paymentsListener = f.payments.Listen("tcp4", at(8081), 100)
@@ -48,6 +50,12 @@ func startFaultyServices(t *testing.T) *faultyServices {
 	}
 	f.catalog.Accept(f.catalogListener, catalogUsers)
 	f.users.OpenShortConnections(f.uploadAttempts())
+	pool := f.pool.With(testnet.SocketOptions{ReusePort: true})
+	full := pool.Listen("tcp4", at(8084), poolBacklog)
+	f.users.Connect(full.Local, poolBacklog+1) // before the others listen
+	for range 2 {
+		pool.Listen("tcp4", full.Local, poolBacklog)
+	}
 	f.leak()
 	return f
 }

@@ -3,6 +3,8 @@ package procnetstat
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -216,11 +218,21 @@ func listenersOf(t *testing.T, rows []testnet.Row) func(testnet.Row) (listener t
 // namesOf returns the names of the processes that hold the socket.
 func namesOf(row testnet.Row) (names []string) {
 	for _, process := range row.Processes {
-		if !slices.Contains(names, process.Name) {
-			names = append(names, process.Name)
+		if name := wholeName(process.PID, process.Name); !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// wholeName returns the name of a process that ss shows at most 15 bytes of.
+func wholeName(pid int, name string) string {
+	cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	first, _, _ := strings.Cut(string(cmdline), "\x00")
+	if base := filepath.Base(first); len(name) == 15 && strings.HasPrefix(base, name) {
+		return base
+	}
+	return name
 }
 
 // fromRows is fromSS for rows of ss, and series that have further tags.
@@ -284,7 +296,7 @@ func TestAgreesWithSS(t *testing.T) {
 		await(t, "ESTABLISHED", ends[0])
 		await(t, "FIN_WAIT2", ends[1], accepted[2])
 
-		self := testnet.SS(t, "-t", "-l", "-p")[0].Processes[0].Name
+		self := namesOf(testnet.SS(t, "-t", "-l", "-p")[0])[0]
 		users := map[string]string{self: "root", "a server": "nobody", "a client": "root"}
 		host, processes, listeners := fromSS(t, users)
 		for _, state := range []string{"established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait", "close_wait", "last_ack", "listen", "closing"} {

@@ -1,0 +1,146 @@
+package procnetstat
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// A connection in SYN_RECV is incoming, and counts for the process that listens.
+func TestSynRecvIsIncoming(t *testing.T) {
+	for _, network := range []string{"tcp4", "tcp6", "tcp4in6"} {
+		t.Run(network, func(t *testing.T) {
+			testnet.Isolate(t, func() {
+				testnet.States(t, network)
+				atPorts := map[uint16]int64{}
+				for _, row := range testnet.SS(t, "-t") {
+					if row.State == "SYN_RECV" {
+						atPorts[row.Local.Port()]++
+					}
+				}
+				require.NotEmpty(t, atPorts)
+				want := func(g gathered, _ string) {
+					require.Zero(g, g.sum("procnetstat_remote")["tcp_syn_recv"], "outgoing")
+					for port, n := range atPorts {
+						require.Equal(g, n, g.sum("procnetstat_listener", listenerTags(port)...)["tcp_syn_recv"])
+					}
+					require.Zero(g, g.sum("procnetstat_process", "process_name="+unattributed)["tcp_syn_recv"], "they count for the listener's process")
+					g.requireNoneTwice("tcp_syn_recv")
+				}
+				v := startViews(t, "netlink", "procfs")
+				v.check(t, "first", want)
+				v.check(t, "second", want)
+			})
+		})
+	}
+}
+
+// A new version of a server listens at the address and port of the old one, which drains. Each has its own connections.
+func TestRollingRestart(t *testing.T) {
+	testnet.Isolate(t, func() {
+		old, client := testnet.Start(t, testnet.Process{Name: "old"}), testnet.Start(t, testnet.Process{Name: "client"})
+		shared := testnet.SocketOptions{ReusePort: true} // as the old connections have the port
+		listener := old.With(shared).Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		at, port := listener.Local, listener.Local.Port()
+		ends := client.Connect(at, 5)
+		accepted := old.Accept(listener, 5)
+		v := startViews(t, "netlink", "procfs")
+		want := func(field string, values map[string]int64) func(gathered, string) {
+			return func(g gathered, _ string) {
+				g.requireAtPort(port, field, values)
+				g.requireOfProcess(field, values)
+				g.requireOutgoingTo(port)
+				g.requireNoneTwice(field)
+			}
+		}
+		v.check(t, "old", want("tcp_established", map[string]int64{"old": 5}))
+
+		old.Close(listener)
+		renewed := testnet.Start(t, testnet.Process{Name: "renewed"})
+		next := renewed.With(shared).Listen("tcp4", at, 16)
+		client.Connect(at, 3)
+		renewed.Accept(next, 3)
+		for i := range 2 {
+			v.check(t, fmt.Sprintf("both %d", i), want("tcp_established", map[string]int64{"old": 5, "renewed": 3}))
+		}
+		old.Close(accepted...)
+		awaitStates(t, map[string]int{"ESTABLISHED": 6, "FIN_WAIT2": 5, "CLOSE_WAIT": 5})
+		v.check(t, "half closed", want("tcp_fin_wait2", map[string]int64{"old": 5}))
+		client.Close(ends...)
+		awaitStates(t, map[string]int{"ESTABLISHED": 6, "TIME_WAIT": 5})
+		old.Stop()
+		v.check(t, "closed", want("tcp_time_wait", map[string]int64{"old": 5}))
+		v.check(t, "renewed", want("tcp_established", map[string]int64{"renewed": 3}))
+	})
+}
+
+// A connection that is outgoing stays so if a process listens at its local port afterwards.
+func TestListenerAtPortOfConnection(t *testing.T) {
+	testnet.Isolate(t, func() {
+		shared := testnet.SocketOptions{ReusePort: true}
+		peer, target := testnet.Start(t, testnet.Process{Name: "peer"}).With(shared), testnet.Start(t, testnet.Process{Name: "target"})
+		to := target.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		from := netip.MustParseAddrPort("127.0.0.1:7000")
+		dialed := peer.Dial(from, to.Local)
+		answering := target.Accept(to, 1)
+		want := func(field string) func(gathered, string) {
+			return func(g gathered, _ string) {
+				g.requireAtPort(from.Port(), field, nil)
+				g.requireAtPort(to.Local.Port(), "tcp_established", map[string]int64{"target": map[bool]int64{true: 1}[field == "tcp_established"]})
+				require.Equal(g, int64(1), g.one("procnetstat_remote", "process_name=peer")[field])
+				g.requireOutgoingTo(to.Local.Port())
+				g.requireNoneTwice(field)
+			}
+		}
+		v := startViews(t, "netlink", "procfs")
+		v.check(t, "alone", want("tcp_established"))
+		peer.Listen("tcp4", from, 16)
+		for i := range 2 {
+			v.check(t, fmt.Sprintf("with a listener %d", i), want("tcp_established"))
+		}
+		peer.Close(dialed)
+		target.Close(answering...)
+		awaitStates(t, map[string]int{"TIME_WAIT": 1})
+		v.check(t, "closed", want("tcp_time_wait"))
+	})
+}
+
+// Listeners at the same link-local address on two links are two; one at the wildcard has the connections of both links.
+func TestLinkLocalListeners(t *testing.T) {
+	testnet.Isolate(t, func() {
+		const port, wildcardPort = 8080, 9090
+		server := testnet.Start(t, testnet.Process{Name: "server"})
+		client := testnet.Start(t, testnet.Process{Name: "client", Netns: true})
+		wildcard := server.Listen("tcp6", netip.AddrPortFrom(netip.IPv6Unspecified(), wildcardPort), 16)
+		devices := []string{"left", "right"}
+		for i, device := range devices {
+			peerDevice := fmt.Sprintf("eth%d", i)
+			connectVeth(t, device, "fe80::1/64", client, peerDevice, "fe80::2/64")
+			listener := server.Listen("tcp6", netip.AddrPortFrom(netip.MustParseAddr("fe80::1%"+device), port), 16)
+			to := netip.MustParseAddr("fe80::1%" + peerDevice)
+			inNetns := client.In(client.Netns()) // where the zone has an index
+			inNetns.Connect(netip.AddrPortFrom(to, port), 1+i)
+			inNetns.Connect(netip.AddrPortFrom(to, wildcardPort), 1+i)
+			server.Accept(listener, 1+i)
+			server.Accept(wildcard, 1+i)
+		}
+		v := startViews(t, "netlink")
+		for i := range 2 {
+			v.check(t, fmt.Sprintf("gather %d", i), func(g gathered, _ string) {
+				for i, device := range devices {
+					of := g.one("procnetstat_listener", listenerTags(port, "local_address=fe80::1%"+device)...)
+					require.Equal(g, int64(1+i), of["tcp_established"], device)
+					require.Equal(g, int64(1), of["tcp_listen"], device)
+				}
+				require.Len(g, g.all("procnetstat_listener", listenerTags(port)...), len(devices))
+				require.Equal(g, int64(3), g.one("procnetstat_listener", listenerTags(wildcardPort, "local_address=::")...)["tcp_established"])
+				require.Len(g, g.all("procnetstat_listener", listenerTags(wildcardPort)...), 1)
+				require.Empty(g, g.all("procnetstat_remote", "protocol=tcp"))
+			})
+		}
+	})
+}
