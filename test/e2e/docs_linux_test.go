@@ -2,9 +2,14 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
@@ -19,9 +24,15 @@ func TestDocumentedQueries(t *testing.T) {
 		db := newInfluxDB(t)
 		db.start()
 		makeUnattributedConnections(t)
-		startTelegraf(t, program, "1s", prometheusOutput+hostTag+"[[inputs.procnetstat]]\n")
+		startTelegraf(t, program, "1s", prometheusOutput+hostTag+`
+[[inputs.procnetstat]]
+  measurements = ["host", "process", "listener", "cgroup", "remote", "client", "gather"]
+  protocols = ["tcp", "udp", "unix"]
+`)
 		prometheus := startPrometheus(t)
 		r := startFaultyServices(t)
+		fillUnixQueue(t)
+		overflow := startOverflow(t, r.users)
 		for _, document := range []string{"ALERTS.md", "COOKBOOK.md"} {
 			queries := documentedQueries(t, "../../docs/"+document)
 			if len(queries) < 6 {
@@ -31,8 +42,11 @@ func TestDocumentedQueries(t *testing.T) {
 				answer := ""
 				waitFor(t, fmt.Sprintf("answer that names %q to %q of %s", q.process, q.text, document), func() bool {
 					prometheus.check()
-					if q.process == "orders" {
+					switch q.process {
+					case "orders":
 						r.leak()
+					case "resolver":
+						overflow()
 					}
 					if q.language == "influxql" {
 						answer = fmt.Sprint(db.query(q.text))
@@ -44,6 +58,38 @@ func TestDocumentedQueries(t *testing.T) {
 			}
 		}
 	})
+}
+
+// startOverflow starts a UDP server that does not read. It returns a function that fills its receive queue and has it drop.
+func startOverflow(t *testing.T, client *testnet.Proc) (overflow func()) {
+	t.Helper()
+	resolver := testnet.Start(t, testnet.Process{Name: "resolver"})
+	server := resolver.UDP("udp4", netip.AddrPortFrom(loopback.Addr(), 53), netip.AddrPort{})
+	socket := client.UDP("udp4", netip.AddrPort{}, server.Local)
+	return func() {
+		for range 100 {
+			client.Send(socket, 1000)
+		}
+	}
+}
+
+// fillUnixQueue makes a listening unix socket whose accept queue is full.
+func fillUnixQueue(t *testing.T) {
+	t.Helper()
+	const backlog = 5
+	at := &unix.SockaddrUnix{Name: filepath.Join(t.TempDir(), "php-fpm.sock")}
+	open := func() int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		return fd
+	}
+	listener := open()
+	require.NoError(t, unix.Bind(listener, at))
+	require.NoError(t, unix.Listen(listener, backlog))
+	for range backlog + 1 {
+		require.NoError(t, unix.Connect(open(), at))
+	}
 }
 
 // docQuery is a query in a document.
