@@ -134,67 +134,58 @@ func isConnection(s *netstat.Socket) bool {
 	return s.Transport == netstat.TransportTCP && s.State != netstat.TCPListen && s.HasPeer()
 }
 
-// live records a live socket. It returns its flow, or nil if there is nothing to remember, and the traffic since the previous
-// pass. The pointer is valid until the next call.
-func (t *flows) live(s *netstat.Socket) (f *flow, delta traffic, idle bool) {
+// live records a live socket. It returns its flow, or nil if there is nothing to remember; the pointer is valid until the next
+// call. Unless the socket is idle, it sets delta to the traffic since the previous pass.
+func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
 	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0
 	if !hasCounters && !isConnection(s) {
-		return nil, traffic{}, true
+		return nil, true
 	}
 	if before := t.current.sources[s.Transport]; before != netstat.SourceAuto && before != sourceOf(s) {
 		t.resetBaseline(s.Transport)
 	}
 	id := t.identify(s)
 	if id == 0 {
-		return nil, traffic{}, true
+		return nil, true
 	}
 	if f = t.table.find(id); f == nil {
 		f = t.table.add(flow{id: id, transport: s.Transport, history: t.current.number, port: s.Remote.Port()})
 	}
 	f.pass = t.passes[s.Transport]
-	if !hasCounters {
-		return f, traffic{}, true
-	}
-	delta, idle = t.count(f, s)
-	return f, delta, idle
+	return f, !hasCounters || t.count(f, s, delta)
 }
 
-// count updates the counters of the flow and returns their increase. For a socket created since the previous pass this is all of
-// its traffic; in the first pass over a transport it is zero, as traffic before the plugin started does not count. Most sockets
-// are idle.
-func (t *flows) count(f *flow, s *netstat.Socket) (delta traffic, idle bool) {
+// count updates the counters of the flow, and sets delta to their increase, unless it is idle. For a socket created since the
+// previous pass the increase is all of its traffic; in the first pass over a transport it is zero, as traffic before the plugin
+// started does not count. Most sockets are idle.
+func (t *flows) count(f *flow, s *netstat.Socket, delta *traffic) (idle bool) {
 	closedEvents := t.current.closedEvents && s.Transport == netstat.TransportTCP
 	countedLater := closedEvents && isOrphan(s) // when it is destroyed
-	now, last := kernelCountersOf(s), f.kernelCounters
-	switch {
-	case !f.has(flowCounted):
-		if countedLater && t.current.baselined[s.Transport] {
-			return traffic{}, true
-		}
-		f.kernelCounters, f.port = now, s.Remote.Port()
-		f.flags |= flowCounted
-		f.setClosedEvents(closedEvents)
+	isFirst := !f.has(flowCounted)
+	if isFirst && countedLater && t.current.baselined[s.Transport] {
+		return true
+	}
+	if f.flags = f.flags&^flowClosedEvents | flowCounted; closedEvents {
+		f.flags |= flowClosedEvents
+	}
+	now := kernelCountersOf(s)
+	if !isFirst && (countedLater || now == f.kernelCounters) {
+		return true
+	}
+	last := f.kernelCounters
+	f.kernelCounters = now
+	*delta = traffic{}
+	if isFirst {
+		f.port = s.Remote.Port()
 		if !t.current.baselined[s.Transport] {
-			return traffic{}, true
+			return true
 		}
 		if closedEvents && s.State != netstat.TCPListen {
 			delta.opened = 1
 		}
-	case countedLater, now == last:
-		f.setClosedEvents(closedEvents)
-		return traffic{}, true
-	default:
-		f.setClosedEvents(closedEvents)
-		f.kernelCounters = now
 	}
 	delta.setDifference(&now, last, s.Transport)
-	return delta, false
-}
-
-func (f *flow) setClosedEvents(on bool) {
-	if f.flags &^= flowClosedEvents; on {
-		f.flags |= flowClosedEvents
-	}
+	return false
 }
 
 // resetBaseline resets a transport whose source has changed: the new source identifies sockets differently, so its first pass is

@@ -41,11 +41,18 @@ func (l *listening) pass(sockets ...*netstat.Socket) (sum traffic) {
 			sum.add(&did)
 			continue
 		}
-		_, did, _ := l.live(s)
-		sum.add(&did)
+		sum.addLive(&l.flows, s)
 	}
 	l.end(&scopes{protocols: tcpOnly, all: []*scope{l.in}})
 	return sum
+}
+
+// addLive adds what a live socket did since the previous pass.
+func (t *traffic) addLive(f *flows, s *netstat.Socket) {
+	var did traffic
+	if _, idle := f.live(s, &did); !idle {
+		t.add(&did)
+	}
 }
 
 func with(t traffic, opened, closed int64) traffic {
@@ -202,22 +209,22 @@ func TestFlowOfProcfs(t *testing.T) {
 		Transport: netstat.TransportTCP, State: netstat.TCPSynRecv,
 		Local: netip.MustParseAddrPort(web), Remote: netip.MustParseAddrPort(visitor),
 	}
-	first, _, _ := f.live(connection)
+	first, _ := f.live(connection, new(traffic))
 	first.flags |= flowDecided
 	for _, state := range []netstat.TCPState{netstat.TCPEstablished, netstat.TCPFinWait2, netstat.TCPTimeWait} {
 		connection.State, connection.Inode = state, 7*uint64(state&1)
-		again, _, idle := f.live(connection)
+		again, idle := f.live(connection, new(traffic))
 		require.True(t, again.has(flowDecided), state)
 		require.True(t, idle)
 	}
 	for _, other := range []string{"198.51.100.1:50001", "198.51.100.2:50000"} {
 		another := *connection
 		another.Remote = netip.MustParseAddrPort(other)
-		found, _, _ := f.live(&another)
+		found, _ := f.live(&another, new(traffic))
 		require.False(t, found.has(flowDecided), other)
 	}
 	f.enter(&scope{namespace: &netstat.Namespace{ID: 2}, read: tcpOnly})
-	found, _, _ := f.live(connection)
+	found, _ := f.live(connection, new(traffic))
 	require.False(t, found.has(flowDecided), "of another namespace")
 }
 
@@ -239,7 +246,7 @@ func TestFlowMemory(t *testing.T) {
 			s := sent(cookie+1, 1)
 			s.Local = netip.MustParseAddrPort(web)
 			s.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(cookie >> 8), byte(cookie)}), uint16(cookie>>16))
-			found, _, _ := f.live(s)
+			found, _ := f.live(s, new(traffic))
 			found.flags |= flowDecided
 		}
 		f.end(&scopes{protocols: tcpOnly, all: []*scope{in}})

@@ -15,7 +15,7 @@ type observation struct {
 	*netstat.Socket
 	// number counts the sockets of this pass, from 1.
 	number uint64
-	// delta is the traffic since the previous pass; idle: it is zero.
+	// delta is the traffic since the previous pass. It is not set if idle: there was none.
 	delta traffic
 	idle  bool
 	// holders are the processes that hold the socket.
@@ -94,7 +94,7 @@ func (p *pass) observe(s *netstat.Socket) *observation {
 		return o
 	}
 	var f *flow
-	f, o.delta, o.idle = p.flows.live(s)
+	f, o.idle = p.flows.live(s, &o.delta)
 	if s.Transport == netstat.TransportTCP && s.State == netstat.TCPEstablished {
 		p.scope.tcpFields = s.Having(p.scope.tcpFields)
 	}

@@ -56,8 +56,7 @@ func (t *flows) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
 	t.enter(in)
 	var sum traffic
 	for _, s := range sockets {
-		_, did, _ := t.live(s)
-		sum.add(&did)
+		sum.addLive(t, s)
 	}
 	t.end(&scopes{protocols: read, all: []*scope{in}})
 	return sum
@@ -222,7 +221,8 @@ func (tr *processScene) gather(after time.Duration, held ...holding) map[string]
 		if tr.owners[h.name] == nil {
 			tr.owners[h.name] = &owner{process: &netstat.Process{Name: h.name}, name: h.name}
 		}
-		_, did, idle := tr.pass.flows.live(h.Socket)
+		var did traffic
+		_, idle := tr.pass.flows.live(h.Socket, &did)
 		tr.measurement.observe(&observation{
 			Socket: h.Socket, number: uint64(i + 1), delta: did, idle: idle, owners: []*owner{tr.owners[h.name]},
 		})
@@ -483,8 +483,7 @@ func (t *flows) passOverFrom(source netstat.Source, sockets socketsIn, read read
 		var sum traffic
 		for _, s := range of {
 			s.Namespace, s.NetNS = namespace, namespace.Inode
-			_, now, _ := t.live(s)
-			sum.add(&now)
+			sum.addLive(t, s)
 		}
 		if sum != (traffic{}) {
 			did[namespace] = sum
@@ -561,8 +560,7 @@ func TestFlowsOtherSourceOfTransport(t *testing.T) {
 		in := &scope{namespace: namespace, read: tcpUDP}
 		tr.enter(in)
 		for _, s := range sockets {
-			_, now, _ := tr.live(s)
-			did.add(&now)
+			did.addLive(&tr, s)
 		}
 		in.sources[netstat.TransportTCP], in.sources[netstat.TransportUDP] = tcp, udp
 		tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}})
@@ -590,13 +588,12 @@ func TestFlowsOtherSourceAndClosed(t *testing.T) {
 				in := &scope{namespace: namespace, read: tcpUDP, closedEvents: true}
 				tr.enter(in)
 				for _, s := range sockets {
-					var now traffic
 					if s.Closed {
-						_, now = tr.destroyed(s)
+						_, now := tr.destroyed(s)
+						did.add(&now)
 					} else {
-						_, now, _ = tr.live(s)
+						did.addLive(&tr, s)
 					}
-					did.add(&now)
 				}
 				in.sources[netstat.TransportTCP], in.sources[netstat.TransportUDP] = tcp, udp
 				tr.end(&scopes{protocols: tcpUDP, all: []*scope{in}})
