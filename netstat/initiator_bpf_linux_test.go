@@ -161,7 +161,7 @@ func TestInitiatorOfCopies(t *testing.T) {
 			require.Equal(t, want, initiatorOf(s))
 			require.Equal(t, want, initiatorOf(&copied))
 			require.Zero(t, testing.AllocsPerRun(100, func() {
-				s.scan.initiator = initiator{} // look it up again
+				s.scan.initiated = 0 // look it up again
 				s.Initiator()
 			}))
 			return nil

@@ -212,9 +212,12 @@ func (d *devices) find(index uint32) *device {
 
 // addZones adds the zone to the link-local addresses of a socket: the name of its device, or the index if the name is unknown.
 func (d *devices) addZones(s *Socket) {
-	if s.Interface == 0 || s.Family != FamilyIPv6 || d == nil {
-		return
+	if s.Interface != 0 && s.Family == FamilyIPv6 && d != nil {
+		d.addZonesTo(s)
 	}
+}
+
+func (d *devices) addZonesTo(s *Socket) {
 	s.Local, s.Remote = d.withZone(s.Local, s.Interface), d.withZone(s.Remote, s.Interface)
 }
 

@@ -146,7 +146,7 @@ type Socket struct {
 	scan      *currentSocket // finds the owners and the initiator until the next iteration; nil: use the fields below
 	number    uint64
 	owners    []*Process
-	initiator initiator
+	initiator *initiator // of a clone; nil: unknown
 }
 
 // TCPInfo is a part of struct tcp_info (include/uapi/linux/tcp.h), filled by tcp_get_info (net/ipv4/tcp.c).
@@ -197,6 +197,9 @@ func (s *Socket) Initiator() (process *Process, cgroupID uint64) {
 	if s.scan != nil {
 		found = s.scan.initiatorOf(s)
 	}
+	if found == nil {
+		return nil, 0
+	}
 	return found.process, found.cgroupID
 }
 
@@ -204,7 +207,9 @@ func (s *Socket) Initiator() (process *Process, cgroupID uint64) {
 func (s *Socket) Clone() *Socket {
 	kept := *s
 	kept.owners = slices.Clone(s.Owners())
-	kept.initiator.process, kept.initiator.cgroupID = s.Initiator()
+	if process, cgroupID := s.Initiator(); process != nil {
+		kept.initiator = &initiator{process, cgroupID}
+	}
 	kept.scan, kept.number = nil, 0
 	return &kept
 }
@@ -250,6 +255,7 @@ type currentSocket struct {
 	number    uint64
 	owners    []*Process // from the table, or set otherwise
 	initiator initiator  // from connects, or set otherwise
+	initiated uint64     // the number of the socket that initiator belongs to
 }
 
 // initiator is the process that initiated a connection; nil: unknown.
@@ -261,7 +267,7 @@ type initiator struct {
 // next advances to the next socket and returns its number.
 func (c *currentSocket) next() uint64 {
 	c.number++
-	c.owners, c.initiator = c.owners[:0], initiator{}
+	c.owners = c.owners[:0]
 	return c.number
 }
 
@@ -275,20 +281,23 @@ func (c *currentSocket) ownersOf(s *Socket) []*Process {
 	return c.owners
 }
 
-func (c *currentSocket) initiatorOf(s *Socket) initiator {
+func (c *currentSocket) initiatorOf(s *Socket) *initiator {
 	if s.number != c.number {
-		return initiator{}
+		return nil
 	}
 	// A closed socket has what the record had when the kernel destroyed it. A socket that listens can have tried to connect
 	// before.
-	if c.initiator.process == nil && !s.Closed && s.Transport == TransportTCP && s.State != TCPListen && s.Has(FieldCookie) {
+	if c.initiated != c.number && !s.Closed && s.Transport == TransportTCP && s.State != TCPListen && s.Has(FieldCookie) {
 		if connect, known := c.connects.Lookup(s.Cookie); known {
 			c.setInitiator(&connect)
 		}
 	}
-	return c.initiator
+	if c.initiated != c.number {
+		return nil
+	}
+	return &c.initiator
 }
 
 func (c *currentSocket) setInitiator(connect *bpf.Connect) {
-	c.initiator = initiator{c.processes.ofConnect(connect), connect.CgroupID}
+	c.initiator, c.initiated = initiator{c.processes.ofConnect(connect), connect.CgroupID}, c.number
 }
