@@ -3,6 +3,7 @@ package netstat
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -55,7 +56,7 @@ func TestDeviceNames(t *testing.T) {
 		require.Equal(t, want, n.InterfaceName(index))
 		zone := want
 		if want == "" {
-			zone = fmt.Sprint(index)
+			zone = strconv.FormatUint(uint64(index), 10)
 		}
 		require.Equal(t, fmt.Sprintf("[fe80::1%%%s]:1 [::]:0", zone), zoned(d, index, "[fe80::1]:1", "[::]:0"))
 	}

@@ -52,7 +52,7 @@ func TestFullNameOfProgram(t *testing.T) {
 	content, err := os.ReadFile(sleep)
 	require.NoError(t, err)
 	program := filepath.Join(t.TempDir(), "victoria-metrics")
-	require.NoError(t, os.WriteFile(program, content, 0o700)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(program, content, 0o700))
 	for _, test := range []struct{ argument, want string }{
 		{program, "victoria-metrics"},
 		{"victoria-metrics: primary", "victoria-metrics: primary"},

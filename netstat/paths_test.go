@@ -1,7 +1,7 @@
 package netstat
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"unsafe"
 
@@ -33,7 +33,7 @@ func TestPathTable(t *testing.T) {
 func TestPathTableIsBounded(t *testing.T) {
 	var table pathTable
 	for i := range maxPaths + 10 {
-		name := fmt.Sprint(i)
+		name := strconv.Itoa(i)
 		require.Equal(t, name, table.get([]byte(name)))
 	}
 	require.Len(t, table.byName, maxPaths)

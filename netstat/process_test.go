@@ -99,8 +99,9 @@ func TestProcessIsReadOnce(t *testing.T) {
 }
 
 // writeProcess makes a process with a name and a command line.
-func writeProcess(t *testing.T, root string, pid int, name string, startTime uint64, cmdline string) *Process {
+func writeProcess(t *testing.T, root string, pid int, name, cmdline string) *Process {
 	t.Helper()
+	const startTime = 100
 	dir := filepath.Join(root, strconv.Itoa(pid))
 	require.NoError(t, os.MkdirAll(dir, 0o755))
 	stat := fmt.Appendf(nil, "%d (%s) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 %d 0\n", pid, name, startTime)
@@ -138,7 +139,7 @@ func TestFullName(t *testing.T) {
 		{"longer than a path", cut, strings.Repeat("/", maxPath-len("victoria-metrics-")) + "victoria-metrics-x\x00", cut},
 	} {
 		t.Run(test.what, func(t *testing.T) {
-			p := writeProcess(t, t.TempDir(), 7, test.name, 100, test.cmdline)
+			p := writeProcess(t, t.TempDir(), 7, test.name, test.cmdline)
 			require.Equal(t, test.want, p.FullName())
 			require.Equal(t, test.name, p.Name)
 			require.Nil(t, p.cmdline, "the first bytes are not the command line")
@@ -174,16 +175,16 @@ func FuzzCompleteName(f *testing.F) {
 func TestFullNameIsReadOnce(t *testing.T) {
 	const cut = "victoria-metric"
 	root := t.TempDir()
-	p := writeProcess(t, root, 7, cut, 100, "")
+	p := writeProcess(t, root, 7, cut, "")
 	require.Equal(t, cut, p.FullName(), "execve(2) has not finished")
-	writeProcess(t, root, 7, cut, 100, "victoria-metrics\x00")
+	writeProcess(t, root, 7, cut, "victoria-metrics\x00")
 	require.Equal(t, "victoria-metrics", p.FullName())
-	writeProcess(t, root, 7, cut, 100, "victoria-metrics-b\x00")
+	writeProcess(t, root, 7, cut, "victoria-metrics-b\x00")
 	unread := &Process{PID: 7, StartTime: 99, Name: cut, root: root}
 	require.Equal(t, cut, unread.FullName(), "the command line is that of another process with the same pid")
 	ended := &Process{PID: 8, StartTime: 100, Name: cut, root: root}
 	require.Equal(t, cut, ended.FullName())
-	writeProcess(t, root, 8, cut, 100, "victoria-metrics\x00")
+	writeProcess(t, root, 8, cut, "victoria-metrics\x00")
 	require.Equal(t, cut, ended.FullName(), "not read again")
 	require.NoError(t, os.RemoveAll(root))
 	require.Equal(t, "victoria-metrics", p.FullName())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -53,7 +54,7 @@ func rowsOf(t *testing.T, s *Scanner) string {
 			rows = append(rows, "error")
 			continue
 		}
-		rows = append(rows, fmt.Sprint(socket.Inode))
+		rows = append(rows, strconv.FormatUint(socket.Inode, 10))
 	}
 	return strings.Join(rows, " ")
 }
@@ -109,7 +110,8 @@ func TestStoppedInFirstPass(t *testing.T) {
 	root := t.TempDir()
 	writeNoOrder(t, root)
 	s := newScanner(t, ScannerConfig{ProcRoot: root, Transports: []Transport{TransportTCP}, OwnerMethod: OwnersOff})
-	for socket := range s.Sockets(context.Background()) {
+	for socket, err := range s.Sockets(context.Background()) {
+		require.NoError(t, err)
 		require.EqualValues(t, 12, socket.Inode)
 		break
 	}

@@ -3,6 +3,7 @@ package netstat
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,7 +55,7 @@ func TestUnixPathsAllocateNothing(t *testing.T) {
 		for i := range sockets {
 			name := fmt.Sprintf("@abstract\x00%d", i)
 			if i%2 == 0 {
-				name = filepath.Join(dir, fmt.Sprint(i))
+				name = filepath.Join(dir, strconv.Itoa(i))
 			}
 			fds = append(fds, listenUnix(t, name, 1))
 		}

@@ -167,14 +167,14 @@ func (b *belongings) indexOf(last uint32, owners []*owner, l *listener, cgroup *
 	return index
 }
 
-func (b *belongings) add(new belonging) uint32 {
+func (b *belongings) add(added belonging) uint32 {
 	if n := len(b.free); n > 0 {
 		index := b.free[n-1]
 		b.free = b.free[:n-1]
-		b.all[index] = new
+		b.all[index] = added
 		return index
 	}
-	b.all = append(b.all, new)
+	b.all = append(b.all, added)
 	return uint32(len(b.all) - 1)
 }
 

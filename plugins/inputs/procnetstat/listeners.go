@@ -136,7 +136,8 @@ func (t *listeners) observe(s *netstat.Socket, holders []*owner, cgroup *cgroupE
 	}
 	if l.pass != t.pass {
 		l.pass, l.touched, l.cgroup = t.pass, t.now, cgroup
-		l.previous, l.holders = l.holders, append(l.previous[:0], holders...)
+		l.previous, l.holders = l.holders, l.previous[:0]
+		l.holders = append(l.holders, holders...)
 		return l
 	}
 	for _, w := range holders {
