@@ -126,24 +126,30 @@ func TestMigrationNames(t *testing.T) {
 	require.Greater(t, names, 20)
 }
 
-// TestReliabilityNamesTests: every test that RELIABILITY.md names is there, and every fuzz target is in it.
-func TestReliabilityNamesTests(t *testing.T) {
-	named := map[string]bool{}
-	for _, name := range regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`").FindAllStringSubmatch(read(t, "RELIABILITY.md"), -1) {
-		named[name[1]] = true
+// TestDocumentsNameTests: the tests that the documents name are there, and RELIABILITY.md names every fuzz target.
+func TestDocumentsNameTests(t *testing.T) {
+	namesIn := func(file string) map[string]bool {
+		named := map[string]bool{}
+		for _, name := range regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`").FindAllStringSubmatch(read(t, file), -1) {
+			named[name[1]] = true
+		}
+		return named
 	}
-	require.Greater(t, len(named), 50)
 	defined := map[string]bool{}
 	for _, file := range files(t, "_test.go") {
 		for _, name := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`).FindAllStringSubmatch(read(t, file), -1) {
 			defined[name[1]] = true
-			if strings.HasPrefix(name[1], "Fuzz") {
-				require.True(t, named[name[1]], "%s is not named", name[1])
-			}
 		}
 	}
-	for name := range named {
-		require.True(t, defined[name], "there is no %s", name)
+	for _, file := range files(t, ".md") {
+		for name := range namesIn(file) {
+			require.True(t, defined[name], "%s: there is no %s", file, name)
+		}
+	}
+	reliability := namesIn("RELIABILITY.md")
+	require.Greater(t, len(reliability), 50)
+	for name := range defined {
+		require.True(t, !strings.HasPrefix(name, "Fuzz") || reliability[name], "%s is not named", name)
 	}
 }
 
