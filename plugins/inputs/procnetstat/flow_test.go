@@ -322,3 +322,30 @@ func TestBelongings(t *testing.T) {
 		require.LessOrEqual(t, len(b.indexes), 40)
 	}
 }
+
+// A connection that no process has initiated, as far as the library records that, and whose listener opened while the tables were
+// read, is looked up once more: in the next pass its listener is known. Without that record it stays outgoing.
+func TestUnexplainedConnection(t *testing.T) {
+	for _, recorded := range []bool{true, false} {
+		s := newClosedScene(t)
+		s.initiatorsKnown = recorded
+		connection := sent(2, 5)
+		connection.Local, connection.Remote = netip.MustParseAddrPort(web), netip.MustParseAddrPort(visitor)
+		s.gather(0, socketsIn{&own: nil})
+		want := map[string]int64{"remote self " + visitor: 0}
+		require.Equal(t, want, s.gather(interval, socketsIn{&own: {connection}}))
+		if recorded {
+			want = map[string]int64{"listener self 192.0.2.1:80": 0}
+		} else {
+			want["listener self 192.0.2.1:80"] = 0
+		}
+		for range 3 {
+			require.Equal(t, want, s.gather(interval, socketsIn{&own: {listeningAt(1, web), connection}}))
+		}
+		delete(want, "listener self 192.0.2.1:80")
+		if recorded {
+			want["listener self 192.0.2.1:80"] = 0
+		}
+		require.Equal(t, want, s.gather(interval, socketsIn{&own: {connection}}), "it is decided for good")
+	}
+}

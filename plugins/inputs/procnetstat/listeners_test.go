@@ -14,7 +14,7 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// listening returns a listening socket without a cookie.
+// listeningOn returns a listening socket without a cookie.
 func listeningOn(local string) *netstat.Socket {
 	return &netstat.Socket{
 		Transport: netstat.TransportTCP, State: netstat.TCPListen, Namespace: &own, Local: netip.MustParseAddrPort(local),
@@ -169,6 +169,8 @@ type closedScene struct {
 	listener *listenerMeasurement
 	remote   *remoteMeasurement
 	now      time.Time
+
+	initiatorsKnown bool
 }
 
 func newClosedScene(t *testing.T) *closedScene {
@@ -187,7 +189,7 @@ func newClosedScene(t *testing.T) *closedScene {
 func (s *closedScene) gather(after time.Duration, sockets socketsIn) map[string]int64 {
 	s.Helper()
 	s.now = s.now.Add(after)
-	s.pass.begin(s.now, false)
+	s.pass.begin(s.now, s.initiatorsKnown)
 	all := &scopes{protocols: tcpOnly}
 	all.begin()
 	count := func(o *observation) {

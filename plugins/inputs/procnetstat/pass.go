@@ -142,10 +142,11 @@ func listens(s *netstat.Socket) bool {
 // accepted it.
 func (p *pass) decide(o *observation, f *flow) bool {
 	if f.has(flowDecided) {
-		o.listener = p.flows.belongings.get(f.belonging).listener
-		if f.has(flowUnexplained) {
+		last := p.flows.belongings.get(f.belonging)
+		if o.listener = last.listener; f.has(flowUnexplained) {
 			f.flags &^= flowUnexplained
 			o.listener = p.listeners.findForLive(o.Socket)
+			f.belonging = p.flows.belongings.indexOf(f.belonging, last.owners, o.listener, last.cgroup)
 		}
 		return true
 	}
