@@ -26,11 +26,7 @@ func TestFileCapabilities(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer listener.Close()
-		name, err := os.ReadFile("/proc/self/comm")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ownedByRoot := "procnetstat_process,process_name=" + strings.TrimSpace(string(name)) + ",user=root "
+		ownedByRoot := "procnetstat_process,process_name=" + filepath.Base(os.Args[0]) + ",user=root "
 		const unattributed = "procnetstat_process,process_name=unattributed,user=unattributed "
 		fallback := []string{"CAP_BPF and CAP_PERFMON", "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"}
 
