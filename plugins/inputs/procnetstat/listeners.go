@@ -30,6 +30,7 @@ func endpointOf(s *netstat.Socket) endpoint {
 type listener struct {
 	endpoint
 	holders, previous []*owner          // processes that hold its sockets, in the last pass that saw one and in the one before
+	isHolder          map[*owner]bool   // of holders, if there are many
 	accepting         map[*owner]uint64 // holders that have held connections that it accepted, and the pass that first saw it
 	acceptingKnown    bool              // an earlier pass saw one
 	cgroup            *cgroupEntry      // of its first socket; nil: not known
@@ -41,6 +42,7 @@ type listener struct {
 
 	representative     *owner // see pass.representativeOf
 	representativePass uint64 // for which it was chosen
+	ambiguousPass      uint64 // in which it was found that it must wait: see pass.isAmbiguous
 }
 
 // listens reports whether a socket listens there, as far as the current pass knows.
@@ -50,16 +52,23 @@ func (l *listener) listens(pass uint64) bool { return l.pass == pass }
 // that are seen, or reported as closed, after that. The kernel reports destroyed sockets from a work queue
 // (sock_diag_broadcast_destroy, net/core/sock_diag.c): late on a busy host, and across CPUs in any order.
 type listeners struct {
-	pass   uint64
-	now    time.Time
-	byPort map[portKey][]*listener
-	ended  list.List // of *listener, the one that ended first first
+	pass       uint64
+	now        time.Time
+	byEndpoint map[endpoint]*listener
+	ports      map[portKey]*portUse
+	ended      list.List // of *listener, the one that ended first first
 }
 
 type portKey struct {
 	namespace uint64
 	transport netstat.Transport
 	port      uint16
+}
+
+// portUse are the listeners of a port. Most ports of connections have none: outgoing ones are found to be so by one lookup.
+type portUse struct {
+	listeners int
+	devices   []uint32 // to which they are bound; the first ones, if there are many
 }
 
 func (e *endpoint) portKey() portKey { return portKey{e.namespace, e.transport, e.port} }
@@ -73,7 +82,9 @@ const (
 	maxEnded = 4096
 )
 
-func newListeners() listeners { return listeners{byPort: map[portKey][]*listener{}} }
+func newListeners() listeners {
+	return listeners{byEndpoint: map[endpoint]*listener{}, ports: map[portKey]*portUse{}}
+}
 
 // begin starts a pass.
 func (t *listeners) begin(now time.Time) {
@@ -92,20 +103,19 @@ func listenerOf(element *list.Element) *listener {
 	return element.Value.(*listener) //nolint:forcetypeassert // ended holds nothing else
 }
 
-// at returns the listener with exactly this endpoint, or nil.
-func (t *listeners) at(e endpoint) *listener {
-	for _, l := range t.byPort[e.portKey()] {
-		if l.endpoint == e {
-			return l
-		}
-	}
-	return nil
-}
-
 func (t *listeners) add(e endpoint) *listener {
 	l := &listener{endpoint: e}
-	key := e.portKey()
-	t.byPort[key] = append(t.byPort[key], l)
+	t.byEndpoint[e] = l
+	use := t.ports[e.portKey()]
+	if use == nil {
+		use = &portUse{}
+		t.ports[e.portKey()] = use
+	}
+	use.listeners++
+	const maxDevices = 64
+	if len(use.devices) < maxDevices && !slices.Contains(use.devices, e.device) {
+		use.devices = append(use.devices, e.device)
+	}
 	return l
 }
 
@@ -114,19 +124,19 @@ func (t *listeners) forget(l *listener) {
 		t.ended.Remove(l.ended)
 		l.ended = nil
 	}
+	delete(t.byEndpoint, l.endpoint)
 	key := l.portKey()
-	rest := slices.DeleteFunc(t.byPort[key], func(other *listener) bool { return other == l })
-	if len(rest) == 0 {
-		delete(t.byPort, key)
-		return
+	if use := t.ports[key]; use.listeners > 1 {
+		use.listeners--
+	} else {
+		delete(t.ports, key)
 	}
-	t.byPort[key] = rest
 }
 
 // observe adds a listening socket, and returns the listener that it is part of.
 func (t *listeners) observe(s *netstat.Socket, holders []*owner, cgroup *cgroupEntry) *listener {
 	e := endpointOf(s)
-	l := t.at(e)
+	l := t.byEndpoint[e]
 	if l == nil {
 		l = t.add(e)
 	}
@@ -138,20 +148,42 @@ func (t *listeners) observe(s *netstat.Socket, holders []*owner, cgroup *cgroupE
 		l.pass, l.touched, l.cgroup = t.pass, t.now, cgroup
 		l.previous, l.holders = l.holders, l.previous[:0]
 		l.holders = append(l.holders, holders...)
+		clear(l.isHolder)
 		return l
 	}
 	for _, w := range holders {
+		l.addHolder(w)
+	}
+	return l
+}
+
+// addHolder adds a holder unless it is known. A group of sockets can have many holders, each of which holds all of them.
+func (l *listener) addHolder(w *owner) {
+	const few = 16
+	if len(l.holders) <= few {
 		if !slices.Contains(l.holders, w) {
 			l.holders = append(l.holders, w)
 		}
+		return
 	}
-	return l
+	if l.isHolder == nil {
+		l.isHolder = map[*owner]bool{}
+	}
+	if len(l.isHolder) == 0 {
+		for _, known := range l.holders {
+			l.isHolder[known] = true
+		}
+	}
+	if !l.isHolder[w] {
+		l.isHolder[w] = true
+		l.holders = append(l.holders, w)
+	}
 }
 
 // observeEnd records the event of a destroyed socket without a peer: it may have been listening.
 func (t *listeners) observeEnd(s *netstat.Socket) {
 	e := endpointOf(s)
-	l := t.at(e)
+	l := t.byEndpoint[e]
 	if l == nil {
 		l = t.add(e)
 	}
@@ -179,18 +211,16 @@ func (t *listeners) finish(all *scopes) {
 		})
 	}
 	var ended []*listener
-	for _, atPort := range t.byPort {
-		for _, l := range atPort {
-			switch {
-			case l.pass == t.pass:
-				l.forgetAccepting()
-				l.acceptingKnown = len(l.accepting) > 0
-			case l.ended != nil:
-			case unread(l):
-				l.pass = t.pass
-			default:
-				ended = append(ended, l)
-			}
+	for _, l := range t.byEndpoint {
+		switch {
+		case l.pass == t.pass:
+			l.forgetAccepting()
+			l.acceptingKnown = len(l.accepting) > 0
+		case l.ended != nil:
+		case unread(l):
+			l.pass = t.pass
+		default:
+			ended = append(ended, l)
 		}
 	}
 	for _, l := range ended {
@@ -209,27 +239,28 @@ func (l *listener) forgetAccepting() {
 // find returns the listener that accepted a connection, or nil: one at the device of the connection, else at any; there, one at
 // its local address, else a wildcard. Listeners that listen now come first. isKnown says which of the others count.
 func (t *listeners) find(s *netstat.Socket, isKnown func(*listener) bool) *listener {
-	candidates := t.byPort[portKey{s.Namespace.ID, s.Transport, s.Local.Port()}]
-	if len(candidates) == 0 {
+	if t.ports[portKey{s.Namespace.ID, s.Transport, s.Local.Port()}] == nil {
 		return nil
 	}
-	devices := []uint32{s.Interface, 0}
-	if s.Interface == 0 {
-		devices = devices[1:]
-	}
+	devices := [...]uint32{s.Interface, 0}
 	addrs, n := listenAddrs(s.Local.Addr())
-	for _, counts := range []func(*listener) bool{func(l *listener) bool { return l.listens(t.pass) }, isKnown} {
-		for _, device := range devices {
-			for _, addr := range addrs[:n] {
-				for _, l := range candidates {
-					if l.device == device && l.addr == addr && counts(l) {
-						return l
-					}
-				}
+	var known *listener // the first that does not listen now
+	for i, device := range devices {
+		if i > 0 && device == devices[0] {
+			continue
+		}
+		for _, addr := range addrs[:n] {
+			l := t.byEndpoint[endpoint{s.Namespace.ID, s.Transport, device, addr, s.Local.Port()}]
+			switch {
+			case l == nil:
+			case l.listens(t.pass):
+				return l
+			case known == nil && isKnown(l):
+				known = l
 			}
 		}
 	}
-	return nil
+	return known
 }
 
 // findForLive is find for a live connection that this pass sees for the first time. Its listener listens now, did in the last

@@ -39,7 +39,7 @@ func TestListenersByAddress(t *testing.T) {
 			} else {
 				e.observe(s, nil, nil)
 			}
-			all[local] = e.at(endpointOf(listeningOn(local)))
+			all[local] = e.byEndpoint[endpointOf(listeningOn(local))]
 			require.NotNil(t, all[local])
 		}
 		for local, want := range map[string]string{
@@ -105,7 +105,8 @@ func TestEndedListenersAreForgotten(t *testing.T) {
 				require.Nil(t, e.findForLive(connectionTo(web, 0)), "what it accepted was seen by the pass that saw its end")
 				e.finish(&scopes{})
 			}
-			require.Empty(t, e.byPort)
+			require.Empty(t, e.byEndpoint)
+			require.Empty(t, e.ports)
 			require.Zero(t, e.ended.Len())
 		})
 	}
@@ -137,6 +138,26 @@ func TestListenersOfLastPass(t *testing.T) {
 	require.Zero(t, e.ended.Len())
 }
 
+// Many processes can hold many sockets at one endpoint.
+func TestListenerOfMany(t *testing.T) {
+	e := newListeners()
+	e.begin(time.Unix(1000, 0))
+	people := make([]*owner, 5000)
+	for i := range people {
+		people[i] = &owner{process: &netstat.Process{PID: i + 1}}
+	}
+	var l *listener
+	for range 100 {
+		l = e.observe(listeningOn(web), people[:3000], nil)
+		e.observe(listeningOn(web), people[2000:], nil)
+	}
+	require.Equal(t, people, l.holders)
+	e.begin(time.Unix(1000, 0))
+	e.observe(listeningOn(web), people[:20], nil)
+	e.observe(listeningOn(web), people[10:30], nil)
+	require.Equal(t, people[:30], l.holders)
+}
+
 // All namespaces together have one bound, beyond which the oldest are forgotten, also within a pass.
 func TestEndedListenersAreBounded(t *testing.T) {
 	const rounds = 2 * maxEnded
@@ -152,7 +173,7 @@ func TestEndedListenersAreBounded(t *testing.T) {
 		e.observeEnd(at(i))
 		require.LessOrEqual(t, e.ended.Len(), maxEnded)
 	}
-	require.Len(t, e.byPort, maxEnded)
+	require.Len(t, e.byEndpoint, maxEnded)
 	for i := range rounds {
 		require.Equal(t, i >= rounds-maxEnded, e.findForClosed(at(i)) != nil, i)
 	}

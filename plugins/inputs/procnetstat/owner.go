@@ -225,15 +225,22 @@ func (p *pass) representativeOf(l *listener) *owner {
 // isAmbiguous reports whether the representative of the listener depends on sockets that this pass has not seen yet: several
 // groups of processes hold it, and no earlier pass has seen which of them accepts connections.
 func (p *pass) isAmbiguous(l *listener) bool {
-	if l.acceptingKnown || len(l.holders) < 2 || l.representativePass == p.listeners.pass {
+	switch pass := p.listeners.pass; {
+	case l.acceptingKnown, len(l.holders) < 2, l.representativePass == pass:
 		return false
+	case l.ambiguousPass == pass:
+		return true
 	}
 	first := l.holders[0]
 	uid, known := first.process.UID()
-	return slices.ContainsFunc(l.holders[1:], func(w *owner) bool {
+	differs := slices.ContainsFunc(l.holders[1:], func(w *owner) bool {
 		id, isKnown := w.process.UID()
 		return w.name != first.name || id != uid || isKnown != known
 	})
+	if differs {
+		l.ambiguousPass = p.listeners.pass
+	}
+	return differs
 }
 
 // observeHolders records which holders of the listener hold connections that it accepted, and since which pass.

@@ -146,13 +146,17 @@ func (p *pass) processAt(from uint64, transport netstat.Transport, remote netip.
 
 // listeningAt returns the listener of this pass that accepts connections to the address, or nil.
 func (t *listeners) listeningAt(at portKey, addr netip.Addr) *listener {
+	use := t.ports[at]
+	if use == nil {
+		return nil
+	}
 	addrs := [...]netip.Addr{addr, netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	if addr.Is6() {
 		addrs[1] = addrs[2]
 	}
 	for _, addr := range addrs {
-		for _, l := range t.byPort[at] {
-			if l.addr == addr && l.listens(t.pass) {
+		for _, device := range use.devices {
+			if l := t.byEndpoint[endpoint{at.namespace, at.transport, device, addr, at.port}]; l != nil && l.listens(t.pass) {
 				return l
 			}
 		}
