@@ -15,7 +15,8 @@ type flow struct {
 	id uint64 // see flows.identify
 	kernelCounters
 	belonging uint32 // an index, see belongings
-	pass      uint32 // the last one that saw it: see flows.passes
+	pass      uint32 // the last one that saw it: see history.passes
+	scan      uint32 // the same: see flows.scan
 	history   uint32 // history.number of its namespace
 	port      uint16 // of the peer
 	transport netstat.Transport
@@ -39,8 +40,8 @@ func (f *flow) has(flags flowFlags) bool { return f.flags&flags == flags }
 type flows struct {
 	table        flowTable
 	belongings   belongings
-	passes       [netstat.TransportUnix + 1]uint32 // number of passes that read all sockets of the transport
-	histories    map[uint64]*history               // by Namespace.ID
+	scan         uint32              // number of passes
+	histories    map[uint64]*history // by Namespace.ID
 	historyCount uint32
 	current      *history // of the namespace that is being read
 	seed         maphash.Seed
@@ -54,9 +55,11 @@ func newFlows() flows { return flows{seed: maphash.MakeSeed(), belongings: newBe
 // history is the state of a network namespace across passes.
 type history struct {
 	number       uint32
-	closedEvents bool                            // the kernel reports the sockets that it destroys there
-	sources      sources                         // of the previous pass
-	baselined    [netstat.TransportUnix + 1]bool // all sockets of the transport were read once from the current source
+	closedEvents bool                              // the kernel reports the sockets that it destroys there
+	passes       [netstat.TransportUnix + 1]uint32 // number of passes that read all sockets of the transport
+	read         protocolSet                       // whose sockets this pass has read
+	sources      sources                           // of the previous pass
+	baselined    [netstat.TransportUnix + 1]bool   // all sockets of the transport were read once from the current source
 }
 
 // sources are the sources of the tables of each transport; SourceAuto: not read yet.
@@ -151,7 +154,7 @@ func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
 	if f = t.table.find(id); f == nil {
 		f = t.table.add(flow{id: id, transport: s.Transport, history: t.current.number, port: s.Remote.Port()})
 	}
-	f.pass = t.passes[s.Transport]
+	f.pass, f.scan = t.current.passes[s.Transport], t.scan
 	return f, !hasCounters || t.count(f, s, delta)
 }
 
@@ -242,32 +245,34 @@ const (
 	maxUnreported = 1 << 16
 )
 
-// end ends a pass. It removes the flows of sockets that are gone. Sockets of protocols that were not read in every namespace are
-// all kept: they may still exist.
+// end ends a pass. It removes the flows of sockets that are gone. Sockets of a protocol that was not read in their namespace are
+// kept: they may still exist.
 func (t *flows) end(all *scopes) {
 	t.firstPassDone = true
 	before := t.histories
 	t.histories = make(map[uint64]*history, len(all.all)) // drops namespaces that no longer exist
-	exists := map[uint32]bool{}
+	byNumber := make(map[uint32]*history, len(all.all))
 	for _, sc := range all.all {
 		if h := before[sc.namespace.ID]; h != nil {
 			t.histories[sc.namespace.ID] = h
 		}
 		h := t.historyOf(sc)
-		exists[h.number] = true
+		h.read = sc.read
+		byNumber[h.number] = h
 		for transport := range sc.read {
 			h.baselined[transport], h.sources[transport] = true, sc.sources[transport]
 		}
 	}
-	var allRead [len(t.passes)]bool
-	for transport := range all.common().read {
-		allRead[transport] = true
+	isMissing := func(f *flow) bool {
+		if h := byNumber[f.history]; h != nil {
+			return h.read[f.transport] && h.passes[f.transport]-f.pass > maxMissedPasses
+		}
+		return t.scan-f.scan > maxMissedPasses
 	}
-	missed := func(f *flow) uint32 { return t.passes[f.transport] - f.pass } // 0: this pass has seen it
-	isMissing := func(f *flow) bool { return allRead[f.transport] && missed(f) > maxMissedPasses }
+	isAwaited := func(f *flow) bool { return f.has(flowClosedEvents) && byNumber[f.history] != nil } // its event may still come
 	excess := -maxUnreported
 	for i := range t.table.all {
-		if f := &t.table.all[i]; f.flags&(flowClosedEvents|flowClosed) == flowClosedEvents && exists[f.history] && isMissing(f) {
+		if f := &t.table.all[i]; !f.has(flowClosed) && isMissing(f) && isAwaited(f) {
 			excess++
 		}
 	}
@@ -275,11 +280,11 @@ func (t *flows) end(all *scopes) {
 	t.table.keep(func(f *flow) bool {
 		switch {
 		case f.has(flowClosed): // its TIME_WAIT entry may remain
-			if missed(f) > 0 {
+			if f.scan != t.scan {
 				return false
 			}
 		case !isMissing(f):
-		case !f.has(flowClosedEvents) || !exists[f.history]:
+		case !isAwaited(f):
 			return false
 		case excess > 0:
 			excess--
@@ -289,9 +294,10 @@ func (t *flows) end(all *scopes) {
 		return true
 	})
 	t.belongings.endSweep()
-	for transport, read := range allRead {
-		if read {
-			t.passes[transport]++
+	for _, sc := range all.all {
+		for transport := range sc.read {
+			t.histories[sc.namespace.ID].passes[transport]++
 		}
 	}
+	t.scan++
 }

@@ -283,7 +283,7 @@ func TestBelongings(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	people := make([]*owner, 6)
 	for i := range people {
-		people[i] = &owner{process: &netstat.Process{PID: i + 1, Name: fmt.Sprint("process", i)}}
+		people[i] = &owner{number: uint64(i + 1), process: &netstat.Process{PID: i + 1, Name: fmt.Sprint("process", i)}}
 	}
 	fronts, cgroups := []*listener{nil, {}, {}}, []*cgroupEntry{nil, {path: "/a"}, {path: "/b"}}
 	type content struct {
@@ -348,4 +348,54 @@ func TestUnexplainedConnection(t *testing.T) {
 		}
 		require.Equal(t, want, s.gather(interval, socketsIn{&own: {connection}}), "it is decided for good")
 	}
+}
+
+// A connection that is gone before it is looked up once more counts for its listener at its end.
+func TestUnexplainedConnectionThatEnds(t *testing.T) {
+	s := newClosedScene(t)
+	s.initiatorsKnown = true
+	connection := sent(2, 5)
+	connection.Local, connection.Remote = netip.MustParseAddrPort(web), netip.MustParseAddrPort(visitor)
+	s.gather(0, socketsIn{&own: nil})
+	s.gather(interval, socketsIn{&own: {connection}})
+	require.Equal(t, map[string]int64{"listener self 192.0.2.1:80": 1},
+		s.gather(interval, socketsIn{&own: {listeningAt(1, web), closedAt(2, web, visitor)}}))
+}
+
+// A listener can open, accept and close after a pass has read the table and before it takes the events.
+func TestListenerBetweenTableAndEvents(t *testing.T) {
+	s := newClosedScene(t)
+	s.gather(0, socketsIn{&own: nil})
+	connection := sent(2, 5)
+	connection.Local, connection.Remote = netip.MustParseAddrPort(web), netip.MustParseAddrPort(visitor)
+	s.gather(interval, socketsIn{&own: {closedListener(web)}})
+	for range 3 {
+		require.Equal(t, map[string]int64{"listener self 192.0.2.1:80": 0}, s.gather(interval, socketsIn{&own: {connection}}))
+	}
+}
+
+// A namespace whose table cannot be read keeps nothing of the others.
+func TestClosedConnectionsBesideFailingNamespace(t *testing.T) {
+	f := newFlows()
+	good := &scope{namespace: &own, read: tcpOnly, closedEvents: true}
+	failing := &scope{namespace: &netstat.Namespace{ID: 2}, read: protocolSet{}, closedEvents: true}
+	cookie := uint64(0)
+	for range 20 {
+		f.enter(good)
+		for range 100 {
+			cookie++
+			f.live(sent(cookie, 1), new(traffic))
+			f.destroyed(closed(cookie, 2))
+		}
+		f.enter(failing)
+		f.end(&scopes{protocols: tcpOnly, all: []*scope{good, failing}})
+		require.LessOrEqual(t, len(f.table.all), 100)
+	}
+	f.enter(good)
+	f.live(sent(cookie+1, 1), new(traffic))
+	for range maxMissedPasses + 1 {
+		f.end(&scopes{protocols: tcpOnly, all: []*scope{failing}})
+	}
+	f.end(&scopes{protocols: tcpOnly, all: []*scope{failing}})
+	require.Empty(t, f.table.all, "the namespace is gone")
 }

@@ -3,6 +3,8 @@
 package procnetstat
 
 import (
+	"encoding/binary"
+	"hash/maphash"
 	"math/bits"
 	"slices"
 )
@@ -107,6 +109,9 @@ type belonging struct {
 	listener *listener    // that accepted it; nil: outgoing
 	cgroup   *cgroupEntry // nil: not known
 	inUse    bool         // see belongings.keep
+
+	representative     *owner // see pass.representativeOfLast
+	representativePass uint64 // for which it was chosen
 }
 
 // belongings keeps the belongings of the flows, each of which has an index: the event of a destroyed socket and a TIME_WAIT entry
@@ -115,18 +120,41 @@ type belongings struct {
 	all     []belonging
 	free    []uint32 // indexes
 	indexes map[belongingKey]uint32
+	seed    maphash.Seed
+	numbers []byte // a buffer of key
 }
 
-// belongingKey identifies a belonging.
+// belongingKey is the key of a belonging. Others can have the same: see next.
 type belongingKey struct {
-	first    *owner
-	owners   int
+	owners   uint64 // a hash
 	listener *listener
 	cgroup   *cgroupEntry
 }
 
 func newBelongings() belongings {
-	return belongings{all: make([]belonging, 1), indexes: map[belongingKey]uint32{}}
+	return belongings{all: make([]belonging, 1), indexes: map[belongingKey]uint32{}, seed: maphash.MakeSeed()}
+}
+
+func (b *belongings) key(owners []*owner, l *listener, cgroup *cgroupEntry) belongingKey {
+	key := belongingKey{listener: l, cgroup: cgroup}
+	switch len(owners) {
+	case 0:
+	case 1:
+		key.owners = owners[0].number
+	default:
+		b.numbers = b.numbers[:0]
+		for _, w := range owners {
+			b.numbers = binary.LittleEndian.AppendUint64(b.numbers, w.number)
+		}
+		key.owners = maphash.Bytes(b.seed, b.numbers) | 1<<63
+	}
+	return key
+}
+
+// next returns the key to try if the belonging with this one has other content.
+func (k belongingKey) next() belongingKey {
+	k.owners++
+	return k
 }
 
 // get returns the belonging with the index. The pointer is valid until the next call of indexOf.
@@ -137,32 +165,34 @@ func (b *belonging) is(owners []*owner, l *listener, cgroup *cgroupEntry) bool {
 	return b.listener == l && b.cgroup == cgroup && slices.Equal(b.owners, owners)
 }
 
+// isFree reports whether it stands for none. Only index 0 has no content otherwise.
+func (b *belonging) isFree() bool { return b.owners == nil && b.listener == nil && b.cgroup == nil }
+
 // indexOf returns the index of the belonging with this content. It is fast if that is last.
 func (b *belongings) indexOf(last uint32, owners []*owner, l *listener, cgroup *cgroupEntry) uint32 {
 	if b.all[last].is(owners, l, cgroup) {
 		return last
 	}
-	key := belongingKey{owners: len(owners), listener: l, cgroup: cgroup}
-	if key == (belongingKey{}) {
-		return 0
-	}
 	if len(owners) > 0 {
-		key.first = owners[0]
-		if i := key.first.belonging; int(i) < len(b.all) && b.all[i].is(owners, l, cgroup) {
+		if i := owners[0].belonging; int(i) < len(b.all) && b.all[i].is(owners, l, cgroup) {
 			return i
 		}
 	}
+	key := b.key(owners, l, cgroup)
+	if key == (belongingKey{}) {
+		return 0
+	}
 	index, known := b.indexes[key]
 	for known && !b.all[index].is(owners, l, cgroup) {
-		key.owners += 1 << 16 // try the next key: another set with the same number of processes
+		key = key.next()
 		index, known = b.indexes[key]
 	}
 	if !known {
-		index = b.add(belonging{slices.Clone(owners), l, cgroup, false})
+		index = b.add(belonging{owners: slices.Clone(owners), listener: l, cgroup: cgroup})
 		b.indexes[key] = index
 	}
-	if key.first != nil {
-		key.first.belonging = index
+	if len(owners) > 0 {
+		owners[0].belonging = index
 	}
 	return index
 }
@@ -190,7 +220,7 @@ func (b *belongings) keep(index uint32) { b.all[index].inUse = true }
 func (b *belongings) endSweep() {
 	removed := false
 	for i := 1; i < len(b.all); i++ {
-		if of := &b.all[i]; !of.inUse && (of.owners != nil || of.listener != nil || of.cgroup != nil) {
+		if of := &b.all[i]; !of.inUse && !of.isFree() {
 			*of = belonging{}
 			b.free = append(b.free, uint32(i))
 			removed = true
@@ -208,18 +238,13 @@ func (b *belongings) endSweep() {
 
 func (b *belongings) indexAgain(index uint32) {
 	of := &b.all[index]
-	key := belongingKey{owners: len(of.owners), listener: of.listener, cgroup: of.cgroup}
-	if key == (belongingKey{}) {
-		return // free
+	if of.isFree() {
+		return
 	}
-	if len(of.owners) > 0 {
-		key.first = of.owners[0]
-	}
-	for {
+	for key := b.key(of.owners, of.listener, of.cgroup); ; key = key.next() {
 		if _, taken := b.indexes[key]; !taken {
 			b.indexes[key] = index
 			return
 		}
-		key.owners += 1 << 16
 	}
 }

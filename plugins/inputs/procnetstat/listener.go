@@ -93,9 +93,10 @@ func (m *listenerMeasurement) observe(o *observation) {
 
 // listenerSeries caches the series of a listener.
 type listenerSeries struct {
-	netNS string // the tag
-	all   []*series
-	names []string // process names, of all
+	netNS  string // the tag
+	device string // the name
+	all    []*series
+	names  []string // process names, of all
 }
 
 // seriesOf returns the series of the listener for a process; nil: none is known.
@@ -113,8 +114,9 @@ func (m *listenerMeasurement) seriesOf(o *observation, w *owner) *series {
 	}
 	l := o.listener
 	cache := &l.series
-	if cache.netNS != m.series.scope.tag {
-		*cache = listenerSeries{netNS: m.series.scope.tag}
+	netNS, device := m.series.scope.tag, m.series.scope.device(l.device)
+	if cache.netNS != netNS || cache.device != device { // the device can be renamed
+		*cache = listenerSeries{netNS: netNS, device: device}
 	}
 	for i, s := range cache.all {
 		if cache.names[i] == name && !s.isRemoved {
@@ -122,10 +124,10 @@ func (m *listenerMeasurement) seriesOf(o *observation, w *owner) *series {
 			return s
 		}
 	}
-	s := m.series.get(m.values(l.transport.String(), addressValue(l.addr), strconv.Itoa(int(l.port)), m.series.scope.device(l.device), name))
+	s := m.series.get(m.values(l.transport.String(), addressValue(l.addr), strconv.Itoa(int(l.port)), device, name))
 	const maxCached = 64 // processes with names of their own, one a connection, must not fill the memory
 	if len(cache.all) == maxCached {
-		*cache = listenerSeries{netNS: cache.netNS}
+		*cache = listenerSeries{netNS: netNS, device: device}
 	}
 	cache.all, cache.names = append(cache.all, s), append(cache.names, name)
 	return s

@@ -26,7 +26,7 @@ func endpointOf(s *netstat.Socket) endpoint {
 }
 
 // listener is an endpoint with listening TCP sockets, or with UDP sockets that have no peer. Several sockets can share it
-// (SO_REUSEPORT). It stays the same from pass to pass, and for as long as connections that it accepted are remembered.
+// (SO_REUSEPORT). It stays the same from pass to pass. Connections that it accepted keep it, also after it is forgotten.
 type listener struct {
 	endpoint
 	holders, previous []*owner          // processes that hold its sockets, in the last pass that saw one and in the one before
@@ -219,6 +219,8 @@ func (t *listeners) finish(all *scopes) {
 		case l.ended != nil:
 		case unread(l):
 			l.pass = t.pass
+		case l.transport != netstat.TransportTCP: // it has accepted nothing
+			t.forget(l)
 		default:
 			ended = append(ended, l)
 		}
@@ -264,9 +266,9 @@ func (t *listeners) find(s *netstat.Socket, isKnown func(*listener) bool) *liste
 }
 
 // findForLive is find for a live connection that this pass sees for the first time. Its listener listens now, did in the last
-// pass, or has been reported as destroyed since.
+// pass, or was reported as destroyed after the last pass had read the table.
 func (t *listeners) findForLive(s *netstat.Socket) *listener {
-	return t.find(s, func(l *listener) bool { return l.pass+1 == t.pass || l.endedIn == t.pass })
+	return t.find(s, func(l *listener) bool { return max(l.pass, l.endedIn)+1 >= t.pass })
 }
 
 // findForClosed is find for a connection that was destroyed before any pass saw it. The event can be late.

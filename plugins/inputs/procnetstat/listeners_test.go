@@ -102,7 +102,8 @@ func TestEndedListenersAreForgotten(t *testing.T) {
 				now = now.Add(test.every)
 				e.begin(now)
 				require.Equal(t, pass <= test.last, e.findForClosed(connectionTo(web, 0)) != nil, "pass %d", pass)
-				require.Nil(t, e.findForLive(connectionTo(web, 0)), "what it accepted was seen by the pass that saw its end")
+				// A pass can have read the table before the connection was accepted, and taken the event of the end later.
+				require.Equal(t, pass <= 1, e.findForLive(connectionTo(web, 0)) != nil, "pass %d", pass)
 				e.finish(&scopes{})
 			}
 			require.Empty(t, e.byEndpoint)
@@ -388,6 +389,7 @@ func TestPortOfEndedListenerIsUsedAgain(t *testing.T) {
 	s := newClosedScene(t)
 	s.gather(0, socketsIn{&own: nil})
 	s.gather(interval, socketsIn{&own: {closedListener(web)}})
+	s.gather(interval, socketsIn{&own: nil})
 	out := sent(2, 5)
 	out.Local, out.Remote = netip.MustParseAddrPort(web), netip.MustParseAddrPort(visitor)
 	require.Equal(t, map[string]int64{"remote self " + visitor: 0}, s.gather(interval, socketsIn{&own: {out}}))

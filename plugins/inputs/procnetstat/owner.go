@@ -26,7 +26,9 @@ var allProcessTags = []string{
 // owner is a process that sockets are attributed to, with its cached tags and filter results.
 type owner struct {
 	process      *netstat.Process
-	name         string // as tag value
+	number       uint64 // unique
+	fullName     string // see netstat.Process.FullName
+	name         string // fullName as tag value
 	nameWanted   bool   // the name passes the filters
 	filteredUser string // the user that wanted is for; empty: not filtered yet
 	wanted       bool   // name and user pass the filters
@@ -53,6 +55,7 @@ type owners struct {
 	byProcess map[*netstat.Process]*owner
 	previous  *owner // cache: most sockets have the same owner as the previous socket
 	pass      uint64
+	created   uint64 // number of owners so far
 	scope     *scope // the current one
 	userNames *userNames
 	filter    ownerFilter
@@ -82,8 +85,8 @@ func (all *owners) of(process *netstat.Process) *owner {
 	}
 	o := all.byProcess[process]
 	if o == nil {
-		o = &owner{process: process, name: tagValue(process.FullName())}
-		o.nameWanted = all.filter.wantsName(o.name)
+		all.created++
+		o = &owner{process: process, number: all.created}
 		all.byProcess[process] = o
 	}
 	all.update(o)
@@ -108,11 +111,23 @@ func (all *owners) use(w *owner) *owner {
 func (all *owners) update(o *owner) {
 	if o.lastPass != all.pass {
 		o.lastPass = all.pass
+		all.updateName(o)
 		all.applyFilter(o)
 	}
 	if o.scope != all.scope {
 		o.ownerInScope = ownerInScope{scope: all.scope}
 	}
+}
+
+// updateName sets the name as tag value. The name of a process that has just called execve(2) can still be cut.
+func (all *owners) updateName(o *owner) {
+	name := o.process.FullName()
+	if o.name != "" && name == o.fullName {
+		return
+	}
+	o.fullName, o.name = name, tagValue(name)
+	o.nameWanted = all.filter.wantsName(o.name)
+	o.filteredUser, o.wanted = "", false
 }
 
 // applyFilter updates o.wanted. It runs in every pass, as the process can change its user.
@@ -220,6 +235,14 @@ func (p *pass) representativeOf(l *listener) *owner {
 		l.representative, l.representativePass = p.representative(l.holders, isAccepting), pass
 	}
 	return l.representative
+}
+
+// representativeOfLast returns the owner that the connections count for that several owners held last.
+func (p *pass) representativeOfLast(last *belonging) *owner {
+	if last.representativePass != p.listeners.pass {
+		last.representative, last.representativePass = p.representative(last.owners, nil), p.listeners.pass
+	}
+	return last.representative
 }
 
 // isAmbiguous reports whether the representative of the listener depends on sockets that this pass has not seen yet: several

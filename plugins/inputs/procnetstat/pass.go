@@ -114,7 +114,6 @@ func (p *pass) observe(s *netstat.Socket) *observation {
 		}
 	case listens(s):
 		p.attribute(o, nil)
-		p.localAddrs.add(s)
 		o.listener = p.listeners.observe(s, o.owners, o.cgroup)
 		o.wanted = p.wants(o)
 		return o
@@ -142,11 +141,9 @@ func listens(s *netstat.Socket) bool {
 // accepted it.
 func (p *pass) decide(o *observation, f *flow) bool {
 	if f.has(flowDecided) {
-		last := p.flows.belongings.get(f.belonging)
-		if o.listener = last.listener; f.has(flowUnexplained) {
-			f.flags &^= flowUnexplained
-			o.listener = p.listeners.findForLive(o.Socket)
-			f.belonging = p.flows.belongings.indexOf(f.belonging, last.owners, o.listener, last.cgroup)
+		o.listener = p.flows.belongings.get(f.belonging).listener
+		if f.has(flowUnexplained) {
+			p.explain(o, f, p.listeners.findForLive(o.Socket))
 		}
 		return true
 	}
@@ -166,6 +163,14 @@ func (p *pass) decide(o *observation, f *flow) bool {
 		return true
 	}
 	return false
+}
+
+// explain sets the listener of a connection that had none in the last pass, although no process had initiated it.
+func (p *pass) explain(o *observation, f *flow, l *listener) {
+	last := p.flows.belongings.get(f.belonging)
+	o.listener = l
+	f.flags &^= flowUnexplained
+	f.belonging = p.flows.belongings.indexOf(f.belonging, last.owners, l, last.cgroup)
 }
 
 // mustWait reports whether the socket counts for a process that is not known before all sockets of the scope have been seen.
@@ -198,7 +203,7 @@ func (p *pass) attribute(o *observation, f *flow) {
 			o.cgroup = p.cgroups.use(o.listener.cgroup)
 		}
 	case len(last.owners) > 0:
-		o.owners = p.one(p.representative(last.owners, nil))
+		o.owners = p.one(p.representativeOfLast(last))
 		if last.cgroup != nil {
 			o.cgroup = p.cgroups.use(last.cgroup)
 		}
@@ -255,6 +260,9 @@ func (p *pass) observeClosed(o *observation) {
 			s.Remote = netip.AddrPortFrom(s.Remote.Addr(), f.port) // a refused or aborted connection has lost its peer port
 		}
 		o.listener = p.flows.belongings.get(f.belonging).listener
+		if f.has(flowUnexplained) {
+			p.explain(o, f, p.listeners.findForClosed(s))
+		}
 	}
 	p.attribute(o, f)
 	o.holders = nil // the initiator need not hold anything

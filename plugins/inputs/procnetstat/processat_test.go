@@ -30,7 +30,7 @@ func TestProcessAt(t *testing.T) {
 		s := listeningOn(local)
 		s.Namespace = in
 		p.listeners.observe(s, []*owner{{process: &netstat.Process{Name: name}, name: name}}, nil)
-		p.localAddrs.add(s)
+		p.localAddrs.add(s) // any process can bind to any address: it is no evidence
 	}
 	address := func(in *netstat.Namespace, local string) {
 		s := connectionTo(local, 0)
@@ -52,15 +52,17 @@ func TestProcessAt(t *testing.T) {
 		require.Equal(t, "red", at(red, "[::1]:80"))
 		require.Equal(t, "postgres", at(red, "127.0.0.1:5432"))
 		require.Equal(t, "pgbouncer", at(blue, "127.0.0.1:5432"), "dual stack")
-		require.Equal(t, "nginx", at(&own, "192.0.2.9:443"))
 		if i == 0 {
 			require.Empty(t, at(&own, "192.0.2.2:5432"), "nothing is known of the address")
+			require.Empty(t, at(&own, "192.0.2.9:443"), "nothing but a bound socket")
+			address(blue, "192.0.2.9:443")
 			address(red, "192.0.2.2:5432")
 			address(blue, "[::ffff:192.0.2.3]:40000")
 		}
 		require.Equal(t, "postgres", at(&own, "192.0.2.2:5432"))
 		require.Equal(t, "postgres", at(blue, "192.0.2.2:5432"))
 		require.Equal(t, "pgbouncer", at(&own, "192.0.2.3:5432"))
+		require.Equal(t, "nginx", at(&own, "192.0.2.9:443"))
 		require.Empty(t, at(&own, "192.0.2.3:5433"))
 		require.Empty(t, p.processAt(own.ID, netstat.TransportUDP, netip.MustParseAddrPort("192.0.2.3:5432")))
 		if i == 1 {
@@ -74,6 +76,7 @@ func TestProcessAt(t *testing.T) {
 	}
 	address(blue, "192.0.2.2:5432")
 	require.Empty(t, at(&own, "192.0.2.2:5432"), "two namespaces have the address")
+	require.Equal(t, "postgres", at(red, "192.0.2.2:5432"), "its own address")
 	all.all = all.all[:2]
 	begin()
 	listen(red, "0.0.0.0:5432", "postgres")
@@ -81,4 +84,30 @@ func TestProcessAt(t *testing.T) {
 	require.Empty(t, at(&own, "192.0.2.9:443"))
 	begin()
 	require.Empty(t, at(&own, "192.0.2.2:5432"), "the listener is gone")
+}
+
+// The addresses that a namespace makes known are bounded, and those of all.
+func TestLocalAddrsAreBounded(t *testing.T) {
+	var a localAddrs
+	address := func(namespace uint64, i int) netip.Addr {
+		return netip.AddrFrom4([4]byte{10, byte(namespace), byte(i >> 8), byte(i)})
+	}
+	all := &scopes{}
+	for namespace := uint64(1); namespace <= 70; namespace++ {
+		in := &netstat.Namespace{ID: namespace}
+		all.all = append(all.all, &scope{namespace: in})
+		for i := range 2 * maxLocalAddrs {
+			s := connectionTo(web, 0)
+			s.Namespace, s.Local = in, netip.AddrPortFrom(address(namespace, i), 1)
+			a.add(s)
+		}
+	}
+	require.Len(t, a.namespaces, 70*maxLocalAddrs)
+	one := &scopes{all: all.all[:1]}
+	b := a
+	a.finish(all)
+	require.Empty(t, a.namespaces, "too many: all are forgotten")
+	b.inUse[1]--
+	b.finish(one)
+	require.Empty(t, b.namespaces)
 }

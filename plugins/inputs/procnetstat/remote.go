@@ -64,14 +64,20 @@ func (m *remoteMeasurement) setRemoteProcess(s *series) {
 	if name == "" || name == s.remoteProcess {
 		return
 	}
-	s.remoteProcess, s.total = name, traffic{}
+	const maxFormer = 16
+	if len(s.formerTotals) == maxFormer || s.formerTotals == nil {
+		s.formerTotals = map[string]traffic{}
+	}
+	s.formerTotals[s.remoteProcess] = s.total
+	s.remoteProcess, s.total = name, s.formerTotals[name]
 	m.series.tags(s)[tagRemoteProcessName] = name
 }
 
-// localAddrs knows in which network namespaces an address is local: those in which a socket has it as its local address. A
-// wildcard listener does not tell at which addresses it listens.
+// localAddrs knows in which network namespaces an address is local: those in which an established connection has it. A wildcard
+// listener does not show at which addresses it listens, and any process can bind a socket to any address (IP_FREEBIND, ip(7)).
 type localAddrs struct {
 	namespaces map[netip.Addr][]uint64 // Namespace.ID
+	inUse      map[uint64]int          // number of addresses by namespace
 	last       localAddr               // cache: most sockets have the same address as the socket before
 }
 
@@ -80,32 +86,53 @@ type localAddr struct {
 	namespace uint64
 }
 
-// maxLocalAddrs bounds the addresses of all namespaces together.
-const maxLocalAddrs = 1 << 16
+// Bounds of the addresses of a namespace, and of all.
+const (
+	maxLocalAddrs    = 1 << 10
+	maxAllLocalAddrs = 1 << 16
+)
 
-// add adds the local address of a socket.
+// add adds the local address of a connection.
 func (a *localAddrs) add(s *netstat.Socket) {
 	this := localAddr{s.Local.Addr(), s.Namespace.ID}
-	if this == a.last {
+	if this == a.last || s.State != netstat.TCPEstablished {
 		return
 	}
 	a.last = this
 	addr := this.addr.Unmap()
 	in := a.namespaces[addr]
-	if addr.IsUnspecified() || addr.Zone() != "" || slices.Contains(in, this.namespace) || len(a.namespaces) == maxLocalAddrs {
+	if addr.IsLoopback() || addr.Zone() != "" || slices.Contains(in, this.namespace) || a.inUse[this.namespace] == maxLocalAddrs {
 		return
 	}
 	if a.namespaces == nil {
-		a.namespaces = map[netip.Addr][]uint64{}
+		a.namespaces, a.inUse = map[netip.Addr][]uint64{}, map[uint64]int{}
 	}
 	a.namespaces[addr] = append(in, this.namespace)
+	a.inUse[this.namespace]++
 }
 
-// finish ends a pass: it forgets the addresses of namespaces that are gone.
+// finish ends a pass: it forgets the addresses of namespaces that are gone. If there are too many, it forgets all: they are learned
+// again from new connections.
 func (a *localAddrs) finish(all *scopes) {
+	a.last = localAddr{}
 	exists := make(map[uint64]bool, len(all.all))
 	for _, sc := range all.all {
 		exists[sc.namespace.ID] = true
+	}
+	anyGone, sum := false, 0
+	for namespace, n := range a.inUse {
+		sum += n
+		if !exists[namespace] {
+			anyGone = true
+			delete(a.inUse, namespace)
+		}
+	}
+	if sum > maxAllLocalAddrs {
+		a.namespaces, a.inUse = nil, nil
+		return
+	}
+	if !anyGone {
+		return
 	}
 	for addr, in := range a.namespaces {
 		if rest := slices.DeleteFunc(in, func(id uint64) bool { return !exists[id] }); len(rest) == 0 {
@@ -114,15 +141,14 @@ func (a *localAddrs) finish(all *scopes) {
 			a.namespaces[addr] = rest
 		}
 	}
-	a.last = localAddr{}
 }
 
-// processAt returns the name of the process that listens at the remote end of a connection from a namespace. It is empty if no
-// namespace that this pass has read has the listener, or if several have.
+// processAt returns the name of the process that listens at the remote end of a connection from a namespace. An address of that
+// namespace is its own. Otherwise the name is empty if no namespace that this pass has read has the listener, or if several have.
 func (p *pass) processAt(from uint64, transport netstat.Transport, remote netip.AddrPort) string {
-	in := []uint64{from}
-	if !remote.Addr().IsLoopback() {
-		in = p.localAddrs.namespaces[remote.Addr()]
+	in := p.localAddrs.namespaces[remote.Addr()]
+	if remote.Addr().IsLoopback() || slices.Contains(in, from) {
+		in = []uint64{from}
 	}
 	var found *listener
 	for _, namespace := range in {

@@ -122,7 +122,8 @@ func TestRemoteSeriesOfLinks(t *testing.T) {
 	}
 }
 
-// The tag remote_process_name stays while no process is known to listen there; with another process the series is another one.
+// The tag remote_process_name stays while no process is known to listen there; with another process the series is another
+// one, whose counters go on where they were.
 func TestRemoteProcess(t *testing.T) {
 	name := ""
 	at := func(namespace uint64, transport netstat.Transport, remote netip.AddrPort) string {
@@ -138,6 +139,7 @@ func TestRemoteProcess(t *testing.T) {
 		acked     int64
 	}{
 		{"", "", 5}, {"", "", 10}, {"postgres", "postgres", 5}, {"", "postgres", 10}, {"postgres", "postgres", 15}, {"pgbouncer", "pgbouncer", 5},
+		{"postgres", "postgres", 20},
 	} {
 		name = test.name
 		m.enter(in)

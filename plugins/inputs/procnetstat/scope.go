@@ -106,7 +106,7 @@ func netNSName(namespace *netstat.Namespace) string {
 	return ""
 }
 
-// device returns the name of a network device of the namespace, or its index if it is gone; empty for 0.
+// device returns the name of a network device of the namespace, or its index if that is unknown; empty for 0.
 func (sc *scope) device(index uint32) string {
 	if index == 0 {
 		return ""

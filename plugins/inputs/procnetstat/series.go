@@ -45,9 +45,10 @@ type series struct {
 	acceptCounted uint64      // like lastCounted, for accept
 	hadDrops      bool        // a listening socket with the field drops was in it
 
-	transport     netstat.Transport // of procnetstat_remote and procnetstat_client
-	peer          netip.AddrPort    // of procnetstat_remote: the other end; not valid: several
-	remoteProcess string            // of procnetstat_remote: the value of tagRemoteProcessName
+	transport     netstat.Transport  // of procnetstat_remote
+	peer          netip.AddrPort     // of procnetstat_remote: the other end; not valid: several
+	remoteProcess string             // of procnetstat_remote: the value of tagRemoteProcessName
+	formerTotals  map[string]traffic // of procnetstat_remote: total by former values of remoteProcess
 }
 
 // count counts the socket, unless it is already counted.
