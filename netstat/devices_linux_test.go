@@ -96,6 +96,8 @@ func TestZonesOfLinks(t *testing.T) {
 				want[fmt.Sprintf("tcp %s %s", conn.RemoteAddr(), conn.LocalAddr())]++ // in the other namespace
 			}
 			p.Accept(tcp, n)
+			other := p.Listen("tcp6", netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(device), 0), 16)
+			want[fmt.Sprintf("tcp [fe80::1%%%s]:%d [::]:0", device, other.Local.Port())]++
 			conn := dial(t, "udp6", fmt.Sprintf("[fe80::1%%%s]:%d", device, udp.Local.Port()))
 			want[fmt.Sprintf("udp %s %s", conn.LocalAddr(), conn.RemoteAddr())]++
 			listener, err := net.ListenTCP("tcp6", &net.TCPAddr{IP: net.ParseIP("fe80::2"), Zone: device})

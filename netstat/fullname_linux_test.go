@@ -61,12 +61,15 @@ func TestFullNameOfProgram(t *testing.T) {
 		{"", "victoria-metric"},
 	} {
 		cmd := &exec.Cmd{Path: program, Args: []string{test.argument, "1000"}}
-		require.NoError(t, cmd.Start()) // returns after execve(2)
+		require.NoError(t, cmd.Start())
 		t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
 		dir, cache := openProcDir(t, "/proc"), newProcessCache("/proc", nil)
-		p := cache.get(dir, cmd.Process.Pid)
-		require.NotNil(t, p)
-		require.Equal(t, "victoria-metric", p.Name)
+		var p *Process
+		require.Eventually(t, func() bool { // Start returns before execve(2) has set the name and the command line
+			p = cache.get(dir, cmd.Process.Pid)
+			content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "cmdline"))
+			return p != nil && p.Name == "victoria-metric" && err == nil && len(content) > 0
+		}, time.Minute, time.Millisecond)
 		require.Equal(t, test.want, p.FullName(), "first argument %q", test.argument)
 
 		// An ended process that nobody has waited for has no command line.
