@@ -65,7 +65,7 @@ type portKey struct {
 	port      uint16
 }
 
-// portUse are the listeners of a port. Most ports of connections have none: outgoing ones are found to be so by one lookup.
+// portUse counts the listeners of a port. The local ports of most outgoing connections have none: one lookup is enough for these.
 type portUse struct {
 	listeners int
 	devices   []uint32 // to which they are bound; the first ones, if there are many

@@ -46,7 +46,6 @@ type pass struct {
 	attributes bool
 	// initiatorsKnown: the library records the initiators of connections.
 	initiatorsKnown bool
-	initiatorOf     func(*netstat.Socket) (process *netstat.Process, cgroupID uint64) // tests replace it
 
 	current               observation
 	number                uint64   // of current
@@ -60,7 +59,7 @@ type pass struct {
 func newPass(filter filters, users *userNames, cgroups *cgroups) *pass {
 	return &pass{
 		owners: newOwners(filter.owner, users, cgroups), cgroups: cgroups, filter: filter.socket, flows: newFlows(),
-		listeners: newListeners(), attributes: true, initiatorOf: (*netstat.Socket).Initiator,
+		listeners: newListeners(), attributes: true,
 	}
 }
 
@@ -151,18 +150,15 @@ func (p *pass) decide(o *observation, f *flow) bool {
 	if o.State == netstat.TCPSynSent {
 		return true
 	}
-	if process, cgroupID := p.initiatorOf(o.Socket); process != nil {
+	if process, cgroupID := o.Initiator(); process != nil {
 		p.initiatedBy(o, f, process, cgroupID)
 		return true
 	}
 	if o.listener = p.listeners.findForLive(o.Socket); o.listener != nil {
 		return true
 	}
-	isNew := p.flows.current.baselined[netstat.TransportTCP]
-	if !isNew || !p.scope.closedEvents || p.undecided.isFull() {
-		return true
-	}
-	return false
+	isOld := !p.flows.current.baselined[netstat.TransportTCP] // it may have been there before the first pass
+	return isOld || !p.scope.closedEvents || p.undecided.isFull()
 }
 
 // explain sets the listener of a connection that had none in the last pass, although no process had initiated it.
