@@ -290,7 +290,7 @@ func (m *cgroupMeasurement) observe(o *observation) {
 
 func (m *cgroupMeasurement) emit(out emission) {
 	m.series.emit(out.now, func(s *series) {
-		out.forScope(s.scope).group(m.series.measurement, s, map[string]any{}, map[string]any{})
+		m.series.group(out.forScope(s.scope), s, map[string]any{}, map[string]any{})
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/plugins/inputs/procnetstat/internal/quantile"
 )
 
 // run runs a program in the namespace of the test.
@@ -112,7 +113,7 @@ func TestUnitsThatLeakAndLose(t *testing.T) {
 		peer := testnet.Start(t, testnet.Process{Name: "peer"})
 
 		// More connections than those of which each round-trip time is kept.
-		const connections = maxRTTSamples + 50
+		const connections = quantile.MaxSamples + 50
 		loopback := netip.MustParseAddrPort("127.0.0.1:0")
 		sink := peer.Listen("tcp4", loopback, connections)
 		lossyEnds := lossy.Connect(sink.Local, connections)

@@ -69,7 +69,7 @@ func TestCgroupOfSocket(t *testing.T) {
 // A cgroup with sockets in two namespaces has a series in each.
 func TestCgroupSeriesOfNamespaces(t *testing.T) {
 	c := knownCgroups(map[uint64]string{1: "/a"})
-	m := newCgroupMeasurement(seriesOptions{maxSeries: 10, netNS: true, log: testutil.Logger{Quiet: true}})
+	m := newCgroupMeasurement(seriesOptions{details: everyDetail, maxSeries: 10, netNS: true, log: testutil.Logger{Quiet: true}})
 	for number, tag := range []string{"self", "blue"} {
 		m.enter(&scope{tag: tag})
 		for _, of := range []*cgroupEntry{c.ofSocket(inCgroup(1), nil), nil} {

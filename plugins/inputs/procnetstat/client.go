@@ -9,7 +9,7 @@ type clientMeasurement struct{ peers }
 
 func newClientMeasurement(withOwners bool, prefixV4, prefixV6 int, options seriesOptions) *clientMeasurement {
 	tagNames := []string{"protocol", "client_address", "local_port"}
-	return &clientMeasurement{newPeers("procnetstat_client", tagNames, withOwners, prefixV4, prefixV6, options)}
+	return &clientMeasurement{newPeers("procnetstat_client", tagNames, withOwners, prefixV4, prefixV6, options, "tcp_listen", "tcp_syn_sent")}
 }
 
 func (m *clientMeasurement) observe(o *observation) {

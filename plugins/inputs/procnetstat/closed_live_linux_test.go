@@ -393,7 +393,7 @@ func TestWithoutClosedConnections(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.ConnectedPairs(t, 1, 10)
 		for _, options := range []string{
-			`closed_connections = "off"`, "tcp_details = false", `source = "procfs"`,
+			`closed_connections = "off"`, "details = []", `source = "procfs"`,
 		} {
 			l := start(t, options)
 			for range 2 {

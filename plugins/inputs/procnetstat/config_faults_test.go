@@ -37,7 +37,7 @@ func FuzzConfiguration(f *testing.F) {
 	for _, options := range []string{
 		`measurements = ["connection", "gather"]` + "\nprotocols = ['tcp', 'udp', 'udplite', 'raw', 'icmp', 'unix']\nmax_series = 1",
 		`namespaces = ["all", "7", "a b"]`,
-		"process_tags = [\"pid\", \"exe\", \"cmdline\", \"cgroup\"]\nfamily_tag = true\ntcp_details = false",
+		"process_tags = [\"pid\", \"exe\", \"cmdline\", \"cgroup\"]\nfamily_tag = true\ndetails = []",
 		"local_ports_include = [80, \"90-100\"]\nremote_cidrs_exclude = [\"::1\"]\nexclude_loopback = true\ncgroup_exclude = [\"*\"]",
 		"process_include = [\"[a\"]\nsource = \"procfs\"\nowners = \"procfs\"\nremote_prefix_v6 = 129",
 		"remote_ports_include = 80\nuser_include = \"root\"", "mesurements = []", "max_series = 1e3", "a = {b = [[1]]}", "[inputs.procnetstat.x]\n",

@@ -13,7 +13,7 @@ import (
 
 // Each gather has its own sockets, those that have been closed left out, and counts those beyond the limit.
 func TestConnectionsOfGather(t *testing.T) {
-	m := newConnectionMeasurement(nil, nil, seriesOptions{maxSeries: 2, netNS: true, log: testutil.Logger{Quiet: true}})
+	m := newConnectionMeasurement(nil, nil, seriesOptions{details: everyDetail, maxSeries: 2, netNS: true, log: testutil.Logger{Quiet: true}})
 	in := &scope{tag: "blue", read: tcpUDP}
 	for gather := range 3 {
 		m.enter(in)
@@ -39,7 +39,7 @@ func TestConnectionsOfGather(t *testing.T) {
 
 // Sockets of a protocol that could not be read whole are left out.
 func TestConnectionsOfProtocolThatFailed(t *testing.T) {
-	m := newConnectionMeasurement([]string{"protocol"}, nil, seriesOptions{maxSeries: 10, log: testutil.Logger{Quiet: true}})
+	m := newConnectionMeasurement([]string{"protocol"}, nil, seriesOptions{details: everyDetail, maxSeries: 10, log: testutil.Logger{Quiet: true}})
 	in := &scope{read: udpOnly}
 	m.enter(in)
 	m.observe(&observation{Socket: connected(netstat.TransportTCP, "198.51.100.1:443")})

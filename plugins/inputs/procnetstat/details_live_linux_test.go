@@ -24,7 +24,7 @@ func TestTCPDetails(t *testing.T) {
 	}
 	ofThisMoment := []string{"sockets_used", "tcp_alloc", "tcp_orphan", "tcp_mem_bytes", "udp_mem_bytes"} // and some of the whole host
 	testnet.Isolate(t, func() {
-		with, without := start(t, ""), start(t, "tcp_details = false")
+		with, without := start(t, ""), start(t, "details = []")
 		compare := func() {
 			a, b := with.gather(), without.gather()
 			for _, measurement := range []string{
@@ -88,7 +88,7 @@ func TestOwnerMethodsAgree(t *testing.T) {
 		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
 		client.Connect(listener.Local, 5)
 		server.Accept(listener, 4)
-		const options = "tcp_details = false\nprocess_tags = [\"process_name\", \"user\", \"pid\", \"exe\", \"cmdline\"]\nowners = "
+		const options = "details = []\nprocess_tags = [\"process_name\", \"user\", \"pid\", \"exe\", \"cmdline\"]\nowners = "
 		byBPF, byProcfs := start(t, options+`"bpf"`).gather(), start(t, options+`"procfs"`).gather()
 		require.NotEmpty(t, byBPF.one("procnetstat_gather", "owners=bpf"))
 		require.NotEmpty(t, byProcfs.one("procnetstat_gather", "owners=procfs"))

@@ -405,7 +405,7 @@ func countsOf(g gathered) map[string]map[string]int64 {
 		}
 		for _, field := range m.FieldList() {
 			if value, isNumber := field.Value.(int64); isNumber &&
-				(slices.Contains(stateFields[:], field.Key) || strings.HasSuffix(field.Key, "_socket") || field.Key == "inode") {
+				(slices.Contains(stateFields, field.Key) || strings.HasSuffix(field.Key, "_socket") || field.Key == "inode") {
 				counts[series][field.Key] = value
 			}
 		}

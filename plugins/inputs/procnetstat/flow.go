@@ -48,9 +48,12 @@ type flows struct {
 	// countNewNamespaces: a namespace that appears after the first pass is new, so the whole traffic of its sockets counts.
 	countNewNamespaces bool
 	firstPassDone      bool
+	countsTraffic      bool // of connections
 }
 
-func newFlows() flows { return flows{seed: maphash.MakeSeed(), belongings: newBelongings()} }
+func newFlows(details detail) flows {
+	return flows{seed: maphash.MakeSeed(), belongings: newBelongings(), countsTraffic: details&detailTraffic != 0}
+}
 
 // history is the state of a network namespace across passes.
 type history struct {
@@ -137,10 +140,16 @@ func isConnection(s *netstat.Socket) bool {
 	return s.Transport == netstat.TransportTCP && s.State != netstat.TCPListen && s.HasPeer()
 }
 
+// isFullConnection reports whether the socket is a connection whose end the kernel reports. It does not report the end of a
+// connection that is not established yet, or that has no more than its TIME_WAIT entry.
+func isFullConnection(s *netstat.Socket) bool {
+	return isConnection(s) && s.State != netstat.TCPTimeWait && s.State != netstat.TCPSynRecv && s.State != netstat.TCPNewSynRecv
+}
+
 // live records a live socket. It returns its flow, or nil if there is nothing to remember; the pointer is valid until the next
 // call. Unless the socket is idle, it sets delta to the traffic since the previous pass.
 func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
-	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0
+	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0 || t.current.closedEvents && isFullConnection(s)
 	if !hasCounters && !isConnection(s) {
 		return nil, true
 	}
@@ -171,7 +180,7 @@ func (t *flows) count(f *flow, s *netstat.Socket, delta *traffic) (idle bool) {
 	if f.flags = f.flags&^flowClosedEvents | flowCounted; closedEvents {
 		f.flags |= flowClosedEvents
 	}
-	now := kernelCountersOf(s)
+	now := t.countersOf(s)
 	if !isFirst && (countedLater || now == f.kernelCounters) {
 		return true
 	}
@@ -218,7 +227,7 @@ func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
 	if f != nil {
 		f.flags |= flowClosed
 	}
-	now, before := kernelCountersOf(s), kernelCounters{}
+	now, before := t.countersOf(s), kernelCounters{}
 	switch {
 	case wasClosed, !s.HasPeer(): // reported before, or not a connection
 		return f, traffic{}

@@ -29,7 +29,7 @@ type listening struct {
 }
 
 func newListening() *listening {
-	return &listening{flows: newFlows(), in: &scope{namespace: &own, read: tcpOnly, closedEvents: true}}
+	return &listening{flows: newFlows(everyDetail), in: &scope{namespace: &own, read: tcpOnly, closedEvents: true}}
 }
 
 // pass is a pass over the sockets, live ones first.
@@ -202,7 +202,7 @@ func TestTimeWait(t *testing.T) {
 
 // With procfs, a connection without an inode number is known by its addresses.
 func TestFlowOfProcfs(t *testing.T) {
-	f := newFlows()
+	f := newFlows(everyDetail)
 	in := &scope{namespace: &own, read: tcpOnly}
 	f.enter(in)
 	connection := &netstat.Socket{
@@ -238,7 +238,7 @@ func TestFlowMemory(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	f := newFlows()
+	f := newFlows(everyDetail)
 	in := &scope{namespace: &own, read: tcpOnly, closedEvents: true}
 	for range 2 {
 		f.enter(in)
@@ -376,7 +376,7 @@ func TestListenerBetweenTableAndEvents(t *testing.T) {
 
 // A namespace whose table cannot be read keeps nothing of the others.
 func TestClosedConnectionsBesideFailingNamespace(t *testing.T) {
-	f := newFlows()
+	f := newFlows(everyDetail)
 	good := &scope{namespace: &own, read: tcpOnly, closedEvents: true}
 	failing := &scope{namespace: &netstat.Namespace{ID: 2}, read: protocolSet{}, closedEvents: true}
 	cookie := uint64(0)

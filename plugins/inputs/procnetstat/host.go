@@ -16,6 +16,7 @@ import (
 type hostMeasurement struct {
 	byFamily bool
 	netNS    bool // with the tag netns
+	fields   []groupField
 	totals   map[string]*hostTotals
 	current  *hostTotals
 }
@@ -28,8 +29,10 @@ type hostTotals struct {
 
 const allFamilies = netstat.Family(0)
 
-func newHostMeasurement(byFamily, netNS bool) *hostMeasurement {
-	return &hostMeasurement{byFamily: byFamily, netNS: netNS, totals: map[string]*hostTotals{}}
+func newHostMeasurement(byFamily bool, options seriesOptions) *hostMeasurement {
+	return &hostMeasurement{
+		byFamily: byFamily, netNS: options.netNS, fields: groupFields(options.details), totals: map[string]*hostTotals{},
+	}
 }
 
 func (m *hostMeasurement) enter(sc *scope) {
@@ -66,7 +69,20 @@ func (m *hostMeasurement) emit(out emission) {
 	for _, sc := range out.scopes.all {
 		m.enter(sc)
 		m.current.lastEmitted = out.now
-		m.current.emit(out.forScope(sc), m.byFamily, sc.namespace)
+		fields := map[string]any{}
+		if !m.byFamily {
+			var err error
+			if fields, err = sockstatFields(sc.namespace); err != nil {
+				out.acc.AddError(err)
+			}
+		}
+		m.emitTotals(out.forScope(sc), m.current, fields)
+	}
+	for _, totals := range m.totals { // namespaces that ended after their first gather
+		if totals.lastEmitted.Before(out.now) && totals.isPending() {
+			totals.lastEmitted = out.now
+			m.emitTotals(out.forScope(totals.families[allFamilies].scope), totals, map[string]any{})
+		}
 	}
 	m.forget(out.now)
 }
@@ -97,13 +113,20 @@ func (m *hostMeasurement) forget(now time.Time) {
 	}
 }
 
-func (h *hostTotals) emit(out emission, byFamily bool, namespace *netstat.Namespace) {
-	if !byFamily {
-		fields, err := sockstatFields(namespace)
-		if err != nil {
-			out.acc.AddError(err)
+// isPending reports whether the totals must be emitted, even if the namespace has ended.
+func (h *hostTotals) isPending() bool {
+	for i := range h.families {
+		if h.families[i].isPending() {
+			return true
 		}
-		h.emitFamily(out, allFamilies, out.read, fields)
+	}
+	return false
+}
+
+// emitTotals emits the totals of a namespace. fields are those of no family.
+func (m *hostMeasurement) emitTotals(out emission, h *hostTotals, fields map[string]any) {
+	if !m.byFamily {
+		m.emitFamily(out, &h.families[allFamilies], out.read, fields)
 		return
 	}
 	ip, unix := protocolSet{}, protocolSet{}
@@ -114,19 +137,18 @@ func (h *hostTotals) emit(out emission, byFamily bool, namespace *netstat.Namesp
 			ip[transport] = true
 		}
 	}
-	h.emitFamily(out, netstat.FamilyIPv4, ip, map[string]any{})
-	h.emitFamily(out, netstat.FamilyIPv6, ip, map[string]any{})
-	h.emitFamily(out, netstat.FamilyUnix, unix, map[string]any{})
+	m.emitFamily(out, &h.families[netstat.FamilyIPv4], ip, map[string]any{})
+	m.emitFamily(out, &h.families[netstat.FamilyIPv6], ip, map[string]any{})
+	m.emitFamily(out, &h.families[netstat.FamilyUnix], unix, map[string]any{})
 }
 
-func (h *hostTotals) emitFamily(out emission, family netstat.Family, read protocolSet, gauges map[string]any) {
-	s := &h.families[family]
-	s.total.add(&s.stats.delta)
+func (m *hostMeasurement) emitFamily(out emission, s *series, read protocolSet, gauges map[string]any) {
+	s.grow(&s.stats.delta)
 	if read[netstat.TransportTCP] {
 		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
 	}
 	out.read = read
-	out.group("procnetstat", s, gauges, map[string]any{})
+	out.group("procnetstat", m.fields, s, gauges, map[string]any{})
 	s.reset()
 }
 

@@ -30,9 +30,7 @@ var (
 		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureClient, measureConnection,
 		measureGather,
 	}
-	defaultMeasurements = []string{
-		measureHost, measureProcess, measureListener, measureCgroup, measureRemote, measureGather,
-	}
+	defaultMeasurements = []string{measureHost, measureProcess, measureListener, measureCgroup, measureGather}
 )
 
 // allProtocols are the names in the option protocols.
@@ -48,6 +46,14 @@ func (p *ProcNetStat) Init() error {
 	p.setDefaults()
 	if err := p.initScan(); err != nil {
 		return err
+	}
+	if err := checkNames("details", p.Details, detailNames); err != nil {
+		return err
+	}
+	for _, name := range p.Details {
+		if reason := p.emptyDetail(name); reason != "" {
+			return fmt.Errorf("details: %q %s", name, reason)
+		}
 	}
 	if err := checkList("measurements", p.Measurements, allMeasurements); err != nil {
 		return err
@@ -112,6 +118,9 @@ func (p *ProcNetStat) setDefaults() {
 	if p.ClosedConnections == "" {
 		p.ClosedConnections = netstat.ClosedAuto.String()
 	}
+	if p.Details == nil {
+		p.Details = slices.DeleteFunc(slices.Clone(detailNames), func(name string) bool { return p.emptyDetail(name) != "" })
+	}
 	if p.ProcessTags == nil {
 		p.ProcessTags = []string{tagProcessName, tagUser}
 	}
@@ -138,11 +147,22 @@ func (p *ProcNetStat) emptyReason(measurement string) string {
 	return ""
 }
 
+// emptyDetail returns why the other options leave the set of details without content, or an empty string.
+func (p *ProcNetStat) emptyDetail(name string) string {
+	switch {
+	case !slices.Contains(p.Protocols, netstat.TransportTCP.String()):
+		return `has no content without "tcp" in protocols`
+	case name == detailNameLifecycle && p.ClosedConnections == netstat.ClosedOff.String():
+		return `has no content with closed_connections = "off"`
+	}
+	return ""
+}
+
 func (p *ProcNetStat) initScan() error {
 	p.scan = netstat.ScannerConfig{
 		ProcRoot:   procRoot(),
 		Namespaces: p.Namespaces,
-		TCPInfo:    p.TCPDetails,
+		TCPInfo:    detailOf(p.Details)&(detailRTT|detailTraffic) != 0,
 		UnixPaths:  slices.Contains(p.Measurements, measureConnection) || slices.Contains(p.Measurements, measureListener),
 		Warn:       func(err error) { p.Log.Warn(err) },
 	}
@@ -188,8 +208,8 @@ func (p *ProcNetStat) initClosed() error {
 	switch {
 	case !p.protocols[netstat.TransportTCP]:
 		missing = `"tcp" in protocols`
-	case !p.TCPDetails:
-		missing = "tcp_details"
+	case len(p.Details) == 0:
+		missing = `"rtt", "traffic" or "lifecycle" in details`
 	case p.scan.Source == netstat.SourceProcfs:
 		missing = `netlink, which source = "procfs" disables`
 	default:

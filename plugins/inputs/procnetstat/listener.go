@@ -59,7 +59,7 @@ func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMea
 	}
 	return &listenerMeasurement{
 		withOwners: withOwners,
-		series:     newSeriesSet("procnetstat_listener", tagNames, others, options),
+		series:     newSeriesSet("procnetstat_listener", tagNames, others, options, "tcp_syn_sent"),
 	}
 }
 
@@ -154,7 +154,7 @@ func (m *listenerMeasurement) emit(out emission) {
 		if s.hadDrops = s.hadDrops || s.accept.has&netstat.FieldDrops != 0; s.hadDrops { // not in procfs
 			counters["drops"] = s.total.listenDrops
 		}
-		e.group(m.series.measurement, s, gauges, counters)
+		m.series.group(e, s, gauges, counters)
 	})
 }
 

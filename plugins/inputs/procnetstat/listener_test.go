@@ -14,7 +14,7 @@ import (
 
 // The accept queue of a gather is that of its listening sockets, not of the gathers before.
 func TestAcceptQueueOfGather(t *testing.T) {
-	m := newListenerMeasurement(false, seriesOptions{maxSeries: 10})
+	m := newListenerMeasurement(false, seriesOptions{details: everyDetail, maxSeries: 10})
 	in := &scope{namespace: &own, read: tcpOnly}
 	l := &listener{endpoint: endpoint{transport: netstat.TransportTCP, addr: netip.IPv4Unspecified(), port: 80}}
 	s := socket(80, 1, 0)

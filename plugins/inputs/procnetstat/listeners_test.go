@@ -197,10 +197,10 @@ type closedScene struct {
 
 func newClosedScene(t *testing.T) *closedScene {
 	t.Helper()
-	options := seriesOptions{maxSeries: 1000, netNS: true, log: testutil.Logger{Quiet: true}}
+	options := seriesOptions{details: everyDetail, maxSeries: 1000, netNS: true, log: testutil.Logger{Quiet: true}}
 	return &closedScene{
 		T:        t,
-		pass:     newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil)),
+		pass:     newPass(noFilters(t), everyDetail, newUserNames(nil), newCgroups(false, "", nil)),
 		listener: newListenerMeasurement(false, options), remote: newRemoteMeasurement(false, 32, 128, nobodyAt, options),
 		now: time.Unix(1000, 0),
 	}
@@ -234,6 +234,11 @@ func (s *closedScene) gather(after time.Duration, sockets socketsIn) map[string]
 			count(s.pass.observe(socket))
 		}
 		s.pass.settle(count)
+	}
+	for _, set := range []*seriesSet{s.listener.series, s.remote.series} {
+		for _, of := range set.byKey {
+			of.isOld = true // new ones too show at once what they count
+		}
 	}
 	acc := &testutil.Accumulator{}
 	s.pass.end(all)
@@ -311,7 +316,7 @@ func TestListenerWhoseEndIsReportedLate(t *testing.T) {
 // What nobody holds counts for one of those that hold the listener: the program that accepts, else the one with the most processes,
 // else the one with the lowest pid.
 func TestRepresentative(t *testing.T) {
-	p := newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil))
+	p := newPass(noFilters(t), everyDetail, newUserNames(nil), newCgroups(false, "", nil))
 	person := func(pid int, name string) *owner {
 		return &owner{process: &netstat.Process{PID: pid, Name: name}, name: name}
 	}

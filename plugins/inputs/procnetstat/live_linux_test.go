@@ -45,9 +45,33 @@ func (l *live) gather() gathered {
 	return gathered{l.T, acc.GetTelegrafMetrics()}
 }
 
+// gatherWhole returns the gauges of a gather and the counters of the next one, in which those of new series are whole.
+func (l *live) gatherWhole() gathered {
+	l.Helper()
+	return l.gather().withCountersOf(l.gather())
+}
+
 type gathered struct {
 	*testing.T
 	metrics []telegraf.Metric
+}
+
+// withCountersOf returns the gauges of a gather and the counters of the next one. A series that the next one does not emit had
+// nothing left to count.
+func (g gathered) withCountersOf(next gathered) gathered {
+	key := func(m telegraf.Metric) string { return fmt.Sprint(m.Name(), m.TagList(), m.Type()) }
+	later := map[string]telegraf.Metric{}
+	for _, m := range next.metrics {
+		later[key(m)] = m
+	}
+	whole := gathered{T: g.T}
+	for _, m := range g.metrics {
+		if l := later[key(m)]; l != nil && m.Type() == telegraf.Counter {
+			m = l
+		}
+		whole.metrics = append(whole.metrics, m)
+	}
+	return whole
 }
 
 // all returns the series of the measurement that have the tags, which are given as name=value: the fields of each, by its
@@ -119,9 +143,7 @@ func (e expectations) count(row testnet.Row, tags string) {
 		if !strings.Contains(tags, "protocol=udp") {
 			of["tcp_rx_queue"], of["tcp_tx_queue"] = 0, 0
 			for _, name := range stateFields {
-				if name != "" {
-					of[name] = 0
-				}
+				of[name] = 0
 			}
 		}
 		e[tags] = of

@@ -20,7 +20,7 @@ type ProcNetStat struct {
 	Protocols          []string        `toml:"protocols"`
 	Source             string          `toml:"source"`
 	Owners             string          `toml:"owners"`
-	TCPDetails         bool            `toml:"tcp_details"`
+	Details            []string        `toml:"details"`
 	ClosedConnections  string          `toml:"closed_connections"`
 	ProcessTags        []string        `toml:"process_tags"`
 	ConnectionTags     []string        `toml:"connection_tags"`
@@ -58,7 +58,7 @@ func (p *ports) UnmarshalTOML(source []byte) error {
 }
 
 func newPlugin() *ProcNetStat {
-	return &ProcNetStat{TCPDetails: true, MaxSeries: 500, RemotePrefixV4: 32, RemotePrefixV6: 128, ClientPrefixV4: 24, ClientPrefixV6: 48}
+	return &ProcNetStat{MaxSeries: 500, RemotePrefixV4: 32, RemotePrefixV6: 128, ClientPrefixV4: 24, ClientPrefixV6: 48}
 }
 
 // SampleConfig returns the plugin's configuration with all defaults.

@@ -75,10 +75,10 @@ func TestUnknownOptionIsRefused(t *testing.T) {
 // TestDefaultsWithoutContent: a default list leaves out what the other options leave no content for.
 func TestDefaultsWithoutContent(t *testing.T) {
 	for options, want := range map[string][]string{
-		``:                    {"host", "process", "listener", "cgroup", "remote", "gather"},
-		`owners = "none"`:     {"host", "listener", "cgroup", "remote", "gather"},
-		`protocols = ["udp"]`: {"host", "process", "listener", "cgroup", "remote", "gather"},
-		`protocols = ["raw"]`: {"host", "process", "cgroup", "remote", "gather"},
+		``:                    {"host", "process", "listener", "cgroup", "gather"},
+		`owners = "none"`:     {"host", "listener", "cgroup", "gather"},
+		`protocols = ["udp"]`: {"host", "process", "listener", "cgroup", "gather"},
+		`protocols = ["raw"]`: {"host", "process", "cgroup", "gather"},
 	} {
 		plugin := configure(t, options)
 		require.NoError(t, plugin.Init())

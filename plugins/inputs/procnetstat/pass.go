@@ -18,6 +18,8 @@ type observation struct {
 	// delta is the traffic since the previous pass. It is not set if idle: there was none.
 	delta traffic
 	idle  bool
+	// rtt is the smoothed round-trip time in microseconds; 0: not known, or not wanted.
+	rtt uint32
 	// holders are the processes that hold the socket.
 	holders []*owner
 	// owners are the processes for which the socket counts: its holders; if there are none (TIME_WAIT, SYN_RECV, not yet accepted,
@@ -42,6 +44,7 @@ type pass struct {
 	listeners  listeners
 	localAddrs localAddrs
 	scope      *scope // the current one
+	details    detail // that some measurement emits
 	// attributes: some measurement needs the attribution of sockets.
 	attributes bool
 	// initiatorsKnown: the library records the initiators of connections.
@@ -56,10 +59,10 @@ type pass struct {
 	unattributed          int
 }
 
-func newPass(filter filters, users *userNames, cgroups *cgroups) *pass {
+func newPass(filter filters, details detail, users *userNames, cgroups *cgroups) *pass {
 	return &pass{
-		owners: newOwners(filter.owner, users, cgroups), cgroups: cgroups, filter: filter.socket, flows: newFlows(),
-		listeners: newListeners(), attributes: true,
+		owners: newOwners(filter.owner, users, cgroups), cgroups: cgroups, filter: filter.socket,
+		flows: newFlows(details), listeners: newListeners(), details: details, attributes: true,
 	}
 }
 
@@ -88,6 +91,9 @@ func (p *pass) observe(s *netstat.Socket) *observation {
 	o.Socket, o.number, o.listener, o.cgroup, o.wanted = s, p.number, nil, nil, false
 	p.holders = p.holders[:0]
 	o.holders, o.owners = nil, nil
+	if o.rtt = 0; p.details&detailRTT != 0 {
+		o.rtt = s.TCP.RTT
+	}
 	if s.Closed {
 		p.observeClosed(o)
 		return o
@@ -141,8 +147,11 @@ func listens(s *netstat.Socket) bool {
 func (p *pass) decide(o *observation, f *flow) bool {
 	if f.has(flowDecided) {
 		o.listener = p.flows.belongings.get(f.belonging).listener
-		if f.has(flowUnexplained) {
+		switch {
+		case f.has(flowUnexplained):
 			p.explain(o, f, p.listeners.findForLive(o.Socket))
+		case o.State == netstat.TCPSynSent && o.listener != nil: // the process has connected an accepted socket to another peer
+			p.explain(o, f, nil)
 		}
 		return true
 	}
@@ -161,7 +170,7 @@ func (p *pass) decide(o *observation, f *flow) bool {
 	return isOld || !p.scope.closedEvents || p.undecided.isFull()
 }
 
-// explain sets the listener of a connection that had none in the last pass, although no process had initiated it.
+// explain replaces the listener of a connection that is decided.
 func (p *pass) explain(o *observation, f *flow, l *listener) {
 	last := p.flows.belongings.get(f.belonging)
 	o.listener = l
@@ -310,6 +319,7 @@ type undecidedRow struct {
 	number      uint64
 	delta       traffic
 	idle        bool
+	rtt         uint32
 	flow        int // index in flowTable.all
 	first, last int // indexes of its holders
 }
@@ -322,7 +332,7 @@ func (u *undecided) isFull() bool { return len(u.rows) == maxUndecided }
 func (u *undecided) add(o *observation, flow int) {
 	first := len(u.holders)
 	u.holders = append(u.holders, o.holders...)
-	u.rows = append(u.rows, undecidedRow{*o.Socket, o.number, o.delta, o.idle, flow, first, len(u.holders)})
+	u.rows = append(u.rows, undecidedRow{*o.Socket, o.number, o.delta, o.idle, o.rtt, flow, first, len(u.holders)})
 }
 
 func (u *undecided) clear() {
@@ -342,7 +352,7 @@ func (p *pass) settle(count func(*observation)) {
 	for i := range p.undecided.rows {
 		row := &p.undecided.rows[i]
 		o := &p.current
-		o.Socket, o.number, o.delta, o.idle = &row.socket, row.number, row.delta, row.idle
+		o.Socket, o.number, o.delta, o.idle, o.rtt = &row.socket, row.number, row.delta, row.idle, row.rtt
 		o.holders = p.undecided.holders[row.first:row.last]
 		f := &p.flows.table.all[row.flow]
 		if f.has(flowDecided) { // the dump has repeated it

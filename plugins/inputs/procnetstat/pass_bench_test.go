@@ -24,11 +24,11 @@ type group struct {
 
 // newGroup makes sockets of as many processes, half of which listen and half of which connect.
 func newGroup(sockets, processes int) *group {
-	limit := seriesOptions{maxSeries: 500, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{details: everyDetail, maxSeries: 500, log: testutil.Logger{Quiet: true}}
 	var wantAll filters // without conditions
-	g := &group{pass: newPass(wantAll, newUserNames(nil), newCgroups(false, "", nil))}
+	g := &group{pass: newPass(wantAll, everyDetail, newUserNames(nil), newCgroups(false, "", nil))}
 	g.measurements = []measurement{
-		newHostMeasurement(false, false),
+		newHostMeasurement(false, seriesOptions{details: everyDetail}),
 		newProcessMeasurement([]string{tagProcessName}, g.pass.owners, limit),
 		newListenerMeasurement(true, limit),
 		newCgroupMeasurement(limit),

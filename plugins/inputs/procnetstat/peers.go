@@ -35,13 +35,15 @@ type cachedPeer struct {
 	series *series // nil: none yet
 }
 
-func newPeers(measurement string, tagNames []string, withOwners bool, prefixV4, prefixV6 int, options seriesOptions) peers {
+func newPeers(
+	measurement string, tagNames []string, withOwners bool, prefixV4, prefixV6 int, options seriesOptions, without ...string,
+) peers {
 	if withOwners {
 		tagNames = append(tagNames, tagProcessName)
 	}
 	return peers{
 		withOwners: withOwners, prefixV4: prefixV4, prefixV6: prefixV6,
-		series: newSeriesSet(measurement, tagNames, repeatTagValue(other, len(tagNames)), options),
+		series: newSeriesSet(measurement, tagNames, repeatTagValue(other, len(tagNames)), options, without...),
 		byKey:  map[peerKey]*series{},
 	}
 }
@@ -141,10 +143,9 @@ func (p *peers) seriesOf(key peerKey, o *observation) *series {
 func (p *peers) emit(out emission, covers func(netstat.Transport) bool) {
 	p.series.emit(out.now, func(s *series) {
 		e := out.forScope(s.scope)
-		e.noListening = true
 		e.read = e.read.onlyProtocol(s.tags["protocol"], covers)
 		if len(e.read) > 0 {
-			e.group(p.series.measurement, s, map[string]any{}, map[string]any{})
+			p.series.group(e, s, map[string]any{}, map[string]any{})
 		}
 	})
 }

@@ -44,7 +44,7 @@ func (m *processMeasurement) observe(o *observation) {
 
 func (m *processMeasurement) emit(out emission) {
 	m.series.emit(out.now, func(s *series) {
-		out.forScope(s.scope).group(m.series.measurement, s, map[string]any{"processes": s.processes}, map[string]any{})
+		m.series.group(out.forScope(s.scope), s, map[string]any{"processes": s.processes}, map[string]any{})
 	})
 }
 

@@ -14,7 +14,7 @@ import (
 
 // The process at the other end is the one that listens at the address, in the namespace that has it.
 func TestProcessAt(t *testing.T) {
-	p := newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil))
+	p := newPass(noFilters(t), everyDetail, newUserNames(nil), newCgroups(false, "", nil))
 	red, blue := &netstat.Namespace{ID: 2}, &netstat.Namespace{ID: 3}
 	all := &scopes{}
 	for _, n := range []*netstat.Namespace{&own, red, blue} {

@@ -28,10 +28,9 @@ type gatherState struct {
 	scanner      *netstat.Scanner
 	scopes       scopes
 	pass         *pass
-	host         measurement   // nil: not selected; ignores the filters
-	measurements []measurement // all other socket measurements
-	report       bool          // emit procnetstat_gather
-	closedLost   int64         // since the plugin started
+	host         measurement        // nil: not selected; ignores the filters
+	measurements []measurement      // all other socket measurements
+	gather       *gatherMeasurement // nil: not selected
 	warnDenied   sync.Once
 }
 
@@ -52,8 +51,6 @@ type emission struct {
 	read         protocolSet   // protocols whose sockets were all read
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports closed connections
-	noListening  bool          // the measurement has no listening sockets
-
 	scopes *scopes
 }
 
@@ -67,24 +64,6 @@ func (e emission) forScope(sc *scope) emission {
 	return e
 }
 
-// group emits a series: the fields common to all groups of sockets, and those of the measurement.
-func (e emission) group(measurement string, s *series, gauges, counters map[string]any) {
-	s.stats.gauges(e.read, e.tcpFields, gauges)
-	if e.noListening {
-		delete(gauges, stateFields[netstat.TCPListen])
-	}
-	s.total.counters(e.read, e.tcpFields, counters)
-	if e.closedEvents && e.read[netstat.TransportTCP] {
-		gauges["tcp_closed_rtt_p95_us"] = int64(s.stats.closedRTTs.percentile(95))
-		counters["tcp_opened"] = s.total.opened
-		counters["tcp_closed"] = s.total.closed
-	}
-	e.gauges(measurement, gauges, s.tags)
-	if len(counters) > 0 {
-		e.acc.AddCounter(measurement, counters, s.tags, e.now)
-	}
-}
-
 // gauges emits a gauge metric, unless it has no fields.
 func (e emission) gauges(measurement string, fields map[string]any, tags map[string]string) {
 	if len(fields) > 0 {
@@ -95,20 +74,21 @@ func (e emission) gauges(measurement string, fields map[string]any, tags map[str
 // makeMeasurements creates the pass and the measurements, with all counters at zero.
 func (p *ProcNetStat) makeMeasurements() {
 	cgroups := newCgroups(p.needsCgroups(), p.scan.ProcRoot, p.Log)
-	p.pass = newPass(p.filters, newUserNames(p.Log), cgroups)
+	details := detailOf(p.Details)
+	p.pass = newPass(p.filters, details, newUserNames(p.Log), cgroups)
 	p.pass.flows.countNewNamespaces = slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.scopes = scopes{protocols: p.protocols}
-	p.host, p.measurements, p.report = nil, nil, false
-	options := seriesOptions{maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
+	p.host, p.measurements, p.gather = nil, nil, nil
+	options := seriesOptions{details: details, maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
 	withOwners := p.scan.OwnerMethod != netstat.OwnersOff
 	var m measurement
 	for _, name := range p.Measurements {
 		switch name {
 		case measureHost:
-			p.host = newHostMeasurement(p.FamilyTag, options.netNS)
+			p.host = newHostMeasurement(p.FamilyTag, options)
 			continue
 		case measureGather:
-			p.report = true
+			p.gather = newGatherMeasurement()
 			continue
 		case measureProcess:
 			m = newProcessMeasurement(p.ProcessTags, p.pass.owners, options)
@@ -202,7 +182,7 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		for _, transport := range p.scan.Transports {
 			sc.sources[transport] = sc.namespace.SourceOf(transport)
 		}
-		if !p.TCPDetails || sc.sources[netstat.TransportTCP] != netstat.SourceNetlink {
+		if !p.scan.TCPInfo || sc.sources[netstat.TransportTCP] != netstat.SourceNetlink {
 			sc.tcpFields = 0
 		}
 	}
@@ -214,10 +194,8 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		m.emit(out)
 	}
 	stats := p.scanner.Stats()
-	p.closedLost += int64(stats.ClosedLost)
-	if p.report {
-		report := gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.closedLost, p.scopes.anyClosedEvents()}
-		report.emit(out)
+	if p.gather != nil {
+		p.gather.emit(out, gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.scopes.anyClosedEvents()})
 	}
 	if stats.Denied > 0 {
 		p.warnDenied.Do(func() {

@@ -23,7 +23,10 @@ func newRemoteMeasurement(
 	withOwners bool, prefixV4, prefixV6 int, processAt func(uint64, netstat.Transport, netip.AddrPort) string, options seriesOptions,
 ) *remoteMeasurement {
 	tagNames := []string{"protocol", "remote_address", "remote_port"}
-	return &remoteMeasurement{newPeers("procnetstat_remote", tagNames, withOwners, prefixV4, prefixV6, options), processAt}
+	peers := newPeers("procnetstat_remote", tagNames, withOwners, prefixV4, prefixV6, options, "tcp_listen")
+	// The series that count sockets do not have this tag.
+	peers.series.tagNames = append(peers.series.tagNames, tagRemoteProcessName)
+	return &remoteMeasurement{peers, processAt}
 }
 
 func (m *remoteMeasurement) observe(o *observation) {
@@ -48,29 +51,27 @@ func isRemoteTransport(transport netstat.Transport) bool {
 func (m *remoteMeasurement) emit(out emission) {
 	for _, s := range m.series.byKey {
 		if s.isActive() {
-			m.setRemoteProcess(s)
+			m.moveToSuccessor(s)
 		}
 	}
 	m.peers.emit(out, isRemoteTransport)
 }
 
-// setRemoteProcess sets the tag of the process at the other end. A series keeps it while no process is known to listen there. With
-// another one it is another series, with counters of its own.
-func (m *remoteMeasurement) setRemoteProcess(s *series) {
+// moveToSuccessor moves what the pass has counted to the series with the name of the process at the other end. While no process is
+// known to listen there, it is the last one that did.
+func (m *remoteMeasurement) moveToSuccessor(s *series) {
 	if !s.peer.IsValid() {
 		return
 	}
-	name := m.processAt(s.scope.namespace.ID, s.transport, s.peer)
-	if name == "" || name == s.remoteProcess {
+	if name := m.processAt(s.scope.namespace.ID, s.transport, s.peer); name != "" {
+		s.successor = m.series.getByKey(s.key + separator + name) // the value of the last tag
+	}
+	if s.successor == nil || s.successor.isRemoved {
 		return
 	}
-	const maxFormer = 16
-	if len(s.formerTotals) == maxFormer || s.formerTotals == nil {
-		s.formerTotals = map[string]traffic{}
-	}
-	s.formerTotals[s.remoteProcess] = s.total
-	s.remoteProcess, s.total = name, s.formerTotals[name]
-	m.series.tags(s)[tagRemoteProcessName] = name
+	s.successor.scope = s.scope
+	s.successor.merge(s)
+	s.reset()
 }
 
 // localAddrs knows in which network namespaces an address is local: those in which an established connection has it. A wildcard

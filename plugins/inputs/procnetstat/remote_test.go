@@ -47,7 +47,7 @@ func TestRemoteSeries(t *testing.T) {
 	}
 	for _, withOwners := range []bool{false, true} {
 		owners := []*owner{{name: "a"}, {name: "b"}}
-		m := newRemoteMeasurement(withOwners, 24, 32, nobodyAt, seriesOptions{maxSeries: 100, log: testutil.Logger{Quiet: true}})
+		m := newRemoteMeasurement(withOwners, 24, 32, nobodyAt, seriesOptions{details: everyDetail, maxSeries: 100, log: testutil.Logger{Quiet: true}})
 		m.enter(&scope{})
 		all := map[string]int64{}
 		for key, n := range want {
@@ -84,7 +84,7 @@ func TestRemoteSeries(t *testing.T) {
 
 // A peer in one namespace is not the same peer in another.
 func TestRemoteSeriesOfNamespaces(t *testing.T) {
-	m := newRemoteMeasurement(false, 32, 128, nobodyAt, seriesOptions{maxSeries: 100, netNS: true, log: testutil.Logger{Quiet: true}})
+	m := newRemoteMeasurement(false, 32, 128, nobodyAt, seriesOptions{details: everyDetail, maxSeries: 100, netNS: true, log: testutil.Logger{Quiet: true}})
 	for number, tag := range []string{"self", "blue"} {
 		m.enter(&scope{tag: tag})
 		m.observe(&observation{Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(number + 1)})
@@ -109,7 +109,7 @@ func TestRemoteSeriesOfLinks(t *testing.T) {
 		128: {"tcp fe80::1%eth0 443": 1, "tcp fe80::1%eth1 443": 1, "tcp 2001:db8::1 443": 1},
 		64:  {"tcp fe80::/64 443": 2, "tcp 2001:db8::/64 443": 1},
 	} {
-		m := newRemoteMeasurement(false, 32, prefix, nobodyAt, seriesOptions{maxSeries: 100})
+		m := newRemoteMeasurement(false, 32, prefix, nobodyAt, seriesOptions{details: everyDetail, maxSeries: 100})
 		m.enter(&scope{})
 		m.observe(on(1, "[fe80::1%eth0]:443"))
 		m.observe(on(2, "[fe80::1%eth1]:443"))
@@ -132,14 +132,14 @@ func TestRemoteProcess(t *testing.T) {
 		require.Equal(t, netip.MustParseAddrPort("198.51.100.1:443"), remote)
 		return name
 	}
-	m := newRemoteMeasurement(false, 32, 128, at, seriesOptions{maxSeries: 100})
+	m := newRemoteMeasurement(false, 32, 128, at, seriesOptions{details: everyDetail, maxSeries: 100})
 	in := &scope{namespace: &own, read: tcpOnly, tcpFields: ^netstat.Field(0)}
 	for i, test := range []struct {
 		name, tag string
 		acked     int64
 	}{
-		{"", "", 5}, {"", "", 10}, {"postgres", "postgres", 5}, {"", "postgres", 10}, {"postgres", "postgres", 15}, {"pgbouncer", "pgbouncer", 5},
-		{"postgres", "postgres", 20},
+		{"", "", 0}, {"", "", 10}, {"postgres", "postgres", 0}, {"", "postgres", 10}, {"postgres", "postgres", 15},
+		{"pgbouncer", "pgbouncer", 0}, {"postgres", "postgres", 20},
 	} {
 		name = test.name
 		m.enter(in)
@@ -148,11 +148,14 @@ func TestRemoteProcess(t *testing.T) {
 		})
 		acc := &testutil.Accumulator{}
 		m.emit(emission{acc: acc, now: time.Unix(int64(1000+i), 0), scopes: &scopes{protocols: tcpOnly, all: []*scope{in}}})
-		for _, metric := range acc.GetTelegrafMetrics() {
-			tag, _ := metric.GetTag(tagRemoteProcessName)
-			require.Equal(t, test.tag, tag)
-			if acked, ok := metric.GetField("tcp_bytes_acked"); ok {
-				require.Equal(t, test.acked, acked)
+		for tags, fields := range (gathered{t, acc.GetTelegrafMetrics()}).all("procnetstat_remote") {
+			if _, tag, _ := strings.Cut(tags, tagRemoteProcessName+"="); tag == test.tag {
+				require.Equal(t, int64(1), fields["tcp_established"])
+				require.Equal(t, test.acked, fields["tcp_bytes_acked"])
+			} else {
+				require.Equal(t, "pgbouncer", tag)
+				require.Zero(t, fields["tcp_established"])
+				require.Equal(t, int64(5), fields["tcp_bytes_acked"], "what it did in its only gather")
 			}
 		}
 	}

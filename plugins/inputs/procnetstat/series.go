@@ -16,6 +16,7 @@ import (
 	"github.com/influxdata/telegraf"
 
 	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/plugins/inputs/procnetstat/internal/quantile"
 )
 
 // Tag values that stand for no name of a process, user or cgroup. tagValue escapes names that are the same.
@@ -34,7 +35,7 @@ type series struct {
 	key   string
 	scope *scope // in the last pass that used it; nil: several
 	stats stats
-	total traffic // since the plugin started
+	counterTotals[traffic, *traffic]
 	// lastCounted is the number of the last counted socket: a socket is counted once, even if several processes hold it.
 	lastCounted uint64
 	lastEmitted time.Time
@@ -45,10 +46,9 @@ type series struct {
 	acceptCounted uint64      // like lastCounted, for accept
 	hadDrops      bool        // a listening socket with the field drops was in it
 
-	transport     netstat.Transport  // of procnetstat_remote
-	peer          netip.AddrPort     // of procnetstat_remote: the other end; not valid: several
-	remoteProcess string             // of procnetstat_remote: the value of tagRemoteProcessName
-	formerTotals  map[string]traffic // of procnetstat_remote: total by former values of remoteProcess
+	transport netstat.Transport // of procnetstat_remote
+	peer      netip.AddrPort    // of procnetstat_remote: the other end; not valid: several
+	successor *series           // of procnetstat_remote: the one with tagRemoteProcessName, which has the sockets of this one
 }
 
 // count counts the socket, unless it is already counted.
@@ -61,6 +61,9 @@ func (s *series) count(o *observation) {
 
 // isActive reports whether the pass has counted a socket.
 func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta.closed > 0 }
+
+// mustEmit reports whether the series belongs to this gather.
+func (s *series) mustEmit() bool { return s.isActive() || s.isPending() }
 
 // reset prepares the series for the next pass. It keeps the counters.
 func (s *series) reset() {
@@ -77,6 +80,7 @@ func (s *series) merge(o *series) {
 
 // seriesOptions apply to the series of all measurements.
 type seriesOptions struct {
+	details   detail
 	maxSeries int  // per measurement and gather
 	netNS     bool // add the tag netns
 	log       telegraf.Logger
@@ -86,6 +90,7 @@ type seriesOptions struct {
 type seriesSet struct {
 	measurement string
 	tagNames    []string // of all series of the measurement
+	fields      []groupField
 	options     seriesOptions
 	scope       *scope // of the sockets that are being counted
 	byKey       map[string]*series
@@ -94,13 +99,17 @@ type seriesSet struct {
 	warnOnce    sync.Once
 }
 
-// newSeriesSet returns an empty set; others are the tag values of the sum of the series beyond maxSeries.
-func newSeriesSet(measurement string, tagNames, others []string, options seriesOptions) *seriesSet {
+// newSeriesSet returns an empty set. others are the tag values of the sum of the series beyond maxSeries. without names the group
+// fields that can never be other than 0.
+func newSeriesSet(measurement string, tagNames, others []string, options seriesOptions, without ...string) *seriesSet {
 	if options.netNS {
 		tagNames = append([]string{tagNetNS}, tagNames...)
 		others = append([]string{other}, others...)
 	}
-	set := &seriesSet{measurement: measurement, tagNames: tagNames, options: options, byKey: map[string]*series{}}
+	set := &seriesSet{
+		measurement: measurement, tagNames: tagNames, fields: groupFields(options.details, without...), options: options,
+		byKey: map[string]*series{},
+	}
 	set.other = &series{key: strings.Join(others, separator)}
 	return set
 }
@@ -117,13 +126,23 @@ func (set *seriesSet) get(values []string) *series {
 	if set.options.netNS {
 		key = set.scope.tag + separator + key
 	}
+	s := set.getByKey(key)
+	s.scope = set.scope
+	return s
+}
+
+func (set *seriesSet) getByKey(key string) *series {
 	s := set.byKey[key]
 	if s == nil {
 		s = &series{key: key}
 		set.byKey[key] = s
 	}
-	s.scope = set.scope
 	return s
+}
+
+// group emits a series of the set.
+func (set *seriesSet) group(out emission, s *series, gauges, counters map[string]any) {
+	out.group(set.measurement, set.fields, s, gauges, counters)
 }
 
 func (set *seriesSet) remove(s *series) {
@@ -152,18 +171,20 @@ const (
 	maxIdleSeries = 20000
 )
 
-// emit calls each with every series of the pass, but at most maxSeries: the busiest, and the sum of the rest.
+// emit calls each with every series of the pass, but at most maxSeries: the busiest, and the sum of the rest. The counters of a
+// series that is folded in the gather after its first one count in that sum.
 func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	active := make([]*series, 0, len(set.byKey))
 	var idle []*series
 	for _, s := range set.byKey {
 		switch {
-		case s.isActive():
+		case s.mustEmit():
 			active = append(active, s)
-		case s.total == traffic{} || now.Sub(s.lastEmitted) > counterMemory:
+		case s.successor != nil && !s.successor.isRemoved: // remembers the name of the remote process
+		case s.isZero() || now.Sub(s.lastEmitted) > counterMemory:
 			set.remove(s)
 		default:
-			s.stats.rtts, s.stats.closedRTTs = rtts{}, rtts{} // free their memory
+			s.stats.rtts, s.stats.closedRTTs = quantile.Times{}, quantile.Times{} // free their memory
 			idle = append(idle, s)
 		}
 	}
@@ -172,14 +193,16 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		return cmp.Or(cmp.Compare(b.stats.sockets, a.stats.sockets), cmp.Compare(a.key, b.key))
 	})
 	set.folded = 0
-	if limit := set.options.maxSeries; len(active) > limit {
-		rest := active[limit-1:]
-		set.fold(rest)
+	switch limit := set.options.maxSeries; {
+	case len(active) > limit || len(active) == limit && set.other.mustEmit():
+		set.fold(active[limit-1:])
 		active = append(active[:limit-1], set.other)
+	case set.other.mustEmit():
+		active = append(active, set.other)
 	}
 	for _, s := range active {
 		s.lastEmitted, s.tags = now, set.tags(s)
-		s.total.add(&s.stats.delta)
+		s.grow(&s.stats.delta)
 		each(s)
 		s.reset()
 	}
@@ -200,6 +223,8 @@ func (set *seriesSet) forget(idle []*series) {
 func (set *seriesSet) fold(rest []*series) {
 	set.folded = len(rest)
 	for _, s := range rest {
+		pending := s.takePending()
+		s.stats.delta.add(&pending)
 		set.other.merge(s)
 		s.reset()
 	}

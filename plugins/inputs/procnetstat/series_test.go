@@ -73,8 +73,8 @@ type scene struct {
 func newScene(t *testing.T, maxSeries int) *scene {
 	return &scene{
 		T:           t,
-		measurement: newListenerMeasurement(false, seriesOptions{maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}),
-		pass:        newPass(noFilters(t), newUserNames(nil), newCgroups(false, "", nil)),
+		measurement: newListenerMeasurement(false, seriesOptions{details: everyDetail, maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}),
+		pass:        newPass(noFilters(t), everyDetail, newUserNames(nil), newCgroups(false, "", nil)),
 		now:         time.Unix(1000, 0),
 	}
 }
@@ -172,17 +172,17 @@ func TestFoldedCountersOnlyGrow(t *testing.T) {
 		return c
 	}
 	one, two, three := connection(1), connection(2), connection(3)
-	s.gather(0, socket(1, 1, 0), socket(2, 2, 0), socket(3, 3, 0), one)
+	require.Equal(t, map[string]int64{"1": 0, "other": 0}, s.gather(0, socket(1, 1, 0), socket(2, 2, 0), socket(3, 3, 0), one))
 	require.Equal(t, map[string]int64{"1": 1, "other": 2 + 3},
 		s.gather(interval, socket(1, 1, 1), socket(2, 2, 2), socket(3, 3, 3), one))
 	require.Equal(t, 2, s.measurement.folded())
-	require.Equal(t, map[string]int64{"2": 10, "other": 5 + 100 + 1000},
-		s.gather(interval, socket(1, 1, 101), socket(2, 2, 12), socket(3, 3, 1003), two))
-	require.Equal(t, map[string]int64{"3": 0, "other": 1105 + 7},
-		s.gather(interval, socket(1, 1, 108), socket(2, 2, 12), socket(3, 3, 1003), three))
-	require.Equal(t, map[string]int64{"1": 2, "other": 1112},
+	require.Equal(t, map[string]int64{"2": 0, "other": 5 + 100 + 1000},
+		s.gather(interval, socket(1, 1, 101), socket(2, 2, 12), socket(3, 3, 1003), two), "2 is new")
+	require.Equal(t, map[string]int64{"3": 0, "other": 1105 + 7 + 10},
+		s.gather(interval, socket(1, 1, 108), socket(2, 2, 12), socket(3, 3, 1003), three), "what 2 did before is not lost")
+	require.Equal(t, map[string]int64{"1": 2, "other": 1122},
 		s.gather(interval, socket(1, 1, 109), socket(2, 2, 12), socket(3, 3, 1003), one))
-	require.Equal(t, map[string]int64{"1": 2, "2": 10},
+	require.Equal(t, map[string]int64{"1": 2, "2": 0},
 		s.gather(interval, socket(1, 1, 109), socket(2, 2, 12)), "within the limit nothing is folded")
 	require.Zero(t, s.measurement.folded())
 }

@@ -196,7 +196,7 @@ func newBounds(before, after map[testnet.SocketState]int, opened int) map[string
 	}
 	of("udp_socket", func(s testnet.SocketState) bool { return s.Protocol == "udp" })
 	for _, field := range stateFields {
-		if field == "" || field == "tcp_close" {
+		if field == "tcp_close" {
 			continue
 		}
 		name := strings.ToUpper(strings.TrimPrefix(field, "tcp_"))

@@ -2,7 +2,10 @@
 
 package procnetstat
 
-import "github.com/procnetstat/procnetstat/netstat"
+import (
+	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/plugins/inputs/procnetstat/internal/quantile"
+)
 
 // protocolSet is the set of protocols that were read. Only their fields are emitted: a zero for the others would be wrong.
 type protocolSet map[netstat.Transport]bool
@@ -26,9 +29,9 @@ type stats struct {
 	states       [netstat.TCPClosing + 1]int64
 	queues       [netstat.TransportUDP + 1]queues // of TCP and UDP
 	perTransport [netstat.TransportUnix + 1]int64
-	rtts         rtts // of established connections
+	rtts         quantile.Times // of established connections
 	delta        traffic
-	closedRTTs   rtts // of connections that were closed since the previous pass
+	closedRTTs   quantile.Times // of connections that were closed since the previous pass
 }
 
 // queues are sums of queue lengths in bytes.
@@ -45,8 +48,8 @@ func (st *stats) add(o *observation) {
 	switch o.Transport {
 	case netstat.TransportTCP:
 		st.states[stateIndex(o.State)]++
-		if o.TCP.RTT > 0 && o.State == netstat.TCPEstablished {
-			st.rtts.add(o.TCP.RTT)
+		if o.rtt > 0 && o.State == netstat.TCPEstablished {
+			st.rtts.Add(o.rtt)
 		}
 	case netstat.TransportUDP:
 	default:
@@ -66,8 +69,8 @@ func (st *stats) addClosed(o *observation) {
 		return
 	}
 	st.delta.add(&o.delta)
-	if o.TCP.RTT > 0 {
-		st.closedRTTs.add(o.TCP.RTT)
+	if o.rtt > 0 {
+		st.closedRTTs.Add(o.rtt)
 	}
 }
 
@@ -95,79 +98,14 @@ func (st *stats) merge(other *stats) {
 	for i, n := range other.perTransport {
 		st.perTransport[i] += n
 	}
-	st.rtts.merge(&other.rtts)
-	st.closedRTTs.merge(&other.closedRTTs)
+	st.rtts.Merge(&other.rtts)
+	st.closedRTTs.Merge(&other.closedRTTs)
 	st.delta.add(&other.delta)
 }
 
 // reset prepares for the next pass and keeps the buffers.
 func (st *stats) reset() {
-	st.rtts.reset()
-	st.closedRTTs.reset()
+	st.rtts.Reset()
+	st.closedRTTs.Reset()
 	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs}
-}
-
-// stateFields names the fields of the TCP states as Telegraf's inputs.netstat does.
-var stateFields = [...]string{
-	netstat.TCPEstablished: "tcp_established",
-	netstat.TCPSynSent:     "tcp_syn_sent",
-	netstat.TCPSynRecv:     "tcp_syn_recv",
-	netstat.TCPFinWait1:    "tcp_fin_wait1",
-	netstat.TCPFinWait2:    "tcp_fin_wait2",
-	netstat.TCPTimeWait:    "tcp_time_wait",
-	netstat.TCPClose:       "tcp_close",
-	netstat.TCPCloseWait:   "tcp_close_wait",
-	netstat.TCPLastAck:     "tcp_last_ack",
-	netstat.TCPListen:      "tcp_listen",
-	netstat.TCPClosing:     "tcp_closing",
-}
-
-// gauges adds the gauges of the group to fields.
-func (st *stats) gauges(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
-	if read[netstat.TransportTCP] {
-		for state, name := range stateFields {
-			if name != "" {
-				fields[name] = st.states[state]
-			}
-		}
-		fields["tcp_rx_queue"] = st.queues[netstat.TransportTCP].recv
-		fields["tcp_tx_queue"] = st.queues[netstat.TransportTCP].send
-		if tcpFields&netstat.FieldTCPInfo != 0 {
-			fields["tcp_rtt_p50_us"] = int64(st.rtts.percentile(50))
-			fields["tcp_rtt_p95_us"] = int64(st.rtts.percentile(95))
-			fields["tcp_rtt_max_us"] = int64(st.rtts.max)
-		}
-	}
-	if read[netstat.TransportUDP] {
-		fields["udp_socket"] = st.perTransport[netstat.TransportUDP]
-		fields["udp_rx_queue"] = st.queues[netstat.TransportUDP].recv
-		fields["udp_tx_queue"] = st.queues[netstat.TransportUDP].send
-	}
-	for _, transport := range []netstat.Transport{
-		netstat.TransportUDPLite, netstat.TransportRaw, netstat.TransportICMP, netstat.TransportUnix,
-	} {
-		if read[transport] {
-			fields[transport.String()+"_socket"] = st.perTransport[transport]
-		}
-	}
-}
-
-// counters adds the counters of the group to fields.
-func (t *traffic) counters(read protocolSet, tcpFields netstat.Field, fields map[string]any) {
-	if read[netstat.TransportTCP] {
-		if tcpFields&netstat.FieldTCPInfo != 0 {
-			fields["tcp_retrans_segs"] = t.retransSegs
-		}
-		if tcpFields&netstat.FieldTCPBytes != 0 {
-			fields["tcp_bytes_acked"] = t.bytesAcked
-			fields["tcp_bytes_received"] = t.bytesReceived
-		}
-		if tcpFields&netstat.FieldTCPSegs != 0 {
-			fields["tcp_segs_out"] = t.segsOut
-			fields["tcp_segs_in"] = t.segsIn
-		}
-	}
-	if read[netstat.TransportUDP] {
-		fields["udp_drops"] = t.udpDrops
-	}
 }

@@ -25,13 +25,50 @@ func (t *traffic) add(o *traffic) {
 	t.closed += o.closed
 }
 
+// counterTotals are counters that begin with 0: increase() and the like of a database do not see what the first value of a series is
+// made of. What a series has counted in the gather in which it is new is therefore pending, and added in the next one.
+type counterTotals[T comparable, P interface {
+	*T
+	add(*T)
+}] struct {
+	total   T // as emitted
+	pending T
+	isOld   bool // it has been emitted
+}
+
+// grow adds the increase since the previous gather, before the series is emitted.
+func (c *counterTotals[T, P]) grow(delta *T) {
+	if !c.isOld {
+		c.isOld, c.pending = true, *delta
+		return
+	}
+	pending := c.takePending()
+	P(&c.total).add(&pending)
+	P(&c.total).add(delta)
+}
+
+// takePending returns what is pending, which is not pending any more.
+func (c *counterTotals[T, P]) takePending() (pending T) {
+	pending, c.pending = c.pending, pending
+	return pending
+}
+
+// isPending reports whether the series must be emitted in the next gather, even without sockets.
+func (c *counterTotals[T, P]) isPending() bool { return c.pending != *new(T) }
+
+// isZero reports whether nothing has been counted.
+func (c *counterTotals[T, P]) isZero() bool { return c.total == *new(T) && !c.isPending() }
+
 // kernelCounters are the counters that the kernel keeps for a socket.
 type kernelCounters struct {
 	bytesAcked, bytesReceived           uint64
 	segsOut, segsIn, retransSegs, drops uint32
 }
 
-func kernelCountersOf(s *netstat.Socket) kernelCounters {
+func (t *flows) countersOf(s *netstat.Socket) kernelCounters {
+	if !t.countsTraffic {
+		return kernelCounters{drops: s.Drops}
+	}
 	return kernelCounters{
 		bytesAcked: s.TCP.BytesAcked, bytesReceived: s.TCP.BytesReceived,
 		segsOut: s.TCP.SegsOut, segsIn: s.TCP.SegsIn, retransSegs: s.TCP.RetransSegs, drops: s.Drops,

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/plugins/inputs/procnetstat/internal/quantile"
 )
 
 // sent returns a connection that has sent and received so many bytes, and as many segments.
@@ -70,14 +71,14 @@ func of(bytes int64) traffic {
 }
 
 func TestFlowsFirstPassReplaysNothing(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	require.Equal(t, traffic{}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
 	require.Equal(t, of(5), tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 7)))
 	require.Equal(t, traffic{udpDrops: 2}, tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 9)))
 }
 
 func TestFlowsCountsNewSocketsWhole(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	tr.sum(tcpUDP)
 	require.Equal(t, of(1000), tr.sum(tcpUDP, sent(1, 1000)))
 	require.Equal(t, traffic{udpDrops: 7}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
@@ -85,7 +86,7 @@ func TestFlowsCountsNewSocketsWhole(t *testing.T) {
 
 // TestFlowsFailedPass: in a pass that failed for a protocol all, some or none of its sockets are seen.
 func TestFlowsFailedPass(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	tr.sum(tcpUDP, sent(1, 1000), sent(2, 1000))
 	for range 2 * maxMissedPasses {
 		require.Equal(t, traffic{}, tr.sum(udpOnly))
@@ -95,7 +96,7 @@ func TestFlowsFailedPass(t *testing.T) {
 }
 
 func TestFlowsFirstPassFails(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	require.Equal(t, traffic{}, tr.sum(udpOnly, sent(1, 1000)))
 	require.Equal(t, of(1), tr.sum(udpOnly, sent(1, 1001), sent(2, 500)), "of the second it is not known when it was made")
 	require.Equal(t, of(2), tr.sum(tcpUDP, sent(1, 1002), sent(2, 501), sent(3, 500)))
@@ -104,7 +105,7 @@ func TestFlowsFirstPassFails(t *testing.T) {
 
 // TestFlowsForgetsWhatWasRead: that one protocol can never be read does not keep the sockets of the others.
 func TestFlowsForgetsWhatWasRead(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	tr.sum(tcpOnly, datagrams(1, 0, 0))
 	for cookie := range uint64(100) {
 		tr.sum(tcpOnly, sent(10+cookie, 1))
@@ -115,7 +116,7 @@ func TestFlowsForgetsWhatWasRead(t *testing.T) {
 
 // TestFlowsMissedPasses: a dump can miss a socket, and counting it as new would count its past.
 func TestFlowsMissedPasses(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	tr.sum(tcpOnly, sent(1, 1000))
 	for missed := range maxMissedPasses {
 		for range missed + 1 {
@@ -135,7 +136,7 @@ func TestFlowsMissedPasses(t *testing.T) {
 }
 
 func TestFlowsWrap(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	before, after := sent(1, 0), sent(1, 0)
 	before.TCP = netstat.TCPInfo{BytesAcked: 1 << 40, SegsOut: 1<<32 - 1, SegsIn: 1<<32 - 10, RetransSegs: 1<<32 - 2}
 	after.TCP = netstat.TCPInfo{BytesAcked: 1<<40 + 9, SegsOut: 4, SegsIn: 1 << 30, RetransSegs: 1<<32 - 1}
@@ -154,7 +155,7 @@ func TestFlowsRestarted(t *testing.T) {
 		"retransmitted":  {RetransSegs: 1000},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr := newFlows()
+			tr := newFlows(everyDetail)
 			before := sent(1, 0)
 			before.TCP = last
 			tr.sum(tcpOnly, before)
@@ -165,7 +166,7 @@ func TestFlowsRestarted(t *testing.T) {
 
 // TestFlowsOfProcfs: without cookies sockets are told apart by their inodes, which are not mistaken for cookies.
 func TestFlowsOfProcfs(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	tr.sum(udpOnly, datagrams(0, 1, 10), datagrams(0, 2, 20), datagrams(1, 3, 30))
 	require.Equal(t, traffic{udpDrops: 1 + 2 + 4}, tr.sum(udpOnly, datagrams(0, 1, 11), datagrams(0, 2, 22), datagrams(1, 3, 34)))
 	require.Equal(t, traffic{udpDrops: 5}, tr.sum(udpOnly, datagrams(0, 4, 5)))
@@ -175,7 +176,7 @@ func TestFlowsOfProcfs(t *testing.T) {
 }
 
 func TestFlowsLooksAtWhatIsThere(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	timeWait := &netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPTimeWait}
 	tr.sum(tcpOnly, timeWait)
 	require.Equal(t, traffic{}, tr.sum(tcpOnly, timeWait))
@@ -192,8 +193,8 @@ type processScene struct {
 }
 
 func newProcessScene(t *testing.T, maxSeries int) *processScene {
-	p := newPass(filters{}, newUserNames(nil), newCgroups(false, "", nil))
-	limit := seriesOptions{maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}
+	p := newPass(filters{}, everyDetail, newUserNames(nil), newCgroups(false, "", nil))
+	limit := seriesOptions{details: everyDetail, maxSeries: maxSeries, log: testutil.Logger{Quiet: true}}
 	return &processScene{
 		T: t, pass: p, owners: map[string]*owner{}, now: time.Unix(1000, 0),
 		measurement: newProcessMeasurement([]string{tagProcessName}, p.owners, limit),
@@ -224,7 +225,7 @@ func (tr *processScene) gather(after time.Duration, held ...holding) map[string]
 		var did traffic
 		_, idle := tr.pass.flows.live(h.Socket, &did)
 		tr.measurement.observe(&observation{
-			Socket: h.Socket, number: uint64(i + 1), delta: did, idle: idle, owners: []*owner{tr.owners[h.name]},
+			Socket: h.Socket, number: uint64(i + 1), delta: did, idle: idle, rtt: h.TCP.RTT, owners: []*owner{tr.owners[h.name]},
 		})
 	}
 	acc := &testutil.Accumulator{}
@@ -254,8 +255,8 @@ func TestCountersKeepWhatClosedSocketsDid(t *testing.T) {
 // TestCountersOfSocketThatMoves: what a socket did before it was handed to another process stays with the first.
 func TestCountersOfSocketThatMoves(t *testing.T) {
 	tr := newProcessScene(t, 10)
-	tr.gather(0)
-	require.Equal(t, int64(100), tr.gather(interval, holding{"a", sent(1, 100)})["a"]["tcp_bytes_acked"])
+	tr.gather(0, holding{"a", sent(1, 0)}, holding{"b", sent(9, 0)})
+	require.Equal(t, int64(100), tr.gather(interval, holding{"a", sent(1, 100)}, holding{"b", sent(9, 0)})["a"]["tcp_bytes_acked"])
 	got := tr.gather(interval, holding{"b", sent(1, 107)}, holding{"a", sent(2, 0)})
 	require.Equal(t, int64(100), got["a"]["tcp_bytes_acked"])
 	require.Equal(t, int64(7), got["b"]["tcp_bytes_acked"])
@@ -277,8 +278,10 @@ func TestFoldingLosesNothing(t *testing.T) {
 	}
 	total := func(tr *processScene) traffic {
 		sum := tr.measurement.series.other.total
+		sum.add(&tr.measurement.series.other.pending)
 		for _, s := range tr.measurement.series.byKey {
 			sum.add(&s.total)
+			sum.add(&s.pending)
 		}
 		return sum
 	}
@@ -344,9 +347,9 @@ func TestMergedStats(t *testing.T) {
 	for state := netstat.TCPUnknown; state <= netstat.TCPClosing; state++ {
 		s := sent(uint64(state)+2, 10)
 		s.State, s.RecvQueue, s.SendQueue, s.TCP.RTT = state, 3, 4, 100*uint32(state)
-		observed = append(observed, &observation{Socket: s, delta: with(of(10), 1, 0)})
+		observed = append(observed, &observation{Socket: s, delta: with(of(10), 1, 0), rtt: s.TCP.RTT})
 	}
-	observed = append(observed, &observation{Socket: over, delta: with(of(5), 0, 1)})
+	observed = append(observed, &observation{Socket: over, delta: with(of(5), 0, 1), rtt: 7})
 	for transport := netstat.TransportUDP; transport <= netstat.TransportUnix; transport++ {
 		s := &netstat.Socket{Transport: transport, State: netstat.TCPClose, RecvQueue: 5, SendQueue: 6}
 		observed = append(observed, &observation{Socket: s, delta: traffic{udpDrops: 2, listenDrops: 3}})
@@ -359,7 +362,7 @@ func TestMergedStats(t *testing.T) {
 		sum.merge(&part)
 	}
 	require.Equal(t, whole, sum)
-	require.NotZero(t, whole.closedRTTs.percentile(95))
+	require.NotZero(t, whole.closedRTTs)
 }
 
 // TestSeriesMemory: for an hour the counters of a series without sockets continue; after that they restart at 0.
@@ -367,13 +370,17 @@ func TestSeriesMemory(t *testing.T) {
 	tr := newProcessScene(t, 10)
 	tr.gather(0)
 	tr.gather(interval, holding{"a", sent(1, 5)})
-	got := tr.gather(counterMemory, holding{"a", sent(2, 6)})
+	got := tr.gather(interval)
+	require.Equal(t, int64(5), got["a"]["tcp_bytes_acked"], "it began with 0")
+	got = tr.gather(counterMemory, holding{"a", sent(2, 6)})
 	require.Equal(t, int64(11), got["a"]["tcp_bytes_acked"])
 	tr.gather(counterMemory)
 	got = tr.gather(1, holding{"a", sent(3, 7)})
 	require.Equal(t, int64(18), got["a"]["tcp_bytes_acked"])
 	tr.gather(counterMemory + 1)
 	got = tr.gather(1, holding{"a", sent(4, 8)})
+	require.Zero(t, got["a"]["tcp_bytes_acked"])
+	got = tr.gather(1)
 	require.Equal(t, int64(8), got["a"]["tcp_bytes_acked"])
 }
 
@@ -390,7 +397,7 @@ func TestSeriesThatCountedNothing(t *testing.T) {
 
 // TestSeriesOfLastPass: what a series emits depends on what the last pass could read of its namespace.
 func TestSeriesOfLastPass(t *testing.T) {
-	set := newSeriesSet("m", []string{"port"}, []string{other}, seriesOptions{maxSeries: 10})
+	set := newSeriesSet("m", []string{"port"}, []string{other}, seriesOptions{details: everyDetail, maxSeries: 10})
 	for range 2 {
 		set.scope = &scope{}
 		require.Same(t, set.scope, set.get([]string{"80"}).scope)
@@ -402,20 +409,21 @@ func TestSeriesWithoutSocketsAreSmall(t *testing.T) {
 	tr := newProcessScene(t, 10)
 	tr.gather(0)
 	var held []holding
-	for i := range uint64(2 * maxRTTSamples) {
+	for i := range uint64(2 * quantile.MaxSamples) {
 		s := sent(i+1, 5)
 		s.TCP.RTT = 1
 		held = append(held, holding{"a", s})
 	}
 	tr.gather(interval, held...)
-	require.NotNil(t, tr.measurement.series.byKey["a"].stats.rtts.buckets)
+	require.NotZero(t, tr.measurement.series.byKey["a"].stats.rtts)
+	tr.gather(interval)
 	tr.gather(interval)
 	require.Zero(t, tr.measurement.series.byKey["a"].stats.rtts)
 }
 
 // TestSeriesMemoryIsBounded: of too many series without sockets those are forgotten that have been so for longest.
 func TestSeriesMemoryIsBounded(t *testing.T) {
-	limit := seriesOptions{maxSeries: 2 * maxIdleSeries, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{details: everyDetail, maxSeries: 2 * maxIdleSeries, log: testutil.Logger{Quiet: true}}
 	set := newSeriesSet("m", []string{"port"}, []string{other}, limit)
 	now := time.Unix(1000, 0)
 	const batch, batches = 1000, maxIdleSeries/1000 + 2
@@ -430,7 +438,9 @@ func TestSeriesMemoryIsBounded(t *testing.T) {
 		set.emit(now, func(*series) {})
 		now = now.Add(time.Second)
 	}
-	require.Len(t, set.byKey, maxIdleSeries+batch, "those with sockets do not count")
+	require.Len(t, set.byKey, maxIdleSeries+2*batch, "those that are emitted do not count")
+	set.emit(now, func(*series) {})
+	require.Len(t, set.byKey, maxIdleSeries+batch)
 	set.emit(now, func(*series) {})
 	require.Len(t, set.byKey, maxIdleSeries)
 	require.NotContains(t, set.byKey, "0")
@@ -439,8 +449,8 @@ func TestSeriesMemoryIsBounded(t *testing.T) {
 }
 
 func TestStatsBySocket(t *testing.T) {
-	var st stats
-	add := func(s netstat.Socket) { st.add(&observation{Socket: &s}) }
+	var of series
+	add := func(s netstat.Socket) { of.stats.add(&observation{Socket: &s, rtt: s.TCP.RTT}) }
 	add(netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPEstablished, RecvQueue: 1 << 31, SendQueue: 1 << 31, TCP: netstat.TCPInfo{RTT: 40}})
 	add(netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPCloseWait, RecvQueue: 1 << 31, SendQueue: 1 << 31, TCP: netstat.TCPInfo{RTT: 90}})
 	add(netstat.Socket{Transport: netstat.TransportTCP, State: netstat.TCPNewSynRecv})
@@ -449,9 +459,11 @@ func TestStatsBySocket(t *testing.T) {
 	add(netstat.Socket{Transport: netstat.TransportRaw, State: netstat.TCPClose, RecvQueue: 1000})
 	add(netstat.Socket{Transport: netstat.TransportUnix, State: netstat.TCPListen, Local: netip.AddrPort{}})
 	fields := map[string]any{}
-	st.gauges(protocolSet{
-		netstat.TransportTCP: true, netstat.TransportUDP: true, netstat.TransportRaw: true, netstat.TransportUnix: true,
-	}, ^netstat.Field(0), fields)
+	emission{
+		acc: &testutil.Accumulator{}, tcpFields: ^netstat.Field(0), read: protocolSet{
+			netstat.TransportTCP: true, netstat.TransportUDP: true, netstat.TransportRaw: true, netstat.TransportUnix: true,
+		},
+	}.group("m", groupFields(everyDetail), &of, fields, map[string]any{})
 	for name, want := range map[string]int64{
 		"tcp_established": 1, "tcp_close_wait": 1, "tcp_syn_recv": 1, "tcp_listen": 0,
 		"tcp_rx_queue": 1 << 32, "tcp_tx_queue": 1 << 32,
@@ -460,7 +472,7 @@ func TestStatsBySocket(t *testing.T) {
 	} {
 		require.Equal(t, want, fields[name], name)
 	}
-	require.Equal(t, int64(7), st.sockets)
+	require.Equal(t, int64(7), of.stats.sockets)
 	require.NotContains(t, fields, "icmp_socket")
 }
 
@@ -506,7 +518,7 @@ type (
 
 // TestFlowsTellsNamespacesApart: before Linux 5.10 each has cookies of its own.
 func TestFlowsTellsNamespacesApart(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	a, b := &netstat.Namespace{ID: 1, Inode: 4026531833}, &netstat.Namespace{ID: 2, Inode: 4026532345}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(7, 1000), datagrams(8, 0, 1)}, b: {sent(7, 50), datagrams(8, 0, 90)}}, nil))
 	require.Len(t, tr.table.all, 4)
@@ -521,7 +533,7 @@ func TestFlowsTellsNamespacesApart(t *testing.T) {
 // only read for the first time can have had them for long.
 func TestFlowsNewNamespace(t *testing.T) {
 	for countNew, want := range map[bool]int64{true: 500, false: 0} {
-		tr := newFlows()
+		tr := newFlows(everyDetail)
 		tr.countNewNamespaces = countNew
 		a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 		require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}}, nil))
@@ -538,7 +550,7 @@ func TestFlowsNewNamespace(t *testing.T) {
 // other identifiers, is not counted again.
 func TestFlowsOtherSource(t *testing.T) {
 	for _, countNew := range []bool{true, false} {
-		tr := newFlows()
+		tr := newFlows(everyDetail)
 		tr.countNewNamespaces = countNew
 		a := &netstat.Namespace{ID: 1, Inode: 1}
 		from := func(source netstat.Source, sockets ...*netstat.Socket) trafficIn {
@@ -554,7 +566,7 @@ func TestFlowsOtherSource(t *testing.T) {
 
 // TestFlowsOtherSourceOfTransport: the same where the source of one transport changes, as a kernel module is loaded.
 func TestFlowsOtherSourceOfTransport(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	namespace := &netstat.Namespace{ID: 1, Inode: 1}
 	pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
 		in := &scope{namespace: namespace, read: tcpUDP}
@@ -582,7 +594,7 @@ func TestFlowsOtherSourceAndClosed(t *testing.T) {
 	const netlink, procfs = netstat.SourceNetlink, netstat.SourceProcfs
 	for name, change := range map[string][2]netstat.Source{"udp": {netlink, procfs}, "tcp": {procfs, netlink}} {
 		t.Run(name, func(t *testing.T) {
-			tr := newFlows()
+			tr := newFlows(everyDetail)
 			namespace := &netstat.Namespace{ID: 1, Inode: 1}
 			pass := func(tcp, udp netstat.Source, sockets ...*netstat.Socket) (did traffic) {
 				in := &scope{namespace: namespace, read: tcpUDP, closedEvents: true}
@@ -620,7 +632,7 @@ func TestFlowsOtherSourceAndClosed(t *testing.T) {
 
 // TestFlowsNamespaceThatFails: that a namespace cannot be read does not keep the new sockets of others from being counted.
 func TestFlowsNamespaceThatFails(t *testing.T) {
-	tr := newFlows()
+	tr := newFlows(everyDetail)
 	a, b := &netstat.Namespace{ID: 1, Inode: 1}, &netstat.Namespace{ID: 2, Inode: 2}
 	fails := readIn{b: udpOnly}
 	require.Empty(t, tr.passOver(socketsIn{a: {sent(1, 1000)}, b: {sent(2, 1000)}}, fails))
@@ -630,3 +642,16 @@ func TestFlowsNamespaceThatFails(t *testing.T) {
 	require.Equal(t, trafficIn{b: of(70)},
 		tr.passOver(socketsIn{a: {sent(1, 1001), sent(3, 500)}, b: {sent(2, 1002), sent(4, 600), sent(5, 70)}}, nil))
 }
+
+// everyDetail are all sets of details.
+var everyDetail = detailOf(detailNames)
+
+// stateFields are the fields of the TCP states.
+var stateFields = func() (names []string) {
+	for _, f := range allGroupFields {
+		if f.transport == netstat.TransportTCP && f.unit == unitSockets {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}()

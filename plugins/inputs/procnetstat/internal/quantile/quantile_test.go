@@ -1,6 +1,4 @@
-//go:build linux
-
-package procnetstat
+package quantile
 
 import (
 	"math"
@@ -25,33 +23,36 @@ var distributions = map[string]func(*rand.Rand) uint32{
 }
 
 // requirePercentiles compares with the times themselves, by the nearest rank.
-func requirePercentiles(t *testing.T, times []uint32, r *rtts) {
+func requirePercentiles(t *testing.T, times []uint32, r *Times) {
 	t.Helper()
 	require.Equal(t, len(times), r.count)
 	sorted := slices.Sorted(slices.Values(times))
 	for p := 1; p <= 100; p++ {
-		require.LessOrEqual(t, r.percentile(p), r.max, "p%d of %d", p, len(sorted))
+		got, ok := r.Percentile(p)
+		require.True(t, ok)
+		require.LessOrEqual(t, got, r.max, "p%d of %d", p, len(sorted))
 		want := sorted[int(math.Ceil(float64(len(sorted))*float64(p)/100))-1]
-		if len(sorted) <= maxRTTSamples {
-			require.Equal(t, want, r.percentile(p), "p%d of %d", p, len(sorted))
+		if len(sorted) <= MaxSamples {
+			require.Equal(t, want, got, "p%d of %d", p, len(sorted))
 		} else {
-			require.InEpsilon(t, want, r.percentile(p), 1./64, "p%d of %d", p, len(sorted))
+			require.InEpsilon(t, want, got, 1./64, "p%d of %d", p, len(sorted))
 		}
 	}
-	require.Equal(t, sorted[len(sorted)-1], r.max)
+	highest, _ := r.Percentile(100)
+	require.Equal(t, sorted[len(sorted)-1], highest)
 }
 
 func TestPercentiles(t *testing.T) {
 	for name, next := range distributions {
 		t.Run(name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, 2))
-			var r rtts
-			for _, n := range []int{1, 2, 19, 20, 21, maxRTTSamples - 1, maxRTTSamples, maxRTTSamples + 1, 1000, 20_000} {
-				r.reset()
+			var r Times
+			for _, n := range []int{1, 2, 19, 20, 21, MaxSamples - 1, MaxSamples, MaxSamples + 1, 1000, 20_000} {
+				r.Reset()
 				times := make([]uint32, n)
 				for i := range times {
 					times[i] = next(random)
-					r.add(times[i])
+					r.Add(times[i])
 				}
 				requirePercentiles(t, times, &r)
 			}
@@ -61,15 +62,15 @@ func TestPercentiles(t *testing.T) {
 
 func TestPercentilesOfCounting(t *testing.T) {
 	for n := range 600 {
-		var r rtts
+		var r Times
 		times := []uint32{}
 		for i := range n {
 			times = append(times, uint32(i+1))
-			r.add(uint32(i + 1))
+			r.Add(uint32(i + 1))
 		}
 		if n == 0 {
-			require.Zero(t, r.percentile(50))
-			require.Zero(t, r.max)
+			_, ok := r.Percentile(50)
+			require.False(t, ok)
 			continue
 		}
 		requirePercentiles(t, times, &r)
@@ -82,18 +83,18 @@ func TestMergedPercentiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(3, 4))
 			for _, sizes := range [][]int{
-				{0, 1}, {1, 0}, {0, 0, 5}, {100, 100}, {maxRTTSamples, 1}, {1, maxRTTSamples}, {200, 200}, {1000, 3}, {3, 1000}, {0, 1000}, {1000, 2000, 10},
+				{0, 1}, {1, 0}, {0, 0, 5}, {100, 100}, {MaxSamples, 1}, {1, MaxSamples}, {200, 200}, {1000, 3}, {3, 1000}, {0, 1000}, {1000, 2000, 10},
 			} {
-				var sum rtts
+				var sum Times
 				var times []uint32
 				for _, size := range sizes {
-					var part rtts
+					var part Times
 					for range size {
 						times = append(times, next(random))
-						part.add(times[len(times)-1])
+						part.Add(times[len(times)-1])
 					}
 					before := part.count
-					sum.merge(&part)
+					sum.Merge(&part)
 					require.Equal(t, before, part.count, "what is merged stays as it is")
 				}
 				requirePercentiles(t, times, &sum)
@@ -104,31 +105,31 @@ func TestMergedPercentiles(t *testing.T) {
 
 // TestBuckets: every time is in a bucket, in their order.
 func TestBuckets(t *testing.T) {
-	for bucket := range rttBuckets {
-		require.Equal(t, bucket, rttBucketOf(rttBucketMiddle(bucket)))
+	for bucket := range buckets {
+		require.Equal(t, bucket, bucketOf(middleOf(bucket)))
 	}
 	last := 0
 	for rtt := uint64(0); rtt < 1<<32; rtt += 1 + rtt>>12 {
-		bucket := rttBucketOf(uint32(rtt))
+		bucket := bucketOf(uint32(rtt))
 		if bucket != last && bucket != last+1 {
 			t.Fatalf("%d µs are in bucket %d, after one in bucket %d", rtt, bucket, last)
 		}
 		last = bucket
 	}
-	require.Equal(t, rttBuckets-1, last)
-	require.Equal(t, rttBuckets-1, rttBucketOf(1<<32-1))
+	require.Equal(t, buckets-1, last)
+	require.Equal(t, buckets-1, bucketOf(1<<32-1))
 }
 
-func TestRTTsAllocateNothingOnceTheyHaveRoom(t *testing.T) {
-	var r, sum rtts
+func TestTimesAllocateNothingOnceTheyHaveRoom(t *testing.T) {
+	var r, sum Times
 	pass := func() {
 		for i := range uint32(10_000) {
-			r.add(i)
+			r.Add(i)
 		}
-		sum.merge(&r)
-		sum.percentile(95)
-		r.reset()
-		sum.reset()
+		sum.Merge(&r)
+		sum.Percentile(95)
+		r.Reset()
+		sum.Reset()
 	}
 	require.Zero(t, testing.AllocsPerRun(3, pass))
 }

@@ -1,0 +1,213 @@
+//go:build linux
+
+package procnetstat
+
+import (
+	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat"
+	"github.com/procnetstat/procnetstat/plugins/inputs/procnetstat/internal/quantile"
+)
+
+// field describes a field. docs/developers/SCHEMA.md and the plugin's README are generated from these descriptions.
+type field struct {
+	name      string
+	unit      string
+	isCounter bool
+	detail    detail // the set of the option details that it is in; 0: always emitted
+	needs     string // what must be there; empty: nothing
+	about     string
+}
+
+// detail is a set of fields that the option details chooses, or several.
+type detail uint8
+
+const (
+	detailRTT detail = 1 << iota
+	detailTraffic
+	detailLifecycle
+)
+
+// detailNames are the names in the option details.
+var detailNames = []string{"rtt", "traffic", detailNameLifecycle}
+
+const detailNameLifecycle = "lifecycle"
+
+// detailOf returns the sets with the names.
+func detailOf(names []string) (details detail) {
+	for i, name := range detailNames {
+		if slices.Contains(names, name) {
+			details |= 1 << i
+		}
+	}
+	return details
+}
+
+// The units of fields.
+const (
+	unitSockets      = "sockets"
+	unitConnections  = "connections"
+	unitBytes        = "bytes"
+	unitSegments     = "segments"
+	unitDatagrams    = "datagrams"
+	unitMicroseconds = "microseconds"
+)
+
+// What fields need.
+const (
+	needsNetlink      = "netlink"
+	needsTCPBytes     = "netlink, Linux 4.1"
+	needsTCPSegs      = "netlink, Linux 4.2"
+	needsClosedEvents = "netlink, `closed_connections`"
+)
+
+// groupField is a field of every group of sockets.
+type groupField struct {
+	field
+	transport    netstat.Transport
+	tcpFields    netstat.Field // that the source must give of every connection
+	closedEvents bool          // the kernel must report closed connections
+	// value reports false if the group has no sample of it.
+	value func(*series) (value int64, ok bool)
+}
+
+// groupFields returns the fields of a group of sockets without those of other details, and without those of the names, which the
+// measurement can only have as 0.
+func groupFields(details detail, without ...string) (fields []groupField) {
+	for _, f := range allGroupFields {
+		if f.detail&^details == 0 && !slices.Contains(without, f.name) {
+			fields = append(fields, f)
+		}
+	}
+	return fields
+}
+
+// group emits a series: the fields common to all groups of sockets, and those of the measurement.
+func (e emission) group(measurement string, fields []groupField, s *series, gauges, counters map[string]any) {
+	for i := range fields {
+		f := &fields[i]
+		if !e.read[f.transport] || f.tcpFields&^e.tcpFields != 0 || f.closedEvents && !e.closedEvents {
+			continue
+		}
+		value, ok := f.value(s)
+		switch {
+		case !ok:
+		case f.isCounter:
+			counters[f.name] = value
+		default:
+			gauges[f.name] = value
+		}
+	}
+	e.gauges(measurement, gauges, s.tags)
+	if len(counters) > 0 {
+		e.acc.AddCounter(measurement, counters, s.tags, e.now)
+	}
+}
+
+const tcp, udp = netstat.TransportTCP, netstat.TransportUDP
+
+// allGroupFields are in the order of the documents. The states have the names that Telegraf's inputs.netstat gives them.
+var allGroupFields = []groupField{
+	stateField("tcp_established", netstat.TCPEstablished),
+	stateField("tcp_syn_sent", netstat.TCPSynSent),
+	stateField("tcp_syn_recv", netstat.TCPSynRecv),
+	stateField("tcp_fin_wait1", netstat.TCPFinWait1),
+	stateField("tcp_fin_wait2", netstat.TCPFinWait2),
+	stateField("tcp_time_wait", netstat.TCPTimeWait),
+	stateField("tcp_close", netstat.TCPClose),
+	stateField("tcp_close_wait", netstat.TCPCloseWait),
+	stateField("tcp_last_ack", netstat.TCPLastAck),
+	stateField("tcp_listen", netstat.TCPListen),
+	stateField("tcp_closing", netstat.TCPClosing),
+	queueField("tcp_rx_queue", tcp, "Received and not yet read by the process", func(q queues) int64 { return q.recv }),
+	queueField("tcp_tx_queue", tcp, "Not yet sent, or not yet acknowledged by the peer", func(q queues) int64 { return q.send }),
+	rttField("tcp_rtt_p50_us", 50, "Median smoothed round-trip time of the established connections; at most 1.6 % off"),
+	rttField("tcp_rtt_p95_us", 95, "95th percentile of the same; at most 1.6 % off"),
+	rttField("tcp_rtt_max_us", 100, "Maximum of the same"),
+	{
+		field: field{
+			"tcp_closed_rtt_p95_us", unitMicroseconds, false, detailRTT, needsClosedEvents,
+			"95th percentile of the smoothed round-trip time, at their end, of the connections that ended since the last gather",
+		},
+		transport: tcp, closedEvents: true,
+		value: func(s *series) (int64, bool) { return percentile(&s.stats.closedRTTs, 95) },
+	},
+	trafficField("tcp_bytes_acked", unitBytes, netstat.FieldTCPBytes, needsTCPBytes,
+		"Sent and acknowledged by the peer, SYN and FIN included", func(t *traffic) int64 { return t.bytesAcked }),
+	trafficField("tcp_bytes_received", unitBytes, netstat.FieldTCPBytes, needsTCPBytes,
+		"Received", func(t *traffic) int64 { return t.bytesReceived }),
+	trafficField("tcp_segs_out", unitSegments, netstat.FieldTCPSegs, needsTCPSegs,
+		"Sent", func(t *traffic) int64 { return t.segsOut }),
+	trafficField("tcp_segs_in", unitSegments, netstat.FieldTCPSegs, needsTCPSegs,
+		"Received", func(t *traffic) int64 { return t.segsIn }),
+	trafficField("tcp_retrans_segs", unitSegments, netstat.FieldTCPInfo, needsNetlink,
+		"Retransmitted", func(t *traffic) int64 { return t.retransSegs }),
+	lifecycleField("tcp_opened", "Connections that began, failed attempts to connect included", func(t *traffic) int64 { return t.opened }),
+	lifecycleField("tcp_closed", "Connections that ended", func(t *traffic) int64 { return t.closed }),
+	socketField(udp),
+	queueField("udp_rx_queue", udp, "Memory of the datagrams not yet read by the process", func(q queues) int64 { return q.recv }),
+	queueField("udp_tx_queue", udp, "Memory of the datagrams not yet sent", func(q queues) int64 { return q.send }),
+	counterField(field{
+		name: "udp_drops", unit: unitDatagrams, about: "Dropped by the socket, mostly because its queue was full",
+	}, udp, func(t *traffic) int64 { return t.udpDrops }),
+	socketField(netstat.TransportUDPLite),
+	socketField(netstat.TransportRaw),
+	socketField(netstat.TransportICMP),
+	socketField(netstat.TransportUnix),
+}
+
+func stateField(name string, state netstat.TCPState) groupField {
+	return groupField{
+		field:     field{name: name, unit: unitSockets, about: "TCP sockets in the state " + state.String()},
+		transport: tcp,
+		value:     func(s *series) (int64, bool) { return s.stats.states[state], true },
+	}
+}
+
+func socketField(transport netstat.Transport) groupField {
+	return groupField{
+		field:     field{name: transport.String() + "_socket", unit: unitSockets, about: "Sockets of the protocol " + transport.String()},
+		transport: transport,
+		value:     func(s *series) (int64, bool) { return s.stats.perTransport[transport], true },
+	}
+}
+
+func queueField(name string, transport netstat.Transport, about string, length func(queues) int64) groupField {
+	return groupField{
+		field:     field{name: name, unit: unitBytes, about: about},
+		transport: transport,
+		value:     func(s *series) (int64, bool) { return length(s.stats.queues[transport]), true },
+	}
+}
+
+func rttField(name string, p int, about string) groupField {
+	return groupField{
+		field:     field{name, unitMicroseconds, false, detailRTT, needsNetlink, about},
+		transport: tcp, tcpFields: netstat.FieldTCPInfo,
+		value: func(s *series) (int64, bool) { return percentile(&s.stats.rtts, p) },
+	}
+}
+
+func percentile(times *quantile.Times, p int) (int64, bool) {
+	value, ok := times.Percentile(p)
+	return int64(value), ok
+}
+
+func counterField(f field, transport netstat.Transport, value func(*traffic) int64) groupField {
+	f.isCounter = true
+	return groupField{field: f, transport: transport, value: func(s *series) (int64, bool) { return value(&s.total), true }}
+}
+
+func trafficField(name, unit string, tcpFields netstat.Field, needs, about string, value func(*traffic) int64) groupField {
+	f := counterField(field{name: name, unit: unit, detail: detailTraffic, needs: needs, about: about}, tcp, value)
+	f.tcpFields = tcpFields
+	return f
+}
+
+func lifecycleField(name, about string, value func(*traffic) int64) groupField {
+	f := counterField(field{
+		name: name, unit: unitConnections, detail: detailLifecycle, needs: needsClosedEvents, about: about,
+	}, tcp, value)
+	f.closedEvents = true
+	return f
+}
