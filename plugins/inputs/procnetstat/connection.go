@@ -4,6 +4,9 @@ package procnetstat
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
@@ -59,32 +62,71 @@ func (m *connectionMeasurement) observe(o *observation) {
 	m.rows = append(m.rows, row)
 }
 
+// identityTags tell sockets apart.
+var identityTags = []string{"protocol", "src", "src_port", "dest", "dest_port", "inode"}
+
+// emit emits the sockets. Those that share all chosen tags have identityTags too: points with identical tags and time are one point
+// in a database. What these tags do not tell apart is omitted.
 func (m *connectionMeasurement) emit(out emission) {
-	for i := range m.rows {
-		row := &m.rows[i]
-		if !out.forScope(row.scope).read[row.socket.Transport] {
-			continue
-		}
-		fields, tags := row.fields(), m.tags(row)
-		if m.options.netNS {
-			delete(fields, tagNetNS)
-			tags[tagNetNS] = row.scope.tag
-		}
-		for _, name := range m.tagNames {
-			if value, ok := fields[name]; ok {
-				delete(fields, name)
-				tags[name] = fmt.Sprint(value)
-			}
-		}
-		out.gauges("procnetstat_connection", fields, tags)
-	}
 	if m.skipped > 0 && !m.warned {
 		m.warned = true
 		m.options.log.Warnf("Measurement procnetstat_connection has %d sockets, more than max_series = %d: omitting the rest",
 			len(m.rows)+m.skipped, m.options.maxSeries)
 	}
+	points := make([]connectionPoint, 0, len(m.rows))
+	sharing := map[string]int{} // number of points by identity
+	for i := range m.rows {
+		row := &m.rows[i]
+		if !out.forScope(row.scope).read[row.socket.Transport] {
+			continue
+		}
+		point := connectionPoint{row.fields(), m.tags(row)}
+		if m.options.netNS {
+			point.tags[tagNetNS] = row.scope.tag
+		}
+		point.makeTags(m.tagNames)
+		points = append(points, point)
+		sharing[point.identity()]++
+	}
+	emitted := make(map[string]bool, len(points))
+	for _, point := range points {
+		if sharing[point.identity()] > 1 {
+			point.makeTags(identityTags)
+		}
+		if identity := point.identity(); emitted[identity] {
+			m.skipped++
+		} else {
+			emitted[identity] = true
+			out.gauges("procnetstat_connection", point.fields, point.tags)
+		}
+	}
 	clear(m.rows)
 	m.rows, m.skipped, m.lastSkipped = m.rows[:0], 0, m.skipped
+}
+
+// connectionPoint is a point of a socket.
+type connectionPoint struct {
+	fields map[string]any
+	tags   map[string]string
+}
+
+// makeTags makes tags of the fields with these names.
+func (p *connectionPoint) makeTags(names []string) {
+	for _, name := range names {
+		if value, ok := p.fields[name]; ok {
+			delete(p.fields, name)
+			p.tags[name] = fmt.Sprint(value)
+		}
+	}
+}
+
+// identity returns what a database identifies the point by.
+func (p *connectionPoint) identity() string {
+	var identity []string
+	for _, name := range slices.Sorted(maps.Keys(p.tags)) {
+		identity = append(identity, name, p.tags[name])
+	}
+	return strings.Join(identity, separator)
 }
 
 // tags returns the tags that are never fields.
@@ -113,10 +155,12 @@ func (row *connection) fields() map[string]any {
 		"state":    connectionStates[stateIndex(s.State)],
 		"rx_queue": int64(s.RecvQueue),
 		"tx_queue": int64(s.SendQueue),
-		"inode":    int64(s.Inode),
+	}
+	if s.Inode != 0 {
+		fields["inode"] = int64(s.Inode)
 	}
 	if s.NetNS != 0 {
-		fields["netns"] = int64(s.NetNS)
+		fields["netns_inode"] = int64(s.NetNS)
 	}
 	if row.owner != nil {
 		fields["pid"] = int64(row.owner.process.PID)
@@ -134,8 +178,13 @@ func (row *connection) fields() map[string]any {
 	if s.Has(netstat.FieldAcceptQueue) {
 		fields["rx_queue"], fields["tx_queue"] = int64(s.AcceptQueue), int64(s.AcceptQueueLimit)
 	}
+	if s.State == netstat.TCPListen {
+		return fields
+	}
 	if s.Has(netstat.FieldTCPInfo) {
-		fields["rtt_us"] = int64(s.TCP.RTT)
+		if s.TCP.RTT > 0 {
+			fields["rtt_us"] = int64(s.TCP.RTT)
+		}
 		fields["cwnd"] = int64(s.TCP.CWnd)
 		fields["retrans_segs"] = int64(s.TCP.RetransSegs)
 		fields["lost"] = int64(s.TCP.Lost)

@@ -15,6 +15,7 @@ type flow struct {
 	id uint64 // see flows.identify
 	kernelCounters
 	belonging uint32 // an index, see belongings
+	ports     uint32 // an index, see localPorts; 0: not an outgoing connection
 	pass      uint32 // the last one that saw it: see history.passes
 	scan      uint32 // the same: see flows.scan
 	history   uint32 // history.number of its namespace
@@ -40,6 +41,7 @@ func (f *flow) has(flags flowFlags) bool { return f.flags&flags == flags }
 type flows struct {
 	table        flowTable
 	belongings   belongings
+	localPorts   localPorts
 	scan         uint32              // number of passes
 	histories    map[uint64]*history // by Namespace.ID
 	historyCount uint32
@@ -52,7 +54,10 @@ type flows struct {
 }
 
 func newFlows(details detail) flows {
-	return flows{seed: maphash.MakeSeed(), belongings: newBelongings(), countsTraffic: details&detailTraffic != 0}
+	return flows{
+		seed: maphash.MakeSeed(), belongings: newBelongings(), localPorts: newLocalPorts(),
+		countsTraffic: details&detailTraffic != 0,
+	}
 }
 
 // history is the state of a network namespace across passes.
@@ -287,21 +292,31 @@ func (t *flows) end(all *scopes) {
 	}
 	t.belongings.beginSweep()
 	t.table.keep(func(f *flow) bool {
+		isGone := false
 		switch {
-		case f.has(flowClosed): // its TIME_WAIT entry may remain
-			if f.scan != t.scan {
-				return false
-			}
+		case f.has(flowClosed):
+			isGone = f.scan != t.scan // else its TIME_WAIT entry remains
 		case !isMissing(f):
 		case !isAwaited(f):
-			return false
+			isGone = true
 		case excess > 0:
 			excess--
+			isGone = true
+		}
+		if isGone {
+			t.localPorts.remove(f.ports)
 			return false
+		}
+		if f.ports != 0 && f.scan != t.scan {
+			t.localPorts.all[f.ports].missing++
 		}
 		t.belongings.keep(f.belonging)
 		return true
 	})
+	most := t.localPorts.most()
+	for _, sc := range all.all {
+		sc.localPortsUsed = most[sc.namespace.ID]
+	}
 	t.belongings.endSweep()
 	for _, sc := range all.all {
 		for transport := range sc.read {

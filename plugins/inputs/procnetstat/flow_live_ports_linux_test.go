@@ -3,6 +3,7 @@ package procnetstat
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -142,5 +143,57 @@ func TestLinkLocalListeners(t *testing.T) {
 				require.Empty(g, g.all("procnetstat_remote", "protocol=tcp"))
 			})
 		}
+	})
+}
+
+// local_ports_used is what ss counts: the most connections of any state between a local address and a remote endpoint that are not
+// those of a listener here.
+func TestLocalPortsUsed(t *testing.T) {
+	testnet.Isolate(t, func() {
+		type pair struct {
+			local  netip.Addr
+			remote netip.AddrPort
+		}
+		fullest := func(listeners ...uint16) (most int64) {
+			pairs := map[pair]int64{}
+			for _, row := range testnet.SS(t, "-t") {
+				if row.State != "LISTEN" && !slices.Contains(listeners, row.Local.Port()) {
+					p := pair{row.Local.Addr(), row.Remote}
+					pairs[p]++
+					most = max(most, pairs[p])
+				}
+			}
+			return most
+		}
+		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
+		one := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 64)
+		other := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 64)
+		v := startViews(t, "netlink", "procfs")
+		check := func(when string, want int64) {
+			t.Helper()
+			require.Equal(t, want, fullest(one.Local.Port(), other.Local.Port()), when)
+			v.check(t, when, func(g gathered, _ string) { require.Equal(g, want, g.one("procnetstat")["local_ports_used"]) })
+		}
+		check("no connection", 0)
+		many := client.Connect(one.Local, 20)
+		client.Connect(other.Local, 15)
+		client.ConnectFrom(netip.MustParseAddr("127.0.0.2"), one.Local, 10)
+		accepted := server.Accept(one, 30)
+		check("the pair counts, not its process, address or peer alone", 20)
+		testnet.Start(t, testnet.Process{Name: "another"}).Connect(one.Local, 3)
+		check("of all processes", 23)
+		client.Close(many[:8]...)
+		server.Close(accepted...)
+		eventually(t, func() bool {
+			return len(testnet.SS(t, "-t", "state", "time-wait")) == 8
+		})
+		check("TIME_WAIT holds a port", 23)
+		client.Stop()
+		eventually(t, func() bool { return len(testnet.SS(t, "-t", "state", "fin-wait-1")) == 0 })
+		left := fullest(one.Local.Port(), other.Local.Port())
+		require.Less(t, left, int64(23))
+		check("a closed connection holds none", left)
+		require.NotContains(t, start(t, `measurements = ["host"]`).gather().one("procnetstat"), "local_ports_used",
+			"without attribution the direction is not known")
 	})
 }

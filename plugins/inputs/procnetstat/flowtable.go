@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"math/bits"
+	"net/netip"
 	"slices"
+
+	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // flowTable keeps the flows of all sockets (100,000 on a busy host) in the order in which they were first seen. Dumps return
@@ -247,4 +250,70 @@ func (b *belongings) indexAgain(index uint32) {
 			return
 		}
 	}
+}
+
+// localPorts counts the local ports that outgoing connections hold, by local address and remote endpoint: connect(2) takes one that
+// no other connection between the two has. Each pair has an index; 0 is none.
+type localPorts struct {
+	all     []localPortsUse
+	free    []uint32 // indexes
+	indexes map[localPortsKey]uint32
+}
+
+type localPortsKey struct {
+	namespace     uint64 // Namespace.ID
+	local, remote netip.Addr
+	remotePort    uint16
+}
+
+type localPortsUse struct {
+	key     localPortsKey
+	count   int64 // of flows
+	missing int64 // of them the last pass did not see
+}
+
+func newLocalPorts() localPorts {
+	return localPorts{all: make([]localPortsUse, 1), indexes: map[localPortsKey]uint32{}}
+}
+
+// add counts a connection of the namespace. It returns the index of its pair.
+func (p *localPorts) add(namespace uint64, s *netstat.Socket) uint32 {
+	key := localPortsKey{namespace, s.Local.Addr().Unmap(), s.Remote.Addr().Unmap(), s.Remote.Port()}
+	index, known := p.indexes[key]
+	if !known {
+		if n := len(p.free); n > 0 {
+			index, p.free = p.free[n-1], p.free[:n-1]
+		} else {
+			index, p.all = uint32(len(p.all)), append(p.all, localPortsUse{})
+		}
+		p.indexes[key], p.all[index] = index, localPortsUse{key: key}
+	}
+	p.all[index].count++
+	return index
+}
+
+// remove removes a connection.
+func (p *localPorts) remove(index uint32) {
+	if index == 0 {
+		return
+	}
+	use := &p.all[index]
+	if use.count--; use.count == 0 {
+		delete(p.indexes, use.key)
+		*use = localPortsUse{}
+		p.free = append(p.free, index)
+	}
+}
+
+// most returns the number of ports that the fullest pair of each namespace holds, by Namespace.ID.
+func (p *localPorts) most() map[uint64]int64 {
+	most := map[uint64]int64{}
+	for i := range p.all {
+		use := &p.all[i]
+		if n := use.count - use.missing; n > most[use.key.namespace] {
+			most[use.key.namespace] = n
+		}
+		use.missing = 0
+	}
+	return most
 }

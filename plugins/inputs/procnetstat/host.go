@@ -75,6 +75,9 @@ func (m *hostMeasurement) emit(out emission) {
 			if fields, err = sockstatFields(sc.namespace); err != nil {
 				out.acc.AddError(err)
 			}
+			if sc.localPortsUsed >= 0 && sc.read[netstat.TransportTCP] {
+				fields["local_ports_used"] = sc.localPortsUsed
+			}
 		}
 		m.emitTotals(out.forScope(sc), m.current, fields)
 	}

@@ -175,6 +175,7 @@ func (p *pass) explain(o *observation, f *flow, l *listener) {
 	last := p.flows.belongings.get(f.belonging)
 	o.listener = l
 	f.flags &^= flowUnexplained
+	p.countLocalPort(o, f)
 	f.belonging = p.flows.belongings.indexOf(f.belonging, last.owners, l, last.cgroup)
 }
 
@@ -225,9 +226,23 @@ func (p *pass) attribute(o *observation, f *flow) {
 	if len(o.holders) > 0 || len(last.owners) == 0 {
 		f.belonging = p.flows.belongings.indexOf(f.belonging, o.holders, o.listener, o.cgroup)
 	}
+	if !f.has(flowDecided) {
+		p.countLocalPort(o, f)
+	}
 	f.flags |= flowDecided
 	if o.listener != nil {
 		o.listener.observeHolders(o.holders, p.listeners.pass)
+	}
+}
+
+// countLocalPort counts the local port that the connection holds if it is outgoing.
+func (p *pass) countLocalPort(o *observation, f *flow) {
+	switch {
+	case o.listener != nil || o.Closed:
+		p.flows.localPorts.remove(f.ports)
+		f.ports = 0
+	case f.ports == 0:
+		f.ports = p.flows.localPorts.add(p.scope.namespace.ID, o.Socket)
 	}
 }
 
@@ -280,6 +295,11 @@ func (p *pass) end(all *scopes) {
 	p.listeners.finish(all)
 	p.localAddrs.finish(all)
 	p.flows.end(all)
+	for _, sc := range all.all {
+		if !p.attributes {
+			sc.localPortsUsed = -1
+		}
+	}
 }
 
 // wants reports whether the socket passes the filters, and removes the owners that do not pass.

@@ -51,7 +51,7 @@ type emission struct {
 	read         protocolSet   // protocols whose sockets were all read
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports closed connections
-	scopes *scopes
+	scopes       *scopes
 }
 
 // forScope returns the emission for the metrics of one scope; nil: of all scopes.

@@ -22,6 +22,9 @@ type scope struct {
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports the connections that it destroys there
 	sources      sources       // of its tables; set at the end of the pass
+	// localPortsUsed is the most local ports that outgoing connections from an address to an endpoint hold; set at the end of the
+	// pass. Negative: not known.
+	localPortsUsed int64
 
 	name        string // of the namespace when the tag was chosen
 	tagIsNumber bool   // the tag is the namespace number, as it had no name
@@ -97,6 +100,8 @@ func netNSName(namespace *netstat.Namespace) string {
 	switch {
 	case namespace.Self:
 		return netstat.NamespaceSelf
+	case namespace.Name == netstat.NamespaceSelf:
+		return escapeFirst(namespace.Name)
 	case namespace.Name != "":
 		return tagValue(namespace.Name)
 	}

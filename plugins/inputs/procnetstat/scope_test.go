@@ -41,7 +41,7 @@ func TestNetNSTags(t *testing.T) {
 		{
 			"another that is called so",
 			[]*netstat.Namespace{{ID: 1, Self: true, Inode: 1}, {ID: 2, Inode: 2, Name: "self"}},
-			[]string{"self", "2"},
+			[]string{"self", `\x73elf`},
 		},
 		{
 			"a name like a number",

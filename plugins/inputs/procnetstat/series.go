@@ -246,7 +246,7 @@ func tagValue(name string) string {
 	case "":
 		return "(empty)" // Telegraf drops tags with an empty value
 	case unattributed, other, unknown:
-		return fmt.Sprintf(`\x%02x%s`, name[0], name[1:])
+		return escapeFirst(name)
 	}
 	if len(name) <= maxTagValue && !strings.ContainsFunc(name, needsEscape) {
 		return name
@@ -274,6 +274,8 @@ func tagValue(name string) string {
 	}
 	return string(value)
 }
+
+func escapeFirst(name string) string { return fmt.Sprintf(`\x%02x%s`, name[0], name[1:]) }
 
 func needsEscape(r rune) bool {
 	return r == '\\' || r == utf8.RuneError || !unicode.IsPrint(r)
