@@ -169,6 +169,10 @@ bench: bin/procnetstat test-dependencies ## Compare the cost with other programs
 	bin/bench -sockets $(SOCKETS) -processes $(PROCESSES) -runs $(RUNS) -execd bin/procnetstat \
 		-text $(RESULTS)/performance.txt -json $(RESULTS)/performance.json -chart $(RESULTS)/performance.svg
 
+.PHONY: schema
+schema: ## Regenerate docs/developers/SCHEMA.md and the tables in the plugin's README
+	$(GO) test -run '^TestSchemaDocuments$$' ./plugins/inputs/procnetstat -update
+
 .PHONY: dashboards
 dashboards: ## Regenerate the dashboards
 	cd dashboards && $(GO) run . .

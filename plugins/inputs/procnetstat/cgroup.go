@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/influxdata/telegraf"
@@ -250,6 +251,11 @@ func (c *cgroups) use(entry *cgroupEntry) *cgroupEntry {
 	return entry
 }
 
+var cgroupSchema = measurementSchema{
+	name: "procnetstat_cgroup", option: measureCgroup, about: "The sockets by the cgroup that they were created in",
+	tags: slices.Concat([]tag{{tagCgroup, "Path"}}, workloadTags),
+}
+
 // cgroupMeasurement is procnetstat_cgroup: the sockets by cgroup, which identifies service, container and pod.
 type cgroupMeasurement struct {
 	series       *seriesSet
@@ -260,7 +266,7 @@ var cgroupTags = []string{tagCgroup, tagSystemdUnit, tagContainerID, tagPodUID}
 
 func newCgroupMeasurement(options seriesOptions) *cgroupMeasurement {
 	others := []string{other, "", "", ""}
-	return &cgroupMeasurement{series: newSeriesSet("procnetstat_cgroup", cgroupTags, others, options)}
+	return &cgroupMeasurement{series: newSeriesSet(&cgroupSchema, cgroupTags, others, options)}
 }
 
 func (m *cgroupMeasurement) enter(sc *scope) {

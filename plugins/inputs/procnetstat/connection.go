@@ -21,6 +21,39 @@ var allConnectionTags = []string{
 // defaultConnectionTags distinguish IP sockets: points with identical tags and time overwrite each other in InfluxDB.
 var defaultConnectionTags = []string{tagProcessName, "protocol", "src", "src_port", "dest", "dest_port"}
 
+var connectionSchema = measurementSchema{
+	name: "procnetstat_connection", option: measureConnection, about: "A point for each socket; the fields up to pid are tags if `connection_tags` names them", noGroup: true,
+	tags: slices.Concat([]tag{
+		{tagProcessName, "Command name of the first process that holds it; this and all below as chosen in `connection_tags`"},
+		{tagUser, "Effective user of that process"},
+	}, workloadTags, []tag{{tagCgroup, "Path of the cgroup"}}),
+	fields: []field{
+		{name: "protocol", about: "`tcp4`, `tcp6`, `udp4`, …, `unix`"},
+		{name: "state", about: "As in `procstat_socket`: `established`, `syn-sent`, …"},
+		{name: "src", about: "Local address; not of unix sockets, as those below"},
+		{name: "src_port", about: "Local port"},
+		{name: "dest", about: "Remote address"},
+		{name: "dest_port", about: "Remote port"},
+		{name: "inode", about: "Inode number of the socket; absent if no process holds it"},
+		{name: "name", about: "Of a unix socket that has one; an abstract one begins with @"},
+		{name: tagPID, about: "First process that holds it"},
+		{name: "netns_inode", about: "Inode number of the network namespace"},
+		{name: "rx_queue", unit: unitBytes, about: "Receive queue; of a listening socket its accept queue, in connections"},
+		{name: "tx_queue", unit: unitBytes, about: "Send queue; of a listening socket the limit of its accept queue, in connections"},
+		connectionField("rtt_us", unitMicroseconds, "Smoothed round-trip time"),
+		connectionField("cwnd", unitSegments, "Congestion window"),
+		connectionField("retrans_segs", unitSegments, "Retransmitted since the connection began"),
+		connectionField("lost", unitSegments, "In flight and taken for lost"),
+		connectionField("retransmits", "retransmissions", "Of the segment that is being retransmitted"),
+		connectionField("bytes_received", unitBytes, "Since the connection began"),
+		connectionField("bytes_sent", unitBytes, "Since the connection began"),
+	},
+}
+
+func connectionField(name, unit, about string) field {
+	return field{name: name, unit: unit, needs: "netlink, TCP, `rtt` or `traffic` in `details`", about: about}
+}
+
 // connectionMeasurement is procnetstat_connection: a point for every socket, with the field names of procstat_socket.
 type connectionMeasurement struct {
 	tagNames    []string
@@ -97,7 +130,7 @@ func (m *connectionMeasurement) emit(out emission) {
 			m.skipped++
 		} else {
 			emitted[identity] = true
-			out.gauges("procnetstat_connection", point.fields, point.tags)
+			out.gauges(connectionSchema.name, point.fields, point.tags)
 		}
 	}
 	clear(m.rows)

@@ -8,6 +8,33 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
+var gatherSchema = measurementSchema{
+	name: "procnetstat_gather", option: measureGather, about: "How the gather itself went", noGroup: true,
+	tags: []tag{
+		{"source", "Source of the sockets: `netlink`, `procfs`, or `mixed` if it differs by table"},
+		{"owners", "Way in which the processes were found: `bpf`, `procfs` or `none`"},
+	},
+	fields: []field{
+		{name: "duration_ns", unit: "nanoseconds", about: "Time that it took"},
+		{
+			name: "sockets", unit: unitSockets,
+			about: "Sockets read; without the host measurement, TCP connections that the filters of ports and addresses exclude are not",
+		},
+		{name: "processes", unit: "processes", about: "Processes that hold a socket of any kind"},
+		{name: "unattributed", unit: unitSockets, about: "Sockets of which no process is known"},
+		{name: "denied", unit: "processes", about: "Processes whose descriptors cannot be read"},
+		{
+			name: "folded_series", unit: "series",
+			about: "Series that were summed in series tagged `other`, and connections that were omitted",
+		},
+		{name: "interrupted", unit: "tables", about: "Tables that changed while they were read, as the kernel reports"},
+		{
+			name: "closed_events_lost", unit: "events", isCounter: true, needs: needsClosedEvents,
+			about: "Closed connections that the kernel had no room to report",
+		},
+	},
+}
+
 // gatherMeasurement is procnetstat_gather: statistics of the gather itself.
 type gatherMeasurement struct {
 	lost map[gatherTags]*counterTotals[eventsLost, *eventsLost]
@@ -43,7 +70,7 @@ func newGatherMeasurement() *gatherMeasurement {
 
 func (m *gatherMeasurement) emit(out emission, r gatherReport) {
 	series := gatherTags{r.scan.Source, r.scan.OwnerMethod}
-	out.gauges("procnetstat_gather", map[string]any{
+	out.gauges(gatherSchema.name, map[string]any{
 		"duration_ns":   r.duration.Nanoseconds(),
 		"sockets":       int64(r.scan.Sockets),
 		"processes":     int64(r.scan.Processes),
@@ -65,6 +92,6 @@ func (m *gatherMeasurement) emit(out emission, r gatherReport) {
 			growth = eventsLost(r.scan.ClosedLost)
 		}
 		lost.grow(&growth)
-		out.acc.AddCounter("procnetstat_gather", map[string]any{"closed_events_lost": int64(lost.total)}, tags.tags(), out.now)
+		out.acc.AddCounter(gatherSchema.name, map[string]any{"closed_events_lost": int64(lost.total)}, tags.tags(), out.now)
 	}
 }

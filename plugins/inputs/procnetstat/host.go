@@ -7,10 +7,30 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
+
+var hostSchema = measurementSchema{
+	name: "procnetstat", option: measureHost, about: "All sockets of the host, or of each network namespace",
+	tags: []tag{{"family", "`ipv4`, `ipv6` (dual-stack sockets included) or `unix`; only with `family_tag`"}},
+	fields: []field{
+		{name: "tcp_none", unit: unitSockets, about: "TCP sockets in a state without a field of its own"},
+		hostField("sockets_used", unitSockets, "", "Sockets of all kinds"),
+		hostField("tcp_orphan", unitSockets, "", "TCP sockets that no process holds; of all network namespaces"),
+		hostField("tcp_alloc", unitSockets, "", "TCP sockets with memory, bound or not; of all network namespaces"),
+		hostField("tcp_mem_bytes", unitBytes, "", "Memory of TCP buffers; of all network namespaces"),
+		hostField("udp_mem_bytes", unitBytes, "", "Memory of UDP buffers; of all network namespaces"),
+		hostField("local_ports_used", unitPorts, "a measurement of processes, listeners, cgroups, peers or connections",
+			"Most local ports that connections from one local address to one remote endpoint hold, in any state; compare with local_ports"),
+	},
+}
+
+func hostField(name, unit, needs, about string) field {
+	return field{name: name, unit: unit, needs: strings.TrimPrefix(needs+", no `family_tag`", ", "), about: about}
+}
 
 // hostMeasurement is procnetstat: the sockets of the host, with the fields of Telegraf's inputs.netstat and more.
 type hostMeasurement struct {
@@ -31,7 +51,7 @@ const allFamilies = netstat.Family(0)
 
 func newHostMeasurement(byFamily bool, options seriesOptions) *hostMeasurement {
 	return &hostMeasurement{
-		byFamily: byFamily, netNS: options.netNS, fields: groupFields(options.details), totals: map[string]*hostTotals{},
+		byFamily: byFamily, netNS: options.netNS, fields: hostSchema.groupFields(options.details), totals: map[string]*hostTotals{},
 	}
 }
 
@@ -151,7 +171,7 @@ func (m *hostMeasurement) emitFamily(out emission, s *series, read protocolSet, 
 		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
 	}
 	out.read = read
-	out.group("procnetstat", m.fields, s, gauges, map[string]any{})
+	out.group(hostSchema.name, m.fields, s, gauges, map[string]any{})
 	s.reset()
 }
 

@@ -136,21 +136,41 @@ func (p *ProcNetStat) setDefaults() {
 
 // emptyReason returns why the other options leave the measurement without content, or an empty string.
 func (p *ProcNetStat) emptyReason(measurement string) string {
-	switch {
-	case measurement == measureProcess && p.Owners == netstat.OwnersOff.String():
+	if measurement == measureProcess && p.Owners == netstat.OwnersOff.String() {
 		return `has no content with owners = "none"`
-	case measurement == measureListener && !slices.ContainsFunc(p.Protocols, isListenerProtocol):
-		return `has no content without "tcp", "udp" or "unix" in protocols`
-	case measurement == measureClient && !slices.Contains(p.Protocols, netstat.TransportTCP.String()):
-		return `has no content without "tcp" in protocols`
+	}
+	for _, m := range schema {
+		if m.option == measurement && !slices.ContainsFunc(m.protocols, p.reads) && m.protocols != nil {
+			return fmt.Sprintf("has no content without %s in protocols", anyOf(m.protocols))
+		}
 	}
 	return ""
+}
+
+func (p *ProcNetStat) reads(transport netstat.Transport) bool {
+	return slices.Contains(p.Protocols, transport.String())
+}
+
+// anyOf returns a text like: "tcp", "udp" or "unix".
+func anyOf(transports []netstat.Transport) string {
+	text := ""
+	for i, transport := range transports {
+		switch {
+		case i == 0:
+		case i == len(transports)-1:
+			text += " or "
+		default:
+			text += ", "
+		}
+		text += strconv.Quote(transport.String())
+	}
+	return text
 }
 
 // emptyDetail returns why the other options leave the set of details without content, or an empty string.
 func (p *ProcNetStat) emptyDetail(name string) string {
 	switch {
-	case !slices.Contains(p.Protocols, netstat.TransportTCP.String()):
+	case !p.reads(netstat.TransportTCP):
 		return `has no content without "tcp" in protocols`
 	case name == detailNameLifecycle && p.ClosedConnections == netstat.ClosedOff.String():
 		return `has no content with closed_connections = "off"`

@@ -9,6 +9,32 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
+var listenerSchema = measurementSchema{
+	name: "procnetstat_listener", option: measureListener, about: "Listeners and the connections that they accepted",
+	protocols: []netstat.Transport{netstat.TransportTCP, netstat.TransportUDP, netstat.TransportUnix},
+	tags: []tag{
+		{"protocol", "`tcp`; `udp`: bound sockets without a peer, a series for each port; `unix`: listening sockets, if `protocols` has `unix`"},
+		{"local_address", "Address; of a unix socket its path"},
+		{"local_port", "Port; not of unix sockets"},
+		{"interface", "Network device that the listening socket is bound to, if any"},
+		processNameTag,
+	},
+	without: withoutOutgoing,
+	fields: []field{
+		{name: "accept_queue", unit: unitConnections, needs: "of unix sockets netlink", about: "Connections that wait to be accepted"},
+		{name: "accept_queue_limit", unit: unitConnections, needs: needsNetlink, about: "The backlog"},
+		{
+			name: "accept_queue_used_percent", unit: "percent", needs: needsNetlink,
+			about: "accept_queue of the fullest listening socket in percent of its limit. The kernel queues one connection more than " +
+				"the limit: a full queue with a backlog of 5 shows 120",
+		},
+		{
+			name: "drops", unit: unitConnections, isCounter: true, needs: needsNetlink + ", TCP",
+			about: "Dropped connection attempts, mostly because the accept queue was full",
+		},
+	},
+}
+
 // listenerMeasurement is procnetstat_listener: listeners by protocol, address, port and process. Connections count for the
 // processes that hold them; queues and drops for those that hold the listening socket.
 type listenerMeasurement struct {
@@ -59,7 +85,7 @@ func newListenerMeasurement(withOwners bool, options seriesOptions) *listenerMea
 	}
 	return &listenerMeasurement{
 		withOwners: withOwners,
-		series:     newSeriesSet("procnetstat_listener", tagNames, others, options, "tcp_syn_sent"),
+		series:     newSeriesSet(&listenerSchema, tagNames, others, options),
 	}
 }
 
@@ -145,7 +171,7 @@ func (m *listenerMeasurement) values(protocol, address, port, device, name strin
 func (m *listenerMeasurement) emit(out emission) {
 	m.series.emit(out.now, func(s *series) {
 		e := out.forScope(s.scope)
-		e.read = e.read.onlyProtocol(s.tags["protocol"], hasListeners)
+		e.read = e.read.onlyProtocol(s.tags["protocol"])
 		if len(e.read) == 0 {
 			return
 		}
@@ -156,16 +182,6 @@ func (m *listenerMeasurement) emit(out emission) {
 		}
 		m.series.group(e, s, gauges, counters)
 	})
-}
-
-// hasListeners reports whether the measurement covers the transport.
-func hasListeners(transport netstat.Transport) bool {
-	return transport == netstat.TransportTCP || transport == netstat.TransportUDP || transport == netstat.TransportUnix
-}
-
-func isListenerProtocol(name string) bool {
-	var transport netstat.Transport
-	return transport.UnmarshalText([]byte(name)) == nil && hasListeners(transport)
 }
 
 func (m *listenerMeasurement) folded() int { return m.series.folded }

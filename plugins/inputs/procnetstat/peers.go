@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"strconv"
-
-	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // peers are the series of a measurement by peer, port and process.
@@ -35,15 +33,13 @@ type cachedPeer struct {
 	series *series // nil: none yet
 }
 
-func newPeers(
-	measurement string, tagNames []string, withOwners bool, prefixV4, prefixV6 int, options seriesOptions, without ...string,
-) peers {
+func newPeers(m *measurementSchema, tagNames []string, withOwners bool, prefixV4, prefixV6 int, options seriesOptions) peers {
 	if withOwners {
 		tagNames = append(tagNames, tagProcessName)
 	}
 	return peers{
 		withOwners: withOwners, prefixV4: prefixV4, prefixV6: prefixV6,
-		series: newSeriesSet(measurement, tagNames, repeatTagValue(other, len(tagNames)), options, without...),
+		series: newSeriesSet(m, tagNames, repeatTagValue(other, len(tagNames)), options),
 		byKey:  map[peerKey]*series{},
 	}
 }
@@ -139,11 +135,10 @@ func (p *peers) seriesOf(key peerKey, o *observation) *series {
 	return s
 }
 
-// emit emits the series. covers reports whether the measurement covers a transport.
-func (p *peers) emit(out emission, covers func(netstat.Transport) bool) {
+func (p *peers) emit(out emission) {
 	p.series.emit(out.now, func(s *series) {
 		e := out.forScope(s.scope)
-		e.read = e.read.onlyProtocol(s.tags["protocol"], covers)
+		e.read = e.read.onlyProtocol(s.tags["protocol"])
 		if len(e.read) > 0 {
 			p.series.group(e, s, map[string]any{}, map[string]any{})
 		}

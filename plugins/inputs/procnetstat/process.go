@@ -2,6 +2,20 @@
 
 package procnetstat
 
+import "slices"
+
+var processSchema = measurementSchema{
+	name: "procnetstat_process", option: measureProcess, about: "The sockets by the processes that hold them",
+	tags: slices.Concat([]tag{
+		{tagProcessName, "Command name"},
+		{tagUser, "Effective user"},
+		{tagPID, "Process ID; if chosen in `process_tags`, as all below"},
+		{"exe", "Path of the executable; needs `CAP_SYS_PTRACE`"},
+		{"cmdline", "Command line; it can hold secrets"},
+	}, workloadTags, []tag{{tagCgroup, "Path of the cgroup"}}),
+	fields: []field{{name: "processes", unit: "processes", about: "Processes that hold a socket"}},
+}
+
 // processMeasurement is procnetstat_process: the sockets by the tags of the processes that hold them.
 type processMeasurement struct {
 	series       *seriesSet
@@ -12,7 +26,7 @@ type processMeasurement struct {
 
 func newProcessMeasurement(tagNames []string, owners *owners, options seriesOptions) *processMeasurement {
 	return &processMeasurement{
-		series:   newSeriesSet("procnetstat_process", tagNames, repeatTagValue(other, len(tagNames)), options),
+		series:   newSeriesSet(&processSchema, tagNames, repeatTagValue(other, len(tagNames)), options),
 		tagNames: tagNames,
 		owners:   owners,
 	}

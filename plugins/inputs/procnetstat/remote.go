@@ -9,6 +9,23 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
+var remoteSchema = measurementSchema{
+	name: "procnetstat_remote", option: measureRemote, about: "Outgoing connections by remote endpoint",
+	protocols: []netstat.Transport{netstat.TransportTCP, netstat.TransportUDP, netstat.TransportUDPLite},
+	tags: []tag{
+		{"protocol", "`tcp`, `udp` or `udplite`"},
+		{"remote_address", "Address, or a network if `remote_prefix_v4` or `remote_prefix_v6` is less than all bits"},
+		{"remote_port", "Port"},
+		processNameTag,
+		{
+			tagRemoteProcessName, "Process that listens at the remote end, if that is in a network namespace that is read: this host over " +
+				"loopback or its own address, and with `namespaces = [\"all\"]` its containers; not of networks, not through NAT. Whoever may " +
+				"create a network namespace can give it any address: with \"all\" the name is no proof",
+		},
+	},
+	without: withoutListening,
+}
+
 // remoteMeasurement is procnetstat_remote: outgoing connections by process and remote endpoint.
 type remoteMeasurement struct {
 	peers
@@ -23,7 +40,7 @@ func newRemoteMeasurement(
 	withOwners bool, prefixV4, prefixV6 int, processAt func(uint64, netstat.Transport, netip.AddrPort) string, options seriesOptions,
 ) *remoteMeasurement {
 	tagNames := []string{"protocol", "remote_address", "remote_port"}
-	peers := newPeers("procnetstat_remote", tagNames, withOwners, prefixV4, prefixV6, options, "tcp_listen")
+	peers := newPeers(&remoteSchema, tagNames, withOwners, prefixV4, prefixV6, options)
 	// The series that count sockets do not have this tag.
 	peers.series.tagNames = append(peers.series.tagNames, tagRemoteProcessName)
 	return &remoteMeasurement{peers, processAt}
@@ -40,12 +57,7 @@ func isOutgoing(o *observation) bool {
 	if o.Transport == netstat.TransportTCP {
 		return o.listener == nil && o.HasPeer()
 	}
-	return isRemoteTransport(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
-}
-
-// isRemoteTransport reports whether the measurement covers the transport.
-func isRemoteTransport(transport netstat.Transport) bool {
-	return transport == netstat.TransportTCP || transport == netstat.TransportUDP || transport == netstat.TransportUDPLite
+	return remoteSchema.covers(o.Transport) && o.State == netstat.TCPEstablished && o.HasPeer()
 }
 
 func (m *remoteMeasurement) emit(out emission) {
@@ -54,7 +66,7 @@ func (m *remoteMeasurement) emit(out emission) {
 			m.moveToSuccessor(s)
 		}
 	}
-	m.peers.emit(out, isRemoteTransport)
+	m.peers.emit(out)
 }
 
 // moveToSuccessor moves what the pass has counted to the series with the name of the process at the other end. While no process is

@@ -51,6 +51,7 @@ const (
 	unitSegments     = "segments"
 	unitDatagrams    = "datagrams"
 	unitMicroseconds = "microseconds"
+	unitPorts        = "ports"
 )
 
 // What fields need.
@@ -69,17 +70,6 @@ type groupField struct {
 	closedEvents bool          // the kernel must report closed connections
 	// value reports false if the group has no sample of it.
 	value func(*series) (value int64, ok bool)
-}
-
-// groupFields returns the fields of a group of sockets without those of other details, and without those of the names, which the
-// measurement can only have as 0.
-func groupFields(details detail, without ...string) (fields []groupField) {
-	for _, f := range allGroupFields {
-		if f.detail&^details == 0 && !slices.Contains(without, f.name) {
-			fields = append(fields, f)
-		}
-	}
-	return fields
 }
 
 // group emits a series: the fields common to all groups of sockets, and those of the measurement.
@@ -210,4 +200,58 @@ func lifecycleField(name, about string, value func(*traffic) int64) groupField {
 	}, tcp, value)
 	f.closedEvents = true
 	return f
+}
+
+// measurementSchema describes a measurement.
+type measurementSchema struct {
+	name    string
+	option  string // its name in the option measurements
+	about   string
+	tags    []tag
+	without []string // the group fields that can never be other than 0
+	// protocols are those of its sockets. A series has the group fields of its tag protocol. nil: there is no such tag, and a series
+	// has sockets of all protocols.
+	protocols []netstat.Transport
+	noGroup   bool    // it has no group fields
+	fields    []field // beside the group fields
+}
+
+// tag describes a tag.
+type tag struct{ name, about string }
+
+// covers reports whether the measurement has sockets of the transport.
+func (m *measurementSchema) covers(transport netstat.Transport) bool {
+	return m.protocols == nil || slices.Contains(m.protocols, transport)
+}
+
+// groupFields returns its group fields with these details.
+func (m *measurementSchema) groupFields(details detail) (fields []groupField) {
+	for _, f := range allGroupFields {
+		if !m.noGroup && m.covers(f.transport) && f.detail&^details == 0 && !slices.Contains(m.without, f.name) {
+			fields = append(fields, f)
+		}
+	}
+	return fields
+}
+
+var (
+	processNameTag = tag{tagProcessName, "Command name; not with `owners = \"none\"`"}
+	workloadTags   = []tag{
+		{tagSystemdUnit, "Innermost systemd service, scope or slice of the cgroup, if it is in one"},
+		{tagContainerID, "Container of Docker, containerd, CRI-O, Podman, LXC, Garden or Nomad (`<allocation>.<task>`), if it is in one"},
+		{tagPodUID, "Pod of Kubernetes, if it is in one"},
+	}
+	netNSTag = tag{tagNetNS, "Network namespace, if several can be read: `self` for that of Telegraf, else its name in `/run/netns`, else the " +
+		"container of its first process, else its inode number, as in `lsns -t net`; `pid:` and a process if the number cannot be read"}
+)
+
+// The group fields that measurements of connections in one direction can never have other than 0.
+var (
+	withoutListening = []string{"tcp_listen"}
+	withoutOutgoing  = []string{"tcp_syn_sent"}
+)
+
+// schema describes all measurements.
+var schema = []*measurementSchema{
+	&hostSchema, &processSchema, &listenerSchema, &cgroupSchema, &remoteSchema, &clientSchema, &connectionSchema, &gatherSchema,
 }

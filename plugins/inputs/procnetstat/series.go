@@ -88,27 +88,25 @@ type seriesOptions struct {
 
 // seriesSet holds the series of one measurement. Callers can cache a pointer to a series, within a scope or until it isRemoved.
 type seriesSet struct {
-	measurement string
-	tagNames    []string // of all series of the measurement
-	fields      []groupField
-	options     seriesOptions
-	scope       *scope // of the sockets that are being counted
-	byKey       map[string]*series
-	other       *series
-	folded      int // number of series that the last pass summed in other
-	warnOnce    sync.Once
+	name     string   // of the measurement
+	tagNames []string // of all series of the measurement
+	fields   []groupField
+	options  seriesOptions
+	scope    *scope // of the sockets that are being counted
+	byKey    map[string]*series
+	other    *series
+	folded   int // number of series that the last pass summed in other
+	warnOnce sync.Once
 }
 
-// newSeriesSet returns an empty set. others are the tag values of the sum of the series beyond maxSeries. without names the group
-// fields that can never be other than 0.
-func newSeriesSet(measurement string, tagNames, others []string, options seriesOptions, without ...string) *seriesSet {
+// newSeriesSet returns an empty set for the measurement. others are the tag values of the sum of the series beyond maxSeries.
+func newSeriesSet(m *measurementSchema, tagNames, others []string, options seriesOptions) *seriesSet {
 	if options.netNS {
 		tagNames = append([]string{tagNetNS}, tagNames...)
 		others = append([]string{other}, others...)
 	}
 	set := &seriesSet{
-		measurement: measurement, tagNames: tagNames, fields: groupFields(options.details, without...), options: options,
-		byKey: map[string]*series{},
+		name: m.name, tagNames: tagNames, fields: m.groupFields(options.details), options: options, byKey: map[string]*series{},
 	}
 	set.other = &series{key: strings.Join(others, separator)}
 	return set
@@ -142,7 +140,7 @@ func (set *seriesSet) getByKey(key string) *series {
 
 // group emits a series of the set.
 func (set *seriesSet) group(out emission, s *series, gauges, counters map[string]any) {
-	out.group(set.measurement, set.fields, s, gauges, counters)
+	out.group(set.name, set.fields, s, gauges, counters)
 }
 
 func (set *seriesSet) remove(s *series) {
@@ -231,7 +229,7 @@ func (set *seriesSet) fold(rest []*series) {
 	set.warnOnce.Do(func() {
 		set.options.log.Warnf("Measurement %s has %d series, more than max_series = %d: emitting the busiest; "+
 			"the rest are summed in one series with the tag value %q",
-			set.measurement, set.options.maxSeries-1+len(rest), set.options.maxSeries, other)
+			set.name, set.options.maxSeries-1+len(rest), set.options.maxSeries, other)
 	})
 }
 

@@ -11,11 +11,13 @@ import (
 type protocolSet map[netstat.Transport]bool
 
 // onlyProtocol returns the protocols of a series whose tag protocol has this value: the fields of others would always be zero.
-// The series "other" has all protocols that the measurement covers.
-func (set protocolSet) onlyProtocol(name string, covers func(netstat.Transport) bool) protocolSet {
+func (set protocolSet) onlyProtocol(name string) protocolSet {
+	if name == other {
+		return set
+	}
 	only := protocolSet{}
 	for transport := range set {
-		if name == transport.String() || name == other && covers(transport) {
+		if name == transport.String() {
 			only[transport] = true
 		}
 	}

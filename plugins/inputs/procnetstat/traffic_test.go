@@ -397,7 +397,7 @@ func TestSeriesThatCountedNothing(t *testing.T) {
 
 // TestSeriesOfLastPass: what a series emits depends on what the last pass could read of its namespace.
 func TestSeriesOfLastPass(t *testing.T) {
-	set := newSeriesSet("m", []string{"port"}, []string{other}, seriesOptions{details: everyDetail, maxSeries: 10})
+	set := newSeriesSet(&measurementSchema{name: "m"}, []string{"port"}, []string{other}, seriesOptions{details: everyDetail, maxSeries: 10})
 	for range 2 {
 		set.scope = &scope{}
 		require.Same(t, set.scope, set.get([]string{"80"}).scope)
@@ -424,7 +424,7 @@ func TestSeriesWithoutSocketsAreSmall(t *testing.T) {
 // TestSeriesMemoryIsBounded: of too many series without sockets those are forgotten that have been so for longest.
 func TestSeriesMemoryIsBounded(t *testing.T) {
 	limit := seriesOptions{details: everyDetail, maxSeries: 2 * maxIdleSeries, log: testutil.Logger{Quiet: true}}
-	set := newSeriesSet("m", []string{"port"}, []string{other}, limit)
+	set := newSeriesSet(&measurementSchema{name: "m"}, []string{"port"}, []string{other}, limit)
 	now := time.Unix(1000, 0)
 	const batch, batches = 1000, maxIdleSeries/1000 + 2
 	number := uint64(0)
@@ -463,7 +463,7 @@ func TestStatsBySocket(t *testing.T) {
 		acc: &testutil.Accumulator{}, tcpFields: ^netstat.Field(0), read: protocolSet{
 			netstat.TransportTCP: true, netstat.TransportUDP: true, netstat.TransportRaw: true, netstat.TransportUnix: true,
 		},
-	}.group("m", groupFields(everyDetail), &of, fields, map[string]any{})
+	}.group("m", hostSchema.groupFields(everyDetail), &of, fields, map[string]any{})
 	for name, want := range map[string]int64{
 		"tcp_established": 1, "tcp_close_wait": 1, "tcp_syn_recv": 1, "tcp_listen": 0,
 		"tcp_rx_queue": 1 << 32, "tcp_tx_queue": 1 << 32,

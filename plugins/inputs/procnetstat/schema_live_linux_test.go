@@ -1,0 +1,88 @@
+package procnetstat
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/influxdata/telegraf"
+	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/internal/testnet"
+)
+
+// A gather of a host that has everything emits what the schema names, of the types that it names, and nothing else.
+func TestSchemaIsWhatIsEmitted(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		container, _ := testnet.Cgroup(t, "docker-"+strings.Repeat("5c", 32)+".scope")
+		pod, _ := testnet.Cgroup(t, "kubepods-pod0a1b2c3d_0000_1111_2222_333344445555.slice")
+		server := testnet.Start(t, testnet.Process{Name: "server", Cgroup: container})
+		client := testnet.Start(t, testnet.Process{Name: "client", Cgroup: pod})
+		loopback := netip.MustParseAddrPort("127.0.0.1:0")
+		listener := server.With(testnet.SocketOptions{Device: "lo"}).Listen("tcp4", loopback, 16)
+		datagrams := server.UDP("udp4", loopback, netip.AddrPort{})
+		client.UDP("udp4", netip.AddrPort{}, datagrams.Local)
+		testnet.Unix(t)
+		l := start(t, fmt.Sprintf(`
+			namespaces = ["all"]
+			measurements = [%s]
+			protocols = [%s]
+			process_tags = [%s]
+			connection_tags = ["process_name", "user", "systemd_unit", "container_id", "pod_uid", "cgroup"]`,
+			quoted(allMeasurements), quoted(allProtocols), quoted(allProcessTags)))
+		emitted := map[string]bool{}
+		add := func(g gathered) {
+			for _, m := range g.metrics {
+				for tag := range m.Tags() {
+					isField := func(f field) bool { return f.name == tag }
+					if m.Name() != connectionSchema.name || !slices.ContainsFunc(connectionSchema.fields, isField) {
+						emitted[m.Name()+" tag "+tag] = true
+					}
+				}
+				for field := range m.Fields() {
+					emitted[m.Name()+" "+typeNames[m.Type()]+" "+field] = true
+				}
+			}
+		}
+		add(l.gather())
+		ends := client.Connect(listener.Local, 4)
+		accepted := server.Accept(listener, 4)
+		add(l.gather())
+		client.Close(ends[:2]...)
+		server.Close(accepted...)
+		eventually(t, func() bool { // their ends are reported a moment later
+			g := l.gather()
+			add(g)
+			return g.one("procnetstat", "netns=self")["tcp_closed"] >= 4
+		})
+		add(start(t, `family_tag = true`).gather())
+		const folded = "max_series = 1\nmeasurements = [\"remote\"]\nprotocols = [\"tcp\", \"udplite\"]"
+		add(start(t, folded).gather()) // UDP-Lite
+
+		want := map[string]bool{}
+		for _, m := range schema {
+			fields := slices.Clone(m.fields)
+			for _, f := range m.groupFields(everyDetail) {
+				fields = append(fields, f.field)
+			}
+			for _, f := range fields {
+				want[m.name+" "+strings.Replace(f.typeName(), "value", "gauge", 1)+" "+f.name] = true
+			}
+			for _, tag := range m.tags {
+				want[m.name+" tag "+tag.name] = true
+			}
+			if m != &gatherSchema {
+				want[m.name+" tag "+netNSTag.name] = true
+			}
+		}
+		require.Equal(t, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(emitted)))
+	})
+}
+
+var typeNames = map[telegraf.ValueType]string{telegraf.Gauge: "gauge", telegraf.Counter: "counter"}
+
+// quoted returns a list in TOML.
+func quoted(names []string) string { return `"` + strings.Join(names, `", "`) + `"` }
