@@ -4,6 +4,7 @@ package procnetstat
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,4 +64,25 @@ func TestHostTotalsAreBounded(t *testing.T) {
 	require.NotContains(t, m.totals, "blue0-0")
 	require.Contains(t, m.totals, "blue2-7")
 	require.Contains(t, m.totals, "blue4-7")
+}
+
+// closed_events_lost begins with 0 in each series of procnetstat_gather, and loses nothing when source or owners change.
+func TestEventsLostBySeries(t *testing.T) {
+	m := newGatherMeasurement()
+	gather := func(source netstat.Source, lost int) map[string]int64 {
+		acc := &testutil.Accumulator{}
+		m.emit(emission{acc: acc}, gatherReport{scan: netstat.ScanStats{Source: source, ClosedLost: lost}, closedEvents: true})
+		values := map[string]int64{}
+		for tags, fields := range (gathered{t, acc.GetTelegrafMetrics()}).all("procnetstat_gather") {
+			_, source, _ := strings.Cut(tags, "source=")
+			values[source] = fields["closed_events_lost"]
+		}
+		return values
+	}
+	const netlink, mixed = netstat.SourceNetlink, netstat.SourceMixed
+	require.Equal(t, map[string]int64{"netlink": 0}, gather(netlink, 3))
+	require.Equal(t, map[string]int64{"netlink": 5}, gather(netlink, 2))
+	require.Equal(t, map[string]int64{"mixed": 0}, gather(mixed, 7))
+	require.Equal(t, map[string]int64{"netlink": 6, "mixed": 7}, gather(netlink, 1))
+	require.Equal(t, map[string]int64{"netlink": 6}, gather(netlink, 0))
 }

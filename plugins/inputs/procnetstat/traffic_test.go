@@ -239,6 +239,50 @@ func (tr *processScene) gather(after time.Duration, held ...holding) map[string]
 	return fields
 }
 
+// A series begins with 0. What it counted by then is added in the next gather, in which it is emitted even without sockets, once.
+func TestCountersBeginWithZero(t *testing.T) {
+	tr := newProcessScene(t, 10)
+	tr.gather(0)
+	burst := sent(1, 100)
+	burst.TCP.RTT = 7
+	got := tr.gather(interval, holding{"a", burst})
+	require.Equal(t, int64(1), got["a"]["tcp_established"])
+	require.Equal(t, int64(7), got["a"]["tcp_rtt_max_us"])
+	require.Zero(t, got["a"]["tcp_bytes_acked"])
+	got = tr.gather(interval)
+	require.Zero(t, got["a"]["tcp_established"])
+	require.NotContains(t, got["a"], "tcp_rtt_max_us")
+	require.Zero(t, got["a"]["processes"])
+	require.Equal(t, int64(100), got["a"]["tcp_bytes_acked"])
+	require.Empty(t, tr.gather(interval))
+	require.Equal(t, int64(105), tr.gather(interval, holding{"a", sent(2, 5)})["a"]["tcp_bytes_acked"])
+}
+
+// The sum of the rest is a series too: it begins with 0, and is emitted once more when nothing is folded any longer, within max_series.
+func TestOtherBeginsWithZero(t *testing.T) {
+	tr := newProcessScene(t, 2)
+	tr.gather(0)
+	of := func(acked ...uint64) (held []holding) {
+		for i, n := range acked {
+			for range len(acked) - i { // the first is the busiest
+				held = append(held, holding{string(rune('a' + i)), sent(uint64(1+10*i+len(held)), n)})
+			}
+		}
+		return held
+	}
+	acked := func(got map[string]map[string]int64) map[string]int64 {
+		values := map[string]int64{}
+		for name, fields := range got {
+			values[name] = fields["tcp_bytes_acked"]
+		}
+		return values
+	}
+	held := of(10, 20, 30)
+	require.Equal(t, map[string]int64{"a": 0, other: 0}, acked(tr.gather(interval, held...)))
+	require.Equal(t, map[string]int64{"a": 30, other: 70}, acked(tr.gather(interval, held[:5]...)), "a and b: b is folded for other")
+	require.Equal(t, map[string]int64{"a": 30, "b": 0}, acked(tr.gather(interval, held[:5]...)))
+}
+
 func TestCountersKeepWhatClosedSocketsDid(t *testing.T) {
 	tr := newProcessScene(t, 10)
 	tr.gather(0, holding{"a", sent(1, 100)}, holding{"a", sent(2, 100)})
