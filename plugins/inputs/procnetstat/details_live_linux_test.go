@@ -211,3 +211,52 @@ func TestOwnerMethodsAgree(t *testing.T) {
 		require.EqualValues(t, 5, byBPF.one("procnetstat_process", "process_name=client")["tcp_established"])
 	})
 }
+
+// TestAbsentNotZero: a round-trip time of which there is no sample is absent, and so is a state that there cannot be. All other TCP
+// fields are there.
+func TestAbsentNotZero(t *testing.T) {
+	testnet.Isolate(t, func() {
+		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
+		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		l := start(t, `measurements = ["host", "process", "listener", "remote", "client"]`)
+		rtts := []string{"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us"}
+		requireWithout := func(fields map[string]int64, absent ...string) {
+			t.Helper()
+			for _, f := range allGroupFields {
+				if f.transport == netstat.TransportTCP {
+					require.Equal(t, !slices.Contains(absent, f.name), has(fields, f.name), f.name)
+				}
+			}
+		}
+		const closedRTT = "tcp_closed_rtt_p95_us"
+		const ofTCP, ofServer, ofClient = "protocol=tcp", "process_name=server", "process_name=client"
+
+		g := l.gather()
+		requireWithout(g.one("procnetstat_listener", ofTCP), slices.Concat(rtts, []string{closedRTT, "tcp_syn_sent"})...)
+		requireWithout(g.one("procnetstat_process", ofServer), append(rtts, closedRTT)...)
+		requireWithout(g.one("procnetstat"), append(rtts, closedRTT)...)
+
+		ends, accepted := client.Connect(listener.Local, 2), server.Accept(listener, 2)
+		g = l.gather()
+		requireWithout(g.one("procnetstat_listener", ofTCP), closedRTT, "tcp_syn_sent")
+		requireWithout(g.one("procnetstat_client", ofTCP), closedRTT, "tcp_syn_sent", "tcp_listen")
+		requireWithout(g.one("procnetstat_remote", ofTCP), closedRTT, "tcp_listen")
+		for _, process := range []string{ofServer, ofClient} {
+			requireWithout(g.one("procnetstat_process", process), closedRTT)
+		}
+
+		client.Close(ends...)
+		server.Close(accepted...)
+		hadClosedRTT := false
+		eventually(t, func() bool {
+			g = l.gather()
+			of := g.one("procnetstat_listener", ofTCP)
+			hadClosedRTT = hadClosedRTT || has(of, closedRTT)
+			return of["tcp_closed"] == 2
+		})
+		require.True(t, hadClosedRTT)
+		g = l.gather()
+		requireWithout(g.one("procnetstat_listener", ofTCP), slices.Concat(rtts, []string{closedRTT, "tcp_syn_sent"})...)
+		requireWithout(g.one("procnetstat"), append(rtts, closedRTT)...)
+	})
+}
