@@ -791,6 +791,42 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 	})
 }
 
+// TestNamespaceOfOneGather: what a namespace did that only one gather saw is in the next one, whole and once, though the namespace has
+// ended.
+func TestNamespaceOfOneGather(t *testing.T) {
+	testnet.IsolatePIDs(t, func() {
+		l := start(t, withRemote+`namespaces = ["all"]`)
+		l.gather().requireTags("self")
+		path := testnet.Netns(t, "blue")
+		blue := newTalk(t, 1, testnet.Process{Name: "blue server", In: path}, testnet.Process{Name: "blue client"})
+		blue.send(t, 5000)
+		g := l.gather()
+		g.requireTags("self", "blue")
+		for _, measurement := range []string{"procnetstat", "procnetstat_process", "procnetstat_listener", "procnetstat_cgroup", "procnetstat_remote"} {
+			require.NotEmpty(t, g.all(measurement, "netns=blue"))
+			require.Zero(t, g.sum(measurement, "netns=blue")["tcp_bytes_acked"], "%s: counters begin with 0", measurement)
+		}
+		blue.client.Stop()
+		blue.server.Stop()
+		testnet.UnnameNetns(t, "blue")
+
+		g = l.gather()
+		for measurement, tags := range map[string]string{
+			"procnetstat": "netns=blue", "procnetstat_process": "process_name=blue server", "procnetstat_listener": "process_name=blue server",
+		} {
+			of := g.one(measurement, "netns=blue", tags)
+			require.Zero(t, of["tcp_established"], measurement)
+			require.InDelta(t, 5000, of["tcp_bytes_received"], 2, "%s: and the FIN of each end", measurement)
+		}
+		of := g.one("procnetstat_remote", "netns=blue", "process_name=blue client")
+		require.InDelta(t, 5000, of["tcp_bytes_acked"], 2, "and the SYN and the FIN")
+		l.gather() // of the series that were new in the last gather
+		for range 2 {
+			l.gather().requireTags("self")
+		}
+	})
+}
+
 // ownDescriptors returns the open descriptors of the kinds that the plugin keeps.
 func ownDescriptors(t *testing.T) (open []string) {
 	t.Helper()
