@@ -147,14 +147,6 @@ func TestDetails(t *testing.T) {
 	})
 }
 
-func quoted(names []string) string {
-	var list []string
-	for _, name := range names {
-		list = append(list, fmt.Sprintf("%q", name))
-	}
-	return strings.Join(list, ", ")
-}
-
 // TestDetailsThatNeedNoTCPInfo: the kernel is asked for the details of connections if a set needs them, and not otherwise.
 func TestDetailsThatNeedNoTCPInfo(t *testing.T) {
 	testnet.Isolate(t, func() {

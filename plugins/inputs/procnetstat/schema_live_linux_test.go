@@ -85,4 +85,9 @@ func TestSchemaIsWhatIsEmitted(t *testing.T) {
 var typeNames = map[telegraf.ValueType]string{telegraf.Gauge: "gauge", telegraf.Counter: "counter"}
 
 // quoted returns a list in TOML.
-func quoted(names []string) string { return `"` + strings.Join(names, `", "`) + `"` }
+func quoted(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return `"` + strings.Join(names, `", "`) + `"`
+}
