@@ -37,6 +37,8 @@ const otlpReceiver = `
 
 // otlpSender sends to the receiver, by the configuration of the document, and to a second receiver as JSON.
 const otlpSender = `
+[global_tags]
+  dc = "eu"
 [agent]
   interval = "500ms"
   precision = "1ns"
@@ -352,7 +354,7 @@ var (
 func readOTLPDocument(t *testing.T, document string) otlpNames {
 	t.Helper()
 	names := otlpNames{metrics: map[string]string{}, attributes: map[string]bool{
-		"network.io.direction": false, "network.connection.state": false,
+		"network.io.direction": false, "network.connection.state": false, "dc": false,
 	}}
 	for _, row := range otlpGroupRow.FindAllStringSubmatch(document, -1) {
 		transport, _, _ := strings.Cut(row[1], "_")
