@@ -41,7 +41,7 @@ func newVisit(t *testing.T, local string, server, client testnet.Process) *visit
 	return v
 }
 
-// run makes the connections, with a gather after every interval and one more when the last has ended.
+// run makes the connections, with a gather after every interval, and gathers on until all are counted.
 func (v *visit) run(t *testing.T, l *tally, n, rate int, interval time.Duration) gathered {
 	t.Helper()
 	l.gather()
@@ -57,13 +57,12 @@ func (v *visit) run(t *testing.T, l *tally, n, rate int, interval time.Duration)
 			due = due.Add(interval)
 		}
 	}
-	// The kernel reports the last ones a little later.
-	var g gathered
+	// The kernel reports the last ones a little later. The counters of a series that is new then are whole in the gather after that.
 	for {
-		g = l.gather()
+		g := l.gather()
 		lost := g.sum("procnetstat_gather")["closed_events_lost"]
 		if g.sum("procnetstat")["tcp_closed"]+lost >= int64(2*v.n) || time.Now().After(limit) {
-			return g
+			return l.gather()
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -98,10 +97,10 @@ type tally struct {
 
 func startTally(t *testing.T, options string) *tally {
 	t.Helper()
-	return &tally{start(t, options), map[string]map[string]map[string]int64{}}
+	return &tally{start(t, withRemote+options), map[string]map[string]map[string]int64{}}
 }
 
-// gather wants no counter to go back.
+// gather wants counters to begin with 0 and not to go back.
 func (l *tally) gather() gathered {
 	l.Helper()
 	g := l.live.gather()
@@ -110,11 +109,12 @@ func (l *tally) gather() gathered {
 			l.series[measurement] = map[string]map[string]int64{}
 		}
 		for tags, fields := range g.all(measurement) {
-			before := l.series[measurement][tags]
+			before, seen := l.series[measurement][tags]
 			for _, name := range []string{
 				"tcp_opened", "tcp_closed", "tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_in", "tcp_segs_out", "tcp_retrans_segs",
 			} {
 				require.GreaterOrEqual(l, fields[name], before[name], "%s of %s,%s", name, measurement, tags)
+				require.True(l, seen || fields[name] == 0, "%s of %s,%s begins with %d", name, measurement, tags, fields[name])
 			}
 			l.series[measurement][tags] = fields
 		}
@@ -122,13 +122,15 @@ func (l *tally) gather() gathered {
 	return g
 }
 
-// awaitClosed gathers until so many connections have been closed since the start.
+// awaitClosed gathers until so many connections have been closed since the start, and once more: then the counters of all series are
+// whole.
 func (l *tally) awaitClosed(n int64) {
 	l.Helper()
 	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		g := l.gather()
 		closed := g.one("procnetstat")["tcp_closed"]
 		if closed == n {
+			l.gather()
 			return
 		}
 		require.True(l, closed < n && time.Now().Before(limit), "%d of %d connections were closed, %d not reported",

@@ -1,7 +1,11 @@
 package procnetstat
 
 import (
+	"context"
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,55 +15,164 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// TestTCPDetails: without tcp_details the fields of details are absent, also where there are no connections, and nothing else
-// is.
-func TestTCPDetails(t *testing.T) {
-	isDetail := func(field string) bool {
-		for _, prefix := range []string{"tcp_rtt_", "tcp_bytes_", "tcp_segs_", "tcp_retrans_", "tcp_opened", "tcp_closed"} {
-			if strings.HasPrefix(field, prefix) {
-				return true
+// fieldsOfDetails are the fields of each set of the option details.
+var fieldsOfDetails = map[string][]string{
+	"rtt":       {"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us", "tcp_closed_rtt_p95_us"},
+	"traffic":   {"tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_out", "tcp_segs_in", "tcp_retrans_segs"},
+	"lifecycle": {"tcp_opened", "tcp_closed"},
+}
+
+// subsets returns all subsets of the names.
+func subsets(names ...string) (all [][]string) {
+	for bits := range 1 << len(names) {
+		subset := []string{}
+		for i, name := range names {
+			if bits&(1<<i) != 0 {
+				subset = append(subset, name)
 			}
 		}
-		return false
+		all = append(all, subset)
 	}
+	return all
+}
+
+// detailsLoad are connections between two processes.
+type detailsLoad struct {
+	server, client *testnet.Proc
+	listener       testnet.Socket
+	ends, accepted []testnet.Socket // that a gather has seen
+}
+
+func newDetailsLoad(t *testing.T) *detailsLoad {
+	t.Helper()
+	d := &detailsLoad{server: testnet.Start(t, testnet.Process{Name: "server"}), client: testnet.Start(t, testnet.Process{Name: "client"})}
+	d.listener = d.server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+	d.ends, d.accepted = d.connect(4)
+	return d
+}
+
+func (d *detailsLoad) connect(n int) (ends, accepted []testnet.Socket) {
+	return d.client.Connect(d.listener.Local, n), d.server.Accept(d.listener, n)
+}
+
+// burst opens and closes connections, and returns the number of sockets that the kernel has destroyed when all is at rest. Connections
+// that no gather has seen are reset: their TIME_WAIT entries would not have an owner without the events of closed connections.
+func (d *detailsLoad) burst(t *testing.T) (destroyed int64) {
+	t.Helper()
+	const reset, closed = 3, 2
+	d.client.Send(d.ends[3], 1000)
+	await(t, "ESTABLISHED", d.ends[3]) // with all acknowledged
+	ends, accepted := d.connect(reset)
+	for _, s := range accepted {
+		d.server.Send(s, 10)
+	}
+	await(t, "ESTABLISHED", accepted...)
+	d.client.Close(ends...) // with unread data
+	d.server.Close(accepted...)
+	for _, end := range d.ends[:closed] {
+		d.client.Close(end)
+		d.server.Close(d.accepted[slices.IndexFunc(d.accepted, func(s testnet.Socket) bool { return s.Remote == end.Local })])
+	}
+	d.connect(5)
+	awaitStates(t, map[string]int{"ESTABLISHED": 2 * (4 - closed + 5), "TIME_WAIT": closed})
+	return 2 * (reset + closed)
+}
+
+// TestDetails: with each choice of details exactly the fields of its sets are there, in all measurements, also where there are no
+// connections, and their values are those of a plugin that has all sets.
+func TestDetails(t *testing.T) {
 	ofThisMoment := []string{"sockets_used", "tcp_alloc", "tcp_orphan", "tcp_mem_bytes", "udp_mem_bytes"} // and some of the whole host
+	measurements := []string{
+		"procnetstat", "procnetstat_process", "procnetstat_listener", "procnetstat_cgroup", "procnetstat_remote", "procnetstat_client",
+	}
+	const options = `measurements = ["host", "process", "listener", "cgroup", "remote", "client"]
+`
 	testnet.Isolate(t, func() {
-		with, without := start(t, ""), start(t, "details = []")
-		compare := func() {
-			a, b := with.gather(), without.gather()
-			for _, measurement := range []string{
-				"procnetstat", "procnetstat_process", "procnetstat_listener", "procnetstat_cgroup", "procnetstat_remote",
-			} {
-				expected := a.all(measurement)
-				for _, fields := range expected {
-					details := 0
-					for field := range fields {
-						if isDetail(field) {
-							delete(fields, field)
-							details++
+		load := newDetailsLoad(t)
+		first := start(t, "") // the kernel reports closed connections to it last
+		whole := start(t, options)
+		choices := subsets("rtt", "traffic", "lifecycle")
+		require.Len(t, choices, 8)
+		var chosen []*live
+		for _, choice := range choices {
+			chosen = append(chosen, start(t, fmt.Sprintf("%sdetails = [%s]", options, quoted(choice))))
+		}
+		compare := func(step string) gathered {
+			want := whole.gatherWhole()
+			for i, choice := range choices {
+				t.Run(fmt.Sprint(step, choice), func(t *testing.T) {
+					chosen[i].T = t
+					got := chosen[i].gatherWhole()
+					for _, measurement := range measurements {
+						expected, actual := want.all(measurement), got.all(measurement)
+						for set, fields := range fieldsOfDetails {
+							for _, series := range expected {
+								maps.DeleteFunc(series, func(name string, _ int64) bool {
+									return !slices.Contains(choice, set) && slices.Contains(fields, name)
+								})
+							}
 						}
+						for _, fields := range slices.Concat(slices.Collect(maps.Values(expected)), slices.Collect(maps.Values(actual))) {
+							for _, name := range ofThisMoment {
+								if has(fields, name) {
+									fields[name] = 0
+								}
+							}
+						}
+						require.Equal(t, expected, actual, measurement)
 					}
-					if _, hasTCP := fields["tcp_established"]; hasTCP {
-						require.Equal(t, 11, details, measurement)
+				})
+			}
+			return want
+		}
+		first.gather()
+		compare("baseline")
+		destroyed := load.burst(t)
+		eventually(t, func() bool { return first.gather().one("procnetstat")["tcp_closed"] == destroyed })
+		want := compare("burst")
+		for _, measurement := range measurements { // what was compared is not empty
+			for tags, fields := range want.all(measurement) {
+				if strings.Contains(tags, unattributed) {
+					continue
+				}
+				for set, names := range fieldsOfDetails {
+					for _, name := range names {
+						require.Contains(t, fields, name, "%s of %s,%s", set, measurement, tags)
 					}
 				}
-				got := b.all(measurement)
-				for _, series := range []map[string]map[string]int64{expected, got} {
-					for _, fields := range series {
-						for _, field := range ofThisMoment {
-							delete(fields, field)
-						}
-					}
-				}
-				require.Equal(t, expected, got, measurement)
+				require.Positive(t, fields["tcp_closed"], "%s,%s", measurement, tags)
+				require.Positive(t, fields["tcp_bytes_received"], "%s,%s", measurement, tags)
 			}
 		}
-		compare()
-		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
-		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
-		client.Connect(listener.Local, 5)
-		server.Accept(listener, 5)
-		compare()
+	})
+}
+
+func quoted(names []string) string {
+	var list []string
+	for _, name := range names {
+		list = append(list, fmt.Sprintf("%q", name))
+	}
+	return strings.Join(list, ", ")
+}
+
+// TestDetailsThatNeedNoTCPInfo: the kernel is asked for the details of connections if a set needs them, and not otherwise.
+func TestDetailsThatNeedNoTCPInfo(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.ConnectedPairs(t, 1, 3)
+		for _, choice := range subsets("rtt", "traffic", "lifecycle") {
+			l := start(t, fmt.Sprintf("measurements = [\"host\", \"connection\"]\ndetails = [%s]", quoted(choice)))
+			needsInfo := slices.Contains(choice, "rtt") || slices.Contains(choice, "traffic")
+			connections := 0
+			for socket, err := range l.plugin.scanner.Sockets(context.Background()) {
+				require.NoError(t, err)
+				if isConnection(socket) {
+					connections++
+					require.Equal(t, needsInfo, socket.Has(netstat.FieldTCPInfo), choice)
+				}
+			}
+			require.Equal(t, 6, connections)
+			require.Equal(t, len(choice) > 0, l.plugin.scanner.Namespaces()[0].ClosedEvents(), choice)
+		}
 	})
 }
 
@@ -88,7 +201,7 @@ func TestOwnerMethodsAgree(t *testing.T) {
 		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
 		client.Connect(listener.Local, 5)
 		server.Accept(listener, 4)
-		const options = "details = []\nprocess_tags = [\"process_name\", \"user\", \"pid\", \"exe\", \"cmdline\"]\nowners = "
+		const options = withRemote + "details = []\nprocess_tags = [\"process_name\", \"user\", \"pid\", \"exe\", \"cmdline\"]\nowners = "
 		byBPF, byProcfs := start(t, options+`"bpf"`).gather(), start(t, options+`"procfs"`).gather()
 		require.NotEmpty(t, byBPF.one("procnetstat_gather", "owners=bpf"))
 		require.NotEmpty(t, byProcfs.one("procnetstat_gather", "owners=procfs"))
@@ -96,5 +209,54 @@ func TestOwnerMethodsAgree(t *testing.T) {
 			require.Equal(t, byProcfs.all(measurement), byBPF.all(measurement), measurement)
 		}
 		require.EqualValues(t, 5, byBPF.one("procnetstat_process", "process_name=client")["tcp_established"])
+	})
+}
+
+// TestAbsentNotZero: a round-trip time of which there is no sample is absent, and so is a state that there cannot be. All other TCP
+// fields are there.
+func TestAbsentNotZero(t *testing.T) {
+	testnet.Isolate(t, func() {
+		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
+		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		l := start(t, `measurements = ["host", "process", "listener", "remote", "client"]`)
+		rtts := []string{"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us"}
+		requireWithout := func(fields map[string]int64, absent ...string) {
+			t.Helper()
+			for _, f := range allGroupFields {
+				if f.transport == netstat.TransportTCP {
+					require.Equal(t, !slices.Contains(absent, f.name), has(fields, f.name), f.name)
+				}
+			}
+		}
+		const closedRTT = "tcp_closed_rtt_p95_us"
+		const ofTCP, ofServer, ofClient = "protocol=tcp", "process_name=server", "process_name=client"
+
+		g := l.gather()
+		requireWithout(g.one("procnetstat_listener", ofTCP), slices.Concat(rtts, []string{closedRTT, "tcp_syn_sent"})...)
+		requireWithout(g.one("procnetstat_process", ofServer), append(rtts, closedRTT)...)
+		requireWithout(g.one("procnetstat"), append(rtts, closedRTT)...)
+
+		ends, accepted := client.Connect(listener.Local, 2), server.Accept(listener, 2)
+		g = l.gather()
+		requireWithout(g.one("procnetstat_listener", ofTCP), closedRTT, "tcp_syn_sent")
+		requireWithout(g.one("procnetstat_client", ofTCP), closedRTT, "tcp_syn_sent", "tcp_listen")
+		requireWithout(g.one("procnetstat_remote", ofTCP), closedRTT, "tcp_listen")
+		for _, process := range []string{ofServer, ofClient} {
+			requireWithout(g.one("procnetstat_process", process), closedRTT)
+		}
+
+		client.Close(ends...)
+		server.Close(accepted...)
+		hadClosedRTT := false
+		eventually(t, func() bool {
+			g = l.gather()
+			of := g.one("procnetstat_listener", ofTCP)
+			hadClosedRTT = hadClosedRTT || has(of, closedRTT)
+			return of["tcp_closed"] == 2
+		})
+		require.True(t, hadClosedRTT)
+		g = l.gather()
+		requireWithout(g.one("procnetstat_listener", ofTCP), slices.Concat(rtts, []string{closedRTT, "tcp_syn_sent"})...)
+		requireWithout(g.one("procnetstat"), append(rtts, closedRTT)...)
 	})
 }

@@ -3,10 +3,13 @@ package procnetstat
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
@@ -196,4 +199,66 @@ func TestLocalPortsUsed(t *testing.T) {
 		require.NotContains(t, start(t, `measurements = ["host"]`).gather().one("procnetstat"), "local_ports_used",
 			"without attribution the direction is not known")
 	})
+}
+
+// A process disconnects a socket that it has accepted, and connects it to another, silent peer. From then on the socket is outgoing.
+func TestAcceptedSocketConnectsToAnotherPeer(t *testing.T) {
+	testnet.Isolate(t, func() {
+		client, other := testnet.Start(t, testnet.Process{Name: "client"}), testnet.Start(t, testnet.Process{Name: "other"})
+		listener, at := listenHere(t)
+		silent := other.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 0)
+		client.Connect(silent.Local, 1) // its queue is full: it drops every SYN
+		awaitQueued(t, silent, 1)
+		v := startViews(t, "netlink", "procfs")
+		v.check(t, "before", func(g gathered, _ string) { g.requireOutgoingTo(silent.Local.Port()) })
+
+		client.Connect(at, 1)
+		accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		require.NoError(t, err)
+		defer unix.Close(accepted)
+		self := wholeName(os.Getpid(), filepath.Base(os.Args[0]))
+		for i := range 2 {
+			v.check(t, fmt.Sprintf("accepted %d", i), func(g gathered, _ string) {
+				g.requireAtPort(at.Port(), "tcp_established", map[string]int64{self: 1})
+				require.Equal(g, int64(1), g.one("procnetstat")["local_ports_used"], "of the client")
+				g.requireNoneTwice("tcp_established")
+			})
+		}
+
+		require.NoError(t, connectRaw(accepted, &unix.RawSockaddr{Family: unix.AF_UNSPEC}))
+		require.NoError(t, unix.SetNonblock(accepted, true))
+		require.ErrorIs(t, unix.Connect(accepted, &unix.SockaddrInet4{Port: int(silent.Local.Port()), Addr: at.Addr().As4()}), unix.EINPROGRESS)
+		isOutgoing := func(field string) func(gathered, string) {
+			return func(g gathered, _ string) {
+				tags := []string{"process_name=" + self, "remote_address=127.0.0.1", fmt.Sprintf("remote_port=%d", silent.Local.Port())}
+				require.Equal(g, int64(1), g.one("procnetstat_remote", tags...)[field])
+				g.requireAtPort(at.Port(), "tcp_established", nil)
+				require.Equal(g, int64(1), g.sum("procnetstat_process", "process_name="+self)[field])
+				require.Equal(g, int64(2), g.one("procnetstat")["local_ports_used"], "with the client's")
+				g.requireNoneTwice(field)
+			}
+		}
+		for i := range 2 {
+			v.check(t, fmt.Sprintf("connecting %d", i), isOutgoing("tcp_syn_sent"))
+		}
+		other.Accept(silent, 2) // the kernel sends the SYN again after a second
+		for i := range 2 {
+			v.check(t, fmt.Sprintf("connected %d", i), isOutgoing("tcp_established"))
+		}
+	})
+}
+
+// listenHere returns a listener of this process.
+func listenHere(t *testing.T) (fd int, at netip.AddrPort) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, unix.Close(fd)) })
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, unix.Listen(fd, 16))
+	bound, err := unix.Getsockname(fd)
+	require.NoError(t, err)
+	inet, ok := bound.(*unix.SockaddrInet4)
+	require.True(t, ok)
+	return fd, netip.AddrPortFrom(netip.AddrFrom4(inet.Addr), uint16(inet.Port))
 }

@@ -18,6 +18,10 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
+// withRemote are the default measurements and procnetstat_remote.
+const withRemote = `measurements = ["host", "process", "listener", "cgroup", "remote", "gather"]
+`
+
 // live is a plugin that reads the real kernel.
 type live struct {
 	*testing.T
@@ -59,7 +63,7 @@ type gathered struct {
 // withCountersOf returns the gauges of a gather and the counters of the next one. A series that the next one does not emit had
 // nothing left to count.
 func (g gathered) withCountersOf(next gathered) gathered {
-	key := func(m telegraf.Metric) string { return fmt.Sprint(m.Name(), m.TagList(), m.Type()) }
+	key := func(m telegraf.Metric) string { return fmt.Sprint(m.Name(), m.Tags(), m.Type()) }
 	later := map[string]telegraf.Metric{}
 	for _, m := range next.metrics {
 		later[key(m)] = m
@@ -143,6 +147,9 @@ func (e expectations) count(row testnet.Row, tags string) {
 		if !strings.Contains(tags, "protocol=udp") {
 			of["tcp_rx_queue"], of["tcp_tx_queue"] = 0, 0
 			for _, name := range stateFields {
+				if isListener := strings.Contains(tags, "protocol=tcp"); isListener && name == "tcp_syn_sent" {
+					continue // can only be 0
+				}
 				of[name] = 0
 			}
 		}
@@ -449,7 +456,7 @@ func TestRemoteIsOutgoing(t *testing.T) {
 
 		for _, source := range []string{"netlink", "procfs"} {
 			got := map[string]int64{}
-			for tags, fields := range start(t, fmt.Sprintf("source = %q", source)).gather().all("procnetstat_remote") {
+			for tags, fields := range start(t, withRemote+fmt.Sprintf("source = %q", source)).gather().all("procnetstat_remote") {
 				got[tags] = fields["tcp_established"] + fields["udp_socket"]
 			}
 			require.Equal(t, want, got, source)
@@ -515,7 +522,7 @@ var counters = []string{
 type shape map[string]string
 
 // TestShape: metrics are gauges or counters, a series has the same tags and time in both, fields are integers, and all series
-// of a measurement have the same ones in every gather.
+// of a measurement have the same ones in every gather, but for round-trip times: see requireRTTs.
 func TestShape(t *testing.T) {
 	testnet.Isolate(t, func() {
 		server := testnet.Start(t, testnet.Process{Name: "server"})
@@ -526,7 +533,7 @@ func TestShape(t *testing.T) {
 				for _, options := range []string{"", "family_tag = true", "max_series = 2"} {
 					l := start(t, fmt.Sprintf(`
 						source = %q
-						measurements = ["host", "process", "listener", "cgroup", "remote", "connection", "gather"]
+						measurements = ["host", "process", "listener", "cgroup", "remote", "client", "connection", "gather"]
 						protocols = ["tcp", "udp", "udplite", "raw", "icmp", "unix"]
 						%s`, source, options))
 					shapes := map[string]shape{}
@@ -544,10 +551,17 @@ func TestShape(t *testing.T) {
 					server.Close(accepted...)
 					server.Close(listener)
 					l.gather().requireShape(shapes)
+					if source == "auto" { // the kernel reports closed connections a little later
+						eventually(t, func() bool {
+							l.gather().requireShape(shapes)
+							return shapes["tcp_closed_rtt_p95_us"] != nil
+						})
+					}
+					require.Equal(t, source == "auto", shapes["tcp_rtt_max_us"] != nil)
 					for _, want := range []string{
 						"procnetstat gauge", "procnetstat counter", "procnetstat_process gauge", "procnetstat_process counter",
 						"procnetstat_listener gauge", "procnetstat_cgroup gauge", "procnetstat_cgroup counter",
-						"procnetstat_connection gauge", "procnetstat_gather gauge",
+						"procnetstat_connection gauge", "procnetstat_gather gauge", "procnetstat_client gauge",
 					} {
 						require.Contains(t, shapes, want)
 					}
@@ -561,6 +575,26 @@ func TestShape(t *testing.T) {
 	})
 }
 
+// requireRTTs requires that a metric has the round-trip times of established connections if, and only if, it has such connections, and
+// that of closed ones only with a value. It removes them from the shape, and records in shapes those that there were.
+func (g gathered) requireRTTs(m telegraf.Metric, of shape, shapes map[string]shape) {
+	g.Helper()
+	fromNetlink := len(g.all("procnetstat_gather", "source=procfs")) == 0
+	established, _ := m.GetField("tcp_established")
+	n, _ := established.(int64)
+	for _, name := range fieldsOfDetails["rtt"] {
+		value, found := m.GetField(name)
+		if name != "tcp_closed_rtt_p95_us" {
+			require.Equal(g, fromNetlink && n > 0, found, "%s of %v", name, m)
+		}
+		if found {
+			require.Positive(g, value, "%s of %v", name, m)
+			shapes[name] = shape{name: of[name]}
+			delete(of, name)
+		}
+	}
+}
+
 func (g gathered) requireShape(shapes map[string]shape) {
 	g.Helper()
 	times := map[string]time.Time{}
@@ -572,6 +606,9 @@ func (g gathered) requireShape(shapes map[string]shape) {
 			of[field.Key] = fmt.Sprintf("%T", field.Value)
 		}
 		require.NotEmpty(g, of)
+		if m.Name() != "procnetstat_connection" {
+			g.requireRTTs(m, of, shapes)
+		}
 		series := fmt.Sprint(m.Name(), m.Tags())
 		if before, seen := times[series]; seen && m.Name() != "procnetstat_connection" {
 			require.Equal(g, before, m.Time(), series)
@@ -610,6 +647,15 @@ func (g gathered) requireShape(shapes map[string]shape) {
 		for field, typ := range of {
 			require.Equal(g, "int64", typ, field)
 			require.Equal(g, slices.Contains(counters, field), kind == "counter", field)
+		}
+	}
+	for of, names := range map[string][]string{
+		"procnetstat_listener": {"tcp_syn_sent"}, "procnetstat_client": {"tcp_syn_sent", "tcp_listen"}, "procnetstat_remote": {"tcp_listen"},
+	} {
+		for name, shape := range shapes {
+			for _, absent := range names {
+				require.False(g, strings.HasPrefix(name, of) && shape[absent] != "", "%s has %s, which can only be 0", name, absent)
+			}
 		}
 	}
 	for _, m := range g.metrics { // every series has both

@@ -59,6 +59,14 @@ func TestInitErrors(t *testing.T) {
 		{`namespaces = ["/run/netns/blue"]`, `namespaces: "/run/netns/blue" is not one of self, host, all, a name in /run/netns, a pid`},
 		{`namespaces = ["blue", "self", "blue"]`, `namespaces: duplicate "blue"`},
 		{`max_series = -5`, `max_series: must be at least 1, got -5`},
+		{`details = ["rtt", "latency"]`, `details: "latency" is not one of rtt, traffic, lifecycle`},
+		{`details = ["rtt", "traffic", "rtt"]`, `details: duplicate "rtt"`},
+		{"details = [\"lifecycle\"]\nclosed_connections = \"off\"", `details: "lifecycle" has no content with closed_connections = "off"`},
+		{"details = [\"rtt\"]\nprotocols = [\"udp\"]", `details: "rtt" has no content without "tcp" in protocols`},
+		{"details = [\"traffic\"]\nprotocols = [\"udp\"]", `details: "traffic" has no content without "tcp" in protocols`},
+		{"details = [\"lifecycle\"]\nprotocols = [\"udp\", \"unix\"]", `details: "lifecycle" has no content without "tcp" in protocols`},
+		{"details = []\nclosed_connections = \"on\"", `closed_connections: "on" requires "rtt", "traffic" or "lifecycle" in details`},
+		{"protocols = [\"udp\"]\nclosed_connections = \"on\"", `closed_connections: "on" requires "tcp" in protocols`},
 	} {
 		t.Run(test.options, func(t *testing.T) {
 			require.EqualError(t, configure(t, test.options).Init(), test.want)
@@ -72,17 +80,24 @@ func TestUnknownOptionIsRefused(t *testing.T) {
 	require.ErrorContains(t, config.NewConfig().LoadConfig(path), `"mesurements"`)
 }
 
-// TestDefaultsWithoutContent: a default list leaves out what the other options leave no content for.
+// TestDefaultsWithoutContent: a default list leaves out what the other options leave no content for, and logs nothing of it.
 func TestDefaultsWithoutContent(t *testing.T) {
-	for options, want := range map[string][]string{
-		``:                    {"host", "process", "listener", "cgroup", "gather"},
-		`owners = "none"`:     {"host", "listener", "cgroup", "gather"},
-		`protocols = ["udp"]`: {"host", "process", "listener", "cgroup", "gather"},
-		`protocols = ["raw"]`: {"host", "process", "cgroup", "gather"},
+	for options, want := range map[string]struct{ measurements, details []string }{
+		``:                           {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
+		`owners = "none"`:            {[]string{"host", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
+		`protocols = ["udp"]`:        {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{}},
+		`protocols = ["raw"]`:        {[]string{"host", "process", "cgroup", "gather"}, []string{}},
+		`closed_connections = "off"`: {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic"}},
+		`closed_connections = "on"`:  {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
+		`details = []`:               {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{}},
+		`details = ["traffic"]`:      {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"traffic"}},
 	} {
-		plugin := configure(t, options)
+		plugin, log := configure(t, options), &testutil.CaptureLogger{}
+		plugin.Log = log
 		require.NoError(t, plugin.Init())
-		require.Equal(t, want, plugin.Measurements, options)
+		require.Equal(t, want.measurements, plugin.Measurements, options)
+		require.Equal(t, want.details, plugin.Details, options)
+		require.Empty(t, log.Messages(), options)
 	}
 }
 

@@ -260,10 +260,10 @@ func (p place) read(t *testing.T, r role, asked task) (plugins []readPlugin) {
 	return plugins
 }
 
-// readAsRoot is read here and for root, with the default options first: it finds owners by BPF, or the test is skipped.
+// readAsRoot is read here and for root, with the options withRemote first: it finds owners by BPF, or the test is skipped.
 func readAsRoot(t *testing.T, further ...string) []readPlugin {
 	t.Helper()
-	plugins := here.read(t, roleRoot, task{Options: append([]string{byDefault}, further...)})
+	plugins := here.read(t, roleRoot, task{Options: append([]string{withRemote}, further...)})
 	if len(plugins[0].gathers[0].all("procnetstat_gather", "owners=bpf")) == 0 {
 		testnet.SkipOrFail(t, "BPF does not find owners for root here: "+strings.Join(plugins[0].log, "; "))
 	}
@@ -436,7 +436,7 @@ func (e outcome) logWith(walkOfRoot readPlugin, further ...string) []string {
 	}
 }
 
-// require requires it of a plugin with the default options.
+// require requires it of a plugin with the options withRemote.
 func (e outcome) require(t *testing.T, p, ofRoot, walkOfRoot readPlugin) {
 	t.Helper()
 	p.requireLog(t, e.logWith(walkOfRoot)...)
@@ -631,7 +631,6 @@ func (n neighbour) require(t *testing.T, want expectedOf, s sees, asRoot gathere
 }
 
 const (
-	byDefault    = ``
 	ofEverywhere = `
 		namespaces = ["all"]
 		max_series = 1000000
@@ -712,7 +711,7 @@ func TestPrivileges(t *testing.T) {
 			},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				got := here.read(t, test.role, task{Options: []string{byDefault, ofEverywhere, withExes}})
+				got := here.read(t, test.role, task{Options: []string{withRemote, ofEverywhere, withExes}})
 				test.require(t, got[0], asRoot, walk)
 				got[1].requireLog(t, test.logWith(walk, test.everywhere...)...)
 				blue.require(t, test.blue, test.sees, everywhere.gathers[0], got[1])
@@ -776,7 +775,7 @@ func TestHidepid(t *testing.T) {
 					{roleBPF, sees{own: true, sockets: true, cgroups: true}, "bpf", []string{logsHidden}, noProcess},
 				} {
 					t.Run(want.name, func(t *testing.T) {
-						got := test.read(t, want.role, task{Options: []string{byDefault, ofEverywhere, ofHost}})
+						got := test.read(t, want.role, task{Options: []string{withRemote, ofEverywhere, ofHost}})
 						want.require(t, got[0], asRoot, walk)
 						got[1].requireLog(t, want.logWith(walk, append(unnamed, logsNoNetlink)...)...)
 						blue.require(t, expectedOf{}, want.sees, everywhere.gathers[0], got[1])
@@ -790,7 +789,7 @@ func TestHidepid(t *testing.T) {
 					{having("bpf", "perfmon", "sys_ptrace"), everything, "bpf", hiddenFromAll, noProcess},
 				} {
 					t.Run(want.name, func(t *testing.T) {
-						got := test.read(t, want.role, task{Options: []string{byDefault, ofEverywhere}})
+						got := test.read(t, want.role, task{Options: []string{withRemote, ofEverywhere}})
 						want.require(t, got[0], asRoot, walk)
 						blue.require(t, expectedOf{blueIs, procfs}, want.sees, everywhere.gathers[0], got[1])
 						theirs.require(t, expectedOf{asNumber, procfs}, want.sees, everywhere.gathers[0], got[1])
@@ -827,7 +826,7 @@ func TestPlacesLikeHere(t *testing.T) {
 					{roleTracer, everything, "procfs", []string{logsNoBPF}, likeRoot},
 				} {
 					t.Run(want.name, func(t *testing.T) {
-						got := place.read(t, want.role, task{Options: []string{byDefault, fromProcfs}})
+						got := place.read(t, want.role, task{Options: []string{withRemote, fromProcfs}})
 						want.require(t, got[0], asRoot, walk)
 						got[1].requireLog(t, want.logWith(walk)...)
 						for _, g := range got[1].gathers {
@@ -856,7 +855,7 @@ func TestWithoutSys(t *testing.T) {
 			{roleTracer, everything, "procfs", []string{logsNoBPF, logsNoCgroups}, likeRoot},
 		} {
 			t.Run(want.name, func(t *testing.T) {
-				got := withoutSys.read(t, want.role, task{Options: []string{byDefault}})
+				got := withoutSys.read(t, want.role, task{Options: []string{withRemote}})
 				want.require(t, got[0], asRoot, walk)
 			})
 		}
@@ -873,7 +872,7 @@ func TestUserNamespace(t *testing.T) {
 
 		t.Run("in the network namespace of the host", func(t *testing.T) {
 			inside := place{name: "user namespace", inside: []string{"unshare", "-U", "-r", "sh", "-ec", isRoot + `exec "$@"`, "sh"}}
-			got := inside.read(t, roleAny, task{Options: []string{byDefault}})
+			got := inside.read(t, roleAny, task{Options: []string{withRemote}})
 			want := outcome{roleAny, sees{exes: true, cgroups: true}, "procfs", []string{logsNoBPF}, moreThanRoot}
 			want.require(t, got[0], asRoot, walk)
 		})
@@ -881,7 +880,7 @@ func TestUserNamespace(t *testing.T) {
 			inside := place{name: "user and network namespace", inside: []string{
 				"unshare", "-U", "-r", "-n", "sh", "-ec", isRoot + `ip link set lo up; exec "$@"`, "sh",
 			}}
-			got := inside.read(t, roleAny, task{Connect: true, Options: []string{byDefault, ofEverywhere}})
+			got := inside.read(t, roleAny, task{Connect: true, Options: []string{withRemote, ofEverywhere}})
 			got[0].requireLog(t, logsNoBPF, logsDenied)
 			got[1].requireLog(t, logsNoBPF, logsNoNetlink, logsDenied)
 			for _, g := range append(got[0].gathers, got[1].gathers...) {
@@ -926,7 +925,7 @@ func TestYama(t *testing.T) {
 				{roleTracer, everything, "procfs", []string{logsNoBPF}, likeRoot},
 			} {
 				t.Run(scope+"/"+want.name, func(t *testing.T) {
-					want.require(t, here.read(t, want.role, task{Options: []string{byDefault}})[0], ofRoot[0], ofRoot[1])
+					want.require(t, here.read(t, want.role, task{Options: []string{withRemote}})[0], ofRoot[0], ofRoot[1])
 				})
 			}
 		}

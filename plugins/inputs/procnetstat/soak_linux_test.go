@@ -64,9 +64,9 @@ func TestSlowSoak(t *testing.T) {
 		}
 
 		soaks := []*soak{
-			{live: start(t, "owners = \"bpf\"\nmax_series = 100"), name: "owners bpf", knowsOwners: true},
+			{live: start(t, withRemote+"owners = \"bpf\"\nmax_series = 100"), name: "owners bpf", knowsOwners: true},
 			// To find the owners takes this one about as long as processes and connections last, if the host has many others.
-			{live: start(t, "owners = \"procfs\"\nmax_series = 100"), name: "owners procfs"},
+			{live: start(t, withRemote+"owners = \"procfs\"\nmax_series = 100"), name: "owners procfs"},
 		}
 		var used []usage
 		const warmUp, procfsEvery, fewest = 5, 4, 16
