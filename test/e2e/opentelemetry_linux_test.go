@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -273,7 +274,7 @@ func startOTLPService(t *testing.T) *otlpService {
 		client.Send(c, requestBytes)
 	}
 	client.Close(connected[:closedConnections]...)
-	return &otlpService{t, server, fmt.Sprint(listener.Local.Port())}
+	return &otlpService{t, server, strconv.Itoa(int(listener.Local.Port()))}
 }
 
 func (s *otlpService) ss() otlpSS {
@@ -299,7 +300,7 @@ func (s *otlpService) requireReceived(g otlpPoints, ss otlpSS) {
 	process := func(more ...string) map[string]string {
 		attributes := map[string]string{
 			"host.name": "web1", "process.executable.name": "orders", "process.user.name": userOf(s.t, s.server.PID),
-			"process.pid": fmt.Sprint(s.server.PID), "container.id": otlpContainer, "k8s.pod.uid": otlpPod, "network.transport": "tcp",
+			"process.pid": strconv.Itoa(s.server.PID), "container.id": otlpContainer, "k8s.pod.uid": otlpPod, "network.transport": "tcp",
 		}
 		for i := 0; i < len(more); i += 2 {
 			attributes[more[i]] = more[i+1]
@@ -325,7 +326,10 @@ func (s *otlpService) requireReceived(g otlpPoints, ss otlpSS) {
 			connections - closedConnections,
 		},
 		{"procnetstat.process.connection.count", process("network.connection.state", "close_wait"), "gauge", closedConnections},
-		{"procnetstat.process.queue.size", process("network.io.direction", "receive"), "gauge", connections*requestBytes + closedConnections},
+		{
+			"procnetstat.process.queue.size", process("network.io.direction", "receive"), "gauge",
+			connections*requestBytes + closedConnections, // a FIN counts as a byte
+		},
 		{"procnetstat.process.rtt.max", process(), "gauge", float64(ss.rtt) / 1e6},
 		{"procnetstat.listener.accept_queue_limit", listener, "gauge", 16},
 		{"procnetstat.listener.connection.opened", listener, "counter", connections},
@@ -398,7 +402,8 @@ func (n otlpNames) requireReceived(t *testing.T, points otlpPoints) {
 		name := p.name
 		if _, own := n.metrics[name]; !own {
 			name = groupPrefix.ReplaceAllString(name, "")
-			name += " " + p.attributes["network.transport"] + " " + p.attributes["network.connection.state"] + p.attributes["network.io.direction"]
+			name += " " + p.attributes["network.transport"] + " " + p.attributes["network.connection.state"] +
+				p.attributes["network.io.direction"]
 		}
 		metrics[name] = map[string]string{"gauge": "gauge", "counter": "sum"}[p.kind]
 		for attribute := range p.attributes {
