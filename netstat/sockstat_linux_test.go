@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/internal/testnet/proctree"
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
@@ -304,4 +305,50 @@ func TestScannerLimits(t *testing.T) {
 			require.Empty(t, w.take())
 		})
 	})
+}
+
+// A reader that may not enter a namespace does not know its limits, and is not warned of that.
+func TestScannerLimitsRefused(t *testing.T) {
+	testnet.Isolate(t, func() {
+		process := testnet.Start(t, testnet.Process{Name: "one", Netns: true})
+		t.Run("nobody", func(t *testing.T) {
+			testnet.BecomeNobody(t)
+			var warned [2][]string
+			for i, withLimits := range []bool{false, true} {
+				s := newScanner(t, ScannerConfig{
+					Namespaces: []string{NamespaceSelf, strconv.Itoa(process.PID)}, OwnerMethod: OwnersOff, Limits: withLimits,
+					Warn: func(err error) { warned[i] = append(warned[i], err.Error()) },
+				})
+				c := setClock(s)
+				for range 2 {
+					mustScan(t, s, func(*Socket) int { return 0 })
+					namespaces := s.Namespaces()
+					require.Len(t, namespaces, 2)
+					require.Equal(t, withLimits, namespaces[0].Limits().LocalPorts != nil)
+					require.Equal(t, Limits{}, namespaces[1].Limits())
+					c.Time = c.Add(limitsInterval)
+				}
+			}
+			require.Equal(t, warned[0], warned[1])
+		})
+	})
+}
+
+// A copy of a proc file system has the limits of its namespace; what is wrong in it is reported once.
+func TestScannerLimitsOfCopy(t *testing.T) {
+	root := proctree.Materialize(t, smallTree)
+	require.NoError(t, os.WriteFile(filepath.Join(root, "sys/net/ipv4/tcp_mem"), []byte("many\n"), 0o600))
+	var warned []string
+	s := newScanner(t, ScannerConfig{
+		ProcRoot: root, OwnerMethod: OwnersOff, Limits: true, Warn: func(err error) { warned = append(warned, err.Error()) },
+	})
+	c := setClock(s)
+	for range 2 {
+		mustScan(t, s, func(*Socket) int { return 0 })
+		require.True(t, s.Namespaces()[0].Limits().equal(Limits{
+			TCPOrphans: new(uint64(8192)), TCPTimeWait: new(uint64(4096)), LocalPorts: new(uint64(28212)),
+		}))
+		c.Time = c.Add(limitsInterval)
+	}
+	require.Equal(t, []string{"network namespace self: " + root + `/sys/net/ipv4/tcp_mem: "many": not a number`}, warned)
 }
