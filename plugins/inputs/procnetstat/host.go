@@ -81,7 +81,7 @@ func counterFields() (fields []field) {
 
 const (
 	maxHostCounters = 8
-	maxSummands       = 2 // IPv4 and IPv6
+	maxSummands     = 2 // IPv4 and IPv6
 )
 
 // hostCounts are increases of the hostCounters.
