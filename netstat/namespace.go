@@ -39,6 +39,7 @@ type Namespace struct {
 	path    string // the file in /run/netns; empty: none
 	table   uint64 // see netns.TableOf
 	devices *devices
+	limits  Limits
 
 	sources      [len(transportNames)]Source
 	closedEvents bool
@@ -79,23 +80,36 @@ func (n *Namespace) InterfaceName(index uint32) string {
 
 // ReadSockstat is [ReadSockstat] for the namespace. The error is [fs.ErrNotExist] if the namespace has no process any more.
 func (n *Namespace) ReadSockstat() (Sockstat, error) {
+	return readInside(n, "socket counts", ReadSockstat)
+}
+
+// ReadCounters is [ReadCounters] for the namespace. The error is [fs.ErrNotExist] if the namespace has no process any more.
+func (n *Namespace) ReadCounters() (Counters, error) {
+	return readInside(n, "counters of protocols", ReadCounters)
+}
+
+// readInside calls read with the directory of a process in the namespace, or on a thread that enters the namespace.
+func readInside[T any](n *Namespace, what string, read func(procRoot string) (T, error)) (counts T, err error) {
 	if n.procDir != "" {
-		s, err := ReadSockstat(n.procDir)
+		counts, err = read(n.procDir)
 		if n.hasProcess() {
-			return s, err
+			return counts, err
 		}
 	} else {
-		var s Sockstat
-		err := n.inside(func() (err error) {
-			s, err = ReadSockstat(netns.ThreadDir)
+		err = n.inside(func() (err error) {
+			counts, err = read(netns.ThreadDir)
 			return err
 		})
 		if !errors.Is(err, errNamespaceGone) {
-			return s, err
+			return counts, err
 		}
 	}
-	return Sockstat{}, fmt.Errorf("the socket counts of network namespace %s: no process is in it: %w", n, fs.ErrNotExist)
+	return *new(T), fmt.Errorf("the %s of network namespace %s: no process is in it: %w", what, n, fs.ErrNotExist)
 }
+
+// Limits returns the limits of the namespace, at most a minute before the scan: see [ScannerConfig].Limits. Those of another
+// namespace than the reader's own require that the reader may enter it, for which it needs CAP_SYS_ADMIN.
+func (n *Namespace) Limits() Limits { return n.limits }
 
 // Cgroup returns the path of the cgroup of process PID, as [Process.Cgroup] does; empty if PID is 0.
 func (n *Namespace) Cgroup() string {

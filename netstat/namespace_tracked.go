@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
@@ -27,6 +28,8 @@ type trackedNamespace struct {
 	refused error  // why entry is entryRefused
 	visible string // a readable ns/net, found since the last try when no other process had one; empty: none
 	unowned int    // late sockets without an owner in the last lookup: see lateSockets
+
+	limitsRead time.Time // when the limits were read; zero: never
 }
 
 // entryState is the result of entering a namespace.
@@ -178,6 +181,7 @@ type namespaces struct {
 	fallbacks *fallbacks
 
 	requireDiag bool // source "netlink" is required: no fallback to /proc
+	withLimits  bool // read the limits
 
 	processesUnknown, namesUnknown bool // this scan could not list them completely
 }

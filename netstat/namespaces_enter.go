@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/procnetstat/procnetstat/netstat/internal/netns"
+	"github.com/procnetstat/procnetstat/netstat/internal/procfs"
 )
 
 // enterFound enters the namespaces that find has found and that are not open yet.
@@ -39,6 +41,58 @@ func (all *namespaces) enterFound() error {
 	all.shareRoom(0)
 	all.reportRefused()
 	return failed.err()
+}
+
+// limitsInterval is how often the limits of a namespace are read: they change rarely, and the thread must enter the namespace.
+const limitsInterval = time.Minute
+
+// refreshLimits reads the limits of the namespaces, where that is due.
+func (all *namespaces) refreshLimits() {
+	if !all.withLimits {
+		return
+	}
+	now := all.fallbacks.now()
+	for _, n := range all.known {
+		if n.limitsRead.IsZero() || now.Sub(n.limitsRead) >= limitsInterval {
+			all.readLimits(n, now)
+		}
+	}
+}
+
+// readLimits reads the limits of a namespace. They are unknown where the namespace must not be entered. If the namespace could not
+// be found or a resource is exhausted, they stay as they are, and the next scan tries again.
+func (all *namespaces) readLimits(n *trackedNamespace, now time.Time) {
+	var limits Limits
+	read := func() (err error) {
+		limits, err = ReadLimits(all.root)
+		return err
+	}
+	isLive, err := procfs.IsMounted(all.root), error(nil)
+	switch {
+	case n != all.self && isLive:
+		var table uint64
+		if table, err = netns.Enter(n.file(), n.Inode, read); err == nil && n.table != 0 && n.table != table {
+			err = netns.ErrMoved
+		}
+	case n != all.self: // a copy has the limits of one namespace
+	case !isLive, n.Inode == 0, n.Inode == netns.Of(netns.ThreadDir): // else this thread is in another namespace
+		err = read()
+	}
+	isRefused := errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)
+	switch {
+	case isRefused && n.procDir != "" && !n.hasProcess(), vanished(err): // the kernel also returns EACCES for a process that has ended
+		return
+	case err == nil, isRefused:
+	default:
+		all.fallbacks.warnOnce("limits", fmt.Errorf("network namespace %s: %w", n, err))
+		if isExhausted(err) {
+			return
+		}
+	}
+	n.limitsRead = now
+	if !n.limits.equal(limits) {
+		n.limits = limits
+	}
 }
 
 // reportRefused warns of namespaces without netlink or without closed sockets, schedules retries, and holds open the namespaces

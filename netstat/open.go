@@ -32,7 +32,7 @@ func (s *Scanner) openNamespaces() error {
 	s.namespaces = namespaces{
 		root: root, wanted: s.config.Namespaces,
 		byInode: map[uint64]*trackedNamespace{}, byTable: map[uint64]*trackedNamespace{}, openDiag: s.openDiag, fallbacks: s.fallbacks,
-		requireDiag: s.config.Source == SourceNetlink,
+		requireDiag: s.config.Source == SourceNetlink, withLimits: s.config.Limits,
 	}
 	s.namespaces.noDiag[TransportICMP] = true // sock_diag has no ping sockets
 	self := s.namespaces.newNamespace()

@@ -62,6 +62,9 @@ type ScannerConfig struct {
 	// TCPFilter drops the TCP connections that it does not match; nil drops none. With sock_diag the kernel runs the filter.
 	// Listening sockets and other transports are never dropped.
 	TCPFilter *Filter
+	// Limits requests [Namespace.Limits]. Scans read them at most once a minute: the kernel shows them only to a thread that has
+	// entered the namespace.
+	Limits bool
 	// Closed adds the TCP sockets that the kernel has destroyed since the last scan: see "Closed sockets" in the package
 	// documentation.
 	Closed ClosedMode
@@ -287,6 +290,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 		if err := s.namespaces.enterFound(); err != nil && !yield(nil, err) {
 			return
 		}
+		s.namespaces.refreshLimits()
 		handOut := func(err error) bool {
 			if err != nil {
 				return yield(nil, err)

@@ -103,3 +103,112 @@ func TestSockstatFields(t *testing.T) {
 	}
 	require.Len(t, places, reflect.TypeFor[Sockstat]().NumField())
 }
+
+func TestReadCounters(t *testing.T) {
+	c, err := ReadCounters(smallTree)
+	require.NoError(t, err)
+	require.Equal(t, Counters{
+		TCPListenOverflows: new(uint64(9)), TCPListenDrops: new(uint64(10)), TCPAttemptFails: new(uint64(3)),
+		TCPEstabResets: new(uint64(5)), TCPOutRsts: new(uint64(2)),
+		UDPNoPorts: new(uint64(6)), UDPRcvbufErrors: new(uint64(7)), UDPSndbufErrors: new(uint64(8)),
+		UDP6NoPorts: new(uint64(11)), UDP6RcvbufErrors: new(uint64(12)), UDP6SndbufErrors: new(uint64(13)),
+	}, c)
+	require.Equal(t, numCounters, reflect.TypeFor[Counters]().NumField())
+}
+
+// A file that cannot be read leaves out its counters, and no others.
+func TestReadCountersErrors(t *testing.T) {
+	root := t.TempDir()
+	write := func(name, content string) string {
+		t.Helper()
+		path := filepath.Join(root, "net", name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	c, err := ReadCounters(root)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, err, filepath.Join(root, "net", "snmp"))
+	require.ErrorContains(t, err, filepath.Join(root, "net", "netstat"))
+	require.Equal(t, Counters{}, c)
+
+	write("snmp", "Tcp: OutRsts\nTcp: 18446744073709551615\n")
+	write("netstat", "TcpExt: New ListenDrops\nTcpExt: 1.5 3\nMPTcpExt: ListenDrops\nMPTcpExt: 9\n")
+	c, err = ReadCounters(root)
+	require.NoError(t, err, "kernel without IPv6 and some counters")
+	want := Counters{TCPOutRsts: new(uint64(1<<64 - 1)), TCPListenDrops: new(uint64(3))}
+	require.Equal(t, want, c)
+
+	path := write("snmp6", "Udp6NoPorts 1\nUdp6SndbufErrors x\n")
+	c, err = ReadCounters(root)
+	require.EqualError(t, err, path+`:2: Udp6SndbufErrors "x": not a number`)
+	require.Equal(t, want, c)
+
+	path = write("snmp6", "Udp6NoPorts 1\nUdp6SndbufErrors 12")
+	c, err = ReadCounters(root)
+	require.EqualError(t, err, path+":2: the line has no end")
+	require.Equal(t, want, c)
+
+	write("snmp6", "Udp6NoPorts 1\nUdp6NoPorts 2\n"+strings.Repeat("Icmp6New 1\n", 10_000)+"Udp6SndbufErrors 5\n")
+	c, err = ReadCounters(root)
+	require.NoError(t, err, "longer than the buffer")
+	want.UDP6NoPorts, want.UDP6SndbufErrors = new(uint64(2)), new(uint64(5))
+	require.Equal(t, want, c)
+}
+
+func TestReadLimits(t *testing.T) {
+	l, err := ReadLimits(smallTree)
+	require.NoError(t, err)
+	require.Equal(t, Limits{
+		TCPOrphans: new(uint64(8192)), TCPMemBytes: new(87048 * uint64(os.Getpagesize())), TCPTimeWait: new(uint64(4096)),
+		LocalPorts: new(uint64(28232 - 10 - 10)),
+	}, l)
+	require.True(t, l.equal(l))
+	again, _ := ReadLimits(smallTree)
+	require.True(t, l.equal(again))
+	fields := reflect.ValueOf(&again).Elem()
+	for i := range fields.NumField() {
+		again, _ = ReadLimits(smallTree)
+		fields.Field(i).Set(reflect.ValueOf(new(uint64(1))))
+		require.False(t, l.equal(again))
+		fields.Field(i).SetZero()
+		require.False(t, l.equal(again))
+	}
+}
+
+// What is absent is unknown; what is wrong is an error, and unknown too.
+func TestReadLimitsErrors(t *testing.T) {
+	root := t.TempDir()
+	l, err := ReadLimits(root)
+	require.NoError(t, err)
+	require.Equal(t, Limits{}, l)
+
+	dir := filepath.Join(root, "sys", "net", "ipv4")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	write := func(name, content string) {
+		t.Helper()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+	write("ip_local_port_range", "1024 1033\n")
+	write("tcp_max_orphans", "-5\n")
+	l, err = ReadLimits(root)
+	require.NoError(t, err)
+	require.Equal(t, Limits{TCPOrphans: new(uint64(0)), LocalPorts: new(uint64(10))}, l)
+
+	write("ip_local_reserved_ports", "1024,x\n")
+	write("tcp_mem", "1 2 18446744073709551615\n")
+	write("tcp_max_tw_buckets", "")
+	l, err = ReadLimits(root)
+	require.EqualError(t, err, dir+"/tcp_mem: out of range\n"+dir+"/tcp_max_tw_buckets: the line has no end\n"+
+		dir+`/ip_local_port_range: "x": not a number`)
+	require.Equal(t, Limits{TCPOrphans: new(uint64(0))}, l)
+
+	require.NoError(t, os.Remove(filepath.Join(dir, "tcp_mem")))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "tcp_mem"), 0o755))
+	_, err = ReadLimits(root)
+	require.ErrorContains(t, err, "reading the limits: read "+dir+"/tcp_mem: is a directory")
+
+	write("tcp_max_tw_buckets", strings.Repeat(" ", 1<<20)+"7\n")
+	_, err = ReadLimits(root)
+	require.ErrorContains(t, err, "tcp_max_tw_buckets: is longer than 196608 bytes")
+}

@@ -161,7 +161,8 @@ func buildOurs() (string, error) {
 }
 
 // stockTags select the plugins of the stock Telegraf.
-const stockTags = "custom,inputs.execd,inputs.netstat,outputs.file,outputs.influxdb,parsers.influx,serializers.influx"
+const stockTags = "custom,inputs.execd,inputs.netstat,inputs.opentelemetry,outputs.file,outputs.influxdb,outputs.opentelemetry," +
+	"parsers.influx,processors.starlark,serializers.influx"
 
 // buildStock builds Telegraf in its own module, with the dependency versions of its go.mod instead of ours.
 func buildStock() (string, error) {

@@ -95,8 +95,8 @@ func parseInt32(text []byte) (uint32, error) {
 	return -uint32(v), nil
 }
 
-// parseCount parses a sum of per-CPU counters, which can be negative for a moment. A negative sum counts as 0.
-func parseCount(text []byte) (uint64, error) {
+// ParseCount parses a sum of per-CPU counters, which can be negative for a moment. A negative sum counts as 0.
+func ParseCount(text []byte) (uint64, error) {
 	if magnitude, isNegative := bytes.CutPrefix(text, minus); isNegative {
 		_, err := ParseDecimal(magnitude, 63)
 		return 0, err

@@ -26,7 +26,7 @@ func ParseSockstat(content []byte, count func(name, key []byte, value uint64) er
 			}
 			key, text := columns[0], columns[1]
 			columns = columns[2:]
-			value, err := parseCount(text)
+			value, err := ParseCount(text)
 			if err == nil {
 				err = count(name, key, value)
 			}

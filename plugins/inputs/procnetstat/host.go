@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ import (
 var hostSchema = measurementSchema{
 	name: "procnetstat", option: measureHost, about: "All sockets of the host, or of each network namespace",
 	tags: []tag{{"family", "`ipv4`, `ipv6` (dual-stack sockets included) or `unix`; only with `family_tag`"}},
-	fields: []field{
+	fields: append([]field{
 		{name: "tcp_none", unit: unitSockets, about: "TCP sockets in a state without a field of its own"},
 		hostField("sockets_used", unitSockets, "", "Sockets of all kinds"),
 		hostField("tcp_orphan", unitSockets, "", "TCP sockets that no process holds; of all network namespaces"),
@@ -25,7 +26,104 @@ var hostSchema = measurementSchema{
 		hostField("udp_mem_bytes", unitBytes, "", "Memory of UDP buffers; of all network namespaces"),
 		hostField("local_ports_used", unitPorts, "a measurement of processes, listeners, cgroups, peers or connections",
 			"Most local ports that connections from one local address to one remote endpoint hold, in any state; compare with local_ports"),
-	},
+		hostField("tcp_orphan_limit", unitSockets, needsFirstNetNS, "Most that tcp_orphan may be: net.ipv4.tcp_max_orphans"),
+		hostField("tcp_mem_limit_bytes", unitBytes, needsFirstNetNS, "Most that tcp_mem_bytes may be: net.ipv4.tcp_mem"),
+		hostField("tcp_time_wait_limit", unitSockets, needsEntering, "Most that tcp_time_wait may be: net.ipv4.tcp_max_tw_buckets"),
+		hostField("local_ports", unitPorts, needsEntering, "Ports that the kernel chooses from for a connection: those of "+
+			"net.ipv4.ip_local_port_range that net.ipv4.ip_local_reserved_ports does not reserve"),
+	}, counterFields()...),
+}
+
+// What the limits need. They are not of all namespaces: see netstat.Limits.
+const (
+	needsFirstNetNS = "a network namespace that is the host's first one"
+	needsEntering   = "for other network namespaces CAP_SYS_ADMIN"
+)
+
+// hostCounter is a field that the kernel counts in each network namespace, as the sum of counters.
+type hostCounter struct {
+	field
+	of func(*netstat.Counters) []*uint64
+}
+
+// hostCounters are at most maxHostCounters.
+var hostCounters = []hostCounter{
+	newHostCounter("tcp_listen_overflows", unitConnections, "Refused by a full accept queue",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.TCPListenOverflows} }),
+	newHostCounter("tcp_listen_drops", unitConnections, "Dropped by a listening socket for any reason, a full accept queue included",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.TCPListenDrops} }),
+	newHostCounter("tcp_attempt_fails", unitConnections, "Ended before they were established",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.TCPAttemptFails} }),
+	newHostCounter("tcp_estab_resets", unitConnections, "Ended by a reset, of either side, when they were established",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.TCPEstabResets} }),
+	newHostCounter("tcp_out_rsts", unitSegments, "Sent with RST",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.TCPOutRsts} }),
+	newHostCounter("udp_no_ports", unitDatagrams, "Received for a port without a socket",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.UDPNoPorts, c.UDP6NoPorts} }),
+	newHostCounter("udp_rcvbuf_errors", unitDatagrams, "Dropped as the receive buffer of a socket was full",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.UDPRcvbufErrors, c.UDP6RcvbufErrors} }),
+	newHostCounter("udp_sndbuf_errors", unitDatagrams, "Not sent for lack of buffer memory",
+		func(c *netstat.Counters) []*uint64 { return []*uint64{c.UDPSndbufErrors, c.UDP6SndbufErrors} }),
+}
+
+func newHostCounter(name, unit, about string, of func(*netstat.Counters) []*uint64) hostCounter {
+	f := hostField(name, unit, "", about+"; the kernel's count for the network namespace")
+	f.isCounter = true
+	return hostCounter{f, of}
+}
+
+func counterFields() (fields []field) {
+	for _, counter := range hostCounters {
+		fields = append(fields, counter.field)
+	}
+	return fields
+}
+
+const (
+	maxHostCounters = 8
+	maxSummands     = 2 // IPv4 and IPv6
+)
+
+// hostCounts are increases of the hostCounters.
+type hostCounts [maxHostCounters]int64
+
+func (k *hostCounts) add(o *hostCounts) {
+	for i, n := range o {
+		k[i] += min(n, math.MaxInt64-k[i]) // a copy of a proc file system can have any number
+	}
+}
+
+// hostBaseline has what the kernel had counted in a network namespace at the previous gather; nil: not known.
+type hostBaseline [maxHostCounters][maxSummands]*uint64
+
+var zero uint64
+
+// newHostBaseline returns the baseline of a namespace in its first gather. A namespace that is new itself has counted from 0.
+func newHostBaseline(isNew bool) *hostBaseline {
+	b := &hostBaseline{}
+	if isNew {
+		for i := range b {
+			b[i] = [maxSummands]*uint64{&zero, &zero}
+		}
+	}
+	return b
+}
+
+// advance returns the increase since the previous gather, and which counters the kernel has.
+func (b *hostBaseline) advance(counters *netstat.Counters) (delta hostCounts, present [maxHostCounters]bool) {
+	for i := range hostCounters {
+		for j, now := range hostCounters[i].of(counters) {
+			if now == nil || *now > math.MaxInt64 {
+				continue
+			}
+			present[i] = true
+			if before := b[i][j]; before != nil && *now > *before {
+				delta[i] += min(int64(*now-*before), math.MaxInt64-delta[i])
+			}
+			b[i][j] = now
+		}
+	}
+	return delta, present
 }
 
 func hostField(name, unit, needs, about string) field {
@@ -36,22 +134,29 @@ func hostField(name, unit, needs, about string) field {
 type hostMeasurement struct {
 	byFamily bool
 	netNS    bool // with the tag netns
+	countNew bool // count what a namespace that appears after the first gather did before
+	isOld    bool // there was a gather
 	fields   []groupField
 	totals   map[string]*hostTotals
 	current  *hostTotals
+
+	baselines map[uint64]*hostBaseline // of the namespaces of the previous gather, by Namespace.ID
 }
 
 // hostTotals are the totals of a network namespace.
 type hostTotals struct {
 	families    [netstat.FamilyUnix + 1]series // index 0: all families
 	lastEmitted time.Time
+
+	kernel counterTotals[hostCounts, *hostCounts]
+	counts [maxHostCounters]bool // the counters that the kernel had in the last gather
 }
 
 const allFamilies = netstat.Family(0)
 
-func newHostMeasurement(byFamily bool, options seriesOptions) *hostMeasurement {
+func newHostMeasurement(byFamily, countNew bool, options seriesOptions) *hostMeasurement {
 	return &hostMeasurement{
-		byFamily: byFamily, netNS: options.netNS, fields: hostSchema.groupFields(options.details), totals: map[string]*hostTotals{},
+		byFamily: byFamily, netNS: options.netNS, countNew: countNew, fields: hostSchema.groupFields(options.details), totals: map[string]*hostTotals{},
 	}
 }
 
@@ -86,6 +191,8 @@ func (m *hostMeasurement) observe(o *observation) {
 
 // emit emits every namespace that was read, even one without sockets.
 func (m *hostMeasurement) emit(out emission) {
+	previous := m.baselines
+	m.baselines = make(map[uint64]*hostBaseline, len(out.scopes.all))
 	for _, sc := range out.scopes.all {
 		m.enter(sc)
 		m.current.lastEmitted = out.now
@@ -93,6 +200,15 @@ func (m *hostMeasurement) emit(out emission) {
 		if !m.byFamily {
 			var err error
 			if fields, err = sockstatFields(sc.namespace); err != nil {
+				out.acc.AddError(err)
+			}
+			addLimits(fields, sc.namespace.Limits())
+			baseline := previous[sc.namespace.ID]
+			if baseline == nil {
+				baseline = newHostBaseline(m.countNew && m.isOld)
+			}
+			m.baselines[sc.namespace.ID] = baseline
+			if err := m.current.readKernel(sc.namespace, baseline); err != nil {
 				out.acc.AddError(err)
 			}
 			if sc.localPortsUsed >= 0 && sc.read[netstat.TransportTCP] {
@@ -104,10 +220,35 @@ func (m *hostMeasurement) emit(out emission) {
 	for _, totals := range m.totals { // namespaces that ended after their first gather
 		if totals.lastEmitted.Before(out.now) && totals.isPending() {
 			totals.lastEmitted = out.now
+			totals.kernel.grow(&hostCounts{})
 			m.emitTotals(out.forScope(totals.families[allFamilies].scope), totals, map[string]any{})
 		}
 	}
 	m.forget(out.now)
+	m.isOld = true
+}
+
+// readKernel adds what the kernel has counted since the previous gather.
+func (h *hostTotals) readKernel(namespace *netstat.Namespace, baseline *hostBaseline) error {
+	counters, err := namespace.ReadCounters()
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // the fields are absent
+	}
+	delta, present := baseline.advance(&counters)
+	h.kernel.grow(&delta)
+	h.counts = present
+	return err
+}
+
+// counterFields returns the counters of the kernel.
+func (h *hostTotals) counterFields() map[string]any {
+	fields := map[string]any{}
+	for i := range hostCounters {
+		if h.counts[i] {
+			fields[hostCounters[i].name] = h.kernel.total[i]
+		}
+	}
+	return fields
 }
 
 // maxIdleNetNS bounds the network namespaces that are remembered without being read: any user can create 1,000 a minute.
@@ -143,13 +284,13 @@ func (h *hostTotals) isPending() bool {
 			return true
 		}
 	}
-	return false
+	return h.kernel.isPending()
 }
 
-// emitTotals emits the totals of a namespace. fields are those of no family.
+// emitTotals emits the totals of a namespace. fields are the gauges of no family.
 func (m *hostMeasurement) emitTotals(out emission, h *hostTotals, fields map[string]any) {
 	if !m.byFamily {
-		m.emitFamily(out, &h.families[allFamilies], out.read, fields)
+		m.emitFamily(out, &h.families[allFamilies], out.read, fields, h.counterFields())
 		return
 	}
 	ip, unix := protocolSet{}, protocolSet{}
@@ -160,18 +301,18 @@ func (m *hostMeasurement) emitTotals(out emission, h *hostTotals, fields map[str
 			ip[transport] = true
 		}
 	}
-	m.emitFamily(out, &h.families[netstat.FamilyIPv4], ip, map[string]any{})
-	m.emitFamily(out, &h.families[netstat.FamilyIPv6], ip, map[string]any{})
-	m.emitFamily(out, &h.families[netstat.FamilyUnix], unix, map[string]any{})
+	m.emitFamily(out, &h.families[netstat.FamilyIPv4], ip, map[string]any{}, map[string]any{})
+	m.emitFamily(out, &h.families[netstat.FamilyIPv6], ip, map[string]any{}, map[string]any{})
+	m.emitFamily(out, &h.families[netstat.FamilyUnix], unix, map[string]any{}, map[string]any{})
 }
 
-func (m *hostMeasurement) emitFamily(out emission, s *series, read protocolSet, gauges map[string]any) {
+func (m *hostMeasurement) emitFamily(out emission, s *series, read protocolSet, gauges, counters map[string]any) {
 	s.grow(&s.stats.delta)
 	if read[netstat.TransportTCP] {
 		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
 	}
 	out.read = read
-	out.group(hostSchema.name, m.fields, s, gauges, map[string]any{})
+	out.group(hostSchema.name, m.fields, s, gauges, counters)
 	s.reset()
 }
 
@@ -194,4 +335,18 @@ func sockstatFields(namespace *netstat.Namespace) (map[string]any, error) {
 		}
 	}
 	return fields, err
+}
+
+// addLimits adds the limits that are known.
+func addLimits(fields map[string]any, l netstat.Limits) {
+	for name, value := range map[string]*uint64{
+		"tcp_orphan_limit":    l.TCPOrphans,
+		"tcp_mem_limit_bytes": l.TCPMemBytes,
+		"tcp_time_wait_limit": l.TCPTimeWait,
+		"local_ports":         l.LocalPorts,
+	} {
+		if value != nil && *value <= math.MaxInt64 {
+			fields[name] = int64(*value)
+		}
+	}
 }

@@ -17,7 +17,7 @@ import (
 // The counters of a network namespace that is not read for a while continue; after an hour they restart at 0, and nothing
 // of it is kept.
 func TestHostTotalsMemory(t *testing.T) {
-	m := newHostMeasurement(true, seriesOptions{details: everyDetail, netNS: true})
+	m := newHostMeasurement(true, false, seriesOptions{details: everyDetail, netNS: true})
 	blue := &netstat.Namespace{ID: 2, Name: "blue", Inode: 2}
 	now := time.Unix(1000, 0)
 	gather := func(after time.Duration, namespaces ...*netstat.Namespace) (received int64) {
@@ -47,7 +47,7 @@ func TestHostTotalsMemory(t *testing.T) {
 
 // Of namespaces that come and go no more is kept than a thousand, the last.
 func TestHostTotalsAreBounded(t *testing.T) {
-	m := newHostMeasurement(false, seriesOptions{details: everyDetail, netNS: true})
+	m := newHostMeasurement(false, false, seriesOptions{details: everyDetail, netNS: true})
 	now := time.Unix(1000, 0)
 	const perGather = 300
 	for gather := range 5 {

@@ -184,6 +184,7 @@ func (p *ProcNetStat) initScan() error {
 		Namespaces: p.Namespaces,
 		TCPInfo:    detailOf(p.Details)&(detailRTT|detailTraffic) != 0,
 		UnixPaths:  slices.Contains(p.Measurements, measureConnection) || slices.Contains(p.Measurements, measureListener),
+		Limits:     slices.Contains(p.Measurements, measureHost) && !p.FamilyTag,
 		Warn:       func(err error) { p.Log.Warn(err) },
 	}
 	if err := p.scan.Source.UnmarshalText([]byte(p.Source)); err != nil {

@@ -28,7 +28,7 @@ func newGroup(sockets, processes int) *group {
 	var wantAll filters // without conditions
 	g := &group{pass: newPass(wantAll, everyDetail, newUserNames(nil), newCgroups(false, "", nil))}
 	g.measurements = []measurement{
-		newHostMeasurement(false, seriesOptions{details: everyDetail}),
+		newHostMeasurement(false, false, seriesOptions{details: everyDetail}),
 		newProcessMeasurement([]string{tagProcessName}, g.pass.owners, limit),
 		newListenerMeasurement(true, limit),
 		newCgroupMeasurement(limit),

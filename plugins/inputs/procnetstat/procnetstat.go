@@ -76,7 +76,8 @@ func (p *ProcNetStat) makeMeasurements() {
 	cgroups := newCgroups(p.needsCgroups(), p.scan.ProcRoot, p.Log)
 	details := detailOf(p.Details)
 	p.pass = newPass(p.filters, details, newUserNames(p.Log), cgroups)
-	p.pass.flows.countNewNamespaces = slices.Contains(p.Namespaces, netstat.NamespaceAll)
+	countNewNamespaces := slices.Contains(p.Namespaces, netstat.NamespaceAll)
+	p.pass.flows.countNewNamespaces = countNewNamespaces
 	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.gather = nil, nil, nil
 	options := seriesOptions{details: details, maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
@@ -85,7 +86,7 @@ func (p *ProcNetStat) makeMeasurements() {
 	for _, name := range p.Measurements {
 		switch name {
 		case measureHost:
-			p.host = newHostMeasurement(p.FamilyTag, options)
+			p.host = newHostMeasurement(p.FamilyTag, countNewNamespaces, options)
 			continue
 		case measureGather:
 			p.gather = newGatherMeasurement()
