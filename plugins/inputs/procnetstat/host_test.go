@@ -86,3 +86,60 @@ func TestEventsLostBySeries(t *testing.T) {
 	require.Equal(t, map[string]int64{"netlink": 6, "mixed": 7}, gather(netlink, 1))
 	require.Equal(t, map[string]int64{"netlink": 6}, gather(netlink, 0))
 }
+
+// countersOf returns counters of a kernel without IPv6.
+func countersOf(resets, noPorts uint64) *netstat.Counters {
+	return &netstat.Counters{TCPEstabResets: &resets, UDPNoPorts: &noPorts}
+}
+
+// Growth counts from the first gather of a namespace, or from 0 if the namespace is new itself, and never goes back.
+func TestHostBaseline(t *testing.T) {
+	const resets, noPorts = 3, 5 // in hostCounters
+	require.Equal(t, "tcp_estab_resets", hostCounters[resets].name)
+	require.Equal(t, "udp_no_ports", hostCounters[noPorts].name)
+	require.LessOrEqual(t, len(hostCounters), maxHostCounters)
+
+	for isNew, first := range map[bool]int64{false: 0, true: 7} {
+		b := newHostBaseline(isNew)
+		delta, present := b.advance(countersOf(7, 0))
+		require.Equal(t, hostCounts{resets: first}, delta)
+		require.Equal(t, [maxHostCounters]bool{resets: true, noPorts: true}, present)
+
+		delta, _ = b.advance(countersOf(9, 1))
+		require.Equal(t, hostCounts{resets: 2, noPorts: 1}, delta)
+
+		delta, present = b.advance(&netstat.Counters{})
+		require.Equal(t, hostCounts{}, delta, "not readable")
+		require.Equal(t, [maxHostCounters]bool{}, present)
+
+		delta, _ = b.advance(countersOf(4, 3))
+		require.Equal(t, hostCounts{noPorts: 2}, delta, "one went back")
+		delta, _ = b.advance(countersOf(5, 3))
+		require.Equal(t, hostCounts{resets: 1}, delta)
+
+		both := countersOf(5, 4)
+		both.UDP6NoPorts = new(uint64(10))
+		delta, _ = b.advance(both)
+		require.Equal(t, hostCounts{noPorts: map[bool]int64{false: 1, true: 11}[isNew]}, delta, "IPv6")
+		both.UDPNoPorts, both.UDP6NoPorts = new(uint64(5)), new(uint64(13))
+		delta, _ = b.advance(both)
+		require.Equal(t, hostCounts{noPorts: 4}, delta)
+	}
+}
+
+// Whatever a copy of a proc file system counts, the sum does not go back.
+func TestHostCountsSaturate(t *testing.T) {
+	b := newHostBaseline(true)
+	var total hostCounts
+	for _, n := range []uint64{1<<63 - 1, 0, 1<<63 - 1, 1 << 63, 1<<64 - 1, 3} {
+		c := countersOf(n, n)
+		c.UDP6NoPorts = c.UDPNoPorts
+		before := total
+		delta, _ := b.advance(c)
+		total.add(&delta)
+		for i := range total {
+			require.GreaterOrEqual(t, total[i], before[i])
+		}
+	}
+	require.Equal(t, hostCounts{3: 1<<63 - 1, 5: 1<<63 - 1}, total)
+}

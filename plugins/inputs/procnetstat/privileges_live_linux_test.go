@@ -583,10 +583,10 @@ func (g gathered) in(netNS string) gathered {
 	return of
 }
 
-// fromProcfs returns the metrics without the fields that only netlink gives.
+// fromProcfs returns the metrics without the fields that only netlink gives, and those that need entering the namespace.
 func (g gathered) fromProcfs() gathered {
 	without := gathered{T: g.T}
-	byNetlink := regexp.MustCompile("^tcp_((rtt|bytes|segs|retrans)_|opened|closed)")
+	byNetlink := regexp.MustCompile("^tcp_((rtt|bytes|segs|retrans)_|opened|closed|time_wait_limit)|^local_ports$")
 	for _, m := range g.metrics {
 		m = m.Copy()
 		for field := range m.Fields() {

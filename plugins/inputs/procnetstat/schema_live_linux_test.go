@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -60,7 +61,9 @@ func TestSchemaIsWhatIsEmitted(t *testing.T) {
 		})
 		add(start(t, `family_tag = true`).gather())
 		const folded = "max_series = 1\nmeasurements = [\"remote\"]\nprotocols = [\"tcp\", \"udplite\"]"
-		add(start(t, folded).gather()) // UDP-Lite
+		add(start(t, folded).gather())                                       // UDP-Lite
+		t.Setenv("HOST_PROC", filepath.Join("testcases", "default", "proc")) // limits of the host's first namespace
+		add(start(t, `namespaces = ["self"]`).gather())
 
 		want := map[string]bool{}
 		for _, m := range schema {
