@@ -490,8 +490,7 @@ func TestConnections(t *testing.T) {
 				points[strings.TrimRight(protocol, "46")]++
 				if name, named := m.GetField("name"); named {
 					require.Equal(t, "unix", protocol)
-					inode, _ := m.GetField("inode")
-					names[inode.(int64)] = name.(string)
+					names[connectionInode(t, m)] = name.(string)
 				}
 			}
 			for _, u := range units {
@@ -510,6 +509,23 @@ func TestConnections(t *testing.T) {
 			require.Equal(t, int64(len(units)), points["unix"])
 		}
 	})
+}
+
+// connectionInode returns the inode number in a point of procnetstat_connection: a tag if other points have the same tags, absent if no
+// process holds the socket.
+func connectionInode(t *testing.T, m telegraf.Metric) (inode int64) {
+	t.Helper()
+	if tag, ok := m.GetTag("inode"); ok {
+		inode, err := strconv.ParseInt(tag, 10, 64)
+		require.NoError(t, err)
+		return inode
+	}
+	if field, ok := m.GetField("inode"); ok {
+		inode, ok = field.(int64)
+		require.True(t, ok, "%v", m)
+		require.NotZero(t, inode, "%v", m)
+	}
+	return inode
 }
 
 // counters are the fields that only grow.

@@ -311,7 +311,7 @@ func connectionsIn(g gathered) (lines []string) {
 			return "[" + addr.String() + "]:" + port
 		}
 		lines = append(lines, fmt.Sprintln(tags["netns"], tags["protocol"], fields["state"],
-			at(local, tags["src_port"]), at(remote, tags["dest_port"]), fields["inode"], pid))
+			at(local, tags["src_port"]), at(remote, tags["dest_port"]), connectionInode(g.T, m), pid))
 	}
 	return lines
 }

@@ -583,14 +583,22 @@ func (g gathered) in(netNS string) gathered {
 	return of
 }
 
-// fromProcfs returns the metrics without the fields that only netlink gives, and those that need entering the namespace.
+// fromProcfs returns the metrics without the fields that only netlink gives, and without the limits, which only a process in the
+// network namespace sees.
 func (g gathered) fromProcfs() gathered {
-	without := gathered{T: g.T}
-	byNetlink := regexp.MustCompile("^tcp_((rtt|bytes|segs|retrans)_|opened|closed|time_wait_limit)|^local_ports$")
+	return g.without("^tcp_((rtt|bytes|segs|retrans)_|opened|closed)|" + limitFields)
+}
+
+// limitFields are the fields from /proc/sys.
+const limitFields = "^(local_ports|tcp_time_wait_limit|tcp_orphan_limit|tcp_mem_limit_bytes)$"
+
+// without returns the metrics without the fields that match.
+func (g gathered) without(pattern string) gathered {
+	without, fields := gathered{T: g.T}, regexp.MustCompile(pattern)
 	for _, m := range g.metrics {
 		m = m.Copy()
 		for field := range m.Fields() {
-			if byNetlink.MatchString(field) {
+			if fields.MatchString(field) {
 				m.RemoveField(field)
 			}
 		}
@@ -801,10 +809,13 @@ func TestHidepid(t *testing.T) {
 	})
 }
 
-// placesLikeHere are places that differ from here, and lack nothing.
+// noSys is the place that has no /proc/sys.
+const noSys = "subset=pid"
+
+// placesLikeHere are places that differ from here, and lack nothing but the limits, where there is no /proc/sys.
 var placesLikeHere = []place{
 	{name: "hidepid with its group", prepare: fmt.Sprintf("mount -t proc -o hidepid=2,gid=%d proc /proc", anyUID)},
-	{name: "subset=pid", prepare: "mount -t proc -o subset=pid proc /proc"},
+	{name: noSys, prepare: "mount -t proc -o subset=pid proc /proc"},
 	{name: "read-only proc", prepare: "mount -o remount,bind,ro /proc"},
 	{name: "read-only sys", prepare: `
 		for point in $(awk '$2 ~ "^/sys" {print $2}' /proc/self/mounts); do
@@ -820,6 +831,10 @@ func TestPlacesLikeHere(t *testing.T) {
 		asRoot, walk, tables := ofRoot[0], ofRoot[1], ofRoot[2]
 		for _, place := range placesLikeHere {
 			t.Run(place.name, func(t *testing.T) {
+				asRoot, ofTables := asRoot, tables.gathers[0]
+				if place.name == noSys {
+					asRoot.gathers, ofTables = []gathered{asRoot.gathers[0].without(limitFields)}, ofTables.without(limitFields)
+				}
 				for _, want := range []outcome{
 					{roleAny, ownOnly, "procfs", []string{logsNoBPF}, moreThanRoot},
 					{roleBPF, allButExes, "bpf", nil, noProcess},
@@ -830,7 +845,7 @@ func TestPlacesLikeHere(t *testing.T) {
 						want.require(t, got[0], asRoot, walk)
 						got[1].requireLog(t, want.logWith(walk)...)
 						for _, g := range got[1].gathers {
-							want.requireSeries(t, tables.gathers[0], g, "procnetstat", "procnetstat_process", "procnetstat_listener")
+							want.requireSeries(t, ofTables, g, "procnetstat", "procnetstat_process", "procnetstat_listener")
 						}
 					})
 				}
