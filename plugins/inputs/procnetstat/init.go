@@ -185,7 +185,7 @@ func (p *ProcNetStat) initScan() error {
 		TCPInfo:    detailOf(p.Details)&(detailRTT|detailTraffic) != 0,
 		UnixPaths:  slices.Contains(p.Measurements, measureConnection) || slices.Contains(p.Measurements, measureListener),
 		Limits:     slices.Contains(p.Measurements, measureHost) && !p.FamilyTag,
-		Warn:       func(err error) { p.Log.Warn(err) },
+		Warn:       func(err error) { p.Log.Warn(capitalized(err.Error())) },
 	}
 	if err := p.scan.Source.UnmarshalText([]byte(p.Source)); err != nil {
 		return fmt.Errorf("source: %w", err)
@@ -241,6 +241,14 @@ func (p *ProcNetStat) initClosed() error {
 	}
 	p.scan.Closed = netstat.ClosedOff
 	return nil
+}
+
+// capitalized returns an error text as a log message: see docs/developers/LOGGING.md of Telegraf.
+func capitalized(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 // procRoot returns the proc file system that Telegraf's other inputs read.
