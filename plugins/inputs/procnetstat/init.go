@@ -136,8 +136,12 @@ func (p *ProcNetStat) setDefaults() {
 
 // emptyReason returns why the other options leave the measurement without content, or an empty string.
 func (p *ProcNetStat) emptyReason(measurement string) string {
-	if measurement == measureProcess && p.Owners == netstat.OwnersOff.String() {
+	withoutOwners, withoutNetlink := p.Owners == netstat.OwnersOff.String(), p.Source == netstat.SourceProcfs.String()
+	switch {
+	case measurement == measureProcess && withoutOwners:
 		return `has no content with owners = "none"`
+	case measurement == measureCgroup && withoutOwners && withoutNetlink:
+		return `has no content with owners = "none" and source = "procfs"`
 	}
 	for _, m := range schema {
 		if m.option == measurement && !slices.ContainsFunc(m.protocols, p.reads) && m.protocols != nil {
@@ -172,6 +176,8 @@ func (p *ProcNetStat) emptyDetail(name string) string {
 	switch {
 	case !p.reads(netstat.TransportTCP):
 		return `has no content without "tcp" in protocols`
+	case p.Source == netstat.SourceProcfs.String():
+		return `has no content with source = "procfs"`
 	case name == detailNameLifecycle && p.ClosedConnections == netstat.ClosedOff.String():
 		return `has no content with closed_connections = "off"`
 	}
@@ -229,10 +235,10 @@ func (p *ProcNetStat) initClosed() error {
 	switch {
 	case !p.protocols[netstat.TransportTCP]:
 		missing = `"tcp" in protocols`
-	case len(p.Details) == 0:
-		missing = `"rtt", "traffic" or "lifecycle" in details`
 	case p.scan.Source == netstat.SourceProcfs:
 		missing = `netlink, which source = "procfs" disables`
+	case len(p.Details) == 0:
+		missing = `"rtt", "traffic" or "lifecycle" in details`
 	default:
 		return nil
 	}
