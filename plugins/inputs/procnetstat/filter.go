@@ -85,7 +85,7 @@ func checkGlobs(option string, globs []string) error {
 	for _, glob := range globs {
 		// Beside "*", because filter.Compile takes a glob without wildcards for a plain text if it is alone.
 		if _, err := filter.Compile([]string{glob, "*"}); err != nil {
-			return fmt.Errorf(`%s: %q is not a glob of *, ?, [abc], [!a-z] and {a,b}, where a backslash escapes (%w)`, option, glob, err)
+			return fmt.Errorf(`%s: %q is not a glob of *, ?, [abc] and [!a-z], where a backslash escapes (%w)`, option, glob, err)
 		}
 	}
 	return nil
