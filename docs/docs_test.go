@@ -199,6 +199,22 @@ all                             3        6      213
 	}
 }
 
+// TestExecdStanzas: in every stanza that a document shows, Telegraf requests the gathers, and INSTALL.md shows that of the packages.
+func TestExecdStanzas(t *testing.T) {
+	stanzas := 0
+	for _, document := range documents(t) {
+		for _, block := range codeBlock.FindAllString(read(t, document), -1) {
+			if strings.Contains(block, "[[inputs.execd]]") {
+				stanzas++
+				require.Contains(t, block, `signal = "STDIN"`, document)
+				require.Contains(t, block, `"-poll_interval_disabled"]`, document)
+			}
+		}
+	}
+	require.Greater(t, stanzas, 1)
+	require.Contains(t, read(t, "INSTALL.md"), "```toml\n"+read(t, filepath.Join(root, "packaging/execd.conf"))+"```\n")
+}
+
 func documents(t *testing.T) []string {
 	t.Helper()
 	return files(t, ".md")

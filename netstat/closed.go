@@ -79,7 +79,9 @@ func (s *Scanner) subscribeSelf() error {
 	// net/ipv4/inet_diag.c). A dump of no states loads the module, or fails.
 	nothing := sockdiag.Request{Protocol: sockdiag.ProtocolTCP}
 	_, err := self.diag.Dump(context.Background(), nothing, func([]byte) bool { return true })
-	if !errors.Is(err, errors.ErrUnsupported) {
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = s.noModule(TransportTCP, err)
+	} else {
 		self.closed, err = openClosedConn(&s.connects, s.budget, cmp.Or(s.namespaces.room, closedRoom))
 	}
 	switch {

@@ -695,19 +695,28 @@ func TestClosedRefused(t *testing.T) {
 			_, err := NewScanner(config(ClosedRequired, source, &warned))
 			require.EqualError(t, err, want)
 		}
-		for _, errno := range []unix.Errno{
-			unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT, unix.EPROTONOSUPPORT,
+		const tooOld, denied = "requires Linux 4.12: ", "denied by a security module or a seccomp filter: "
+		for errno, requirement := range map[unix.Errno]string{
+			unix.EPERM: denied, unix.EACCES: denied, unix.EINVAL: tooOld,
+			unix.EOPNOTSUPP: "", unix.ENOENT: "", unix.EPROTONOSUPPORT: "",
 		} {
 			t.Run(errno.Error(), func(t *testing.T) {
 				testnet.Forbid(t, unix.SYS_BIND, errno)
-				requireRefused(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets "+
-					"(needs Linux 4.12): unsupported operation: "+errno.Error())
+				requireRefused(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets: "+
+					requirement+"unsupported operation: "+errno.Error())
 			})
 		}
 		t.Run("before Linux 4.12", func(t *testing.T) {
 			testnet.Forbid(t, unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT)
-			requireRefused(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets "+
-				"(needs Linux 4.12): unsupported operation: "+unix.ENOPROTOOPT.Error())
+			requireRefused(t, SourceNetlink, "closed TCP sockets unavailable: subscribing to destroyed sockets: "+
+				tooOld+"unsupported operation: "+unix.ENOPROTOOPT.Error())
+		})
+		t.Run("without tcp_diag", func(t *testing.T) {
+			var warned []string
+			s := newScanner(t, config(ClosedAuto, SourceProcfs, &warned))
+			s.namespaces.self.diag = &fakeDiag{dumps: []fakeDump{{err: fmt.Errorf("%w: no such module", errors.ErrUnsupported)}}}
+			require.NoError(t, s.subscribeSelf())
+			require.Equal(t, []string{"closed TCP sockets unavailable: unsupported operation: no such module (module tcp_diag)"}, warned)
 		})
 		t.Run("procfs", func(t *testing.T) {
 			var warned []string

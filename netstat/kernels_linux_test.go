@@ -207,6 +207,7 @@ func TestWithoutModules(t *testing.T) {
 		require.ErrorContains(t, err, "(module tcp_diag)")
 		_, err = netstat.NewScanner(netstat.ScannerConfig{Closed: netstat.ClosedRequired})
 		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.ErrorContains(t, err, "(module tcp_diag)")
 
 		permitModules(t)
 		sockets, sources, warnings = read()

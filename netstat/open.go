@@ -20,9 +20,9 @@ func (s *Scanner) warnIfHidden() {
 		return
 	}
 	if _, err := os.ReadFile(filepath.Join(root, "1", "stat")); isAbsent(err) {
-		s.fallbacks.warnOnce("hidepid", fmt.Errorf("%s is mounted with hidepid; other users' processes, with their executables, "+
-			"command lines, cgroups and network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of "+
-			"mount option gid: %w", root, err))
+		s.fallbacks.warnOnce("hidepid", fmt.Errorf("proc file system %s is mounted with hidepid; other users' processes, with "+
+			"their executables, command lines, cgroups and network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or "+
+			"the group of mount option gid: %w", root, err))
 	}
 }
 
@@ -67,7 +67,7 @@ func (s *Scanner) openSelf() error {
 		if s.config.Source == SourceNetlink {
 			return requiredError("source", SourceNetlink.String(), err)
 		}
-		s.fallbacks.markUnavailable(fallbackDiag, fmt.Errorf("sock_diag unavailable (%w); falling back to /proc/net, which gives "+
+		s.fallbacks.markUnavailable(fallbackDiag, fmt.Errorf("netlink unavailable (%w); falling back to /proc/net, which gives "+
 			"fewer fields and costs more", err))
 		return s.subscribeSelf()
 	}

@@ -581,7 +581,7 @@ func TestScannerWithoutNetlink(t *testing.T) {
 				require.Equal(t, SourceProcfs, s.Stats().Source)
 			}
 			why := "opening a sock_diag socket: unsupported operation: " + errno.Error()
-			require.Equal(t, []string{"sock_diag unavailable (" + why + "); falling back to /proc/net, which gives fewer fields and costs more"},
+			require.Equal(t, []string{"netlink unavailable (" + why + "); falling back to /proc/net, which gives fewer fields and costs more"},
 				warned)
 			_, err := NewScanner(ScannerConfig{Source: SourceNetlink})
 			require.EqualError(t, err, `source "netlink" is required: `+why)

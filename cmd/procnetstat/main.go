@@ -93,9 +93,13 @@ func serve(opts *options) error {
 
 	if opts.once {
 		prompts.prompt()
-		go prompts.forward(nil, signals)
+		go prompts.forward(nil, signals, nil)
 	} else {
-		go prompts.forward(lines(stdin), signals)
+		var overdue <-chan time.Time
+		if opts.pollingDisabled {
+			overdue = time.After(promptLimit)
+		}
+		go prompts.forward(lines(stdin), signals, overdue)
 	}
 
 	if err := s.Run(opts.shimInterval()); err != nil {

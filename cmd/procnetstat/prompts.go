@@ -9,7 +9,11 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
+
+// promptLimit is the time after which a program that does not poll warns that it was never prompted.
+const promptLimit = time.Minute
 
 // prompts is a pipe that replaces standard input: the shim gathers for every line that it reads there, and stops at its end.
 // Signals write to it too, because the shim does not handle them as prompts.
@@ -30,7 +34,9 @@ func newPrompts() (*prompts, error) {
 
 // forward prompts for every line and every signal, until the lines end or a signal stops it. Then it stops the shim, but not
 // before the gather of the last prompt has started: the shim drops a prompt that is followed immediately by the end of input.
-func (p *prompts) forward(lines <-chan struct{}, signals *signals) {
+//
+// It warns if overdue, unless it is nil, receives before the first prompt: execd sends none with signal = "none", its default.
+func (p *prompts) forward(lines <-chan struct{}, signals *signals, overdue <-chan time.Time) {
 	defer p.writer.Close()
 	for lines != nil || p.pending.Load() {
 		select {
@@ -39,9 +45,14 @@ func (p *prompts) forward(lines <-chan struct{}, signals *signals) {
 				lines = nil
 				continue
 			}
+			overdue = nil
 			p.prompt()
 		case <-signals.gather:
+			overdue = nil
 			p.prompt()
+		case <-overdue:
+			log.Printf("W! No request for a gather after %v; if interval is not longer, set signal = \"STDIN\" in the "+
+				"[[inputs.execd]] table", promptLimit)
 		case <-p.started:
 		case <-signals.stop:
 			return

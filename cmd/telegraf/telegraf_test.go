@@ -89,6 +89,16 @@ func TestFailedGatherFails(t *testing.T) {
 	}
 }
 
+// A failed start of the plugin stops Telegraf, whatever startup_error_behavior says: see the README of the plugin.
+func TestStartupErrorBehavior(t *testing.T) {
+	t.Parallel()
+	for _, behavior := range []string{"error", "retry", "ignore", "probe"} {
+		conf := write(t, "telegraf.conf", "[[inputs.procnetstat]]\n  source = 'netlink'\n  protocols = ['icmp']\n"+
+			"  startup_error_behavior = '"+behavior+"'\n[[outputs.discard]]\n")
+		require.Contains(t, execute(t, "--config", conf).fails().stderr, "E! starting input inputs.procnetstat: source \"netlink\" is required: ")
+	}
+}
+
 func TestOnceSends(t *testing.T) {
 	t.Parallel()
 	out := filepath.Join(t.TempDir(), "metrics.out")

@@ -68,14 +68,14 @@ func TestPackage(t *testing.T) {
 		}
 
 		edit(t, installedOptions, "# max_series = 500", "max_series = 400")
-		edit(t, installedStanza, `"10s"`, `"1s"`)
+		edit(t, installedStanza, `signal = "STDIN"`, `signal = "SIGUSR1"`)
 		host.install(filepath.Join(packages, "newer", debName(newerVersion)))
 		host.requireCapabilities()
 		host.requireReloads(2)
 		requireEdited := func(stanza string) {
 			t.Helper()
 			options, stanza := readFile(t, installedOptions), readFile(t, stanza)
-			if !strings.Contains(options, "max_series = 400") || !strings.Contains(stanza, `"1s"`) {
+			if !strings.Contains(options, "max_series = 400") || !strings.Contains(stanza, `"SIGUSR1"`) {
 				t.Error("the edits of the configuration are lost")
 			}
 		}

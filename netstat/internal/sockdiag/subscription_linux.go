@@ -58,7 +58,7 @@ func Subscribe(handler Handler, buffer int) (*Subscription, error) {
 	s.SetBuffer(buffer)
 	if err = s.join(); err != nil {
 		_ = socket.close()
-		return nil, fmt.Errorf("subscribing to destroyed sockets (needs Linux 4.12): %w", eventsNotSupported(err))
+		return nil, fmt.Errorf("subscribing to destroyed sockets: %w", eventsNotSupported(err))
 	}
 	var readable syscall.RawConn
 	s.waiter, err = newWaiter(socket.fd)
@@ -90,10 +90,14 @@ func (s *Subscription) join() error {
 	return s.socket.subscribe(groups)
 }
 
-// eventsNotSupported also covers the errors of an old kernel without the group or the option.
+// eventsNotSupported also covers the errors of an old kernel without the group or the option. The kernel lets every user subscribe
+// (NL_CFG_F_NONROOT_RECV, net/core/sock_diag.c).
 func eventsNotSupported(err error) error {
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOPROTOOPT) {
-		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOPROTOOPT):
+		return fmt.Errorf("requires Linux 4.12: %w: %w", errors.ErrUnsupported, err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("denied by a security module or a seccomp filter: %w", notSupported(err))
 	}
 	return notSupported(err)
 }

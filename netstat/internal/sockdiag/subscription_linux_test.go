@@ -289,11 +289,11 @@ func TestSubscribeErrors(t *testing.T) {
 		want        string
 	}{
 		{unix.SYS_SOCKET, unix.EPROTONOSUPPORT, true, "opening a sock_diag socket"},
-		{unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
-		{unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
-		{unix.SYS_BIND, unix.EINVAL, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
-		{unix.SYS_BIND, unix.EPERM, true, "subscribing to destroyed sockets (needs Linux 4.12)"},
-		{unix.SYS_BIND, unix.ENOMEM, false, "subscribing to destroyed sockets (needs Linux 4.12)"},
+		{unix.SYS_SETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to destroyed sockets: requires Linux 4.12"},
+		{unix.SYS_GETSOCKOPT, unix.ENOPROTOOPT, true, "subscribing to destroyed sockets: requires Linux 4.12"},
+		{unix.SYS_BIND, unix.EINVAL, true, "subscribing to destroyed sockets: requires Linux 4.12"},
+		{unix.SYS_BIND, unix.EPERM, true, "subscribing to destroyed sockets: denied by a security module or a seccomp filter"},
+		{unix.SYS_BIND, unix.ENOMEM, false, "subscribing to destroyed sockets"},
 		{unix.SYS_EPOLL_CREATE1, unix.EMFILE, false, "waiting for destroyed sockets"},
 		{unix.SYS_EPOLL_CTL, unix.ENOSPC, false, "waiting for destroyed sockets"},
 	} {

@@ -3,6 +3,7 @@
 package procnetstat
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -32,13 +33,6 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 		f   filters
 		err error
 	)
-	globs := func(option string, include, exclude []string) filter.Filter {
-		compiled, e := filter.NewIncludeExcludeFilter(include, exclude)
-		if e != nil && err == nil {
-			err = fmt.Errorf("%s_include, %s_exclude: %w", option, option, e)
-		}
-		return compiled
-	}
 	for _, list := range []struct {
 		option           string
 		include, exclude []string
@@ -48,12 +42,13 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 		{"user", p.UserInclude, p.UserExclude, &f.owner.users},
 		{"cgroup", p.CgroupInclude, p.CgroupExclude, &f.socket.cgroups},
 	} {
-		if len(list.include)+len(list.exclude) > 0 {
-			*list.filter = globs(list.option, list.include, list.exclude)
+		if len(list.include)+len(list.exclude) == 0 {
+			continue
 		}
-	}
-	if err != nil {
-		return filters{}, err
+		if *list.filter, err = filter.NewIncludeExcludeFilter(list.include, list.exclude); err != nil {
+			return filters{}, cmp.Or(checkGlobs(list.option+"_include", list.include), checkGlobs(list.option+"_exclude", list.exclude),
+				fmt.Errorf("%s_include, %s_exclude: %w", list.option, list.option, err))
+		}
 	}
 	f.owner.active = f.owner.names != nil || f.owner.users != nil
 	f.owner.wantsUnattributed = f.owner.wantsName(unattributed) && f.owner.wantsUser(unattributed)
@@ -83,6 +78,17 @@ func (p *ProcNetStat) newFilters() (filters, error) {
 		return filters{}, err
 	}
 	return f, nil
+}
+
+// checkGlobs returns an error that names the first invalid glob of an option.
+func checkGlobs(option string, globs []string) error {
+	for _, glob := range globs {
+		// Beside "*", because filter.Compile takes a glob without wildcards for a plain text if it is alone.
+		if _, err := filter.Compile([]string{glob, "*"}); err != nil {
+			return fmt.Errorf(`%s: %q is not a glob of *, ?, [abc] and [!a-z], where a backslash escapes (%w)`, option, glob, err)
+		}
+	}
+	return nil
 }
 
 func (f *ownerFilter) wantsName(name string) bool { return f.names == nil || f.names.Match(name) }

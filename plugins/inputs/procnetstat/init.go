@@ -136,8 +136,12 @@ func (p *ProcNetStat) setDefaults() {
 
 // emptyReason returns why the other options leave the measurement without content, or an empty string.
 func (p *ProcNetStat) emptyReason(measurement string) string {
-	if measurement == measureProcess && p.Owners == netstat.OwnersOff.String() {
+	withoutOwners, withoutNetlink := p.Owners == netstat.OwnersOff.String(), p.Source == netstat.SourceProcfs.String()
+	switch {
+	case measurement == measureProcess && withoutOwners:
 		return `has no content with owners = "none"`
+	case measurement == measureCgroup && withoutOwners && withoutNetlink:
+		return `has no content with owners = "none" and source = "procfs"`
 	}
 	for _, m := range schema {
 		if m.option == measurement && !slices.ContainsFunc(m.protocols, p.reads) && m.protocols != nil {
@@ -172,6 +176,8 @@ func (p *ProcNetStat) emptyDetail(name string) string {
 	switch {
 	case !p.reads(netstat.TransportTCP):
 		return `has no content without "tcp" in protocols`
+	case p.Source == netstat.SourceProcfs.String():
+		return `has no content with source = "procfs"`
 	case name == detailNameLifecycle && p.ClosedConnections == netstat.ClosedOff.String():
 		return `has no content with closed_connections = "off"`
 	}
@@ -185,7 +191,7 @@ func (p *ProcNetStat) initScan() error {
 		TCPInfo:    detailOf(p.Details)&(detailRTT|detailTraffic) != 0,
 		UnixPaths:  slices.Contains(p.Measurements, measureConnection) || slices.Contains(p.Measurements, measureListener),
 		Limits:     slices.Contains(p.Measurements, measureHost) && !p.FamilyTag,
-		Warn:       func(err error) { p.Log.Warn(err) },
+		Warn:       func(err error) { p.Log.Warn(capitalized(err.Error())) },
 	}
 	if err := p.scan.Source.UnmarshalText([]byte(p.Source)); err != nil {
 		return fmt.Errorf("source: %w", err)
@@ -229,10 +235,10 @@ func (p *ProcNetStat) initClosed() error {
 	switch {
 	case !p.protocols[netstat.TransportTCP]:
 		missing = `"tcp" in protocols`
-	case len(p.Details) == 0:
-		missing = `"rtt", "traffic" or "lifecycle" in details`
 	case p.scan.Source == netstat.SourceProcfs:
 		missing = `netlink, which source = "procfs" disables`
+	case len(p.Details) == 0:
+		missing = `"rtt", "traffic" or "lifecycle" in details`
 	default:
 		return nil
 	}
@@ -241,6 +247,14 @@ func (p *ProcNetStat) initClosed() error {
 	}
 	p.scan.Closed = netstat.ClosedOff
 	return nil
+}
+
+// capitalized returns an error text as a log message: see docs/developers/LOGGING.md of Telegraf.
+func capitalized(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 // procRoot returns the proc file system that Telegraf's other inputs read.

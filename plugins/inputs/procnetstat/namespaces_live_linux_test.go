@@ -389,15 +389,15 @@ const (
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more$`
 	notInitialPIDs = `^BPF owner lookup unavailable \(/proc is not of the initial PID ` +
 		`namespace, whose pids BPF programs see: unsupported operation\); falling back to /proc, which costs more$`
-	noNetlink = `^cannot open netlink in network namespace (blue|of process \d+) \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for ` +
+	noNetlink = `^Cannot open netlink in network namespace (blue|of process \d+) \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for ` +
 		`a namespace without a name: `
 	fewerFields = `\); falling back to /proc, which gives fewer fields and costs more$`
 	noSetns     = noNetlink + `setns: operation not permitted` + fewerFields
 	noPtrace    = noNetlink + `open /proc/\d+/ns/net: permission denied` + fewerFields
-	noNames     = `^cannot read or name some network namespaces: /run/netns/blue: entering requires ` +
+	noNames     = `^Cannot read or name some network namespaces: /run/netns/blue: entering requires ` +
 		`CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: permission denied$`
-	denied = `^Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed". This needs ` +
-		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it$`
+	denied = `^Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed". Attributing them requires ` +
+		`CAP_BPF and CAP_PERFMON, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; a security module can deny it too$`
 )
 
 // roleCase is a user and what the plugin reports of all namespaces as that user.

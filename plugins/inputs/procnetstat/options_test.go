@@ -3,10 +3,12 @@
 package procnetstat
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +32,10 @@ func TestInitErrors(t *testing.T) {
 		{`measurements = ["host", "host"]`, `measurements: duplicate "host"`},
 		{"measurements = [\"process\"]\nowners = \"none\"", `measurements: "process" has no content with owners = "none"`},
 		{"measurements = [\"listener\"]\nprotocols = [\"raw\"]", `measurements: "listener" has no content without "tcp", "udp" or "unix" in protocols`},
+		{"measurements = [\"remote\"]\nprotocols = [\"unix\"]", `measurements: "remote" has no content without "tcp", "udp" or "udplite" in protocols`},
+		{"measurements = [\"cgroup\"]\nowners = \"none\"\nsource = \"procfs\"", `measurements: "cgroup" has no content with owners = "none" and source = "procfs"`},
+		{"details = [\"rtt\"]\nsource = \"procfs\"", `details: "rtt" has no content with source = "procfs"`},
+		{"closed_connections = \"on\"\nsource = \"procfs\"", `closed_connections: "on" requires netlink, which source = "procfs" disables`},
 		{"owners = \"none\"\nuser_exclude = [\"root\"]", `process_include, process_exclude, user_include, user_exclude: cannot be used with owners = "none"; remove them or change owners`},
 		{`protocols = ["tcp6"]`, `protocols: "tcp6" is not one of tcp, udp, udplite, raw, icmp, unix`},
 		{`protocols = ["tcp", "tcp"]`, `protocols: duplicate "tcp"`},
@@ -42,8 +48,9 @@ func TestInitErrors(t *testing.T) {
 		{`connection_tags = ["rtt"]`, `connection_tags: "rtt" is not one of protocol, state, src, src_port, dest, dest_port, inode, name, pid, process_name, user, systemd_unit, container_id, pod_uid, cgroup`},
 		{`remote_prefix_v4 = 33`, `remote_prefix_v4: must be from 0 to 32, got 33`},
 		{`remote_prefix_v6 = -1`, `remote_prefix_v6: must be from 0 to 128, got -1`},
-		{`process_include = ["[a"]`, `process_include, process_exclude: unexpected end of input`},
-		{`cgroup_exclude = ["[a"]`, `cgroup_include, cgroup_exclude: unexpected end of input`},
+		{`process_include = ["[a"]`, `process_include: "[a" is not a glob of *, ?, [abc] and [!a-z], where a backslash escapes (unexpected end of input)`},
+		{`cgroup_exclude = ["[a"]`, `cgroup_exclude: "[a" is not a glob of *, ?, [abc] and [!a-z], where a backslash escapes (unexpected end of input)`},
+		{`user_exclude = ["root", "www-*", "[a-"]`, `user_exclude: "[a-" is not a glob of *, ?, [abc] and [!a-z], where a backslash escapes (unexpected end of input)`},
 		{`local_ports_include = ["80", "90-80"]`, `local_ports_include: "90-80" is not a port from 0 to 65535 or a range like "8000-8100"`},
 		{`remote_ports_exclude = ["http"]`, `remote_ports_exclude: "http" is not a port from 0 to 65535 or a range like "8000-8100"`},
 		{`remote_ports_exclude = [-1]`, `remote_ports_exclude: "-1" is not a port from 0 to 65535 or a range like "8000-8100"`},
@@ -74,6 +81,24 @@ func TestInitErrors(t *testing.T) {
 	}
 }
 
+// TestMeasurementsOfProtocols: a measurement is refused if none of the protocols can be in it.
+func TestMeasurementsOfProtocols(t *testing.T) {
+	all := "tcp udp udplite raw icmp unix"
+	for measurement, protocols := range map[string]string{
+		"host": all, "process": all, "cgroup": all, "connection": all, "gather": all,
+		"listener": "tcp udp unix", "remote": "tcp udp udplite", "client": "tcp",
+	} {
+		for _, protocol := range allProtocols {
+			err := configure(t, fmt.Sprintf("measurements = [%q]\nprotocols = [%q]", measurement, protocol)).Init()
+			if slices.Contains(strings.Fields(protocols), protocol) {
+				require.NoError(t, err, "%s of %s", measurement, protocol)
+			} else {
+				require.ErrorContains(t, err, fmt.Sprintf("measurements: %q has no content without ", measurement))
+			}
+		}
+	}
+}
+
 func TestUnknownOptionIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "telegraf.conf")
 	require.NoError(t, os.WriteFile(path, []byte("[[inputs.procnetstat]]\n  mesurements = [\"host\"]\n"), 0o600))
@@ -83,14 +108,16 @@ func TestUnknownOptionIsRefused(t *testing.T) {
 // TestDefaultsWithoutContent: a default list leaves out what the other options leave no content for, and logs nothing of it.
 func TestDefaultsWithoutContent(t *testing.T) {
 	for options, want := range map[string]struct{ measurements, details []string }{
-		``:                           {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
-		`owners = "none"`:            {[]string{"host", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
-		`protocols = ["udp"]`:        {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{}},
-		`protocols = ["raw"]`:        {[]string{"host", "process", "cgroup", "gather"}, []string{}},
-		`closed_connections = "off"`: {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic"}},
-		`closed_connections = "on"`:  {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
-		`details = []`:               {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{}},
-		`details = ["traffic"]`:      {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"traffic"}},
+		``:                                       {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
+		`owners = "none"`:                        {[]string{"host", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
+		`protocols = ["udp"]`:                    {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{}},
+		`protocols = ["raw"]`:                    {[]string{"host", "process", "cgroup", "gather"}, []string{}},
+		`closed_connections = "off"`:             {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic"}},
+		`closed_connections = "on"`:              {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"rtt", "traffic", "lifecycle"}},
+		`source = "procfs"`:                      {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{}},
+		"source = \"procfs\"\nowners = \"none\"": {[]string{"host", "listener", "gather"}, []string{}},
+		`details = []`:                           {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{}},
+		`details = ["traffic"]`:                  {[]string{"host", "process", "listener", "cgroup", "gather"}, []string{"traffic"}},
 	} {
 		plugin, log := configure(t, options), &testutil.CaptureLogger{}
 		plugin.Log = log

@@ -282,19 +282,19 @@ const (
 		`CAP_PERFMON: unsupported operation: operation not permitted\); falling back to /proc, which costs more`
 	logsNoBTF = `W! BPF owner lookup unavailable \(the BPF program requires Linux 5\.11 with ` +
 		`BTF: .*no BTF found for kernel version .*\); falling back to /proc, which costs more`
-	logsDenied = `W! Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed"\. This needs ` +
-		`CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it`
-	logsHidden = `W! /\S+ is mounted with hidepid; other users' processes, with their executables, command lines, cgroups and ` +
+	logsDenied = `W! Cannot read the descriptors of \d+ processes; their sockets are reported as "unattributed"\. Attributing them requires ` +
+		`CAP_BPF and CAP_PERFMON, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; a security module can deny it too`
+	logsHidden = `W! Proc file system /\S+ is mounted with hidepid; other users' processes, with their executables, command lines, cgroups and ` +
 		`network namespaces, are hidden; reading them requires CAP_SYS_PTRACE or the group of mount option gid: ` +
 		`open /\S+/1/stat: (no such file or directory|operation not permitted)`
-	logsNoExe = `W! cannot read process executables: requires CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
+	logsNoExe = `W! Cannot read process executables: requires CAP_SYS_PTRACE: readlink /proc/\d+/exe: ` +
 		`permission denied`
 	logsNoCgroups = `I! Cannot look up the cgroups of sockets; using those of their processes: ` +
 		`no cgroup2 file system is mounted; opening /\S+: .*`
-	logsNoNetlink = `W! cannot open netlink in network namespace .* \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
+	logsNoNetlink = `W! Cannot open netlink in network namespace .* \(entering requires CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace without ` +
 		`a name: (open /\S+/ns/net: permission denied|setns: operation not permitted)\); falling back to /proc, ` +
 		`which gives fewer fields and costs more`
-	logsNoNames = `W! cannot read or name some network namespaces: `
+	logsNoNames = `W! Cannot read or name some network namespaces: `
 	logsNoName  = logsNoNames + `/run/netns/blue: entering requires CAP_SYS_ADMIN, finding a process in it CAP_SYS_PTRACE: ` +
 		`permission denied`
 )
@@ -303,6 +303,9 @@ const (
 func (p readPlugin) requireLog(t *testing.T, patterns ...string) {
 	t.Helper()
 	unexpected := slices.Clone(p.log)
+	for _, line := range p.log {
+		require.Regexp(t, `^[EWID]! [A-Z]`, line)
+	}
 	missing := slices.DeleteFunc(slices.Clone(patterns), func(pattern string) bool {
 		i := slices.IndexFunc(unexpected, regexp.MustCompile("^"+pattern+"$").MatchString)
 		if i >= 0 {
@@ -789,7 +792,7 @@ func TestHidepid(t *testing.T) {
 						blue.require(t, expectedOf{}, want.sees, everywhere.gathers[0], got[1])
 						theirs.require(t, expectedOf{}, want.sees, everywhere.gathers[0], got[1])
 						mine.require(t, expectedOf{asNumber, procfs}, want.sees, everywhere.gathers[0], got[1])
-						got[2].requireLog(t, want.logWith(walk, `W! cannot read network namespace "host": `+test.host)...)
+						got[2].requireLog(t, want.logWith(walk, `W! Cannot read network namespace "host": `+test.host)...)
 					})
 				}
 				for _, want := range []outcome{

@@ -200,8 +200,9 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	}
 	if stats.Denied > 0 {
 		p.warnDenied.Do(func() {
-			p.Log.Warnf("Cannot read the descriptors of %d processes; their sockets are reported as %q. This needs "+
-				"CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no security module may forbid it", stats.Denied, unattributed)
+			p.Log.Warnf("Cannot read the descriptors of %d processes; their sockets are reported as %q. Attributing them requires "+
+				"CAP_BPF and CAP_PERFMON, or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; a security module can deny it too",
+				stats.Denied, unattributed)
 		})
 	}
 	return nil
