@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,14 +32,15 @@ type prompted struct {
 	reached gather // counters
 }
 
-// startPrompted starts the program with a configuration of the plugin.
-func startPrompted(t *testing.T, program, config string) *prompted {
+// startPrompted starts the program with a configuration of the plugin. in is a command that runs the command after it.
+func startPrompted(t *testing.T, program, config string, in ...string) *prompted {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "procnetstat.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(config), 0o644), os.Chmod(filepath.Dir(filepath.Dir(file)), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	p := &prompted{t: t, cmd: exec.Command(program, "-config", file, "-poll_interval_disabled"), seen: metrics{}, reached: gather{}}
+	command := append(in, program, "-config", file, "-poll_interval_disabled")
+	p := &prompted{t: t, cmd: exec.Command(command[0], command[1:]...), seen: metrics{}, reached: gather{}}
 	p.isProcfs = strings.Contains(config, `source = "procfs"`)
 	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -150,14 +152,30 @@ func isCounterField(measurement, field string) bool {
 	return measurement != connectionMeasurement && slices.Contains(counterFields, field)
 }
 
-// values returns the values of a field in all gathers; "absent" where it has none.
+// absent stands for a value that a gather does not have.
+const absent = "absent"
+
+// values returns the values of a field in all gathers.
 func (p *prompted) values(series, field string) (values []string) {
 	for _, at := range p.times {
-		value := "absent"
+		value := absent
 		if n, found := p.seen[at][series][field]; found {
 			value = fmt.Sprint(n)
 		}
 		values = append(values, value)
 	}
 	return values
+}
+
+// pauseFor stops the program with SIGSTOP while f runs.
+func (p *prompted) pauseFor(f func()) {
+	p.t.Helper()
+	signal := func(signal syscall.Signal) {
+		if err := p.cmd.Process.Signal(signal); err != nil {
+			p.t.Errorf("sending %v to %v: %v", signal, p.cmd, err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	defer signal(syscall.SIGCONT)
+	f()
 }
