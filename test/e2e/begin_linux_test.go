@@ -118,9 +118,9 @@ func TestBurst(t *testing.T) {
 				if got[3] == absent {
 					isGone++
 				}
-				requireIncrease(t, p, series, field, want)
 			}
 		}
+		requireIncrease(t, p, burstSeries("worker"), "tcp_opened", "tcp_closed")
 		if isNew == 0 || isGone == 0 {
 			t.Error("no series is new, or none ends, so the test did not check it")
 		}
@@ -130,34 +130,35 @@ func TestBurst(t *testing.T) {
 	})
 }
 
-// requireIncrease has promtool compute the increase of a counter over the gathers, which for it are 10 seconds apart. It does so at the
-// time of the last value: later, increase() extrapolates.
-func requireIncrease(t *testing.T, p *prompted, series, field string, want int64) {
+// requireIncrease has promtool compute the increase of counters over the gathers, which for it are 10 seconds apart. It does so at the
+// time of the last value of a series: later, increase() extrapolates.
+func requireIncrease(t *testing.T, p *prompted, want map[string]int64, counters ...string) {
 	t.Helper()
 	const interval = 10
-	values := p.values(series, field)
-	for values[len(values)-1] == absent {
-		values = values[:len(values)-1]
-	}
-	measurement, tags, _ := strings.Cut(series, ",")
-	name := measurement + "_" + field + "{" + tags + "}"
-	written := strings.ReplaceAll(strings.Join(values, " "), absent, "_")
-	text := fmt.Sprintf(`
-evaluation_interval: %[1]ds
-tests:
+	text := fmt.Sprintf("evaluation_interval: %ds\ntests:\n", interval)
+	for series, increase := range want {
+		measurement, tags, _ := strings.Cut(series, ",")
+		for _, field := range counters {
+			values := p.values(series, field)
+			for values[len(values)-1] == absent {
+				values = values[:len(values)-1]
+			}
+			text += fmt.Sprintf(`
   - interval: %[1]ds
     input_series: [{series: '%[2]s', values: '%[3]s'}]
     promql_expr_test:
       - expr: sum(increase(%[2]s[5m]))
         eval_time: %[4]ds
         exp_samples: [{labels: '{}', value: %[5]d}]
-`, interval, name, written, interval*(len(values)-1), want)
+`, interval, measurement+"_"+field+"{"+tags+"}", strings.ReplaceAll(strings.Join(values, " "), absent, "_"), interval*(len(values)-1), increase)
+		}
+	}
 	file := filepath.Join(t.TempDir(), "increase.yml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("promtool", "test", "rules", file).CombinedOutput(); err != nil {
-		t.Errorf("increase of %s %s: %v\n%s", name, written, err, out)
+		t.Errorf("promtool: %v\n%s", err, out)
 	}
 }
 
