@@ -9,8 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -25,6 +26,7 @@ type prompted struct {
 	output  *bufio.Reader
 	log     bytes.Buffer
 
+	counters map[string]bool
 	isProcfs bool // does not report closed connections
 
 	times   []int64 // of the gathers
@@ -39,8 +41,12 @@ func startPrompted(t *testing.T, program, config string, in ...string) *prompted
 	if err := errors.Join(os.WriteFile(file, []byte(config), 0o644), os.Chmod(filepath.Dir(filepath.Dir(file)), 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	counters, err := schemaCounters()
+	if err != nil || len(counters) == 0 {
+		t.Fatalf("%d counters in the schema: %v", len(counters), err)
+	}
 	command := append(in, program, "-config", file, "-poll_interval_disabled")
-	p := &prompted{t: t, cmd: exec.Command(command[0], command[1:]...), seen: metrics{}, reached: gather{}}
+	p := &prompted{t: t, cmd: exec.Command(command[0], command[1:]...), seen: metrics{}, reached: gather{}, counters: counters}
 	p.isProcfs = strings.Contains(config, `source = "procfs"`)
 	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -111,7 +117,7 @@ func (p *prompted) gather() gather {
 			if _, twice := found[series][field]; twice {
 				p.t.Errorf("gather %d has %s of %s twice", len(p.times), field, series)
 			}
-			isCounter := isCounterField(point.Name(), field)
+			isCounter := p.counters[field]
 			kinds[isCounter] = true
 			if isCounter {
 				p.requireCounter(series, field, number)
@@ -140,17 +146,15 @@ func (p *prompted) requireCounter(series, field string, value int64) {
 	p.reached.of(series)[field] = value
 }
 
-// counterFields are the names of all counters. No measurement but that of connections has a gauge of such a name.
-var counterFields = []string{
-	"tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_out", "tcp_segs_in", "tcp_retrans_segs", "tcp_opened", "tcp_closed",
-	"udp_drops", "drops", "closed_events_lost",
-	"tcp_listen_overflows", "tcp_listen_drops", "tcp_attempt_fails", "tcp_estab_resets", "tcp_out_rsts",
-	"udp_no_ports", "udp_rcvbuf_errors", "udp_sndbuf_errors",
-}
-
-func isCounterField(measurement, field string) bool {
-	return measurement != connectionMeasurement && slices.Contains(counterFields, field)
-}
+// schemaCounters are the names of all counters in the documented schema. No measurement has a gauge of such a name.
+var schemaCounters = sync.OnceValues(func() (map[string]bool, error) {
+	schema, err := os.ReadFile("../../docs/developers/SCHEMA.md")
+	counters := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (\w+) \| counter \|`).FindAllSubmatch(schema, -1) {
+		counters[string(row[1])] = true
+	}
+	return counters, err
+})
 
 // absent stands for a value that a gather does not have.
 const absent = "absent"
