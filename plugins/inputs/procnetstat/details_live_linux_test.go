@@ -147,6 +147,7 @@ func TestDetails(t *testing.T) {
 	})
 }
 
+// quoted returns the elements of a list in TOML.
 func quoted(names []string) string {
 	var list []string
 	for _, name := range names {

@@ -83,6 +83,3 @@ func TestSchemaIsWhatIsEmitted(t *testing.T) {
 }
 
 var typeNames = map[telegraf.ValueType]string{telegraf.Gauge: "gauge", telegraf.Counter: "counter"}
-
-// quoted returns a list in TOML.
-func quoted(names []string) string { return `"` + strings.Join(names, `", "`) + `"` }
