@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -36,7 +37,7 @@ const prometheusOutput = `
 
 const prometheusConfig = `
 global:
-  scrape_interval: 1s
+  scrape_interval: %v
   evaluation_interval: 1s
 scrape_configs:
   - job_name: telegraf
@@ -69,9 +70,15 @@ func TestPrometheus(t *testing.T) {
 // startPrometheus starts a Prometheus that scrapes Telegraf. rules are paths of rule files.
 func startPrometheus(t *testing.T, rules ...string) *server {
 	t.Helper()
+	return startPrometheusEvery(t, time.Second, rules...)
+}
+
+// startPrometheusEvery is startPrometheus with a scrape interval.
+func startPrometheusEvery(t *testing.T, interval time.Duration, rules ...string) *server {
+	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "prometheus.yml")
-	text := prometheusConfig + "rule_files: [" + strings.Join(rules, ", ") + "]\n"
+	text := fmt.Sprintf(prometheusConfig, interval) + "rule_files: [" + strings.Join(rules, ", ") + "]\n"
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
