@@ -6,7 +6,7 @@ closeWait = (start) => from(bucket: "telegraf")
 
 union(tables: [
     closeWait(start: -1m) |> last() |> set(key: "_field", value: "close_wait"),
-    closeWait(start: -15m) |> difference() |> sum() |> set(key: "_field", value: "growth"),
+    closeWait(start: -15m) |> difference() |> cumulativeSum() |> last() |> set(key: "_field", value: "growth"),
 ])
   |> group(columns: ["host", "netns", "process_name"])
   |> reduce(

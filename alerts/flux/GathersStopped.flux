@@ -11,6 +11,7 @@ union(tables: [
 ])
   |> group(columns: ["host"])
   |> max()
+  |> keep(columns: ["host", "_value"])
   |> filter(fn: (r) => r._value == 0)
   |> map(fn: (r) => ({r with _time: now(), _measurement: "alerts", _field: "GathersStopped"}))
   |> to(bucket: "alerts")
