@@ -7,14 +7,16 @@ from(bucket: "telegraf")
   |> last()
   |> group(columns: ["host", "netns", "interface", "local_address", "local_port"])
   |> reduce(
-      identity: {dropped: 0.0, opened: 0.0},
+      identity: {dropped: 0.0, opened: 0.0, counted: false},
       fn: (r, accumulator) => ({
           dropped: accumulator.dropped + (if r._field == "drops" then float(v: r._value) else 0.0),
           opened: accumulator.opened + (if r._field == "tcp_opened" then float(v: r._value) else 0.0),
+          counted: accumulator.counted or r._field == "tcp_opened",
       }),
   )
+  |> filter(fn: (r) => r.counted and r.dropped != 0.0)
   |> map(fn: (r) => ({r with _value: 100.0 * r.dropped / (r.dropped + r.opened)}))
   |> filter(fn: (r) => r._value > 1)
-  |> drop(columns: ["dropped", "opened"])
+  |> drop(columns: ["dropped", "opened", "counted"])
   |> map(fn: (r) => ({r with _time: now(), _measurement: "alerts", _field: "ListenerDropsMany"}))
   |> to(bucket: "alerts")

@@ -4,14 +4,12 @@ from(bucket: "telegraf")
   |> range(start: -1m)
   |> filter(fn: (r) => r._measurement == "procnetstat" and (r._field == "tcp_time_wait" or r._field == "tcp_time_wait_limit"))
   |> last()
-  |> group(columns: ["host", "netns", "_field"])
-  |> max()
   |> group(columns: ["host", "netns"])
   |> reduce(
       identity: {used: 0.0, limit: 0.0},
       fn: (r, accumulator) => ({
-          used: if r._field == "tcp_time_wait" then float(v: r._value) else accumulator.used,
-          limit: if r._field == "tcp_time_wait_limit" then float(v: r._value) else accumulator.limit,
+          used: if r._field == "tcp_time_wait" and float(v: r._value) > accumulator.used then float(v: r._value) else accumulator.used,
+          limit: if r._field == "tcp_time_wait_limit" and float(v: r._value) > accumulator.limit then float(v: r._value) else accumulator.limit,
       }),
   )
   |> filter(fn: (r) => r.limit != 0.0)
