@@ -31,10 +31,10 @@ func TestAlertCases(t *testing.T) {
 	setUp(t)
 	flux := builtOnce(t, "E2E_FLUX", buildFlux)
 	testnet.Isolate(t, func() {
-		checks := comparableChecks(t)
+		now := time.Now()
 		var points []casePoint
 		byAlert := map[string][]alertCheck{}
-		for _, check := range checks {
+		for _, check := range comparableChecks(t, now) {
 			points = append(points, check.points...)
 			byAlert[check.name] = append(byAlert[check.name], check)
 		}
@@ -42,14 +42,13 @@ func TestAlertCases(t *testing.T) {
 		db := newInfluxDB(t)
 		db.start()
 		db.write(points)
+		inFlux := fluxAlerts(t, flux, now, slices.Collect(maps.Keys(byAlert)), points)
 		for alert, checks := range byAlert {
-			for language, found := range map[string][]map[string]string{
-				"InfluxQL": db.alerts(influxQLOf(t, alert)),
-				"Flux":     fluxAlerts(t, flux, alert, points),
-			} {
-				for _, check := range checks {
-					assert.ElementsMatch(t, check.alerts, check.of(found), "%s at %d m, %s: %s", alert, check.minute, language, check.title)
-				}
+			query := strings.ReplaceAll(influxQLOf(t, alert), "now()", now.UTC().Format("'"+time.RFC3339Nano+"'"))
+			inInfluxQL := db.alerts(query)
+			for _, check := range checks {
+				assert.ElementsMatch(t, check.alerts, check.of(inInfluxQL), "%s at %d m in InfluxQL: %s", alert, check.minute, check.title)
+				assert.ElementsMatch(t, check.alerts, check.of(inFlux[alert]), "%s at %d m in Flux: %s", alert, check.minute, check.title)
 			}
 		}
 	})
@@ -79,7 +78,7 @@ type alertCheck struct {
 }
 
 // comparableChecks returns the checks with their points. Each has hosts of its own.
-func comparableChecks(t *testing.T) (checks []alertCheck) {
+func comparableChecks(t *testing.T, now time.Time) (checks []alertCheck) {
 	t.Helper()
 	fires := 0
 	for _, c := range alertCases(t) {
@@ -91,7 +90,7 @@ func comparableChecks(t *testing.T) (checks []alertCheck) {
 				fires++
 			}
 			check.title, check.number = c.name, len(checks)
-			check.points = c.pointsAt(check)
+			check.points = c.pointsAt(check, now)
 			checks = append(checks, check)
 		}
 	}
@@ -219,8 +218,8 @@ type casePoint struct {
 }
 
 // pointsAt returns the points up to the time of a check, which is now.
-func (c alertCase) pointsAt(check alertCheck) (points []casePoint) {
-	now := time.Now()
+func (c alertCase) pointsAt(check alertCheck, now time.Time) (points []casePoint) {
+	now = now.Add(-time.Second) // a range of Flux excludes its end
 	for _, s := range c.series {
 		s.tags = maps.Clone(s.tags)
 		s.tags["host"] = check.host(s.tags["host"])
@@ -281,38 +280,43 @@ func (db *influxDB) alerts(influxQL string) (alerts []map[string]string) {
 	return alerts
 }
 
-// fluxAlerts returns the tags of each row that the task of an alert writes. The task runs for each set of tags that the points have:
-// map of Flux 0.39 fails on tables with different tags.
-func fluxAlerts(t *testing.T, program, alert string, points []casePoint) (alerts []map[string]string) {
+// fluxAlerts returns by alert the tags of each row that the tasks write. A task runs for each set of tags that the points have: map
+// of Flux 0.39 fails on tables with different tags.
+func fluxAlerts(t *testing.T, program string, now time.Time, alerts []string, points []casePoint) map[string][]map[string]string {
 	t.Helper()
-	task := "../../alerts/flux/" + alert + ".flux"
-	text := readFile(t, task)
 	byTags := map[string][]casePoint{}
 	for _, p := range points {
-		if strings.Contains(text, strconv.Quote(p.measurement)) {
-			tags := fmt.Sprint(slices.Sorted(maps.Keys(p.tags)))
-			byTags[tags] = append(byTags[tags], p)
-		}
+		tags := p.measurement + fmt.Sprint(slices.Sorted(maps.Keys(p.tags)))
+		byTags[tags] = append(byTags[tags], p)
 	}
-	for _, points := range byTags {
+	arguments := []string{now.UTC().Format(time.RFC3339Nano)}
+	for tags, points := range byTags {
+		measurement, _, _ := strings.Cut(tags, "[")
 		file := filepath.Join(t.TempDir(), "points.csv")
 		require.NoError(t, os.WriteFile(file, annotatedCSV(points), 0o600))
-		var failure bytes.Buffer
-		command := exec.CommandContext(t.Context(), program, task, file)
-		command.Stderr = &failure
-		rows, err := command.Output()
-		require.NoError(t, err, "%s: %s", alert, failure.String())
-		for line := range bytes.Lines(rows) {
-			row := map[string]string{}
-			require.NoError(t, json.Unmarshal(line, &row))
-			require.Equal(t, "alerts", row["_measurement"])
-			require.Equal(t, alert, row["_field"])
-			delete(row, "_measurement")
-			delete(row, "_field")
-			alerts = append(alerts, row)
+		for _, alert := range alerts {
+			task := "../../alerts/flux/" + alert + ".flux"
+			if strings.Contains(readFile(t, task), strconv.Quote(measurement)) {
+				arguments = append(arguments, task, file)
+			}
 		}
 	}
-	return alerts
+	command := exec.CommandContext(t.Context(), program, arguments...)
+	var failure bytes.Buffer
+	command.Stderr = &failure
+	rows, err := command.Output()
+	require.NoError(t, err, failure.String())
+	found := map[string][]map[string]string{}
+	for line := range bytes.Lines(rows) {
+		row := map[string]string{}
+		require.NoError(t, json.Unmarshal(line, &row))
+		require.Equal(t, "alerts", row["_measurement"])
+		alert := row["_field"]
+		delete(row, "_measurement")
+		delete(row, "_field")
+		found[alert] = append(found[alert], row)
+	}
+	return found
 }
 
 // annotatedCSV returns points of one series after the other in the CSV of InfluxDB 2: a table for each.

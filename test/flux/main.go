@@ -1,6 +1,6 @@
-// Command flux runs a Flux task on a file of annotated CSV, in the place of the bucket "telegraf", and prints each row that the task
-// would write to the bucket "alerts" as a line of JSON with the columns that are strings. It is a module of its own, which is not
-// in go.work, since the interpreter requires old versions of much. Later versions than 0.39 take a C compiler and Rust.
+// Command flux runs Flux tasks on files of annotated CSV, in the place of the bucket "telegraf", at a given time. It prints each row
+// that a task would write to the bucket "alerts" as a line of JSON with the columns that are strings. It is a module of its own,
+// which is not in go.work, since the interpreter requires old versions of much. Later versions than 0.39 take a C compiler and Rust.
 package main
 
 import (
@@ -19,17 +19,19 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: flux TASK CSV")
+	if len(os.Args) < 4 || len(os.Args)%2 != 0 {
+		fmt.Fprintln(os.Stderr, "usage: flux TIME TASK CSV [TASK CSV]...")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2]); err != nil {
-		fmt.Fprintln(os.Stderr, "flux:", err)
-		os.Exit(1)
+	for i := 2; i < len(os.Args); i += 2 {
+		if err := run(os.Args[1], os.Args[i], os.Args[i+1]); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[i], err)
+			os.Exit(1)
+		}
 	}
 }
 
-func run(task, csv string) error {
+func run(now, task, csv string) error {
 	text, err := os.ReadFile(task)
 	if err != nil {
 		return err
@@ -40,7 +42,7 @@ func run(task, csv string) error {
 		return errors.New("the task does not read from telegraf or write to alerts")
 	}
 	query = strings.ReplaceAll(query, source, "csv.from(file: "+strconv.Quote(csv)+")")
-	query = "import \"csv\"\n" + strings.ReplaceAll(query, sink, "")
+	query = "import \"csv\"\noption now = () => " + now + "\n" + strings.ReplaceAll(query, sink, "")
 	ctx := context.Background()
 	program, err := lang.FluxCompiler{Query: query}.Compile(ctx)
 	if err != nil {
