@@ -148,9 +148,10 @@ func TestDashboardLinks(t *testing.T) {
 		board := regexp.MustCompile(`/d/(procnetstat-(\w+)-promql)\?var-host=`).FindStringSubmatch(link)
 		require.NotNil(t, board, alert)
 		dashboard := read(t, "../dashboards/promql/"+board[2]+".json")
-		require.Contains(t, dashboard, `"uid": "`+board[1]+`"`, alert)
+		require.True(t, strings.Contains(dashboard, `"uid": "`+board[1]+`"`), "%s: %s", alert, board[1])
 		for _, m := range regexp.MustCompile(`[?&]var-(\w+)=`).FindAllStringSubmatch(link, -1) {
-			assert.Regexp(t, `"type": "query",\s*"name": "`+m[1]+`"`, dashboard, alert)
+			variable := regexp.MustCompile(`"type": "query",\s*"name": "` + m[1] + `"`)
+			assert.True(t, variable.MatchString(dashboard), "%s: %s has no variable %s", alert, board[1], m[1])
 		}
 	}
 }
