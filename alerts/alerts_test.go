@@ -140,6 +140,32 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// TestFields: the plugin emits the fields that the rules have.
+func TestFields(t *testing.T) {
+	emitted := map[string]bool{}
+	groupFields, measurement := []string(nil), ""
+	for line := range strings.Lines(read(t, "../docs/developers/SCHEMA.md")) {
+		if m := regexp.MustCompile(`^## (procnetstat\w*)`).FindStringSubmatch(line); m != nil {
+			measurement = m[1]
+			for _, field := range groupFields {
+				emitted[measurement+"_"+field] = true
+			}
+		} else if m := regexp.MustCompile(`^\| (\w+) \| (?:gauge|counter) \|`).FindStringSubmatch(line); m != nil && measurement == "" {
+			groupFields = append(groupFields, m[1])
+		} else if m != nil {
+			emitted[measurement+"_"+m[1]] = true
+		}
+	}
+	metric := regexp.MustCompile(`procnetstat_\w+`)
+	for alert, rule := range rules(t) {
+		metrics := metric.FindAllString(queries(t, alert, rule)["PromQL"], -1)
+		require.NotEmpty(t, metrics, alert)
+		for _, m := range metrics {
+			assert.True(t, emitted[m], "%s: there is no %s", alert, m)
+		}
+	}
+}
+
 // TestDashboardLinks: each alert links to a dashboard that exists, with variables that it has.
 func TestDashboardLinks(t *testing.T) {
 	for alert, rule := range rules(t) {
