@@ -99,10 +99,10 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// comparisons returns the comparisons with numbers, sorted. Those of a language look as in the others.
+// comparisons returns the comparisons with numbers, sorted. Floats of Flux look as the others.
 func comparisons(text string) (found []string) {
 	for _, c := range comparison.FindAllString(text, -1) {
-		found = append(found, strings.ReplaceAll(c, " ", ""))
+		found = append(found, strings.TrimSuffix(strings.ReplaceAll(c, " ", ""), ".0"))
 	}
 	return distinct(found)
 }

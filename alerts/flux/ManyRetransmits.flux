@@ -14,9 +14,9 @@ from(bucket: "telegraf")
           sent: accumulator.sent + (if r._field == "tcp_segs_out" then float(v: r._value) else 0.0),
       }),
   )
-  |> filter(fn: (r) => r.sent > 1000)
+  |> filter(fn: (r) => r.sent > 1000.0)
   |> map(fn: (r) => ({r with _value: 100.0 * r.again / r.sent}))
-  |> filter(fn: (r) => r._value > 5)
+  |> filter(fn: (r) => r._value > 5.0)
   |> drop(columns: ["again", "sent"])
   |> map(fn: (r) => ({r with _time: now(), _measurement: "alerts", _field: "ManyRetransmits"}))
   |> to(bucket: "alerts")

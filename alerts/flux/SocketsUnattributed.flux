@@ -12,9 +12,9 @@ from(bucket: "telegraf")
           all: accumulator.all + float(v: r._value),
       }),
   )
-  |> filter(fn: (r) => r.all > 10)
+  |> filter(fn: (r) => r.all > 10.0)
   |> map(fn: (r) => ({r with _value: 100.0 * r.unattributed / r.all}))
-  |> filter(fn: (r) => r._value > 10)
+  |> filter(fn: (r) => r._value > 10.0)
   |> drop(columns: ["unattributed", "all"])
   |> map(fn: (r) => ({r with _time: now(), _measurement: "alerts", _field: "SocketsUnattributed"}))
   |> to(bucket: "alerts")
