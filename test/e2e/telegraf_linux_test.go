@@ -136,7 +136,7 @@ func (tg *telegraf) flush(db *influxDB, at int64) gather {
 	var next time.Time
 	return db.wait(at, tg.seen[at], func() {
 		tg.check()
-		tg.read() // the gather's last lines, if they were not in the file yet
+		tg.read()                               // the gather's last lines, if they were not in the file yet
 		if now := time.Now(); now.After(next) { // the first one can come before Telegraf listens for it
 			next = now.Add(time.Second)
 			tg.signal(syscall.SIGUSR1)
