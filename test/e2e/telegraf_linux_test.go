@@ -136,7 +136,8 @@ func (tg *telegraf) flush(db *influxDB, at int64) gather {
 	var next time.Time
 	return db.wait(at, tg.seen[at], func() {
 		tg.check()
-		tg.read()                               // the gather's last lines, if they were not in the file yet
+		// The last lines of the gather may not have been in the file yet.
+		tg.read()
 		if now := time.Now(); now.After(next) { // the first one can come before Telegraf listens for it
 			next = now.Add(time.Second)
 			tg.signal(syscall.SIGUSR1)
