@@ -18,7 +18,7 @@ const (
 	floorRead     = "bare read of /proc/net/tcp{,6}"
 	floorBPF      = "bare BPF iterator"
 
-	rowHost           = "host only"
+	rowHost           = "host only, details = []"
 	rowDefaultsBPF    = "defaults, BPF owners"
 	rowDefaultsProcfs = "defaults, procfs owners"
 	rowV1             = "TCP.Connections() (v1 API)"

@@ -16,15 +16,14 @@ const (
 
 // Configurations of the plugin.
 const (
-	hostOnly = `
+	hostAllDetails = `
 measurements = ["host"]
-tcp_details = false
 `
-	hostDetails = `
-measurements = ["host"]
-tcp_details = true
+	hostOnly       = hostAllDetails + withoutDetails
+	defaults       = ``
+	withoutDetails = `
+details = []
 `
-	defaults = ``
 
 	allButMeasurements = `
 protocols = ["tcp", "udp", "udplite", "raw", "icmp", "unix"]
@@ -45,10 +44,11 @@ max_series = 10000000
 
 var ours = []subject{
 	pluginSubject(rowHost, hostOnly, ownersNone, floorDump),
-	pluginSubject("host only, TCP details", hostDetails, ownersNone, floorInfoDump),
+	pluginSubject("host only, all details", hostAllDetails, ownersNone, floorInfoDump),
 	pluginSubject(rowDefaultsBPF, defaults, ownersBPF, floorInfoDump),
 	pluginSubject(rowDefaultsProcfs, defaults, ownersProcfs, floorInfoDump, floorWalk),
 	pluginSubject("defaults, no owners", defaults, ownersNone, floorInfoDump),
+	pluginSubject("defaults, details = []", withoutDetails, ownersBPF, floorDump),
 	pluginSubject("everything on, BPF owners", everything, ownersBPF, floorInfoDump),
 	pluginSubject("everything on, procfs owners", everything, ownersProcfs, floorInfoDump, floorWalk),
 	pluginSubject("everything on, no owners", everythingWithoutOwners, ownersNone, floorInfoDump),

@@ -80,7 +80,7 @@ func TestTargets(t *testing.T) {
 		{
 			name: "all met", change: func(*report) {},
 			figures: map[string]float64{
-				"host only":                             1.15,
+				rowHost:                                 1.15,
 				"inputs.netstat ÷ defaults, BPF owners": 35,
 				"allocations of defaults, BPF owners":   1.02,
 				"peak RSS of the execd program":         50,
@@ -88,14 +88,14 @@ func TestTargets(t *testing.T) {
 		},
 		{
 			name: "host missed", change: func(r *report) { r.row(rowHost).Runs[0].CPU += time.Millisecond },
-			want: map[string]result{"host only": missed}, missed: true,
+			want: map[string]result{rowHost: missed}, missed: true,
 		},
 		{
 			name: "sums of floors", change: func(r *report) {
 				r.row(floorWalk).Runs[0].CPU -= time.Millisecond
 			},
 			want: map[string]result{
-				"defaults with TCP details, procfs owners": missed, "TCP.Connections() of the v1 API": missed,
+				"defaults, procfs owners": missed, "TCP.Connections() of the v1 API": missed,
 			},
 			missed: true,
 		},
@@ -129,12 +129,12 @@ func TestTargets(t *testing.T) {
 				r.Steady = r.Steady[1:]
 			},
 			want: map[string]result{
-				"host only": notMeasured,
-				"defaults with TCP details, procfs owners": notMeasured,
-				"TCP.Connections() of the v1 API":          notMeasured,
-				"allocations of defaults, BPF owners":      notMeasured,
-				"allocations of defaults, procfs owners":   notMeasured,
-				"peak RSS of the execd program":            notMeasured,
+				rowHost:                                  notMeasured,
+				"defaults, procfs owners":                notMeasured,
+				"TCP.Connections() of the v1 API":        notMeasured,
+				"allocations of defaults, BPF owners":    notMeasured,
+				"allocations of defaults, procfs owners": notMeasured,
+				"peak RSS of the execd program":          notMeasured,
 			},
 		},
 	} {

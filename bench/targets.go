@@ -57,15 +57,15 @@ const (
 
 var targets = []target{
 	{
-		what: "host only", figure: ratio(rowHost, 1, floorDump),
+		what: rowHost, figure: ratio(rowHost, 1, floorDump),
 		relation: atMost, limit: 1.15, unit: "× " + joinFloors(floorDump),
 	},
 	{
-		what: "defaults with TCP details, BPF owners", figure: ratio(rowDefaultsBPF, 1, floorInfoDump),
+		what: "defaults, BPF owners", figure: ratio(rowDefaultsBPF, 1, floorInfoDump),
 		relation: atMost, limit: 1.5, unit: "× " + joinFloors(floorInfoDump),
 	},
 	{
-		what: "defaults with TCP details, procfs owners", figure: ratio(rowDefaultsProcfs, 1, floorInfoDump, floorWalk),
+		what: "defaults, procfs owners", figure: ratio(rowDefaultsProcfs, 1, floorInfoDump, floorWalk),
 		relation: atMost, limit: 1.25, unit: "× " + joinFloors(floorInfoDump, floorWalk),
 	},
 	{

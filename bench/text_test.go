@@ -66,7 +66,7 @@ func TestTable(t *testing.T) {
 		"bare read of /proc/net/tcp{,6} – – – – – – – not measured",
 		"",
 		"procnetstat",
-		"host only 0 ms 115 ms 1,234 5.68 kB 50.0 MB 1.15 × dump 100,000",
+		"host only, details = [] 0 ms 115 ms 1,234 5.68 kB 50.0 MB 1.15 × dump 100,000",
 		"defaults, BPF owners – – – – – – – FAILED: failure",
 		"defaults, procfs owners 0 ms 775 ms – – 50.0 MB 1.25 × (INFO dump + fd walk) 100,000",
 		"TCP.Connections() (v1 API) 0 ms 1.00 s – – 50.0 MB – 100,000",

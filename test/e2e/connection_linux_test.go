@@ -83,7 +83,7 @@ func protocolOf(name string, isIPv4 bool) string {
 	return strings.TrimSuffix(name, "6") + "6"
 }
 
-// requirePoints checks that a gather has as many points of each protocol as there are sockets.
+// requirePoints checks that a gather has as many points of each protocol as there are sockets, each with tags of its own.
 func requirePoints(t *testing.T, points, sockets map[string]int) {
 	t.Helper()
 	got := map[string]int{}
@@ -92,6 +92,9 @@ func requirePoints(t *testing.T, points, sockets map[string]int) {
 			_, value, _ := strings.Cut(series, `,protocol="`)
 			protocol, _, _ := strings.Cut(value, `"`)
 			got[protocol] += n
+			if n > 1 {
+				t.Errorf("%d points are %s", n, series)
+			}
 		}
 	}
 	if !maps.Equal(got, sockets) {
@@ -99,19 +102,24 @@ func requirePoints(t *testing.T, points, sockets map[string]int) {
 	}
 }
 
-// requireConnections checks that InfluxDB has a point with the values of ss for each TCP and UDP socket, and a point for each raw
-// and ICMP socket. Unix sockets are not compared: points with the same tags overwrite each other.
+// requireConnections checks that InfluxDB has a point with the values of ss for each TCP and UDP socket, and a point for each raw,
+// ICMP and unix socket.
 func requireConnections(t *testing.T, source string, m measurement, sockets map[string]int) {
 	t.Helper()
 	want := gather{}
 	for _, s := range m.before.sockets {
 		f := want.of(m.before.connectionSeries(s))
-		f["inode"], f["rx_queue"], f["tx_queue"] = int64(s.Inode), int64(s.RecvQ), int64(s.SendQ)
+		f["rx_queue"], f["tx_queue"] = int64(s.RecvQ), int64(s.SendQ)
+		if s.Inode != 0 {
+			f["inode"] = int64(s.Inode)
+		}
 		if source == "procfs" && s.State == "LISTEN" {
 			f["tx_queue"] = 0 // /proc/net does not show the limit of the accept queue
 		}
 		if source == "netlink" && s.Netid == "tcp" && s.counters != nil && s.State != "LISTEN" {
-			f["rtt_us"] = s.rtt
+			if s.rtt != 0 {
+				f["rtt_us"] = s.rtt
+			}
 			f["bytes_received"] = s.counters["tcp_bytes_received"]
 		}
 	}
@@ -124,12 +132,20 @@ func requireConnections(t *testing.T, source string, m measurement, sockets map[
 			}
 		}
 	}
-	for _, protocol := range []string{"raw", "icmp"} {
-		if n := sockets[protocol+"4"] + sockets[protocol+"6"]; points[protocol] != n {
+	for _, protocol := range []string{"raw", "icmp", "unix"} {
+		if n := sockets[protocol] + sockets[protocol+"4"] + sockets[protocol+"6"]; points[protocol] != n {
 			t.Errorf("%d points of %s sockets, want %d", points[protocol], protocol, n)
 		}
 	}
 	requireSeries(t, got, connectionMeasurement, want)
+	for series, f := range got {
+		for _, field := range []string{"inode", "rtt_us"} { // absent without a value
+			value, found := f[field]
+			if _, expected := want[series][field]; found && !expected {
+				t.Errorf("%s has %s=%d", series, field, value)
+			}
+		}
+	}
 }
 
 // connectionSeries returns the series of a TCP or UDP socket.

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,12 +77,15 @@ func TestForgedNetlinkMessages(t *testing.T) {
 		}
 		// The owner of a connection that ended between two gathers is unknown.
 		unseen := seriesName("procnetstat_process", map[string]string{"netns": inodeOf(t, f.netns()), "process_name": "unattributed"})
-		for time, g := range tg.seen {
+		closed := int64(0) // a counter begins with 0
+		for _, time := range slices.Sorted(maps.Keys(tg.seen)) {
+			g := tg.seen[time]
 			if time < first {
 				continue
 			}
-			if of := g[unseen]; of["tcp_established"] == 0 && of["tcp_closed"] == churned {
+			if of, found := g[unseen]; found && of["tcp_established"] == 0 && of["tcp_closed"] == closed {
 				delete(g, unseen)
+				closed = churned
 			}
 			requireSeries(t, g, "procnetstat_process", want)
 			requireSeries(t, g, "procnetstat", want)

@@ -308,16 +308,35 @@ func (s snapshot) expect(source string) gather {
 	for _, o := range s.owners {
 		want.of(processSeries(o))["processes"]++
 	}
+	want.of(hostSeries)["local_ports_used"] = s.localPortsUsed()
+	if source != "netlink" {
+		return want
+	}
 	for name, times := range rtts {
 		slices.Sort(times)
-		for field, percent := range map[string]int{"tcp_rtt_p50_us": 50, "tcp_rtt_p95_us": 95, "tcp_rtt_max_us": 100} {
-			if slices.Contains(gauges(source, name), field) {
-				rank := (len(times)*percent + 99) / 100
-				want[name][field] = times[rank-1]
-			}
+		for field, percent := range rttGauges {
+			rank := (len(times)*percent + 99) / 100
+			want[name][field] = times[rank-1]
 		}
 	}
 	return want
+}
+
+// localPortsUsed returns the most local ports that outgoing TCP connections from one address to one endpoint hold.
+func (s snapshot) localPortsUsed() (most int64) {
+	type pair struct {
+		local  netip.Addr
+		remote netip.AddrPort
+	}
+	used, listeners := map[pair]int64{}, s.listeners()
+	for _, r := range s.sockets {
+		if _, isIncoming := listeners.of(r); r.Netid == "tcp" && !isIncoming && isOutgoing(r) {
+			p := pair{r.Local.Addr().Unmap(), netip.AddrPortFrom(r.Remote.Addr().Unmap(), r.Remote.Port())}
+			used[p]++
+			most = max(most, used[p])
+		}
+	}
+	return most
 }
 
 const hostSeries = "procnetstat"
@@ -417,25 +436,23 @@ var (
 		"tcp_established", "tcp_syn_sent", "tcp_syn_recv", "tcp_fin_wait1", "tcp_fin_wait2", "tcp_time_wait", "tcp_close",
 		"tcp_close_wait", "tcp_last_ack", "tcp_listen", "tcp_closing", "tcp_rx_queue", "tcp_tx_queue",
 	}
-	rttGauges   = []string{"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us"}
 	tcpCounters = []string{"tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_out", "tcp_segs_in", "tcp_retrans_segs"}
 	udpGauges   = []string{"udp_socket", "udp_rx_queue", "udp_tx_queue"}
 	udpCounters = []string{"udp_drops"}
 )
 
+// rttGauges are the percentiles of round-trip times by field, which a series without an established connection does not have.
+var rttGauges = map[string]int{"tcp_rtt_p50_us": 50, "tcp_rtt_p95_us": 95, "tcp_rtt_max_us": 100}
+
 // allNamespacesFields are the fields of the host that the kernel counts for all network namespaces together.
 var allNamespacesFields = []string{"tcp_orphan", "tcp_alloc", "tcp_mem_bytes", "udp_mem_bytes"}
 
-// gauges returns the names of all fields of a series that are not counters.
+// gauges returns the names of the fields of a series that are not counters, without rttGauges.
 func gauges(source, series string) []string {
-	tcp := tcpGauges
-	if source == "netlink" {
-		tcp = slices.Concat(tcpGauges, rttGauges)
-	}
-	both := slices.Concat(tcp, udpGauges)
+	both := slices.Concat(tcpGauges, udpGauges)
 	switch measurement, _, _ := strings.Cut(series, ","); measurement {
 	case hostSeries:
-		return slices.Concat(both, []string{"tcp_none", "sockets_used"}, allNamespacesFields)
+		return slices.Concat(both, []string{"tcp_none", "sockets_used", "local_ports_used"}, allNamespacesFields)
 	case "procnetstat_process":
 		return append(both, "processes")
 	case "procnetstat_cgroup":
@@ -444,18 +461,23 @@ func gauges(source, series string) []string {
 		if isUDP(series) {
 			return udpGauges
 		}
-		return slices.DeleteFunc(slices.Clone(tcp), func(name string) bool { return name == "tcp_listen" })
+		return without("tcp_listen", tcpGauges)
 	case "procnetstat_listener":
 		if isUDP(series) {
 			return udpGauges
 		}
+		queues := []string{"accept_queue"}
 		if source == "netlink" {
-			return slices.Concat(tcp, []string{"accept_queue", "accept_queue_limit", "accept_queue_used_percent"})
+			queues = append(queues, "accept_queue_limit", "accept_queue_used_percent")
 		}
-		return slices.Concat(tcp, []string{"accept_queue"})
+		return slices.Concat(without("tcp_syn_sent", tcpGauges), queues)
 	default:
 		return []string{"duration_ns", "sockets", "processes", "unattributed", "denied", "folded_series", "interrupted"}
 	}
+}
+
+func without(name string, names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == name })
 }
 
 // counters returns the names of all fields of a series that are counters.

@@ -136,6 +136,8 @@ func (tg *telegraf) flush(db *influxDB, at int64) gather {
 	var next time.Time
 	return db.wait(at, tg.seen[at], func() {
 		tg.check()
+		// The last lines of the gather may not have been in the file yet.
+		tg.read()
 		if now := time.Now(); now.After(next) { // the first one can come before Telegraf listens for it
 			next = now.Add(time.Second)
 			tg.signal(syscall.SIGUSR1)

@@ -81,30 +81,25 @@ func (tg *telegraf) valueAt(at int64, series, field string) int64 {
 	return value
 }
 
-// requireZeroCounters checks that all counters of the first gather are 0: a counter series begins with 0.
-func requireZeroCounters(t *testing.T, first gather) {
+// requireCounters checks that every counter begins with 0 and never decreases.
+func requireCounters(t *testing.T, all metrics) {
 	t.Helper()
-	for series, f := range first {
-		for _, name := range counters("netlink", series) {
-			if f[name] != 0 {
-				t.Errorf("in the first gather, %s has %s=%d, want 0", series, name, f[name])
-			}
-		}
-	}
-}
-
-// requireMonotonic checks that no counter decreases.
-func requireMonotonic(t *testing.T, all metrics) {
-	t.Helper()
+	ofClosed := []string{"tcp_opened", "tcp_closed", "closed_events_lost"} // with closed_connections
 	reached := gather{}
 	for _, at := range slices.Sorted(maps.Keys(all)) {
 		for series, f := range all[at] {
-			for _, name := range counters("netlink", series) {
+			for _, name := range slices.Concat(counters("netlink", series), ofClosed) {
 				value, found := f[name]
-				if found && value < reached.of(series)[name] {
-					t.Errorf("at %d, %s has %s=%d after %d", at, series, name, value, reached[series][name])
+				if !found {
+					continue
 				}
-				reached.of(series)[name] = max(value, reached[series][name])
+				last, isOld := reached.of(series)[name]
+				if !isOld && value != 0 {
+					t.Errorf("at %d, the new series %s has %s=%d, want 0", at, series, name, value)
+				} else if value < last {
+					t.Errorf("at %d, %s has %s=%d after %d", at, series, name, value, last)
+				}
+				reached.of(series)[name] = max(value, last)
 			}
 		}
 	}

@@ -45,9 +45,14 @@ func TestStockTelegraf(t *testing.T) {
 	}
 }
 
-// pluginConfig disables closed connections, which ss does not show.
+// pluginConfig adds the peers to the default measurements, and disables closed connections, which ss does not show.
 func pluginConfig(source string) string {
-	return fmt.Sprintf("[[inputs.procnetstat]]\n  source = %q\n  closed_connections = \"off\"\n", source)
+	return fmt.Sprintf(`
+[[inputs.procnetstat]]
+  source = %q
+  closed_connections = "off"
+  measurements = ["host", "process", "listener", "cgroup", "remote", "gather"]
+`, source)
 }
 
 // lastMeasurement is the measurement that the plugin writes last in a gather.
@@ -162,7 +167,13 @@ func requireMatchesSS(t *testing.T, source string, m measurement) {
 		requireSeries(t, m.stored, name, want)
 	}
 	for series, f := range m.stored {
-		names := slices.Sorted(slices.Values(slices.Concat(gauges(source, series), counters(source, series))))
+		names := slices.Concat(gauges(source, series), counters(source, series))
+		for name := range rttGauges { // absent without a connection that has one
+			if _, found := want[series][name]; found {
+				names = append(names, name)
+			}
+		}
+		slices.Sort(names)
 		if got := slices.Sorted(maps.Keys(f)); !slices.Equal(got, names) {
 			t.Errorf("%s has the fields\n%v, want\n%v", series, got, names)
 		}
