@@ -66,7 +66,7 @@ func TestDashboards(t *testing.T) {
 		for language, run := range runs {
 			for _, board := range loadDashboards(t, language) {
 				for _, v := range board.Templating.List {
-					if v.Type != "query" {
+					if v.Type != "query" || v.Name == "netns" { // one namespace is read: it has no value
 						continue
 					}
 					waitFor(t, fmt.Sprintf("value of the variable %s of %s: %s", v.Name, board.Title, v.Query), func() bool {

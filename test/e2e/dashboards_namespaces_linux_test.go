@@ -46,9 +46,21 @@ func TestDashboardsByNamespace(t *testing.T) {
 			"influxql": {selection{timeFilter: fmt.Sprintf("time > %d AND time <= %d", at-int64(past), at)}, db.querySeries},
 			"promql":   newPrometheusRun(t, past),
 		}
+		variableValues := map[string]func(query string) []any{
+			"influxql": db.queryValues,
+			"promql":   func(query string) []any { return prometheusValues(t, query) },
+		}
 		for language, run := range languages {
 			apart := 0
 			for _, board := range loadDashboards(t, language) {
+				for _, v := range board.Templating.List {
+					if v.Name != "netns" {
+						continue
+					}
+					if values := variableValues[language](v.Query); !has(values, "self") || !has(values, "blue") {
+						t.Errorf("%s: the variable netns has the values %v", board.Title, values)
+					}
+				}
 				for _, panel := range board.Panels {
 					for _, target := range panel.Targets {
 						if field := notYet.FindString(target.Query + target.Expr); field != "" && !emitted["procnetstat"][field] {
@@ -105,7 +117,7 @@ type dashboardSeries struct {
 func (s dashboardSeries) max() float64 { return slices.Max(slices.Collect(maps.Values(s.points))) }
 
 var (
-	groupsByNetNS = regexp.MustCompile(`by \([^)]*\bnetns\b|GROUP BY [^)]*"netns"`)
+	groupsByNetNS = regexp.MustCompile(`by \([^)]*\bnetns\b|GROUP BY (?:time\([^)]*\), )?[^)]*"netns"`)
 	isOfGather    = regexp.MustCompile(`procnetstat_gather`)
 )
 
