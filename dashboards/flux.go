@@ -65,6 +65,7 @@ func (flux) query(q query) variants.Dataquery {
 		if q.top {
 			p.step("top(n: ${%s})", topVariable)
 		}
+		p.step("keep(columns: [%s])", strings.Join(quoteAll(append(slices.Clone(q.groupBy), "_value")), ", "))
 		p.step("rename(columns: {_value: %q})", q.label)
 	case q.top:
 		p.group(q.groupBy...)
@@ -81,7 +82,8 @@ biggest = all
   |> group()
   |> top(n: ${%s})
   |> map(fn: (r) => ({series: %s}))
-  |> findColumn(fn: (key) => true, column: "series")
+  |> tableFind(fn: (key) => true)
+  |> getColumn(column: "series")
 
 %s`, all, topVariable, key, p)}
 	default:
