@@ -82,8 +82,7 @@ biggest = all
   |> group()
   |> top(n: ${%s})
   |> map(fn: (r) => ({series: %s}))
-  |> tableFind(fn: (key) => true)
-  |> getColumn(column: "series")
+  |> findColumn(fn: (key) => true, column: "series")
 
 %s`, all, topVariable, key, p)}
 	default:
