@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
@@ -119,11 +120,11 @@ func (s shown) graph() cog.Builder[dashboard.Panel] {
 			ThresholdsStyle(common.NewGraphThresholdsStyleConfigBuilder().Mode(common.GraphThresholdsStyleModeDashed))
 	}
 	if len(s.groupBy) > 0 && s.lang.name() == (influxQL{}).name() {
-		name := "${__field.name}"
+		name := []string{"${__field.name}"}
 		for _, tag := range s.groupBy {
-			name += " ${__field.labels." + tag + "}"
+			name = append(name, "${__field.labels."+tag+"}")
 		}
-		p.DisplayName(name).Transformations(seriesFromColumns())
+		p.DisplayName(strings.Join(name, " ")).Transformations(seriesFromColumns())
 	}
 	return p
 }
@@ -177,8 +178,9 @@ func (s shown) table() cog.Builder[dashboard.Panel] {
 			if err != nil {
 				t.RecordError(c.label, err)
 			}
-			properties = append(properties, dashboard.DynamicConfigValue{Id: "thresholds", Value: steps},
-				dashboard.DynamicConfigValue{Id: "custom.cellOptions", Value: common.TableColorTextCellOptions{Type: common.TableCellDisplayModeColorText}})
+			properties = append(properties,
+				dashboard.DynamicConfigValue{Id: "thresholds", Value: steps},
+				dashboard.DynamicConfigValue{Id: "custom.cellOptions", Value: common.NewTableColorTextCellOptions()})
 		}
 		t.OverrideByName(c.label, properties)
 	}

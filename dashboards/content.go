@@ -13,13 +13,15 @@ var listenerNumbers = slices.Concat([]panel{
 	numberOf("Fullest accept queue", listener, maximum("accept_queue_used_percent"), percent, queueLimits,
 		"The fullest accept queue, as a share of its limit. A full queue drops connections."),
 	numberOf("Drops", listener, increase("drops"), sockets, limits{}, "Connection attempts that were dropped in the time range."),
-	numberOf("Dropped datagrams", listener, increase("udp_drops"), sockets, limits{}, "Datagrams that bound UDP sockets dropped in the time range."),
+	numberOf("Dropped datagrams", listener, increase("udp_drops"), sockets, limits{},
+		"Datagrams that bound UDP sockets dropped in the time range."),
 }, trafficNumbers(listener))
 
 var peerNumbers = slices.Concat(trafficNumbers(remote), []panel{
 	numberOf("Sent", remote, rate("tcp_bytes_acked"), bytesPerSecond, limits{}, "Bytes sent and acknowledged."),
 	numberOf("SYN_SENT", remote, gauge("tcp_syn_sent"), sockets, limits{}, "Connections that the peer has not answered."),
-	numberOf("Slowest peer", remote, maximum("tcp_rtt_p95_us"), microseconds, limits{}, "95th percentile of the round-trip times to one peer."),
+	numberOf("Slowest peer", remote, maximum("tcp_rtt_p95_us"), microseconds, limits{},
+		"95th percentile of the round-trip times to one peer."),
 })
 
 var boards = []board{
@@ -122,7 +124,8 @@ var boards = []board{
 				},
 			},
 			{
-				title: "Accept queue usage", from: listener, groupBy: []string{"process_name", "local_address", "local_port", "netns"}, unit: percent, limits: queueLimits,
+				title: "Accept queue usage", from: listener, unit: percent, limits: queueLimits,
+				groupBy: []string{"process_name", "local_address", "local_port", "netns"},
 				description: "The fullest accept queue, as a share of its limit. Above 100 %, connections are dropped: the process does " +
 					"not accept fast enough, or its backlog is too short.",
 				values: []column{{label: "used", value: maximum("accept_queue_used_percent")}},
@@ -163,7 +166,8 @@ var boards = []board{
 	{
 		name: "peers", title: "procnetstat: peers",
 		description: "Dependencies: outgoing connections by process and remote endpoint. The measurement remote is off by default: " +
-			`add it to the option measurements of the plugin, as in measurements = ["host", "process", "listener", "cgroup", "remote", "gather"].`,
+			"add it to the option measurements of the plugin, as in " +
+			`measurements = ["host", "process", "listener", "cgroup", "remote", "gather"].`,
 		variables: []variable{{remote, "host"}, {remote, "netns"}, {remote, "process_name"}},
 		panels: slices.Concat(peerNumbers, []panel{
 			{

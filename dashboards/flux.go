@@ -22,9 +22,9 @@ func (flux) tagValues(from measurement, tag string) string {
 // fluxPipe is a chain of Flux functions.
 type fluxPipe []string
 
-func (p *fluxPipe) step(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
+func (p *fluxPipe) stepf(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
 func (p *fluxPipe) group(columns ...string) {
-	p.step("group(columns: [%s])", strings.Join(quoteAll(columns), ", "))
+	p.stepf("group(columns: [%s])", strings.Join(quoteAll(columns), ", "))
 }
 func (p fluxPipe) String() string { return strings.Join(p, "\n  |> ") }
 
@@ -41,39 +41,39 @@ func (flux) query(q query) variants.Dataquery {
 	switch {
 	case q.value.divisor == nil:
 		p.group(groupBy...)
-		p.step("%s", combine)
+		p.stepf("%s", combine)
 	case q.value.isMaximumOfQuotients():
-		p.step(`group(columns: ["_field", "_time", "_value"], mode: "except")`)
+		p.stepf(`group(columns: ["_field", "_time", "_value"], mode: "except")`)
 		fluxQuotient(&p, q.value, "_time")
 		p.group(groupBy...)
-		p.step("%s", combine)
+		p.stepf("%s", combine)
 	default:
-		p.step("map(fn: (r) => ({r with _value: float(v: r._value)}))")
+		p.stepf("map(fn: (r) => ({r with _value: float(v: r._value)}))")
 		p.group(append(slices.Clone(groupBy), "_field")...)
-		p.step("%s", combine)
+		p.stepf("%s", combine)
 		p.group()
 		if len(groupBy) == 0 { // pivot requires a column
-			p.step(`set(key: "row", value: "")`)
+			p.stepf(`set(key: "row", value: "")`)
 			groupBy = []string{"row"}
 		}
 		fluxQuotient(&p, q.value, groupBy...)
 	}
-	label := func() { p.step("set(key: \"_field\", value: %q)", q.label) }
+	label := func() { p.stepf("set(key: \"_field\", value: %q)", q.label) }
 	switch {
 	case q.inTable:
 		p.group()
 		if q.top {
-			p.step("top(n: ${%s})", topVariable)
+			p.stepf("top(n: ${%s})", topVariable)
 		}
-		p.step("keep(columns: [%s])", strings.Join(quoteAll(append(slices.Clone(q.groupBy), "_value")), ", "))
-		p.step("rename(columns: {_value: %q})", q.label)
+		p.stepf("keep(columns: [%s])", strings.Join(quoteAll(append(slices.Clone(q.groupBy), "_value")), ", "))
+		p.stepf("rename(columns: {_value: %q})", q.label)
 	case q.top:
 		p.group(q.groupBy...)
-		p.step(`sort(columns: ["_time"])`)
+		p.stepf(`sort(columns: ["_time"])`)
 		key := "r." + strings.Join(q.groupBy, ` + "\t" + r.`)
 		all := p
 		p = fluxPipe{"all"}
-		p.step("filter(fn: (r) => contains(value: %s, set: biggest))", key)
+		p.stepf("filter(fn: (r) => contains(value: %s, set: biggest))", key)
 		label()
 		return influxTarget{RefID: q.ref, Query: fmt.Sprintf(`all = %s
 
@@ -87,7 +87,7 @@ biggest = all
 %s`, all, topVariable, key, p)}
 	default:
 		p.group(q.groupBy...)
-		p.step(`sort(columns: ["_time"])`)
+		p.stepf(`sort(columns: ["_time"])`)
 		label()
 	}
 	return influxTarget{RefID: q.ref, Query: p.String()}
@@ -103,27 +103,27 @@ func fluxSeries(q query) (p fluxPipe) {
 	for i, field := range fields {
 		fields[i] = fmt.Sprintf("r._field == %q", field)
 	}
-	p.step("from(bucket: v.defaultBucket)")
-	p.step("range(start: v.timeRangeStart, stop: v.timeRangeStop)")
-	p.step("filter(fn: (r) => r._measurement == %q and (%s))", q.from.name, strings.Join(fields, " or "))
-	selectBy := func(tag string) { p.step("filter(fn: (r) => r.%s =~ /^${%s:regex}$/)", tag, tag) }
+	p.stepf("from(bucket: v.defaultBucket)")
+	p.stepf("range(start: v.timeRangeStart, stop: v.timeRangeStop)")
+	p.stepf("filter(fn: (r) => r._measurement == %q and (%s))", q.from.name, strings.Join(fields, " or "))
+	selectBy := func(tag string) { p.stepf("filter(fn: (r) => r.%s =~ /^${%s:regex}$/)", tag, tag) }
 	for _, tag := range q.selected {
 		if !isOptional(tag) {
 			selectBy(tag)
 		}
 	}
 	window := func(function string) {
-		p.step("aggregateWindow(every: v.windowPeriod, fn: %s, createEmpty: false)", function)
+		p.stepf("aggregateWindow(every: v.windowPeriod, fn: %s, createEmpty: false)", function)
 	}
 	switch {
 	case q.value.aggregation == aggregateRate:
-		p.step("derivative(unit: 1s, nonNegative: true)")
+		p.stepf("derivative(unit: 1s, nonNegative: true)")
 		window("mean")
 	case q.value.aggregation == aggregateIncrease:
-		p.step("difference(nonNegative: true)")
-		p.step("sum()")
+		p.stepf("difference(nonNegative: true)")
+		p.stepf("sum()")
 	case q.inTable:
-		p.step("last()")
+		p.stepf("last()")
 	case q.value.aggregation == aggregateMaximum && q.value.divisor == nil:
 		window("max")
 	default:
@@ -137,7 +137,7 @@ func fluxSeries(q query) (p fluxPipe) {
 		}
 	}
 	if len(absent) > 0 {
-		p.step("map(fn: (r) => ({r with %s}))", strings.Join(absent, ", "))
+		p.stepf("map(fn: (r) => ({r with %s}))", strings.Join(absent, ", "))
 	}
 	for _, tag := range q.selected {
 		if isOptional(tag) {
@@ -150,7 +150,8 @@ func fluxSeries(q query) (p fluxPipe) {
 // fluxQuotient divides one field by another. The rows of both have the same values in the columns of a row.
 func fluxQuotient(p *fluxPipe, v value, row ...string) {
 	upper, lower := v.fields[0], v.divisor.fields[0]
-	p.step("pivot(rowKey: [%s], columnKey: [\"_field\"], valueColumn: \"_value\")", strings.Join(quoteAll(row), ", "))
-	p.step("map(fn: (r) => ({r with _value: if exists r.%[2]s and float(v: r.%[2]s) > 0.0 then float(v: r.%[1]s) / float(v: r.%[2]s) else 0.0}))", upper, lower)
-	p.step("drop(columns: [%q, %q])", upper, lower)
+	p.stepf("pivot(rowKey: [%s], columnKey: [\"_field\"], valueColumn: \"_value\")", strings.Join(quoteAll(row), ", "))
+	p.stepf("map(fn: (r) => ({r with _value: if exists r.%[2]s and float(v: r.%[2]s) > 0.0 "+
+		"then float(v: r.%[1]s) / float(v: r.%[2]s) else 0.0}))", upper, lower)
+	p.stepf("drop(columns: [%q, %q])", upper, lower)
 }

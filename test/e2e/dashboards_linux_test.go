@@ -241,7 +241,8 @@ type selection struct {
 func (target grafanaTarget) expandVariables(s selection) string {
 	top := strconv.Itoa(cmp.Or(s.top, 10))
 	query := strings.NewReplacer("$timeFilter", cmp.Or(s.timeFilter, "time > now() - 1h"), "$__interval", "2s",
-		"$__rate_interval", "10s", "$__range", cmp.Or(s.duration, "1h"), "${topk}", top, "$topk", top).Replace(ofInitialNamespace.Replace(target.Query + target.Expr))
+		"$__rate_interval", "10s", "$__range", cmp.Or(s.duration, "1h"), "${topk}", top, "$topk", top).
+		Replace(ofInitialNamespace.Replace(target.Query + target.Expr))
 	return variableReference.ReplaceAllStringFunc(query, func(reference string) string {
 		name := variableReference.FindStringSubmatch(reference)
 		return cmp.Or(s.variables[name[1]+name[2]], ".*")
