@@ -1,19 +1,24 @@
 package main
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/nodegraph"
+	"github.com/grafana/grafana-foundation-sdk/go/stat"
 	gtable "github.com/grafana/grafana-foundation-sdk/go/table"
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 )
 
 const (
-	tag         = "procnetstat"
-	panelHeight = 8
-	pageColumns = 24 // the columns of a page
+	tag          = "procnetstat"
+	panelHeight  = 8
+	numberHeight = 4
+	pageColumns  = 24 // the columns of a page
 )
 
 // build builds a Grafana dashboard in the schema that every version since Grafana 8 imports.
@@ -39,17 +44,41 @@ func build(b board, lang language) (dashboard.Dashboard, error) {
 			Sort(dashboard.VariableSortAlphabeticalAsc).
 			Multi(true).IncludeAll(true).AllValue(".*"))
 	}
+	d.WithVariable(dashboard.NewCustomVariableBuilder(topVariable).Label("lines and rows").
+		Description("How many lines a graph has, and how many rows a table: those with the biggest values.").
+		Values(dashboard.StringOrMap{String: cog.ToPtr("5,10,20,50,100")}).
+		Current(dashboard.VariableOption{
+			Text: dashboard.StringOrArrayOfString{String: cog.ToPtr("10")}, Value: dashboard.StringOrArrayOfString{String: cog.ToPtr("10")},
+		}))
+	numbers := uint32(0)
 	for _, p := range b.panels {
+		if p.kind == number {
+			numbers++
+		}
+	}
+	for _, p := range b.panels {
+		s := shown{panel: p, board: b, lang: lang, source: source}
 		switch p.kind {
 		case graph:
-			d.WithPanel(buildGraph(p, lang, source))
+			d.WithPanel(s.graph())
 		case table:
-			d.WithPanel(buildTable(p, lang, source))
+			d.WithPanel(s.table())
 		case nodeGraph:
-			d.WithPanel(buildNodeGraph(p, lang, source))
+			d.WithPanel(s.nodeGraph())
+		case number:
+			d.WithPanel(s.number(pageColumns / numbers))
 		}
 	}
 	return d.Build()
+}
+
+// shown is a panel in a language.
+type shown struct {
+	panel
+
+	board  board
+	lang   language
+	source common.DataSourceRef
 }
 
 // target makes a complete query a builder, as the SDK requires.
@@ -57,53 +86,116 @@ type target struct{ variants.Dataquery }
 
 func (t target) Build() (variants.Dataquery, error) { return t.Dataquery, nil }
 
-func targets(p panel, lang language) (builders []cog.Builder[variants.Dataquery]) {
-	for i, c := range p.values {
-		builders = append(builders, target{lang.query(query{
-			from: p.from, value: c.value, groupBy: p.groupBy, label: c.label, inTable: p.kind != graph, ref: string(rune('A' + i)),
+func (s shown) targets() (builders []cog.Builder[variants.Dataquery]) {
+	var selected []string
+	for _, v := range s.board.variables {
+		if slices.Contains(s.from.tags, v.tag) {
+			selected = append(selected, v.tag)
+		}
+	}
+	for i, c := range s.values {
+		top := len(s.groupBy) > 0 && (s.kind == graph || i == 0) // withoutOthers selects the rows of a table by the first value
+		builders = append(builders, target{s.lang.query(query{
+			from: s.from, selected: selected, value: c.value, groupBy: s.groupBy, label: c.label, top: top,
+			inTable: s.kind != graph && c.value.aggregation != aggregateRate,
+			ref:     string(rune('A' + i)),
 		})})
 	}
 	return builders
 }
 
-func buildGraph(p panel, lang language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
-	return timeseries.NewPanelBuilder().
-		Title(p.title).Description(p.description).Datasource(source).
+func (s shown) graph() cog.Builder[dashboard.Panel] {
+	p := timeseries.NewPanelBuilder().
+		Title(s.title).Description(s.description).Datasource(s.source).
 		Height(panelHeight).Span(pageColumns / 2).
-		Unit(p.unit).Min(0).FillOpacity(10).
+		Unit(s.unit).Min(0).FillOpacity(10).
 		ShowPoints(common.VisibilityModeNever).
 		SpanNulls(common.BoolOrFloat64{Float64: cog.ToPtr(60_000.0)}). // milliseconds
 		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeTable).
 			Placement(common.LegendPlacementBottom).Calcs([]string{"lastNotNull", "max"}).SortBy("Last *").SortDesc(true)).
 		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending)).
-		Targets(targets(p, lang))
+		Targets(s.targets())
+	if s.limits != (limits{}) {
+		p.Thresholds(thresholds(s.limits)).
+			ThresholdsStyle(common.NewGraphThresholdsStyleConfigBuilder().Mode(common.GraphThresholdsStyleModeDashed))
+	}
+	if len(s.groupBy) > 0 && s.lang.name() == (influxQL{}).name() {
+		name := []string{"${__field.name}"}
+		for _, tag := range s.groupBy {
+			name = append(name, "${__field.labels."+tag+"}")
+		}
+		p.DisplayName(strings.Join(name, " ")).Transformations(seriesFromColumns())
+	}
+	return p
 }
 
-func buildTable(p panel, lang language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
+// seriesFromColumns returns the transformation that makes a series of the rows with the same values in the columns of tags.
+func seriesFromColumns() []dashboard.DataTransformerConfig {
+	return []dashboard.DataTransformerConfig{{Id: "prepareTimeSeries", Options: map[string]any{"format": "many"}}}
+}
+
+func (s shown) number(span uint32) cog.Builder[dashboard.Panel] {
+	return stat.NewPanelBuilder().
+		Title(s.title).Description(s.description).Datasource(s.source).
+		Height(numberHeight).Span(span).
+		Unit(s.unit).
+		ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdThresholds)).
+		Thresholds(thresholds(s.limits)).
+		ColorMode(common.BigValueColorModeValue).GraphMode(common.BigValueGraphModeArea).TextMode(common.BigValueTextModeValue).
+		ReduceOptions(common.NewReduceDataOptionsBuilder().Calcs([]string{"lastNotNull"})).
+		Targets(s.targets())
+}
+
+// thresholds returns the colours of values: green below the limits, or, without limits, that of text.
+func thresholds(l limits) *dashboard.ThresholdsConfigBuilder {
+	steps := []dashboard.Threshold{{Color: "green"}}
+	if l == (limits{}) {
+		steps[0].Color = "text"
+	}
+	if l.warning > 0 {
+		steps = append(steps, dashboard.Threshold{Value: cog.ToPtr(l.warning), Color: "orange"})
+	}
+	if l.critical > 0 {
+		steps = append(steps, dashboard.Threshold{Value: cog.ToPtr(l.critical), Color: "red"})
+	}
+	return dashboard.NewThresholdsConfigBuilder().Mode(dashboard.ThresholdsModeAbsolute).Steps(steps)
+}
+
+func (s shown) table() cog.Builder[dashboard.Panel] {
 	t := gtable.NewPanelBuilder().
-		Title(p.title).Description(p.description).Datasource(source).
+		Title(s.title).Description(s.description).Datasource(s.source).
 		Height(panelHeight + 2).Span(pageColumns).
 		Filterable(true).
-		Targets(targets(p, lang)).
-		Transformations(mergeIntoTable(p, lang)).
+		Targets(s.targets()).
+		Transformations(append(s.mergeIntoTable(), s.withoutOthers())).
 		SortBy([]cog.Builder[common.TableSortByFieldState]{
-			common.NewTableSortByFieldStateBuilder().DisplayName(p.values[0].label).Desc(true),
+			common.NewTableSortByFieldStateBuilder().DisplayName(s.values[0].label).Desc(true),
 		})
-	for _, c := range p.values {
-		t.OverrideByName(c.label, []dashboard.DynamicConfigValue{{Id: "unit", Value: c.unit}})
+	for _, c := range s.values {
+		properties := []dashboard.DynamicConfigValue{{Id: "unit", Value: c.unit}}
+		if c.limits != (limits{}) {
+			steps, err := thresholds(c.limits).Build()
+			if err != nil {
+				t.RecordError(c.label, err)
+			}
+			properties = append(properties,
+				dashboard.DynamicConfigValue{Id: "thresholds", Value: steps},
+				dashboard.DynamicConfigValue{Id: "custom.cellOptions", Value: common.NewTableColorTextCellOptions()})
+		}
+		t.OverrideByName(c.label, properties)
 	}
 	return t
 }
 
 // mergeIntoTable returns the transformations that merge the results, one value each, into one table without the time.
-func mergeIntoTable(p panel, lang language) []dashboard.DataTransformerConfig {
+func (s shown) mergeIntoTable() []dashboard.DataTransformerConfig {
 	names := map[string]string{}
-	if lang.name() == (promQL{}).name() { // Grafana names PromQL values after the query's refId
-		for i, c := range p.values {
+	if s.lang.name() == (promQL{}).name() { // Grafana names PromQL values after the query's refId
+		for i, c := range s.values {
 			names["Value #"+string(rune('A'+i))] = c.label
 		}
-		if len(p.values) == 1 {
-			names["Value"] = p.values[0].label
+		if len(s.values) == 1 {
+			names["Value"] = s.values[0].label
 		}
 	}
 	return []dashboard.DataTransformerConfig{
@@ -115,19 +207,29 @@ func mergeIntoTable(p panel, lang language) []dashboard.DataTransformerConfig {
 	}
 }
 
-// buildNodeGraph renames the columns to those that a node graph requires of an edge. Grafana derives the nodes from the edges.
-func buildNodeGraph(p panel, lang language, source common.DataSourceRef) cog.Builder[dashboard.Panel] {
+// withoutOthers returns the transformation that removes the rows without the first value: only its query selects the biggest.
+func (s shown) withoutOthers() dashboard.DataTransformerConfig {
+	return dashboard.DataTransformerConfig{Id: "filterByValue", Options: map[string]any{
+		"type": "include", "match": "all",
+		"filters": []map[string]any{{
+			"fieldName": s.values[0].label, "config": map[string]any{"id": "isNotNull", "options": map[string]any{}},
+		}},
+	}}
+}
+
+// nodeGraph renames the columns to those that a node graph requires of an edge. Grafana derives the nodes from the edges.
+func (s shown) nodeGraph() cog.Builder[dashboard.Panel] {
 	return nodegraph.NewPanelBuilder().
-		Title(p.title).Description(p.description).Datasource(source).
+		Title(s.title).Description(s.description).Datasource(s.source).
 		Height(2 * panelHeight).Span(pageColumns).
-		Targets(targets(p, lang)).
-		Transformations(append(mergeIntoTable(p, lang),
+		Targets(s.targets()).
+		Transformations(append(s.mergeIntoTable(),
 			dashboard.DataTransformerConfig{Id: "calculateField", Options: map[string]any{"mode": "index", "alias": "id"}},
 			dashboard.DataTransformerConfig{Id: "convertFieldType", Options: map[string]any{
 				"conversions": []map[string]any{{"targetField": "id", "destinationType": "string"}},
 			}},
 			dashboard.DataTransformerConfig{Id: "organize", Options: map[string]any{"renameByName": map[string]string{
-				p.groupBy[0]: "source", p.groupBy[1]: "target", p.values[0].label: "mainstat",
+				s.groupBy[0]: "source", s.groupBy[1]: "target", s.values[0].label: "mainstat",
 			}}},
 		))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
@@ -18,65 +19,139 @@ func (flux) tagValues(from measurement, tag string) string {
 		"predicate: (r) => r._measurement == %q, start: v.timeRangeStart)", tag, from.name)
 }
 
-func (flux) query(q query) variants.Dataquery {
-	var steps []string
-	step := func(format string, args ...any) { steps = append(steps, fmt.Sprintf(format, args...)) }
-	step("from(bucket: v.defaultBucket)")
-	step("range(start: v.timeRangeStart, stop: v.timeRangeStop)")
-	var fields []string
-	for _, field := range q.value.fields {
-		fields = append(fields, fmt.Sprintf("r._field == %q", field))
-	}
-	if q.value.divisor != nil {
-		fields = append(fields, fmt.Sprintf("r._field == %q", q.value.divisor.fields[0]))
-	}
-	step("filter(fn: (r) => r._measurement == %q and (%s))", q.from.name, strings.Join(fields, " or "))
-	for _, tag := range q.from.tags {
-		step("filter(fn: (r) => r.%s =~ /^${%s:regex}$/)", tag, tag)
-	}
+// fluxPipe is a chain of Flux functions.
+type fluxPipe []string
 
-	function, combine := "last", "sum"
+func (p *fluxPipe) stepf(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
+func (p *fluxPipe) group(columns ...string) {
+	p.stepf("group(columns: [%s])", strings.Join(quoteAll(columns), ", "))
+}
+func (p fluxPipe) String() string { return strings.Join(p, "\n  |> ") }
+
+func (flux) query(q query) variants.Dataquery {
+	p := fluxSeries(q)
+	groupBy := slices.Clone(q.groupBy)
+	if !q.inTable {
+		groupBy = append(groupBy, "_time")
+	}
+	combine := "sum()"
 	if q.value.aggregation == aggregateMaximum {
-		if combine = "max"; !q.inTable {
-			function = "max"
+		combine = "max()"
+	}
+	switch {
+	case q.value.divisor == nil:
+		p.group(groupBy...)
+		p.stepf("%s", combine)
+	case q.value.isMaximumOfQuotients():
+		p.stepf(`group(columns: ["_field", "_time", "_value"], mode: "except")`)
+		fluxQuotient(&p, q.value, "_time")
+		p.group(groupBy...)
+		p.stepf("%s", combine)
+	default:
+		p.stepf("map(fn: (r) => ({r with _value: float(v: r._value)}))")
+		p.group(append(slices.Clone(groupBy), "_field")...)
+		p.stepf("%s", combine)
+		p.group()
+		if len(groupBy) == 0 { // pivot requires a column
+			p.stepf(`set(key: "row", value: "")`)
+			groupBy = []string{"row"}
+		}
+		fluxQuotient(&p, q.value, groupBy...)
+	}
+	label := func() { p.stepf("set(key: \"_field\", value: %q)", q.label) }
+	switch {
+	case q.inTable:
+		p.group()
+		if q.top {
+			p.stepf("top(n: ${%s})", topVariable)
+		}
+		p.stepf("keep(columns: [%s])", strings.Join(quoteAll(append(slices.Clone(q.groupBy), "_value")), ", "))
+		p.stepf("rename(columns: {_value: %q})", q.label)
+	case q.top:
+		p.group(q.groupBy...)
+		p.stepf(`sort(columns: ["_time"])`)
+		key := "r." + strings.Join(q.groupBy, ` + "\t" + r.`)
+		all := p
+		p = fluxPipe{"all"}
+		p.stepf("filter(fn: (r) => contains(value: %s, set: biggest))", key)
+		label()
+		return influxTarget{RefID: q.ref, Query: fmt.Sprintf(`all = %s
+
+biggest = all
+  |> max()
+  |> group()
+  |> top(n: ${%s})
+  |> map(fn: (r) => ({series: %s}))
+  |> findColumn(fn: (key) => true, column: "series")
+
+%s`, all, topVariable, key, p)}
+	default:
+		p.group(q.groupBy...)
+		p.stepf(`sort(columns: ["_time"])`)
+		label()
+	}
+	return influxTarget{RefID: q.ref, Query: p.String()}
+}
+
+// fluxSeries selects series and reduces each to one value, or to one of each window. Counters are read point by point: the last
+// value of each window would miss what a series did in its first window.
+func fluxSeries(q query) (p fluxPipe) {
+	fields := slices.Clone(q.value.fields)
+	if q.value.divisor != nil {
+		fields = append(fields, q.value.divisor.fields...)
+	}
+	for i, field := range fields {
+		fields[i] = fmt.Sprintf("r._field == %q", field)
+	}
+	p.stepf("from(bucket: v.defaultBucket)")
+	p.stepf("range(start: v.timeRangeStart, stop: v.timeRangeStop)")
+	p.stepf("filter(fn: (r) => r._measurement == %q and (%s))", q.from.name, strings.Join(fields, " or "))
+	selectBy := func(tag string) { p.stepf("filter(fn: (r) => r.%s =~ /^${%s:regex}$/)", tag, tag) }
+	for _, tag := range q.selected {
+		if !isOptional(tag) {
+			selectBy(tag)
 		}
 	}
-	if q.inTable && q.value.aggregation != aggregateIncrease {
-		step("%s()", function)
-	} else {
-		step("aggregateWindow(every: v.windowPeriod, fn: %s, createEmpty: false)", function)
+	window := func(function string) {
+		p.stepf("aggregateWindow(every: v.windowPeriod, fn: %s, createEmpty: false)", function)
 	}
-	switch q.value.aggregation {
-	case aggregateRate:
-		step("derivative(unit: 1s, nonNegative: true)")
-	case aggregateIncrease:
-		step("difference(nonNegative: true)")
+	switch {
+	case q.value.aggregation == aggregateRate:
+		p.stepf("derivative(unit: 1s, nonNegative: true)")
+		window("mean")
+	case q.value.aggregation == aggregateIncrease:
+		p.stepf("difference(nonNegative: true)")
+		p.stepf("sum()")
+	case q.inTable:
+		p.stepf("last()")
+	case q.value.aggregation == aggregateMaximum && q.value.divisor == nil:
+		window("max")
+	default:
+		window("last")
 	}
 
-	groupBy := q.groupBy
-	if !q.inTable {
-		groupBy = append(groupBy[:len(groupBy):len(groupBy)], "_time")
+	var absent []string
+	for _, tag := range append(slices.Clone(q.selected), q.groupBy...) {
+		if name := fmt.Sprintf(`%s: if exists r.%[1]s then r.%[1]s else ""`, tag); isOptional(tag) && !slices.Contains(absent, name) {
+			absent = append(absent, name)
+		}
 	}
-	if q.value.divisor == nil {
-		step("group(columns: [%s])", strings.Join(quoteAll(groupBy), ", "))
-		step("%s()", combine)
-	} else {
-		step("map(fn: (r) => ({r with _value: float(v: r._value)}))")
-		step("group(columns: [%s])", strings.Join(quoteAll(append(groupBy[:len(groupBy):len(groupBy)], "_field")), ", "))
-		step("%s()", combine)
-		step("group()")
-		step("pivot(rowKey: [%s], columnKey: [\"_field\"], valueColumn: \"_value\")", strings.Join(quoteAll(groupBy), ", "))
-		upper, lower := q.value.fields[0], q.value.divisor.fields[0]
-		step("map(fn: (r) => ({r with _value: if r.%[2]s > 0.0 then r.%[1]s / r.%[2]s else 0.0}))", upper, lower)
-		step("drop(columns: [%q, %q])", upper, lower)
+	if len(absent) > 0 {
+		p.stepf("map(fn: (r) => ({r with %s}))", strings.Join(absent, ", "))
 	}
-	if q.inTable {
-		step("group()")
-		step("rename(columns: {_value: %q})", q.label)
-	} else {
-		step("group(columns: [%s])", strings.Join(quoteAll(q.groupBy), ", "))
-		step("sort(columns: [\"_time\"])")
-		step("set(key: \"_field\", value: %q)", q.label)
+	for _, tag := range q.selected {
+		if isOptional(tag) {
+			selectBy(tag)
+		}
 	}
-	return influxTarget{RefID: q.ref, Query: strings.Join(steps, "\n  |> ")}
+	return p
+}
+
+// fluxQuotient divides one field by another. The rows of both have the same values in the columns of a row.
+func fluxQuotient(p *fluxPipe, v value, row ...string) {
+	upper, lower := v.fields[0], v.divisor.fields[0]
+	p.stepf("pivot(rowKey: [%s], columnKey: [\"_field\"], valueColumn: \"_value\")", strings.Join(quoteAll(row), ", "))
+	p.stepf("map(fn: (r) => ({r with _value: if exists r.%[2]s and float(v: r.%[2]s) > 0.0 "+
+		"then float(v: r.%[1]s) / float(v: r.%[2]s) else 0.0}))", upper, lower)
+	p.stepf("drop(columns: [%q, %q])", upper, lower)
 }

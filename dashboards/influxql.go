@@ -17,32 +17,43 @@ func (influxQL) tagValues(from measurement, tag string) string {
 	return fmt.Sprintf(`SHOW TAG VALUES FROM %q WITH KEY = %q`, from.name, tag)
 }
 
-// query reduces each series to one value in a subquery, and combines these values.
+// query reduces each series to one value, or to one of each interval, in a subquery, and combines these values.
 func (influxQL) query(q query) variants.Dataquery {
 	conditions := []string{"$timeFilter"}
-	for _, tag := range q.from.tags {
+	for _, tag := range q.selected {
 		conditions = append(conditions, fmt.Sprintf(`%q =~ /^${%s:regex}$/`, tag, tag))
 	}
-	inner, outer := influxQLValue(q.value, "v", q.inTable)
-	if q.value.divisor != nil {
-		innerDivisor, outerDivisor := influxQLValue(*q.value.divisor, "d", q.inTable)
-		inner, outer = inner+", "+innerDivisor, outer+" / "+outerDivisor
+	columns, outer := influxQLValue(q.value, q.inTable)
+	by := "*"
+	if !q.inTable && q.value.aggregation != aggregateRate {
+		by = "time($__interval), *"
 	}
-	innerBy, outerBy := "*", quoteAll(q.groupBy)
-	if !q.inTable || q.value.aggregation == aggregateIncrease {
-		innerBy = "time($__interval), *"
+	inner := fmt.Sprintf("SELECT %s FROM %q WHERE %s GROUP BY %s", columns, q.from.name, strings.Join(conditions, " AND "), by)
+	if q.value.aggregation == aggregateRate {
+		means := "mean(v) AS v"
+		if q.value.divisor != nil {
+			means += ", mean(d) AS d"
+		}
+		inner = fmt.Sprintf("SELECT %s FROM (%s) WHERE $timeFilter GROUP BY time($__interval), *", means, inner)
 	}
+	outerBy, fill := quoteAll(q.groupBy), ""
 	if !q.inTable {
-		outerBy = append([]string{"time($__interval)"}, outerBy...)
+		outerBy, fill = append([]string{"time($__interval)"}, outerBy...), " fill(none)"
 	}
-	text := fmt.Sprintf("SELECT %s AS %q FROM (SELECT %s FROM %q WHERE %s GROUP BY %s) WHERE $timeFilter",
-		outer, q.label, inner, q.from.name, strings.Join(conditions, " AND "), innerBy)
+	text := fmt.Sprintf("SELECT %s AS %q FROM (%s) WHERE $timeFilter", outer, q.label, inner)
 	if len(outerBy) > 0 {
-		text += " GROUP BY " + strings.Join(outerBy, ", ")
+		text += " GROUP BY " + strings.Join(outerBy, ", ") + fill
 	}
 	target := influxTarget{RefID: q.ref, Query: text, RawQuery: true, ResultFormat: "table"}
-	if !q.inTable {
-		target.Query += " fill(none)"
+	switch {
+	case q.top:
+		// Columns, not series: a GROUP BY of tags would select the biggest in each group. See seriesFromColumns.
+		target.Query = fmt.Sprintf("SELECT top(%q, %s, $%s) AS %[1]q FROM (%[4]s) WHERE $timeFilter",
+			q.label, strings.Join(quoteAll(q.groupBy), ", "), topVariable, text)
+		if !q.inTable {
+			target.Query += " GROUP BY time($__interval) fill(none)"
+		}
+	case !q.inTable:
 		target.ResultFormat, target.Alias = "time_series", q.label
 		for _, tag := range q.groupBy {
 			target.Alias += " $tag_" + tag
@@ -51,24 +62,35 @@ func (influxQL) query(q query) variants.Dataquery {
 	return target
 }
 
-// influxQLValue returns the expressions of the inner query, for each series, and of the outer query, for all of them.
-func influxQLValue(v value, name string, inTable bool) (inner, outer string) {
-	function, outer := "last(%q)", "sum"
+// influxQLValue returns the columns of the inner query, for each series, and the expression of the outer query, for all of them.
+// Counters are read point by point: the last value of each interval would miss what a series did in its first interval.
+func influxQLValue(v value, inTable bool) (columns, outer string) {
+	function := "last(%q)"
 	switch v.aggregation {
 	case aggregateMaximum:
-		if outer = "max"; !inTable {
+		if !inTable && v.divisor == nil {
 			function = "max(%q)"
 		}
 	case aggregateRate:
-		function = "non_negative_derivative(last(%q), 1s)"
+		function = "non_negative_derivative(%q, 1s)"
 	case aggregateIncrease:
-		function = "non_negative_difference(last(%q))"
+		function = "non_negative_difference(%q)"
 	}
 	parts := make([]string, len(v.fields))
 	for i, field := range v.fields {
 		parts[i] = fmt.Sprintf(function, field)
 	}
-	return strings.Join(parts, " + ") + " AS " + name, outer + "(" + name + ")"
+	columns = strings.Join(parts, " + ")
+	const dividedBy = " * 1.0 / " // InfluxQL takes a quotient of integers for an integer in the next query
+	switch {
+	case v.isMaximumOfQuotients():
+		return columns + dividedBy + fmt.Sprintf(function, v.divisor.fields[0]) + " AS v", "max(v)"
+	case v.aggregation == aggregateMaximum:
+		return columns + " AS v", "max(v)"
+	case v.divisor != nil:
+		return columns + " AS v, " + fmt.Sprintf(function, v.divisor.fields[0]) + " AS d", "sum(v)" + dividedBy + "sum(d)"
+	}
+	return columns + " AS v", "sum(v)"
 }
 
 func quoteAll(names []string) (quoted []string) {

@@ -19,41 +19,58 @@ type language interface {
 // measurement is a measurement of the plugin, and the dashboard variables that select its series.
 type measurement struct {
 	name   string
-	tags   []string // each has a variable of the same name
+	tags   []string // the variable of the same name selects series, if the dashboard has it
 	fields []string // every series has at least one of them
 }
 
 var (
-	host     = measurement{"procnetstat", []string{"host"}, []string{"tcp_established"}}
-	process  = measurement{"procnetstat_process", []string{"host", "process_name"}, []string{"tcp_established"}}
-	service  = measurement{"procnetstat_cgroup", []string{"host", "cgroup"}, []string{"tcp_established"}}
-	listener = measurement{"procnetstat_listener", []string{"host", "process_name"}, []string{"tcp_established", "udp_socket", "unix_socket"}}
-	remote   = measurement{"procnetstat_remote", []string{"host", "process_name"}, []string{"tcp_established", "udp_socket", "udplite_socket"}}
-	gather   = measurement{"procnetstat_gather", []string{"host"}, []string{"sockets"}}
+	host     = measurement{"procnetstat", []string{"host", "netns"}, []string{"tcp_established"}}
+	process  = measurement{"procnetstat_process", []string{"host", "netns", "process_name"}, []string{"tcp_established"}}
+	service  = measurement{"procnetstat_cgroup", []string{"host", "netns", "cgroup"}, []string{"tcp_established"}}
+	listener = measurement{
+		"procnetstat_listener",
+		[]string{"host", "netns", "process_name"},
+		[]string{"tcp_established", "udp_socket", "unix_socket"},
+	}
+	remote = measurement{
+		"procnetstat_remote",
+		[]string{"host", "netns", "process_name"},
+		[]string{"tcp_established", "udp_socket", "udplite_socket"},
+	}
+	gather = measurement{"procnetstat_gather", []string{"host"}, []string{"sockets"}}
 )
+
+// isOptional reports whether series can lack a tag: netns without several namespaces, interface without a device, local_port of a
+// unix socket.
+func isOptional(tag string) bool { return tag == "netns" || tag == "interface" || tag == "local_port" }
+
+// topVariable is the dashboard variable that bounds the series of a panel.
+const topVariable = "topk"
 
 // query requests a value of each group of series that share the tags of groupBy.
 type query struct {
-	from    measurement
-	value   value
-	groupBy []string
-	label   string // of the value
-	inTable bool
-	ref     string
+	from     measurement
+	selected []string // tags that dashboard variables select
+	value    value
+	groupBy  []string
+	label    string // of the value
+	inTable  bool   // one value of each group, of the time range; else a value of each point in time
+	top      bool   // only the groups with the biggest values, as many as topVariable says
+	ref      string
 }
 
 // value is an expression of fields.
 type value struct {
 	fields      []string // are added
 	aggregation aggregation
-	divisor     *value // nil, or divides the value; the quotient is 0 where it is 0
+	divisor     *value // nil, or divides the value
 }
 
 type aggregation int
 
 const (
-	aggregateSum      aggregation = iota // sum of the series of a group
-	aggregateMaximum                     // maximum of the series: in a table, of their last values
+	aggregateSum      aggregation = iota // sum of the series of a group; a quotient is that of the sums, and 0 if the divisor is 0
+	aggregateMaximum                     // maximum of the series, or of their quotients: in a table, of the last values
 	aggregateRate                        // of counters: sum of the rates per second
 	aggregateIncrease                    // of counters: sum of the increases in the time range
 )
@@ -69,4 +86,9 @@ func increase(field string) value {
 func (v value) dividedBy(d value) value {
 	v.divisor = &d
 	return v
+}
+
+// isMaximumOfQuotients reports whether the quotient is computed for each series, not of the sums.
+func (v value) isMaximumOfQuotients() bool {
+	return v.divisor != nil && v.aggregation == aggregateMaximum
 }
