@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"os"
@@ -25,6 +26,8 @@ type snapshot struct {
 	owners  map[int]owner      // of all processes that hold sockets, by process ID
 	cgroups map[int]string     // of the same processes
 	used    int64              // the number of sockets of any kind, from /proc/net/sockstat
+	kernel  fields             // hostCounters
+	limits  fields             // hostLimits
 	last    map[uint64]holding // by cookie: of sockets that an earlier gather has seen with a holder
 }
 
@@ -51,7 +54,7 @@ const unattributed = "unattributed"
 
 func takeSnapshot(t *testing.T) snapshot {
 	t.Helper()
-	s := snapshot{owners: map[int]owner{}, cgroups: map[int]string{}, used: readSockstat(t)["sockets_used"]}
+	s := snapshot{owners: map[int]owner{}, cgroups: map[int]string{}, used: readSockstat(t)["sockets_used"], kernel: readKernelCounters(t), limits: readLimits(t)}
 	for _, row := range testnet.SS(t, "-t", "-u", "-p", "-m", "-i") {
 		s.sockets = append(s.sockets, socket{row, rttOf(t, row), countersOf(t, row)})
 		for _, process := range row.Processes {
@@ -92,6 +95,87 @@ func readSockstat(t *testing.T) fields {
 		found[number.field] = n * number.unit
 	}
 	return found
+}
+
+// kernelCounters are the counters of the host that the kernel keeps, by what nstat calls those that they sum.
+var kernelCounters = map[string][]string{
+	"tcp_listen_overflows": {"TcpExt ListenOverflows"},
+	"tcp_listen_drops":     {"TcpExt ListenDrops"},
+	"tcp_attempt_fails":    {"Tcp AttemptFails"},
+	"tcp_estab_resets":     {"Tcp EstabResets"},
+	"tcp_out_rsts":         {"Tcp OutRsts"},
+	"udp_no_ports":         {"Udp NoPorts", "Udp6 NoPorts"},
+	"udp_rcvbuf_errors":    {"Udp RcvbufErrors", "Udp6 RcvbufErrors"},
+	"udp_sndbuf_errors":    {"Udp SndbufErrors", "Udp6 SndbufErrors"},
+}
+
+var hostCounters = slices.Sorted(maps.Keys(kernelCounters))
+
+// readKernelCounters reads the counters of the host from /proc/net/snmp, snmp6 and netstat.
+func readKernelCounters(t *testing.T) fields {
+	t.Helper()
+	values := fields{}
+	for _, file := range []string{"snmp", "netstat", "snmp6"} {
+		content, err := os.ReadFile("/proc/self/net/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for line := range strings.Lines(string(content)) {
+			words := strings.Fields(line)
+			if file == "snmp6" {
+				if name, isUDP := strings.CutPrefix(words[0], "Udp6"); isUDP {
+					values["Udp6 "+name], _ = strconv.ParseInt(words[1], 10, 64)
+				}
+				continue
+			}
+			if names == nil {
+				names = words
+				continue
+			}
+			for i, name := range names[1:] {
+				values[strings.TrimSuffix(words[0], ":")+" "+name], _ = strconv.ParseInt(words[i+1], 10, 64)
+			}
+			names = nil
+		}
+	}
+	found := fields{}
+	for field, sum := range kernelCounters {
+		for _, name := range sum {
+			value, isThere := values[name]
+			if !isThere {
+				t.Fatalf("the kernel has no %s", name)
+			}
+			found[field] += value
+		}
+	}
+	return found
+}
+
+// hostLimits are the limits of the host in a network namespace that is not the first one.
+var hostLimits = []string{"tcp_time_wait_limit", "local_ports"}
+
+func readLimits(t *testing.T) fields {
+	t.Helper()
+	sysctl := func(name string) (values []int64) {
+		content, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range strings.Fields(string(content)) {
+			value, err := strconv.ParseInt(word, 10, 64)
+			if err != nil {
+				t.Fatalf("%s is %q", name, content)
+			}
+			values = append(values, value)
+		}
+		return values
+	}
+	if reserved := sysctl("ip_local_reserved_ports"); len(reserved) > 0 {
+		t.Fatalf("the ports %v are reserved", reserved)
+	}
+	ports := sysctl("ip_local_port_range")
+	return fields{"tcp_time_wait_limit": sysctl("tcp_max_tw_buckets")[0], "local_ports": ports[1] - ports[0] + 1}
 }
 
 // ssRTT matches milliseconds, which ss prints with six significant digits.
@@ -302,6 +386,7 @@ func (s snapshot) expect(source string) gather {
 			}
 		}
 	})
+	maps.Copy(want.of(hostSeries), s.limits)
 	for _, name := range allNamespacesFields {
 		delete(want[hostSeries], name)
 	}
@@ -452,7 +537,7 @@ func gauges(source, series string) []string {
 	both := slices.Concat(tcpGauges, udpGauges)
 	switch measurement, _, _ := strings.Cut(series, ","); measurement {
 	case hostSeries:
-		return slices.Concat(both, []string{"tcp_none", "sockets_used", "local_ports_used"}, allNamespacesFields)
+		return slices.Concat(both, []string{"tcp_none", "sockets_used", "local_ports_used"}, allNamespacesFields, hostLimits)
 	case "procnetstat_process":
 		return append(both, "processes")
 	case "procnetstat_cgroup":
@@ -487,7 +572,9 @@ func counters(source, series string) []string {
 		tcp, listeners = tcpCounters, []string{"drops"}
 	}
 	switch measurement, _, _ := strings.Cut(series, ","); measurement {
-	case hostSeries, "procnetstat_process", "procnetstat_cgroup":
+	case hostSeries:
+		return slices.Concat(tcp, udpCounters, hostCounters)
+	case "procnetstat_process", "procnetstat_cgroup":
 		return slices.Concat(tcp, udpCounters)
 	case "procnetstat_remote":
 		if isUDP(series) {

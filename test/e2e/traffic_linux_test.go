@@ -22,7 +22,7 @@ func TestTraffic(t *testing.T) {
 		requireMatchesSS(t, "netlink", m)
 		requireTraffic(t, "netlink", p, empty, m)
 		for name, value := range counterGrowth("netlink", empty.before, m.after)[hostSeries] {
-			if value == 0 {
+			if value == 0 && !slices.Contains(hostCounters, name) {
 				t.Errorf("%s is 0, so the test did not check it", name)
 			}
 		}
@@ -66,6 +66,9 @@ func counterGrowth(source string, from, to snapshot) gather {
 			}
 		}
 	})
+	for _, name := range hostCounters {
+		grown.of(hostSeries)[name] = to.kernel[name] - from.kernel[name]
+	}
 	return grown
 }
 
