@@ -145,10 +145,11 @@ func isConnection(s *netstat.Socket) bool {
 	return s.Transport == netstat.TransportTCP && s.State != netstat.TCPListen && s.HasPeer()
 }
 
-// isFullConnection reports whether the socket is a connection whose end the kernel reports. It does not report the end of a
-// connection that is not established yet, or that has no more than its TIME_WAIT entry.
+// isFullConnection reports whether the socket is a connection whose end the kernel will report. It does not report the end of a
+// connection that is not established yet. It has reported that of a TIME_WAIT entry, which can have the state FIN_WAIT2 too.
 func isFullConnection(s *netstat.Socket) bool {
-	return isConnection(s) && s.State != netstat.TCPTimeWait && s.State != netstat.TCPSynRecv && s.State != netstat.TCPNewSynRecv
+	return isConnection(s) && !isOrphan(s) &&
+		s.State != netstat.TCPTimeWait && s.State != netstat.TCPSynRecv && s.State != netstat.TCPNewSynRecv
 }
 
 // live records a live socket. It returns its flow, or nil if there is nothing to remember; the pointer is valid until the next

@@ -106,6 +106,22 @@ func TestOrphans(t *testing.T) {
 	require.Equal(t, of(5), l.pass(orphan(3, 5, netstat.TCPFinWait1)), "without an event of its end")
 }
 
+// A TIME_WAIT entry, also in the state FIN_WAIT2, is what is left of a connection whose end has been reported. In the first pass that
+// does not count.
+func TestTimeWaitEntryInFirstPass(t *testing.T) {
+	for _, state := range []netstat.TCPState{netstat.TCPFinWait2, netstat.TCPTimeWait} {
+		entry := &netstat.Socket{
+			Transport: netstat.TransportTCP, State: state, Cookie: 1,
+			Local: netip.MustParseAddrPort(web), Remote: netip.MustParseAddrPort(visitor),
+		}
+		entry.Set(netstat.FieldCookie)
+		l := newListening()
+		require.Zero(t, l.pass(entry, closed(1, 50)), state)
+		require.Zero(t, l.pass(entry), state)
+		require.Equal(t, with(of(50), 1, 1), l.pass(closed(2, 50)), state)
+	}
+}
+
 // Each pass determines anew whether ends of sockets are reported.
 func TestReportsThatBeginAndEnd(t *testing.T) {
 	l := newListening()
@@ -348,6 +364,21 @@ func TestUnexplainedConnection(t *testing.T) {
 		}
 		require.Equal(t, want, s.gather(interval, socketsIn{&own: {connection}}), "it is decided for good")
 	}
+}
+
+// A process can connect an accepted socket to another peer between two gathers: it is outgoing then, and so is its end.
+func TestAcceptedSocketConnectedBetweenGathers(t *testing.T) {
+	s := newClosedScene(t)
+	connection := sent(2, 5)
+	connection.Local, connection.Remote = netip.MustParseAddrPort(web), netip.MustParseAddrPort(visitor)
+	s.gather(0, socketsIn{&own: {listeningAt(1, web), connection}})
+	const peer = "198.51.100.7:443"
+	connection.Local, connection.Remote = netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort(peer)
+	for range 2 {
+		require.Contains(t, s.gather(interval, socketsIn{&own: {listeningAt(1, web), connection}}), "remote self "+peer)
+	}
+	got := s.gather(interval, socketsIn{&own: {listeningAt(1, web), closedAt(2, "192.0.2.1:40000", "198.51.100.7:0")}})
+	require.Equal(t, int64(1), got["remote self "+peer])
 }
 
 // A connection that is gone before it is looked up once more counts for its listener at its end.

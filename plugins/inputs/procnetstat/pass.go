@@ -150,7 +150,9 @@ func (p *pass) decide(o *observation, f *flow) bool {
 		switch {
 		case f.has(flowUnexplained):
 			p.explain(o, f, p.listeners.findForLive(o.Socket))
-		case o.State == netstat.TCPSynSent && o.listener != nil: // the process has connected an accepted socket to another peer
+		case o.State == netstat.TCPSynSent || f.port != o.Remote.Port(): // the process has connected the socket to another peer
+			p.flows.localPorts.remove(f.ports)
+			f.ports, f.port = 0, o.Remote.Port()
 			p.explain(o, f, nil)
 		}
 		return true
