@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+const runbook = "https://github.com/procnetstat/procnetstat/blob/main/docs/ALERTS.md#"
+
 var (
 	tableRow   = regexp.MustCompile(`(?m)^\| \[(\w+)\]\(#(\w+)\) \| (.*?) \| (.*?) ?\| (\w+) \| (\w+) \|$`)
 	ruleStart  = regexp.MustCompile(`(?m)^      - alert: `)
@@ -83,7 +85,7 @@ func TestTable(t *testing.T) {
 		require.Contains(t, document, "\n## "+row.name+"\n")
 		assert.Contains(t, rule, "\n        for: "+row.delay+"\n", row.name)
 		assert.Contains(t, rule, "\n          severity: "+row.severity+"\n", row.name)
-		assert.Contains(t, rule, "\n          runbook_url: https://github.com/procnetstat/procnetstat/blob/main/docs/ALERTS.md#"+row.anchor+"\n", row.name)
+		assert.Contains(t, rule, "\n          runbook_url: "+runbook+row.anchor+"\n", row.name)
 		for language, query := range queries(t, row.name, rule) {
 			assert.Equal(t, comparisons(row.condition), comparisons(query), "thresholds of %s in %s", row.name, language)
 			var windows []string

@@ -8,8 +8,14 @@ from(bucket: "telegraf")
   |> reduce(
       identity: {used: 0.0, limit: 0.0},
       fn: (r, accumulator) => ({
-          used: if r._field == "local_ports_used" and float(v: r._value) > accumulator.used then float(v: r._value) else accumulator.used,
-          limit: if r._field == "local_ports" and float(v: r._value) > accumulator.limit then float(v: r._value) else accumulator.limit,
+          used: if r._field == "local_ports_used" and float(v: r._value) > accumulator.used then
+              float(v: r._value)
+          else
+              accumulator.used,
+          limit: if r._field == "local_ports" and float(v: r._value) > accumulator.limit then
+              float(v: r._value)
+          else
+              accumulator.limit,
       }),
   )
   |> filter(fn: (r) => r.limit != 0.0)

@@ -8,8 +8,14 @@ from(bucket: "telegraf")
   |> reduce(
       identity: {used: 0.0, limit: 0.0},
       fn: (r, accumulator) => ({
-          used: if r._field == "tcp_time_wait" and float(v: r._value) > accumulator.used then float(v: r._value) else accumulator.used,
-          limit: if r._field == "tcp_time_wait_limit" and float(v: r._value) > accumulator.limit then float(v: r._value) else accumulator.limit,
+          used: if r._field == "tcp_time_wait" and float(v: r._value) > accumulator.used then
+              float(v: r._value)
+          else
+              accumulator.used,
+          limit: if r._field == "tcp_time_wait_limit" and float(v: r._value) > accumulator.limit then
+              float(v: r._value)
+          else
+              accumulator.limit,
       }),
   )
   |> filter(fn: (r) => r.limit != 0.0)

@@ -87,8 +87,8 @@ func TestAlertsFire(t *testing.T) {
 	})
 }
 
-// The alerts on limits fire that a network namespace can have for itself. The limits of orphans and of TCP's memory are the kernel's,
-// and no test changes these: promtool alone tests their alerts.
+// The alerts on limits fire that a network namespace can have for itself. The limits of orphans and of TCP's memory are the host's:
+// only the cases of promtool test their alerts.
 func TestLimitAlertsFire(t *testing.T) {
 	testnet.Require(t, "prometheus")
 	setUp(t)
@@ -119,7 +119,8 @@ func TestLimitAlertsFire(t *testing.T) {
 
 // shorten makes alerts fire in a short test: fewer segments, and a host that is silent for less time.
 var shorten = strings.NewReplacer("> 1000", "> 100", "procnetstat_gather_sockets[5m]", "procnetstat_gather_sockets[5s]",
-	"SELECT count(sockets) AS n FROM procnetstat_gather WHERE time > now() - 5m", "SELECT count(sockets) AS n FROM procnetstat_gather WHERE time > now() - 5s")
+	"SELECT count(sockets) AS n FROM procnetstat_gather WHERE time > now() - 5m",
+	"SELECT count(sockets) AS n FROM procnetstat_gather WHERE time > now() - 5s")
 
 // rulesInTest returns a file of the rules, shortened and without delay.
 func rulesInTest(t *testing.T) string {

@@ -1,6 +1,8 @@
-// Command flux runs Flux tasks on files of annotated CSV, in the place of the bucket "telegraf", at a given time. It prints each row
-// that a task would write to the bucket "alerts" as a line of JSON with the columns that are strings. It is a module of its own,
-// which is not in go.work, since the interpreter requires old versions of much. Later versions than 0.39 take a C compiler and Rust.
+// Command flux runs Flux tasks on files of annotated CSV, in the place of the bucket "telegraf", at a given time. It prints each
+// row that a task would write to the bucket "alerts" as a line of JSON with the columns that are strings.
+//
+// It is a module of its own, which is not in go.work, since the interpreter requires old versions of much. Later versions than
+// 0.39 take a C compiler and Rust.
 package main
 
 import (
