@@ -150,7 +150,8 @@ func requireIncrease(t *testing.T, p *prompted, want map[string]int64, counters 
       - expr: sum(increase(%[2]s[5m]))
         eval_time: %[4]ds
         exp_samples: [{labels: '{}', value: %[5]d}]
-`, interval, measurement+"_"+field+"{"+tags+"}", strings.ReplaceAll(strings.Join(values, " "), absent, "_"), interval*(len(values)-1), increase)
+`, interval, measurement+"_"+field+"{"+tags+"}", strings.ReplaceAll(strings.Join(values, " "), absent, "_"),
+				interval*(len(values)-1), increase)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "increase.yml")
@@ -211,7 +212,8 @@ func TestBurstOfNamespace(t *testing.T) {
 			listening("tcp", "5432"):                           opened,
 			listening("udp", "53"):                             {"udp_drops": udpDrops},
 			seriesIn(netns, "procnetstat_remote", remote...):   opened,
-			seriesIn(netns, "procnetstat_client", append(process, "protocol", "tcp", "client_address", "127.0.0.0/24", "local_port", "5432")...): opened,
+			seriesIn(netns, "procnetstat_client",
+				append(process, "protocol", "tcp", "client_address", "127.0.0.0/24", "local_port", "5432")...): opened,
 		}
 		for series, want := range begun {
 			for field := range want {
