@@ -206,7 +206,8 @@ func (w *churnWorld) changeUnix() {
 		_ = unix.Close(fd)
 	}
 	w.unix = w.unix[:0]
-	for _, address := range []string{"@other", "@a\nb,c=d e\\", "@" + strings.Repeat("x", 100), filepath.Join(w.dir, fmt.Sprintf("\n%d", w.started))} {
+	addresses := []string{"@other", "@a\nb,c=d e\\", "@" + strings.Repeat("x", 100), filepath.Join(w.dir, fmt.Sprintf("\n%d", w.started))}
+	for _, address := range addresses {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err == nil {
 			w.unix = append(w.unix, fd)
@@ -257,7 +258,8 @@ func (w *churnWorld) requireSums(name string, p *prompted) {
 		p.gather()
 	}
 	for measurement, ends := range map[string]int64{
-		hostSeries: 2, "procnetstat_process": 2, "procnetstat_cgroup": 2, "procnetstat_listener": 1, "procnetstat_remote": 1, "procnetstat_client": 1,
+		hostSeries: 2, "procnetstat_process": 2, "procnetstat_cgroup": 2,
+		"procnetstat_listener": 1, "procnetstat_remote": 1, "procnetstat_client": 1,
 	} {
 		for _, field := range []string{"tcp_opened", "tcp_closed"} {
 			if got, want := sum(measurement, field), ends*w.connections; got != want {
@@ -267,7 +269,10 @@ func (w *churnWorld) requireSums(name string, p *prompted) {
 	}
 	for _, field := range []string{"tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_in", "tcp_segs_out"} {
 		all := sum(hostSeries, field)
-		for _, measurements := range [][]string{{"procnetstat_process"}, {"procnetstat_cgroup"}, {"procnetstat_listener", "procnetstat_remote"}, {"procnetstat_client", "procnetstat_remote"}} {
+		for _, measurements := range [][]string{
+			{"procnetstat_process"}, {"procnetstat_cgroup"},
+			{"procnetstat_listener", "procnetstat_remote"}, {"procnetstat_client", "procnetstat_remote"},
+		} {
 			got := int64(0)
 			for _, measurement := range measurements {
 				got += sum(measurement, field)

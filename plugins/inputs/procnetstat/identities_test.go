@@ -41,6 +41,7 @@ func FuzzIdentities(f *testing.F) {
 		f.Add(n.first, n.second, n.user, n.cgroup, n.path, uint8(0))
 		f.Add(n.second, n.first, n.cgroup, n.path, n.user, uint8(255))
 	}
+	f.Add("p", "q", "other", "/", "/run/a", uint8(1|2)) // beside the sum of p and q
 	f.Fuzz(func(t *testing.T, first, second, user, cgroup, path string, options uint8) {
 		names := fuzzedNames{first, second, user, cgroup, path}
 		requireDifferentTags(t, names)
