@@ -156,7 +156,8 @@ const allFamilies = netstat.Family(0)
 
 func newHostMeasurement(byFamily, countNew bool, options seriesOptions) *hostMeasurement {
 	return &hostMeasurement{
-		byFamily: byFamily, netNS: options.netNS, countNew: countNew, fields: hostSchema.groupFields(options.details), totals: map[string]*hostTotals{},
+		byFamily: byFamily, netNS: options.netNS, countNew: countNew, fields: hostSchema.groupFields(options.details),
+		totals: map[string]*hostTotals{},
 	}
 }
 
