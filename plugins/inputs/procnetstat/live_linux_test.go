@@ -529,10 +529,21 @@ func connectionInode(t *testing.T, m telegraf.Metric) (inode int64) {
 }
 
 // counters are the fields that only grow.
-var counters = []string{
-	"drops", "tcp_bytes_acked", "tcp_bytes_received", "tcp_retrans_segs", "tcp_segs_in", "tcp_segs_out", "udp_drops",
-	"tcp_opened", "tcp_closed", "closed_events_lost",
-}
+var counters = func() (names []string) {
+	for _, m := range schema {
+		for _, f := range m.fields {
+			if f.isCounter {
+				names = append(names, f.name)
+			}
+		}
+	}
+	for _, f := range allGroupFields {
+		if f.isCounter {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}()
 
 // shape is what must not change from gather to gather and from series to series: which fields there are, and of which type.
 type shape map[string]string

@@ -860,7 +860,7 @@ func TestNamespaceThatIsOld(t *testing.T) {
 			l.gather().requireTags("self")
 		}
 		require.Equal(t, []string{
-			`cannot read network namespace "blue": statfs /run/netns/blue: no such file or directory`,
+			`Cannot read network namespace "blue": statfs /run/netns/blue: no such file or directory`,
 		}, messagesBut(l, notInitialPIDs))
 		other.send(t, 1000)
 		testnet.NameNetns(t, "blue", other.server.Netns())
