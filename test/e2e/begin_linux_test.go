@@ -109,7 +109,7 @@ func TestBurst(t *testing.T) {
 			for _, field := range []string{"tcp_opened", "tcp_closed"} {
 				got := p.values(series, field)
 				there := slices.DeleteFunc(slices.Clone(got), func(value string) bool { return value == absent })
-				if len(there) < 2 || there[0] != "0" || there[len(there)-1] != fmt.Sprint(want) {
+				if len(there) < 2 || there[0] != "0" || there[len(there)-1] != strconv.FormatInt(want, 10) {
 					t.Errorf("%s of %s is %q in the gathers, want it to begin with 0 and to end with %d", field, series, got, want)
 				}
 				if got[0] == absent {
@@ -135,7 +135,8 @@ func TestBurst(t *testing.T) {
 func requireIncrease(t *testing.T, p *prompted, want map[string]int64, counters ...string) {
 	t.Helper()
 	const interval = 10
-	text := fmt.Sprintf("evaluation_interval: %ds\ntests:\n", interval)
+	var text strings.Builder
+	fmt.Fprintf(&text, "evaluation_interval: %ds\ntests:\n", interval)
 	for series, increase := range want {
 		measurement, tags, _ := strings.Cut(series, ",")
 		for _, field := range counters {
@@ -143,7 +144,7 @@ func requireIncrease(t *testing.T, p *prompted, want map[string]int64, counters 
 			for values[len(values)-1] == absent {
 				values = values[:len(values)-1]
 			}
-			text += fmt.Sprintf(`
+			fmt.Fprintf(&text, `
   - interval: %[1]ds
     input_series: [{series: '%[2]s', values: '%[3]s'}]
     promql_expr_test:
@@ -155,7 +156,7 @@ func requireIncrease(t *testing.T, p *prompted, want map[string]int64, counters 
 		}
 	}
 	file := filepath.Join(t.TempDir(), "increase.yml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("promtool", "test", "rules", file).CombinedOutput(); err != nil {
@@ -203,7 +204,8 @@ func TestBurstOfNamespace(t *testing.T) {
 			return seriesIn(netns, "procnetstat_listener",
 				append(process, "protocol", protocol, "local_address", "127.0.0.1", "local_port", port)...)
 		}
-		remote := append(process, "protocol", "tcp", "remote_address", "127.0.0.1", "remote_port", "5432", "remote_process_name", "worker")
+		remote := append(slices.Clone(process),
+			"protocol", "tcp", "remote_address", "127.0.0.1", "remote_port", "5432", "remote_process_name", "worker")
 		opened := fields{"tcp_opened": burst}
 		all := fields{"tcp_opened": 2*burst + queued + refused, "udp_drops": udpDrops}
 		begun := gather{

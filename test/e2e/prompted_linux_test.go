@@ -4,12 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,7 +46,7 @@ func startPrompted(t *testing.T, program, config string, in ...string) *prompted
 	if err != nil || len(counters) == 0 {
 		t.Fatalf("%d counters in the schema: %v", len(counters), err)
 	}
-	command := append(in, program, "-config", file, "-poll_interval_disabled")
+	command := append(slices.Clone(in), program, "-config", file, "-poll_interval_disabled")
 	p := &prompted{t: t, cmd: exec.Command(command[0], command[1:]...), seen: metrics{}, reached: gather{}, counters: counters}
 	p.isProcfs = strings.Contains(config, `source = "procfs"`)
 	p.cmd.Stderr = &p.log
@@ -164,7 +165,7 @@ func (p *prompted) values(series, field string) (values []string) {
 	for _, at := range p.times {
 		value := absent
 		if n, found := p.seen[at][series][field]; found {
-			value = fmt.Sprint(n)
+			value = strconv.FormatInt(n, 10)
 		}
 		values = append(values, value)
 	}

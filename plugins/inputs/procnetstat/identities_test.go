@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -90,10 +91,11 @@ func identities(t *testing.T, metrics []telegraf.Metric) map[string]bool {
 	seen := map[string]bool{}
 	for _, m := range metrics {
 		require.True(t, m.Time().Equal(metrics[0].Time()))
-		identity := fmt.Sprintf("%q", m.Name())
+		of := []string{m.Name()}
 		for _, tag := range m.TagList() { // sorted
-			identity += fmt.Sprintf(" %q=%q", tag.Key, tag.Value)
+			of = append(of, tag.Key, tag.Value)
 		}
+		identity := fmt.Sprintf("%q", of)
 		for _, field := range m.FieldList() {
 			point := fmt.Sprintf("%s %q", identity, field.Key)
 			require.False(t, seen[point], "twice: %s", point)
@@ -152,6 +154,9 @@ func (n *fuzzedNames) write(t *testing.T, root string) {
 		*table += fmt.Sprintf("   0: %s %s %02X 00000000:00000000 00:00000000 00000000     0        0 %d 1 0000000000000000 20 4 30 10 -1\n",
 			local, remote, state, inode)
 	}
+	unixRow := func(table *string, state string, inode int, path string) {
+		*table += fmt.Sprintf("0000000000000000: %s %d%s\n", state, inode, path)
+	}
 	const at, peer, none = "0100007F:1F90", "0200007F:0050", "00000000:0000"
 	for i, name := range []string{n.first, n.second, n.user} {
 		pid, inode := 10+i, 1000*(i+1)
@@ -159,8 +164,8 @@ func (n *fuzzedNames) write(t *testing.T, root string) {
 		row(&tcp, at, fmt.Sprintf("0300007F:%04X", inode), int(netstat.TCPEstablished), inode+1)
 		row(&tcp, fmt.Sprintf("0100007F:%04X", inode), peer, int(netstat.TCPEstablished), inode+2)
 		row(&udp, at, none, int(netstat.TCPClose), inode+3)
-		unix += fmt.Sprintf("0000000000000000: 00000002 00000000 00010000 0001 01 %d %s\n", inode+4, printed(n.path))
-		unix += fmt.Sprintf("0000000000000000: 00000003 00000000 00000000 0001 03 %d\n", inode+5)
+		unixRow(&unix, "00000002 00000000 00010000 0001 01", inode+4, " "+printed(n.path))
+		unixRow(&unix, "00000003 00000000 00000000 0001 03", inode+5, "")
 		dir := fmt.Sprintf("proc/%d/", pid)
 		const maxComm = 15
 		comm := strings.ReplaceAll(name, "\x00", "")
@@ -170,7 +175,7 @@ func (n *fuzzedNames) write(t *testing.T, root string) {
 		file(dir+"cmdline", name+"\x00"+n.second+"\x00")
 		file(dir+"cgroup", "0::/"+strings.ReplaceAll(n.cgroup, "\n", `\012`)+"\n")
 		for fd := range 6 {
-			link := filepath.Join(root, dir, "fd", fmt.Sprint(fd))
+			link := filepath.Join(root, dir, "fd", strconv.Itoa(fd))
 			require.NoError(t, os.MkdirAll(filepath.Dir(link), 0o755))
 			if _, err := os.Lstat(link); err != nil {
 				require.NoError(t, os.Symlink(fmt.Sprintf("socket:[%d]", inode+fd), link))

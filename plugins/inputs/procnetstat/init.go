@@ -157,18 +157,15 @@ func (p *ProcNetStat) reads(transport netstat.Transport) bool {
 
 // anyOf returns a text like: "tcp", "udp" or "unix".
 func anyOf(transports []netstat.Transport) string {
-	text := ""
-	for i, transport := range transports {
-		switch {
-		case i == 0:
-		case i == len(transports)-1:
-			text += " or "
-		default:
-			text += ", "
-		}
-		text += strconv.Quote(transport.String())
+	var names []string
+	for _, transport := range transports {
+		names = append(names, strconv.Quote(transport.String()))
 	}
-	return text
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // emptyDetail returns why the other options leave the set of details without content, or an empty string.
