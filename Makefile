@@ -193,6 +193,7 @@ lint: generate-check dashboards-check ## Check formatting, code, READMEs, licenc
 	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./plugins/... ./cmd/procnetstat # cmd/telegraf would compile all of Telegraf
 	for module in $(MODULES); do (cd $$module && $(GO) run $(GOLANGCI) run --config $(CURDIR)/.golangci.yml) || exit 1; done
 	$(GO) vet -tags pictures ./test/e2e
+	cd test/flux && GOWORK=off $(GO) vet . # its old dependencies are not for the workspace
 	$(GO) run $(READMES) plugins/inputs/procnetstat/README.md
 	$(GO) mod verify
 	$(call check-licenses,./netstat/... ./plugins/... ./cmd/procnetstat ./examples/...,$(PERMISSIVE))
