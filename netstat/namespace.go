@@ -107,7 +107,7 @@ func readInside[T any](n *Namespace, what string, read func(procRoot string) (T,
 	return *new(T), fmt.Errorf("the %s of network namespace %s: no process is in it: %w", what, n, fs.ErrNotExist)
 }
 
-// Limits returns the limits of the namespace, at most a minute before the scan: see [ScannerConfig].Limits. Those of another
+// Limits returns the limits of the namespace, which are read at most once a minute: see [ScannerConfig].Limits. Those of another
 // namespace than the reader's own require that the reader may enter it, for which it needs CAP_SYS_ADMIN.
 func (n *Namespace) Limits() Limits { return n.limits }
 

@@ -46,16 +46,24 @@ func (all *namespaces) enterFound() error {
 // limitsInterval is how often the limits of a namespace are read: they change rarely, and the thread must enter the namespace.
 const limitsInterval = time.Minute
 
-// refreshLimits reads the limits of the namespaces, where that is due.
+// refreshLimits reads the limits of new namespaces, and those of others where that is due. A scan refreshes a part of many namespaces:
+// entering one takes a millisecond.
 func (all *namespaces) refreshLimits() {
 	if !all.withLimits {
 		return
 	}
 	now := all.fallbacks.now()
+	const minRefreshed, parts = 16, 6
+	refresh := max(minRefreshed, len(all.known)/parts+1)
 	for _, n := range all.known {
-		if n.limitsRead.IsZero() || now.Sub(n.limitsRead) >= limitsInterval {
-			all.readLimits(n, now)
+		isNew := n.limitsRead.IsZero()
+		if !isNew {
+			if now.Sub(n.limitsRead) < limitsInterval || refresh == 0 {
+				continue
+			}
+			refresh--
 		}
+		all.readLimits(n, now)
 	}
 }
 

@@ -65,6 +65,10 @@ func CountLocalPorts(portRange, reserved []byte) (uint64, error) {
 			return 0, fmt.Errorf("%.100q: %w", element, err)
 		}
 		for port := max(first, low); port <= min(last, high); port++ {
+			if without[port/64] == ^uint64(0) {
+				port |= 63 // all ports of the word
+				continue
+			}
 			without.add(port)
 		}
 	}

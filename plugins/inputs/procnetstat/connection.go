@@ -11,8 +11,8 @@ import (
 	"github.com/procnetstat/procnetstat/netstat"
 )
 
-// allConnectionTags are the names in the option connection_tags. A name that is not selected is emitted as a field, except the
-// last six, which are omitted.
+// allConnectionTags are the names in the option connection_tags. A name that is not selected is emitted as a field (if sockets share
+// all tags: see identityTags), except the last six, which are omitted.
 var allConnectionTags = []string{
 	"protocol", "state", "src", "src_port", "dest", "dest_port", "inode", "name", tagPID,
 	tagProcessName, tagUser, tagSystemdUnit, tagContainerID, tagPodUID, tagCgroup,
@@ -113,25 +113,28 @@ func (m *connectionMeasurement) emit(out emission) {
 		if !out.forScope(row.scope).read[row.socket.Transport] {
 			continue
 		}
-		point := connectionPoint{row.fields(), m.tags(row)}
+		point := connectionPoint{fields: row.fields(), tags: m.tags(row)}
 		if m.options.netNS {
 			point.tags[tagNetNS] = row.scope.tag
 		}
 		point.makeTags(m.tagNames)
+		point.setIdentity()
 		points = append(points, point)
-		sharing[point.identity()]++
+		sharing[point.identity]++
 	}
 	emitted := make(map[string]bool, len(points))
-	for _, point := range points {
-		if sharing[point.identity()] > 1 {
+	for i := range points {
+		point := &points[i]
+		if sharing[point.identity] > 1 {
 			point.makeTags(identityTags)
+			point.setIdentity()
 		}
-		if identity := point.identity(); emitted[identity] {
+		if emitted[point.identity] {
 			m.skipped++
-		} else {
-			emitted[identity] = true
-			out.gauges(connectionSchema.name, point.fields, point.tags)
+			continue
 		}
+		emitted[point.identity] = true
+		out.gauges(connectionSchema.name, point.fields, point.tags)
 	}
 	clear(m.rows)
 	m.rows, m.skipped, m.lastSkipped = m.rows[:0], 0, m.skipped
@@ -139,8 +142,9 @@ func (m *connectionMeasurement) emit(out emission) {
 
 // connectionPoint is a point of a socket.
 type connectionPoint struct {
-	fields map[string]any
-	tags   map[string]string
+	fields   map[string]any
+	tags     map[string]string
+	identity string // by which a database knows the point
 }
 
 // makeTags makes tags of the fields with these names.
@@ -153,13 +157,12 @@ func (p *connectionPoint) makeTags(names []string) {
 	}
 }
 
-// identity returns what a database identifies the point by.
-func (p *connectionPoint) identity() string {
-	var identity []string
+func (p *connectionPoint) setIdentity() {
+	var tags []string
 	for _, name := range slices.Sorted(maps.Keys(p.tags)) {
-		identity = append(identity, name, p.tags[name])
+		tags = append(tags, name, p.tags[name])
 	}
-	return strings.Join(identity, separator)
+	p.identity = strings.Join(tags, separator)
 }
 
 // tags returns the tags that are never fields.

@@ -51,12 +51,13 @@ type flows struct {
 	countNewNamespaces bool
 	firstPassDone      bool
 	countsTraffic      bool // of connections
+	countsLifecycle    bool
 }
 
 func newFlows(details detail) flows {
 	return flows{
 		seed: maphash.MakeSeed(), belongings: newBelongings(), localPorts: newLocalPorts(),
-		countsTraffic: details&detailTraffic != 0,
+		countsTraffic: details&detailTraffic != 0, countsLifecycle: details&detailLifecycle != 0,
 	}
 }
 
@@ -145,17 +146,24 @@ func isConnection(s *netstat.Socket) bool {
 	return s.Transport == netstat.TransportTCP && s.State != netstat.TCPListen && s.HasPeer()
 }
 
-// isFullConnection reports whether the socket is a connection whose end the kernel will report. It does not report the end of a
-// connection that is not established yet. It has reported that of a TIME_WAIT entry, which can have the state FIN_WAIT2 too.
-func isFullConnection(s *netstat.Socket) bool {
-	return isConnection(s) && !isOrphan(s) &&
-		s.State != netstat.TCPTimeWait && s.State != netstat.TCPSynRecv && s.State != netstat.TCPNewSynRecv
+// isFullConnection reports whether the socket is a connection whose end the kernel can report. It does not report the end of a
+// connection that is not established yet. It has reported that of a TIME_WAIT entry, whose state can be FIN_WAIT2 too.
+func (t *flows) isFullConnection(s *netstat.Socket) bool {
+	switch s.State {
+	case netstat.TCPTimeWait, netstat.TCPSynRecv, netstat.TCPNewSynRecv:
+		return false
+	case netstat.TCPFinWait2:
+		if s.Inode == 0 {
+			return false
+		}
+	}
+	return isConnection(s)
 }
 
 // live records a live socket. It returns its flow, or nil if there is nothing to remember; the pointer is valid until the next
 // call. Unless the socket is idle, it sets delta to the traffic since the previous pass.
 func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
-	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0 || t.current.closedEvents && isFullConnection(s)
+	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0 || t.countsLifecycle && t.isFullConnection(s)
 	if !hasCounters && !isConnection(s) {
 		return nil, true
 	}
@@ -199,7 +207,7 @@ func (t *flows) count(f *flow, s *netstat.Socket, delta *traffic) (idle bool) {
 			return true
 		}
 		if closedEvents && s.State != netstat.TCPListen {
-			delta.opened = 1
+			delta[countOpened] = 1
 		}
 	}
 	delta.setDifference(&now, last, s.Transport)
@@ -241,11 +249,11 @@ func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
 		before = f.kernelCounters
 		now.drops = before.drops // the event does not carry drops
 	case t.current.baselined[netstat.TransportTCP]:
-		delta.opened = 1
+		delta[countOpened] = 1
 	default:
 		return f, traffic{}
 	}
-	delta.closed = 1
+	delta[countClosed] = 1
 	delta.setDifference(&now, before, netstat.TransportTCP)
 	return f, delta
 }
@@ -314,6 +322,7 @@ func (t *flows) end(all *scopes) {
 		t.belongings.keep(f.belonging)
 		return true
 	})
+	t.localPorts.shrink(t.table.all)
 	most := t.localPorts.most()
 	for _, sc := range all.all {
 		sc.localPortsUsed = most[sc.namespace.ID]

@@ -56,7 +56,7 @@ func (t *traffic) addLive(f *flows, s *netstat.Socket) {
 }
 
 func with(t traffic, opened, closed int64) traffic {
-	t.opened, t.closed = opened, closed
+	t[countOpened], t[countClosed] = opened, closed
 	return t
 }
 
@@ -80,8 +80,8 @@ func TestClosedConnections(t *testing.T) {
 	require.Empty(t, l.table.all)
 
 	require.Equal(t, with(of(5), 1, 0), l.pass(sent(5, 5)))
-	require.Equal(t, traffic{closed: 1}, l.pass(closed(5, 0)), "an abort leaves nothing to count, and nothing goes back")
-	require.Equal(t, traffic{opened: 1, closed: 1}, l.pass(closed(6, 0)))
+	require.Equal(t, traffic{countClosed: 1}, l.pass(closed(5, 0)), "an abort leaves nothing to count, and nothing goes back")
+	require.Equal(t, traffic{countOpened: 1, countClosed: 1}, l.pass(closed(6, 0)))
 }
 
 // What a connection did since its process closed it counts when it has been destroyed, for what it belonged to while it had a
@@ -104,6 +104,33 @@ func TestOrphans(t *testing.T) {
 
 	l.in.closedEvents = false
 	require.Equal(t, of(5), l.pass(orphan(3, 5, netstat.TCPFinWait1)), "without an event of its end")
+}
+
+// Without the details of connections, opened is exact too: connections that were there before the subscription to their ends are not
+// new, and neither are those that a process had closed before the first pass.
+func TestLifecycleAlone(t *testing.T) {
+	plain := func(cookie uint64, state netstat.TCPState) *netstat.Socket {
+		s := &netstat.Socket{
+			Transport: netstat.TransportTCP, State: state, Cookie: cookie,
+			Local: netip.MustParseAddrPort(web), Remote: netip.MustParseAddrPort(visitor),
+		}
+		s.Set(netstat.FieldCookie)
+		return s
+	}
+	const established = netstat.TCPEstablished
+	l := newListening()
+	l.flows = newFlows(detailLifecycle)
+	l.in.closedEvents = false
+	require.Zero(t, l.pass(plain(1, established), plain(2, established)))
+	l.in.closedEvents = true
+	require.Zero(t, l.pass(plain(1, established), plain(2, established)), "the subscription is late")
+	require.Equal(t, traffic{countOpened: 1, countClosed: 1}, l.pass(plain(1, established), plain(3, established), closed(2, 0)))
+	require.Equal(t, traffic{countOpened: 1, countClosed: 2}, l.pass(closed(1, 0), closed(4, 0), plain(3, established)))
+
+	l = newListening()
+	l.flows = newFlows(detailLifecycle)
+	require.Zero(t, l.pass(plain(1, netstat.TCPFinWait1), plain(2, netstat.TCPLastAck)))
+	require.Equal(t, traffic{countClosed: 2}, l.pass(closed(1, 0), closed(2, 0)))
 }
 
 // A TIME_WAIT entry, also in the state FIN_WAIT2, is what is left of a connection whose end has been reported. In the first pass that
@@ -156,7 +183,7 @@ func TestClosedListener(t *testing.T) {
 	require.Zero(t, l.pass(over, &unknown))
 	require.Zero(t, l.pass())
 	require.Empty(t, l.table.all)
-	require.Equal(t, traffic{listenDrops: 3}, l.pass(socket(80, 3, 3)), "nor is a new one")
+	require.Equal(t, traffic{countListenDrops: 3}, l.pass(socket(80, 3, 3)), "nor is a new one")
 }
 
 // The event of a destroyed connection has no drops.

@@ -305,6 +305,27 @@ func (p *localPorts) remove(index uint32) {
 	}
 }
 
+// shrink frees memory after a peak, and gives the flows the new indexes.
+func (p *localPorts) shrink(all []flow) {
+	const minFree, maxSlack = 1 << 10, 4 // entries; entries per one in use
+	if len(p.free) < minFree || maxSlack*(len(p.all)-len(p.free)) > len(p.all) {
+		return
+	}
+	before := p.all
+	*p = newLocalPorts()
+	moved := make([]uint32, len(before))
+	for i, use := range before {
+		if use.count > 0 {
+			moved[i] = uint32(len(p.all))
+			p.indexes[use.key] = moved[i]
+			p.all = append(p.all, use)
+		}
+	}
+	for i := range all {
+		all[i].ports = moved[all[i].ports]
+	}
+}
+
 // most returns the number of ports that the fullest pair of each namespace holds, by Namespace.ID.
 func (p *localPorts) most() map[uint64]int64 {
 	most := map[uint64]int64{}

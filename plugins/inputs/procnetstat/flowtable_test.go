@@ -4,8 +4,10 @@ package procnetstat
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
+	"github.com/procnetstat/procnetstat/netstat"
 	"github.com/stretchr/testify/require"
 )
 
@@ -75,4 +77,30 @@ func TestFlowTableDoNotAllocate(t *testing.T) {
 	}
 	pass()
 	require.LessOrEqual(t, testing.AllocsPerRun(10, pass), 1.0)
+}
+
+// TestLocalPortsShrink: after a peak the table is as small as what is left, which keeps its numbers.
+func TestLocalPortsShrink(t *testing.T) {
+	p := newLocalPorts()
+	all := make([]flow, 10_000)
+	for i := range all {
+		s := connected(netstat.TransportTCP, "198.51.100.1:443")
+		s.Remote = netip.AddrPortFrom(s.Remote.Addr(), uint16(i/2))
+		all[i].ports = p.add(7, s)
+	}
+	const left = 3
+	for i := range all[:len(all)-left] {
+		p.remove(all[i].ports)
+	}
+	all = append([]flow{{}}, all[len(all)-left:]...)
+	p.shrink(all)
+	require.Len(t, p.all, 1+2)
+	require.Len(t, p.indexes, 2)
+	require.Equal(t, map[uint64]int64{7: 2}, p.most())
+	require.Zero(t, all[0].ports)
+	for _, f := range all {
+		p.remove(f.ports)
+	}
+	require.Empty(t, p.indexes)
+	require.Empty(t, p.most())
 }

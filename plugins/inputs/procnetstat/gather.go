@@ -30,14 +30,14 @@ var gatherSchema = measurementSchema{
 		{name: "interrupted", unit: "tables", about: "Tables that changed while they were read, as the kernel reports"},
 		{
 			name: "closed_events_lost", unit: "events", isCounter: true, needs: needsClosedEvents,
-			about: "Closed connections that the kernel had no room to report",
+			about: "Closed connections whose events were lost, as the receive buffer was full",
 		},
 	},
 }
 
 // gatherMeasurement is procnetstat_gather: statistics of the gather itself.
 type gatherMeasurement struct {
-	lost map[gatherTags]*counterTotals[eventsLost, *eventsLost]
+	lost map[gatherTags]*counters[eventsLost]
 }
 
 // gatherTags are the tags of a series.
@@ -51,9 +51,7 @@ func (t gatherTags) tags() map[string]string {
 }
 
 // eventsLost is a number of lost events of closed connections.
-type eventsLost int64
-
-func (e *eventsLost) add(o *eventsLost) { *e += *o }
+type eventsLost [1]int64
 
 // gatherReport is what a gather has to report.
 type gatherReport struct {
@@ -65,7 +63,7 @@ type gatherReport struct {
 }
 
 func newGatherMeasurement() *gatherMeasurement {
-	return &gatherMeasurement{map[gatherTags]*counterTotals[eventsLost, *eventsLost]{}}
+	return &gatherMeasurement{map[gatherTags]*counters[eventsLost]{}}
 }
 
 func (m *gatherMeasurement) emit(out emission, r gatherReport) {
@@ -80,18 +78,16 @@ func (m *gatherMeasurement) emit(out emission, r gatherReport) {
 		"interrupted":   int64(r.scan.Interrupted),
 	}, series.tags())
 	if r.closedEvents && m.lost[series] == nil {
-		m.lost[series] = &counterTotals[eventsLost, *eventsLost]{}
+		m.lost[series] = &counters[eventsLost]{}
 	}
 	for tags, lost := range m.lost {
 		isCurrent := tags == series
-		if !isCurrent && !lost.isPending() {
-			continue
-		}
-		var growth eventsLost
 		if isCurrent {
-			growth = eventsLost(r.scan.ClosedLost)
+			lost.grow(eventsLost{int64(r.scan.ClosedLost)})
 		}
-		lost.grow(&growth)
-		out.acc.AddCounter(gatherSchema.name, map[string]any{"closed_events_lost": int64(lost.total)}, tags.tags(), out.now)
+		if isCurrent || lost.owes {
+			lost.owes = false
+			out.acc.AddCounter(gatherSchema.name, map[string]any{"closed_events_lost": lost.emit(0)}, tags.tags(), out.now)
+		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/procnetstat/procnetstat/netstat"
@@ -24,11 +23,11 @@ var hostSchema = measurementSchema{
 		hostField("tcp_alloc", unitSockets, "", "TCP sockets with memory, bound or not; of all network namespaces"),
 		hostField("tcp_mem_bytes", unitBytes, "", "Memory of TCP buffers; of all network namespaces"),
 		hostField("udp_mem_bytes", unitBytes, "", "Memory of UDP buffers; of all network namespaces"),
-		hostField("local_ports_used", unitPorts, "a measurement of processes, listeners, cgroups, peers or connections",
+		hostField("local_ports_used", unitPorts, "owners, or another measurement than host and gather",
 			"Most local ports that connections from one local address to one remote endpoint hold, in any state; compare with local_ports"),
-		hostField("tcp_orphan_limit", unitSockets, needsFirstNetNS, "Most that tcp_orphan may be: net.ipv4.tcp_max_orphans"),
-		hostField("tcp_mem_limit_bytes", unitBytes, needsFirstNetNS, "Most that tcp_mem_bytes may be: net.ipv4.tcp_mem"),
-		hostField("tcp_time_wait_limit", unitSockets, needsEntering, "Most that tcp_time_wait may be: net.ipv4.tcp_max_tw_buckets"),
+		hostField("tcp_orphan_limit", unitSockets, needsFirstNetNS, "Limit of tcp_orphan: net.ipv4.tcp_max_orphans"),
+		hostField("tcp_mem_limit_bytes", unitBytes, needsFirstNetNS, "Limit of tcp_mem_bytes: net.ipv4.tcp_mem"),
+		hostField("tcp_time_wait_limit", unitSockets, needsEntering, "Limit of tcp_time_wait: net.ipv4.tcp_max_tw_buckets"),
 		hostField("local_ports", unitPorts, needsEntering, "Ports that the kernel chooses from for a connection: those of "+
 			"net.ipv4.ip_local_port_range that net.ipv4.ip_local_reserved_ports does not reserve"),
 	}, counterFields()...),
@@ -37,7 +36,7 @@ var hostSchema = measurementSchema{
 // What the limits need. They are not of all namespaces: see netstat.Limits.
 const (
 	needsFirstNetNS = "a network namespace that is the host's first one"
-	needsEntering   = "for other network namespaces CAP_SYS_ADMIN"
+	needsEntering   = "CAP_SYS_ADMIN for other network namespaces"
 )
 
 // hostCounter is a field that the kernel counts in each network namespace, as the sum of counters.
@@ -87,14 +86,12 @@ const (
 // hostCounts are increases of the hostCounters.
 type hostCounts [maxHostCounters]int64
 
-func (k *hostCounts) add(o *hostCounts) {
-	for i, n := range o {
-		k[i] += min(n, math.MaxInt64-k[i]) // a copy of a proc file system can have any number
-	}
+// hostBaseline has what the kernel had counted in a network namespace at the previous gather.
+type hostBaseline struct {
+	counted  [maxHostCounters][maxSummands]*uint64 // nil: not known
+	inode    uint64                                // of the namespace; 0: not known
+	isMissed bool                                  // some gather has not read it; another namespace can have its inode number now
 }
-
-// hostBaseline has what the kernel had counted in a network namespace at the previous gather; nil: not known.
-type hostBaseline [maxHostCounters][maxSummands]*uint64
 
 var zero uint64
 
@@ -102,32 +99,52 @@ var zero uint64
 func newHostBaseline(isNew bool) *hostBaseline {
 	b := &hostBaseline{}
 	if isNew {
-		for i := range b {
-			b[i] = [maxSummands]*uint64{&zero, &zero}
-		}
+		b.reset()
 	}
 	return b
 }
 
+func (b *hostBaseline) reset() {
+	for i := range b.counted {
+		b.counted[i] = [maxSummands]*uint64{&zero, &zero}
+	}
+}
+
+// exceeds reports whether the namespace had counted more than the counters.
+func (b *hostBaseline) exceeds(read *netstat.Counters) bool {
+	for i := range hostCounters {
+		for j, now := range hostCounters[i].of(read) {
+			if before := b.counted[i][j]; now != nil && before != nil && *now < *before {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // advance returns the increase since the previous gather, and which counters the kernel has.
 func (b *hostBaseline) advance(counters *netstat.Counters) (delta hostCounts, present [maxHostCounters]bool) {
+	if b.isMissed && b.exceeds(counters) {
+		b.reset()
+	}
+	b.isMissed = false
 	for i := range hostCounters {
 		for j, now := range hostCounters[i].of(counters) {
 			if now == nil || *now > math.MaxInt64 {
 				continue
 			}
 			present[i] = true
-			if before := b[i][j]; before != nil && *now > *before {
+			if before := b.counted[i][j]; before != nil && *now > *before {
 				delta[i] += min(int64(*now-*before), math.MaxInt64-delta[i])
 			}
-			b[i][j] = now
+			b.counted[i][j] = now
 		}
 	}
 	return delta, present
 }
 
 func hostField(name, unit, needs, about string) field {
-	return field{name: name, unit: unit, needs: strings.TrimPrefix(needs+", no `family_tag`", ", "), about: about}
+	return field{name: name, unit: unit, needs: needs, about: about + "; not with `family_tag`"}
 }
 
 // hostMeasurement is procnetstat: the sockets of the host, with the fields of Telegraf's inputs.netstat and more.
@@ -141,6 +158,7 @@ type hostMeasurement struct {
 	current  *hostTotals
 
 	baselines map[uint64]*hostBaseline // of the namespaces of the previous gather, by Namespace.ID
+	missed    map[uint64]*hostBaseline // of others, by inode number: a scan can miss a namespace, which then has another ID
 }
 
 // hostTotals are the totals of a network namespace.
@@ -148,7 +166,7 @@ type hostTotals struct {
 	families    [netstat.FamilyUnix + 1]series // index 0: all families
 	lastEmitted time.Time
 
-	kernel counterTotals[hostCounts, *hostCounts]
+	kernel counters[hostCounts]
 	counts [maxHostCounters]bool // the counters that the kernel had in the last gather
 }
 
@@ -204,10 +222,7 @@ func (m *hostMeasurement) emit(out emission) {
 				out.acc.AddError(err)
 			}
 			addLimits(fields, sc.namespace.Limits())
-			baseline := previous[sc.namespace.ID]
-			if baseline == nil {
-				baseline = newHostBaseline(m.countNew && m.isOld)
-			}
+			baseline := m.baselineOf(sc.namespace, previous)
 			m.baselines[sc.namespace.ID] = baseline
 			if err := m.current.readKernel(sc.namespace, baseline); err != nil {
 				out.acc.AddError(err)
@@ -219,34 +234,63 @@ func (m *hostMeasurement) emit(out emission) {
 		m.emitTotals(out.forScope(sc), m.current, fields)
 	}
 	for _, totals := range m.totals { // namespaces that ended after their first gather
-		if totals.lastEmitted.Before(out.now) && totals.isPending() {
+		if totals.lastEmitted.Before(out.now) && totals.owes() {
 			totals.lastEmitted = out.now
-			totals.kernel.grow(&hostCounts{})
 			m.emitTotals(out.forScope(totals.families[allFamilies].scope), totals, map[string]any{})
 		}
 	}
+	m.keepMissed(previous)
 	m.forget(out.now)
 	m.isOld = true
 }
 
+// baselineOf returns the baseline of a namespace, which it takes out of previous and missed.
+func (m *hostMeasurement) baselineOf(namespace *netstat.Namespace, previous map[uint64]*hostBaseline) *hostBaseline {
+	baseline := previous[namespace.ID]
+	if baseline == nil {
+		baseline = m.missed[namespace.Inode]
+	}
+	if baseline == nil {
+		baseline = newHostBaseline(m.countNew && m.isOld)
+	}
+	delete(previous, namespace.ID)
+	delete(m.missed, namespace.Inode)
+	baseline.inode = namespace.Inode
+	return baseline
+}
+
+// keepMissed keeps the baselines of namespaces that this gather has not read. Their number is bounded.
+func (m *hostMeasurement) keepMissed(unread map[uint64]*hostBaseline) {
+	if len(m.missed) > maxIdleNetNS || m.missed == nil {
+		m.missed = map[uint64]*hostBaseline{}
+	}
+	for _, baseline := range unread {
+		if baseline.isMissed = true; baseline.inode != 0 {
+			m.missed[baseline.inode] = baseline
+		}
+	}
+}
+
 // readKernel adds what the kernel has counted since the previous gather.
 func (h *hostTotals) readKernel(namespace *netstat.Namespace, baseline *hostBaseline) error {
-	counters, err := namespace.ReadCounters()
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // the fields are absent
+	read, err := namespace.ReadCounters()
+	if errors.Is(err, fs.ErrNotExist) && read == (netstat.Counters{}) {
+		return nil // the namespace has ended: what is pending must be emitted all the same
 	}
-	delta, present := baseline.advance(&counters)
-	h.kernel.grow(&delta)
+	err = withoutMissing(err)
+	delta, present := baseline.advance(&read)
+	h.kernel.grow(delta)
 	h.counts = present
 	return err
 }
 
 // counterFields returns the counters of the kernel.
 func (h *hostTotals) counterFields() map[string]any {
+	h.kernel.owes = false
 	fields := map[string]any{}
 	for i := range hostCounters {
 		if h.counts[i] {
-			fields[hostCounters[i].name] = h.kernel.total[i]
+			fields[hostCounters[i].name] = h.kernel.emit(i)
 		}
 	}
 	return fields
@@ -278,14 +322,14 @@ func (m *hostMeasurement) forget(now time.Time) {
 	}
 }
 
-// isPending reports whether the totals must be emitted, even if the namespace has ended.
-func (h *hostTotals) isPending() bool {
+// owes reports whether the totals must be emitted, even if the namespace has ended.
+func (h *hostTotals) owes() bool {
 	for i := range h.families {
-		if h.families[i].isPending() {
+		if h.families[i].owes {
 			return true
 		}
 	}
-	return h.kernel.isPending()
+	return h.kernel.owes
 }
 
 // emitTotals emits the totals of a namespace. fields are the gauges of no family.
@@ -308,7 +352,8 @@ func (m *hostMeasurement) emitTotals(out emission, h *hostTotals, fields map[str
 }
 
 func (m *hostMeasurement) emitFamily(out emission, s *series, read protocolSet, gauges, counters map[string]any) {
-	s.grow(&s.stats.delta)
+	s.grow(s.stats.delta)
+	s.owes = false
 	if read[netstat.TransportTCP] {
 		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
 	}
@@ -320,32 +365,26 @@ func (m *hostMeasurement) emitFamily(out emission, s *series, read protocolSet, 
 // sockstatFields returns the fields of procnetstat from /proc/net/sockstat and sockstat6.
 func sockstatFields(namespace *netstat.Namespace) (map[string]any, error) {
 	s, err := namespace.ReadSockstat()
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // the fields are absent
-	}
+	err = withoutMissing(err)
 	fields := map[string]any{}
-	for name, value := range map[string]*uint64{
-		"sockets_used":  s.SocketsUsed,
-		"tcp_orphan":    s.TCPOrphan,
-		"tcp_alloc":     s.TCPAlloc,
-		"tcp_mem_bytes": s.TCPMemBytes,
-		"udp_mem_bytes": s.UDPMemBytes,
-	} {
-		if value != nil {
-			fields[name] = int64(*value)
-		}
-	}
+	addKnown(fields, map[string]*uint64{
+		"sockets_used": s.SocketsUsed, "tcp_orphan": s.TCPOrphan, "tcp_alloc": s.TCPAlloc,
+		"tcp_mem_bytes": s.TCPMemBytes, "udp_mem_bytes": s.UDPMemBytes,
+	})
 	return fields, err
 }
 
 // addLimits adds the limits that are known.
 func addLimits(fields map[string]any, l netstat.Limits) {
-	for name, value := range map[string]*uint64{
-		"tcp_orphan_limit":    l.TCPOrphans,
-		"tcp_mem_limit_bytes": l.TCPMemBytes,
-		"tcp_time_wait_limit": l.TCPTimeWait,
-		"local_ports":         l.LocalPorts,
-	} {
+	addKnown(fields, map[string]*uint64{
+		"tcp_orphan_limit": l.TCPOrphans, "tcp_mem_limit_bytes": l.TCPMemBytes,
+		"tcp_time_wait_limit": l.TCPTimeWait, "local_ports": l.LocalPorts,
+	})
+}
+
+// addKnown adds the values but those that are nil, or too large for a field: a copy of a proc file system can have any number.
+func addKnown(fields map[string]any, values map[string]*uint64) {
+	for name, value := range values {
 		if value != nil && *value <= math.MaxInt64 {
 			fields[name] = int64(*value)
 		}

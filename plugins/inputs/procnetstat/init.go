@@ -234,6 +234,8 @@ func (p *ProcNetStat) initClosed() error {
 		missing = `"tcp" in protocols`
 	case p.scan.Source == netstat.SourceProcfs:
 		missing = `netlink, which source = "procfs" disables`
+	case !slices.ContainsFunc(schema, func(m *measurementSchema) bool { return !m.noGroup && slices.Contains(p.Measurements, m.option) }):
+		missing = "a measurement other than connection and gather"
 	case len(p.Details) == 0:
 		missing = `"rtt", "traffic" or "lifecycle" in details`
 	default:

@@ -21,7 +21,7 @@ var listenerSchema = measurementSchema{
 	},
 	without: withoutOutgoing,
 	fields: []field{
-		{name: "accept_queue", unit: unitConnections, needs: "of unix sockets netlink", about: "Connections that wait to be accepted"},
+		{name: "accept_queue", unit: unitConnections, needs: "netlink, for unix sockets", about: "Connections that wait to be accepted"},
 		{name: "accept_queue_limit", unit: unitConnections, needs: needsNetlink, about: "The backlog"},
 		{
 			name: "accept_queue_used_percent", unit: "percent", needs: needsNetlink,
@@ -178,7 +178,7 @@ func (m *listenerMeasurement) emit(out emission) {
 		gauges, counters := map[string]any{}, map[string]any{}
 		s.accept.gauges(gauges)
 		if s.hadDrops = s.hadDrops || s.accept.has&netstat.FieldDrops != 0; s.hadDrops { // not in procfs
-			counters["drops"] = s.total.listenDrops
+			counters["drops"] = s.emit(countListenDrops)
 		}
 		m.series.group(e, s, gauges, counters)
 	})

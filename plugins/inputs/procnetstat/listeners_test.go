@@ -237,7 +237,7 @@ func (s *closedScene) gather(after time.Duration, sockets socketsIn) map[string]
 	}
 	for _, set := range []*seriesSet{s.listener.series, s.remote.series} {
 		for _, of := range set.byKey {
-			of.isOld = true // new ones too show at once what they count
+			of.begun = ^uint(0) // new ones too show at once what they count
 		}
 	}
 	acc := &testutil.Accumulator{}

@@ -528,8 +528,8 @@ func connectionInode(t *testing.T, m telegraf.Metric) (inode int64) {
 	return inode
 }
 
-// counters are the fields that only grow.
-var counters = func() (names []string) {
+// counterNames are the fields that only grow.
+var counterNames = func() (names []string) {
 	for _, m := range schema {
 		for _, f := range m.fields {
 			if f.isCounter {
@@ -673,7 +673,7 @@ func (g gathered) requireShape(shapes map[string]shape) {
 		require.Equal(g, shapes[name], of, "%s: %v", name, m.Tags())
 		for field, typ := range of {
 			require.Equal(g, "int64", typ, field)
-			require.Equal(g, slices.Contains(counters, field), kind == "counter", field)
+			require.Equal(g, slices.Contains(counterNames, field), kind == "counter", field)
 		}
 	}
 	for of, names := range map[string][]string{

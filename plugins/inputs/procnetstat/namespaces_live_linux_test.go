@@ -978,7 +978,7 @@ func TestFoldedNamespaces(t *testing.T) {
 					require.Contains(t, series, other)
 					for tags, fields := range series {
 						for name, value := range fields {
-							if slices.Contains(counters, name) {
+							if slices.Contains(counterNames, name) {
 								key := measurement + tags + name
 								before, seen := last[key]
 								require.GreaterOrEqual(t, value, before, "%s: %s", tags, name)

@@ -49,6 +49,8 @@ type pass struct {
 	attributes bool
 	// initiatorsKnown: the library records the initiators of connections.
 	initiatorsKnown bool
+	// countsLocalPorts: the host measurement emits local_ports_used.
+	countsLocalPorts bool
 
 	current               observation
 	number                uint64   // of current
@@ -148,12 +150,12 @@ func (p *pass) decide(o *observation, f *flow) bool {
 	if f.has(flowDecided) {
 		o.listener = p.flows.belongings.get(f.belonging).listener
 		switch {
-		case f.has(flowUnexplained):
-			p.explain(o, f, p.listeners.findForLive(o.Socket))
 		case o.State == netstat.TCPSynSent || f.port != o.Remote.Port(): // the process has connected the socket to another peer
 			p.flows.localPorts.remove(f.ports)
 			f.ports, f.port = 0, o.Remote.Port()
 			p.explain(o, f, nil)
+		case f.has(flowUnexplained):
+			p.explain(o, f, p.listeners.findForLive(o.Socket))
 		}
 		return true
 	}
@@ -240,10 +242,10 @@ func (p *pass) attribute(o *observation, f *flow) {
 // countLocalPort counts the local port that the connection holds if it is outgoing.
 func (p *pass) countLocalPort(o *observation, f *flow) {
 	switch {
-	case o.listener != nil || o.Closed:
+	case o.listener != nil:
 		p.flows.localPorts.remove(f.ports)
 		f.ports = 0
-	case f.ports == 0:
+	case f.ports == 0 && !o.Closed && p.countsLocalPorts:
 		f.ports = p.flows.localPorts.add(p.scope.namespace.ID, o.Socket)
 	}
 }
@@ -288,7 +290,7 @@ func (p *pass) observeClosed(o *observation) {
 	}
 	p.attribute(o, f)
 	o.holders = nil // the initiator need not hold anything
-	o.wanted = o.delta.closed > 0 && p.wants(o)
+	o.wanted = o.delta[countClosed] > 0 && p.wants(o)
 }
 
 // end ends a pass.
@@ -298,7 +300,7 @@ func (p *pass) end(all *scopes) {
 	p.localAddrs.finish(all)
 	p.flows.end(all)
 	for _, sc := range all.all {
-		if !p.attributes {
+		if !p.attributes || !p.countsLocalPorts {
 			sc.localPortsUsed = -1
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -107,6 +108,7 @@ func (p *ProcNetStat) makeMeasurements() {
 		p.measurements = append(p.measurements, m)
 	}
 	p.pass.attributes = withOwners || len(p.measurements) > 0
+	p.pass.countsLocalPorts = p.host != nil && !p.FamilyTag
 }
 
 // needsCgroups reports whether any option needs the cgroups of sockets.
@@ -244,4 +246,19 @@ func (p *ProcNetStat) folded() int {
 		}
 	}
 	return n
+}
+
+// withoutMissing returns the error without those of missing files: their fields are absent.
+func withoutMissing(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // of this error alone
+		var rest []error
+		for _, err := range joined.Unwrap() {
+			rest = append(rest, withoutMissing(err))
+		}
+		return errors.Join(rest...)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -144,7 +144,7 @@ func TestRemoteProcess(t *testing.T) {
 		name = test.name
 		m.enter(in)
 		m.observe(&observation{
-			Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(i + 1), delta: traffic{bytesAcked: 5},
+			Socket: connected(netstat.TransportTCP, "198.51.100.1:443"), number: uint64(i + 1), delta: traffic{countBytesAcked: 5},
 		})
 		acc := &testutil.Accumulator{}
 		m.emit(emission{acc: acc, now: time.Unix(int64(1000+i), 0), scopes: &scopes{protocols: tcpOnly, all: []*scope{in}}})

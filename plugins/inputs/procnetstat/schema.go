@@ -123,23 +123,23 @@ var allGroupFields = []groupField{
 		value: func(s *series) (int64, bool) { return percentile(&s.stats.closedRTTs, 95) },
 	},
 	trafficField("tcp_bytes_acked", unitBytes, netstat.FieldTCPBytes, needsTCPBytes,
-		"Sent and acknowledged by the peer, SYN and FIN included", func(t *traffic) int64 { return t.bytesAcked }),
+		"Sent and acknowledged by the peer, SYN and FIN included", countBytesAcked),
 	trafficField("tcp_bytes_received", unitBytes, netstat.FieldTCPBytes, needsTCPBytes,
-		"Received", func(t *traffic) int64 { return t.bytesReceived }),
+		"Received", countBytesReceived),
 	trafficField("tcp_segs_out", unitSegments, netstat.FieldTCPSegs, needsTCPSegs,
-		"Sent", func(t *traffic) int64 { return t.segsOut }),
+		"Sent", countSegsOut),
 	trafficField("tcp_segs_in", unitSegments, netstat.FieldTCPSegs, needsTCPSegs,
-		"Received", func(t *traffic) int64 { return t.segsIn }),
+		"Received", countSegsIn),
 	trafficField("tcp_retrans_segs", unitSegments, netstat.FieldTCPInfo, needsNetlink,
-		"Retransmitted", func(t *traffic) int64 { return t.retransSegs }),
-	lifecycleField("tcp_opened", "Connections that began, failed attempts to connect included", func(t *traffic) int64 { return t.opened }),
-	lifecycleField("tcp_closed", "Connections that ended", func(t *traffic) int64 { return t.closed }),
+		"Retransmitted", countRetransSegs),
+	lifecycleField("tcp_opened", "Connections that began, failed attempts to connect included", countOpened),
+	lifecycleField("tcp_closed", "Connections that ended", countClosed),
 	socketField(udp),
 	queueField("udp_rx_queue", udp, "Memory of the datagrams not yet read by the process", func(q queues) int64 { return q.recv }),
 	queueField("udp_tx_queue", udp, "Memory of the datagrams not yet sent", func(q queues) int64 { return q.send }),
 	counterField(field{
 		name: "udp_drops", unit: unitDatagrams, about: "Dropped by the socket, mostly because its queue was full",
-	}, udp, func(t *traffic) int64 { return t.udpDrops }),
+	}, udp, countUDPDrops),
 	socketField(netstat.TransportUDPLite),
 	socketField(netstat.TransportRaw),
 	socketField(netstat.TransportICMP),
@@ -183,21 +183,21 @@ func percentile(times *quantile.Times, p int) (int64, bool) {
 	return int64(value), ok
 }
 
-func counterField(f field, transport netstat.Transport, value func(*traffic) int64) groupField {
+func counterField(f field, transport netstat.Transport, counter int) groupField {
 	f.isCounter = true
-	return groupField{field: f, transport: transport, value: func(s *series) (int64, bool) { return value(&s.total), true }}
+	return groupField{field: f, transport: transport, value: func(s *series) (int64, bool) { return s.emit(counter), true }}
 }
 
-func trafficField(name, unit string, tcpFields netstat.Field, needs, about string, value func(*traffic) int64) groupField {
-	f := counterField(field{name: name, unit: unit, detail: detailTraffic, needs: needs, about: about}, tcp, value)
+func trafficField(name, unit string, tcpFields netstat.Field, needs, about string, counter int) groupField {
+	f := counterField(field{name: name, unit: unit, detail: detailTraffic, needs: needs, about: about}, tcp, counter)
 	f.tcpFields = tcpFields
 	return f
 }
 
-func lifecycleField(name, about string, value func(*traffic) int64) groupField {
+func lifecycleField(name, about string, counter int) groupField {
 	f := counterField(field{
 		name: name, unit: unitConnections, detail: detailLifecycle, needs: needsClosedEvents, about: about,
-	}, tcp, value)
+	}, tcp, counter)
 	f.closedEvents = true
 	return f
 }

@@ -86,8 +86,8 @@ func (s *scopes) chooseTag(namespace *netstat.Namespace) (tag string, isNumber b
 			tag = number
 		}
 	}
-	if taken(tag) {
-		tag = number
+	if taken(tag) { // maybe by a namespace that has ended: then the next pass gives it the name
+		tag, isNumber = number, true
 	}
 	for n := 2; taken(tag); n++ { // taken by the PID of a process that has exited since
 		tag = number + "-" + strconv.Itoa(n)
@@ -105,10 +105,14 @@ func netNSName(namespace *netstat.Namespace) string {
 	case namespace.Name != "":
 		return tagValue(namespace.Name)
 	}
-	if id := cgroup.WorkloadOf(namespace.Cgroup()).ContainerID; id != "" {
+	switch id := cgroup.WorkloadOf(namespace.Cgroup()).ContainerID; id {
+	case "":
+		return ""
+	case netstat.NamespaceSelf:
+		return escapeFirst(id)
+	default:
 		return tagValue(id)
 	}
-	return ""
 }
 
 // device returns the name of a network device of the namespace, or its index if that is unknown; empty for 0.

@@ -35,7 +35,7 @@ type series struct {
 	key   string
 	scope *scope // in the last pass that used it; nil: several
 	stats stats
-	counterTotals[traffic, *traffic]
+	counters[traffic]
 	// lastCounted is the number of the last counted socket: a socket is counted once, even if several processes hold it.
 	lastCounted uint64
 	lastEmitted time.Time
@@ -60,10 +60,10 @@ func (s *series) count(o *observation) {
 }
 
 // isActive reports whether the pass has counted a socket.
-func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta.closed > 0 }
+func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta[countClosed] > 0 }
 
 // mustEmit reports whether the series belongs to this gather.
-func (s *series) mustEmit() bool { return s.isActive() || s.isPending() }
+func (s *series) mustEmit() bool { return s.isActive() || s.owes }
 
 // reset prepares the series for the next pass. It keeps the counters.
 func (s *series) reset() {
@@ -76,6 +76,7 @@ func (s *series) merge(o *series) {
 	s.stats.merge(&o.stats)
 	s.processes += o.processes
 	s.accept.merge(&o.accept)
+	s.hadDrops = s.hadDrops || o.hadDrops
 }
 
 // seriesOptions apply to the series of all measurements.
@@ -200,7 +201,8 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	}
 	for _, s := range active {
 		s.lastEmitted, s.tags = now, set.tags(s)
-		s.grow(&s.stats.delta)
+		s.grow(s.stats.delta)
+		s.owes = false
 		each(s)
 		s.reset()
 	}
@@ -221,8 +223,8 @@ func (set *seriesSet) forget(idle []*series) {
 func (set *seriesSet) fold(rest []*series) {
 	set.folded = len(rest)
 	for _, s := range rest {
-		pending := s.takePending()
-		s.stats.delta.add(&pending)
+		s.stats.delta.add(&s.pending)
+		s.pending, s.owes = traffic{}, false
 		set.other.merge(s)
 		s.reset()
 	}

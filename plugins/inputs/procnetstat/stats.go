@@ -67,7 +67,7 @@ func (st *stats) add(o *observation) {
 
 // addClosed adds the last traffic of a closed connection.
 func (st *stats) addClosed(o *observation) {
-	if o.delta.closed == 0 {
+	if o.delta[countClosed] == 0 {
 		return
 	}
 	st.delta.add(&o.delta)

@@ -2,62 +2,64 @@
 
 package procnetstat
 
-import "github.com/procnetstat/procnetstat/netstat"
+import (
+	"math"
 
-// traffic is an increase of counters: since the previous pass, or since the plugin started.
-type traffic struct {
-	bytesAcked, bytesReceived    int64
-	segsOut, segsIn, retransSegs int64
-	udpDrops                     int64
-	listenDrops                  int64
-	opened, closed               int64 // connections; only if the kernel reports closed ones
-}
+	"github.com/procnetstat/procnetstat/netstat"
+)
+
+// traffic is an increase of counters, by the indexes below.
+type traffic [trafficCounters]int64
+
+const (
+	countBytesAcked = iota
+	countBytesReceived
+	countSegsOut
+	countSegsIn
+	countRetransSegs
+	countUDPDrops
+	countListenDrops
+	countOpened // connections; only if the kernel reports closed ones, like countClosed
+	countClosed
+	trafficCounters
+)
 
 func (t *traffic) add(o *traffic) {
-	t.bytesAcked += o.bytesAcked
-	t.bytesReceived += o.bytesReceived
-	t.segsOut += o.segsOut
-	t.segsIn += o.segsIn
-	t.retransSegs += o.retransSegs
-	t.udpDrops += o.udpDrops
-	t.listenDrops += o.listenDrops
-	t.opened += o.opened
-	t.closed += o.closed
-}
-
-// counterTotals are counters that begin with 0: increase() and the like of a database do not see what the first value of a series is
-// made of. What a series has counted in the gather in which it is new is therefore pending, and added in the next one.
-type counterTotals[T comparable, P interface {
-	*T
-	add(*T)
-}] struct {
-	total   T // as emitted
-	pending T
-	isOld   bool // it has been emitted
-}
-
-// grow adds the increase since the previous gather, before the series is emitted.
-func (c *counterTotals[T, P]) grow(delta *T) {
-	if !c.isOld {
-		c.isOld, c.pending = true, *delta
-		return
+	for i, n := range o {
+		t[i] += n
 	}
-	pending := c.takePending()
-	P(&c.total).add(&pending)
-	P(&c.total).add(delta)
 }
 
-// takePending returns what is pending, which is not pending any more.
-func (c *counterTotals[T, P]) takePending() (pending T) {
-	pending, c.pending = c.pending, pending
-	return pending
+// counters are counters of a series that begin with 0: increase() and the like of a database do not see what the first value is made
+// of. Each is emitted as 0 first; what it has counted by then is pending, and added in the next gather.
+type counters[A traffic | hostCounts | eventsLost] struct {
+	total   A // as emitted
+	pending A
+	begun   uint // bits: the counters that have been emitted
+	owes    bool // a counter has begun while something was pending: the next gather must emit it
 }
 
-// isPending reports whether the series must be emitted in the next gather, even without sockets.
-func (c *counterTotals[T, P]) isPending() bool { return c.pending != *new(T) }
+// grow adds an increase.
+func (c *counters[A]) grow(delta A) {
+	for i := range len(c.pending) {
+		c.pending[i] += min(delta[i], math.MaxInt64-c.pending[i]-c.total[i]) // a copy of a proc file system can have any number
+	}
+}
+
+// emit returns the value of a counter that is emitted now.
+func (c *counters[A]) emit(i int) int64 {
+	if c.begun&(1<<i) == 0 {
+		c.begun |= 1 << i
+		c.owes = c.owes || c.pending[i] > 0
+		return 0
+	}
+	c.total[i] += c.pending[i]
+	c.pending[i] = 0
+	return c.total[i]
+}
 
 // isZero reports whether nothing has been counted.
-func (c *counterTotals[T, P]) isZero() bool { return c.total == *new(T) && !c.isPending() }
+func (c *counters[A]) isZero() bool { return c.total == *new(A) && c.pending == *new(A) }
 
 // kernelCounters are the counters that the kernel keeps for a socket.
 type kernelCounters struct {
@@ -90,15 +92,15 @@ func (t *traffic) setDifference(now *kernelCounters, last kernelCounters, transp
 		last = kernelCounters{}
 	}
 	// The differences of 32-bit counters are correct when the counters wrap.
-	t.bytesAcked = int64(now.bytesAcked - last.bytesAcked)
-	t.bytesReceived = int64(now.bytesReceived - last.bytesReceived)
-	t.segsOut = int64(now.segsOut - last.segsOut)
-	t.segsIn = int64(now.segsIn - last.segsIn)
-	t.retransSegs = int64(now.retransSegs - last.retransSegs)
+	t[countBytesAcked] = int64(now.bytesAcked - last.bytesAcked)
+	t[countBytesReceived] = int64(now.bytesReceived - last.bytesReceived)
+	t[countSegsOut] = int64(now.segsOut - last.segsOut)
+	t[countSegsIn] = int64(now.segsIn - last.segsIn)
+	t[countRetransSegs] = int64(now.retransSegs - last.retransSegs)
 	switch drops := int64(now.drops - last.drops); transport {
 	case netstat.TransportTCP:
-		t.listenDrops = drops
+		t[countListenDrops] = drops
 	case netstat.TransportUDP:
-		t.udpDrops = drops
+		t[countUDPDrops] = drops
 	}
 }

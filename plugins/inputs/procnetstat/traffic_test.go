@@ -66,7 +66,7 @@ func (t *flows) sum(read protocolSet, sockets ...*netstat.Socket) traffic {
 // of is what the connection of sent does with so many bytes.
 func of(bytes int64) traffic {
 	return traffic{
-		bytesAcked: bytes, bytesReceived: 2 * bytes, segsOut: 3 * bytes, segsIn: 4 * bytes, retransSegs: 5 * bytes,
+		countBytesAcked: bytes, countBytesReceived: 2 * bytes, countSegsOut: 3 * bytes, countSegsIn: 4 * bytes, countRetransSegs: 5 * bytes,
 	}
 }
 
@@ -74,14 +74,14 @@ func TestFlowsFirstPassReplaysNothing(t *testing.T) {
 	tr := newFlows(everyDetail)
 	require.Equal(t, traffic{}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
 	require.Equal(t, of(5), tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 7)))
-	require.Equal(t, traffic{udpDrops: 2}, tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 9)))
+	require.Equal(t, traffic{countUDPDrops: 2}, tr.sum(tcpUDP, sent(1, 1005), datagrams(2, 20, 9)))
 }
 
 func TestFlowsCountsNewSocketsWhole(t *testing.T) {
 	tr := newFlows(everyDetail)
 	tr.sum(tcpUDP)
 	require.Equal(t, of(1000), tr.sum(tcpUDP, sent(1, 1000)))
-	require.Equal(t, traffic{udpDrops: 7}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
+	require.Equal(t, traffic{countUDPDrops: 7}, tr.sum(tcpUDP, sent(1, 1000), datagrams(2, 20, 7)))
 }
 
 // TestFlowsFailedPass: in a pass that failed for a protocol all, some or none of its sockets are seen.
@@ -141,7 +141,7 @@ func TestFlowsWrap(t *testing.T) {
 	before.TCP = netstat.TCPInfo{BytesAcked: 1 << 40, SegsOut: 1<<32 - 1, SegsIn: 1<<32 - 10, RetransSegs: 1<<32 - 2}
 	after.TCP = netstat.TCPInfo{BytesAcked: 1<<40 + 9, SegsOut: 4, SegsIn: 1 << 30, RetransSegs: 1<<32 - 1}
 	tr.sum(tcpUDP, before, datagrams(2, 20, 1<<32-1))
-	require.Equal(t, traffic{bytesAcked: 9, segsOut: 5, segsIn: 1<<30 + 10, retransSegs: 1, udpDrops: 3},
+	require.Equal(t, traffic{countBytesAcked: 9, countSegsOut: 5, countSegsIn: 1<<30 + 10, countRetransSegs: 1, countUDPDrops: 3},
 		tr.sum(tcpUDP, after, datagrams(2, 20, 2)))
 }
 
@@ -168,8 +168,8 @@ func TestFlowsRestarted(t *testing.T) {
 func TestFlowsOfProcfs(t *testing.T) {
 	tr := newFlows(everyDetail)
 	tr.sum(udpOnly, datagrams(0, 1, 10), datagrams(0, 2, 20), datagrams(1, 3, 30))
-	require.Equal(t, traffic{udpDrops: 1 + 2 + 4}, tr.sum(udpOnly, datagrams(0, 1, 11), datagrams(0, 2, 22), datagrams(1, 3, 34)))
-	require.Equal(t, traffic{udpDrops: 5}, tr.sum(udpOnly, datagrams(0, 4, 5)))
+	require.Equal(t, traffic{countUDPDrops: 1 + 2 + 4}, tr.sum(udpOnly, datagrams(0, 1, 11), datagrams(0, 2, 22), datagrams(1, 3, 34)))
+	require.Equal(t, traffic{countUDPDrops: 5}, tr.sum(udpOnly, datagrams(0, 4, 5)))
 	for range 3 { // two without an inode cannot be told apart
 		require.Equal(t, traffic{}, tr.sum(udpOnly, datagrams(0, 0, 100), datagrams(0, 0, 7)))
 	}
@@ -396,7 +396,7 @@ func TestMergedStats(t *testing.T) {
 	observed = append(observed, &observation{Socket: over, delta: with(of(5), 0, 1), rtt: 7})
 	for transport := netstat.TransportUDP; transport <= netstat.TransportUnix; transport++ {
 		s := &netstat.Socket{Transport: transport, State: netstat.TCPClose, RecvQueue: 5, SendQueue: 6}
-		observed = append(observed, &observation{Socket: s, delta: traffic{udpDrops: 2, listenDrops: 3}})
+		observed = append(observed, &observation{Socket: s, delta: traffic{countUDPDrops: 2, countListenDrops: 3}})
 	}
 	var whole, sum stats
 	for _, o := range observed {
@@ -476,16 +476,16 @@ func TestSeriesMemoryIsBounded(t *testing.T) {
 		for i := range batch {
 			number++
 			set.get([]string{strconv.Itoa(b*batch + i)}).count(&observation{
-				Socket: sent(number, 0), number: number, delta: traffic{bytesAcked: 1},
+				Socket: sent(number, 0), number: number, delta: traffic{countBytesAcked: 1},
 			})
 		}
-		set.emit(now, func(*series) {})
+		set.emit(now, func(s *series) { s.emit(countBytesAcked) })
 		now = now.Add(time.Second)
 	}
 	require.Len(t, set.byKey, maxIdleSeries+2*batch, "those that are emitted do not count")
-	set.emit(now, func(*series) {})
+	set.emit(now, func(s *series) { s.emit(countBytesAcked) })
 	require.Len(t, set.byKey, maxIdleSeries+batch)
-	set.emit(now, func(*series) {})
+	set.emit(now, func(s *series) { s.emit(countBytesAcked) })
 	require.Len(t, set.byKey, maxIdleSeries)
 	require.NotContains(t, set.byKey, "0")
 	require.NotContains(t, set.byKey, strconv.Itoa(2*batch-1))
@@ -568,7 +568,7 @@ func TestFlowsTellsNamespacesApart(t *testing.T) {
 	require.Len(t, tr.table.all, 4)
 	require.Equal(t, trafficIn{a: of(1), b: of(20)},
 		tr.passOver(socketsIn{a: {sent(7, 1001), datagrams(8, 0, 1)}, b: {sent(7, 70), datagrams(8, 0, 90)}}, nil))
-	require.Equal(t, trafficIn{a: {udpDrops: 2}, b: {udpDrops: 3}},
+	require.Equal(t, trafficIn{a: {countUDPDrops: 2}, b: {countUDPDrops: 3}},
 		tr.passOver(socketsIn{a: {sent(7, 1001), datagrams(8, 0, 3)}, b: {sent(7, 70), datagrams(8, 0, 93)}}, nil))
 	require.Equal(t, trafficIn{a: of(9)}, tr.passOver(socketsIn{a: {sent(7, 1010)}}, nil))
 }
@@ -601,9 +601,9 @@ func TestFlowsOtherSource(t *testing.T) {
 			return tr.passOverFrom(source, socketsIn{a: sockets}, nil)
 		}
 		from(netstat.SourceProcfs, datagrams(0, 20, 5))
-		require.Equal(t, trafficIn{a: {udpDrops: 1}}, from(netstat.SourceProcfs, datagrams(0, 20, 6)))
+		require.Equal(t, trafficIn{a: {countUDPDrops: 1}}, from(netstat.SourceProcfs, datagrams(0, 20, 6)))
 		require.Empty(t, from(netstat.SourceNetlink, datagrams(2, 20, 6), sent(1, 1000)))
-		require.Equal(t, trafficIn{a: {udpDrops: 3}}, from(netstat.SourceNetlink, datagrams(2, 20, 9), sent(1, 1000)))
+		require.Equal(t, trafficIn{a: {countUDPDrops: 3}}, from(netstat.SourceNetlink, datagrams(2, 20, 9), sent(1, 1000)))
 		require.Equal(t, trafficIn{a: of(1)}, from(netstat.SourceNetlink, datagrams(2, 20, 9), sent(1, 1001)))
 	}
 }
@@ -624,12 +624,12 @@ func TestFlowsOtherSourceOfTransport(t *testing.T) {
 	}
 	const netlink, procfs = netstat.SourceNetlink, netstat.SourceProcfs
 	require.Zero(t, pass(procfs, netlink, datagrams(2, 20, 5)))
-	require.Equal(t, traffic{udpDrops: 1}, pass(procfs, netlink, datagrams(2, 20, 6)))
+	require.Equal(t, traffic{countUDPDrops: 1}, pass(procfs, netlink, datagrams(2, 20, 6)))
 	require.Zero(t, pass(netlink, netlink, datagrams(2, 20, 6), sent(1, 1000)), "tcp_diag was loaded")
 	require.Equal(t, of(7), pass(netlink, netlink, datagrams(2, 20, 6), sent(1, 1007)))
 	require.Equal(t, of(30), pass(netlink, netlink, datagrams(2, 20, 6), sent(1, 1007), sent(3, 30)), "what is new counts")
 	require.Zero(t, pass(netlink, procfs, datagrams(0, 20, 9), sent(1, 1007), sent(3, 30)), "udp_diag was unloaded")
-	require.Equal(t, traffic{udpDrops: 4}, pass(netlink, procfs, datagrams(0, 20, 13), sent(1, 1007), sent(3, 30)))
+	require.Equal(t, traffic{countUDPDrops: 4}, pass(netlink, procfs, datagrams(0, 20, 13), sent(1, 1007), sent(3, 30)))
 }
 
 // TestFlowsOtherSourceAndClosed: what a connection did before does not count again when it is destroyed, although it was missing
@@ -669,7 +669,7 @@ func TestFlowsOtherSourceAndClosed(t *testing.T) {
 			closed.Closed, closed.State = true, netstat.TCPClose
 			closed.Remote = netip.MustParseAddrPort("192.0.2.1:80")
 			did := pass(tcp, udp, closed)
-			require.Zero(t, did.bytesAcked+did.bytesReceived+did.opened, "%+v", did)
+			require.Zero(t, did[countBytesAcked]+did[countBytesReceived]+did[countOpened], "%+v", did)
 		})
 	}
 }
