@@ -40,6 +40,7 @@ var listenerSchema = measurementSchema{
 type listenerMeasurement struct {
 	withOwners bool
 	series     *seriesSet
+	hasDrops   bool // a listening socket had the field drops: the sum of the rest has it from its beginning
 }
 
 // acceptQueue sums the accept queues of a group of listening sockets, in connections.
@@ -106,6 +107,7 @@ func (m *listenerMeasurement) observe(o *observation) {
 		if isListening && s.acceptCounted != o.number {
 			s.acceptCounted = o.number
 			s.accept.add(o.Socket)
+			m.hasDrops = m.hasDrops || s.accept.has&netstat.FieldDrops != 0
 		}
 	}
 	if !m.withOwners || len(o.owners) == 0 {
@@ -177,7 +179,8 @@ func (m *listenerMeasurement) emit(out emission) {
 		}
 		gauges, counters := map[string]any{}, map[string]any{}
 		s.accept.gauges(gauges)
-		if s.hadDrops = s.hadDrops || s.accept.has&netstat.FieldDrops != 0; s.hadDrops { // not in procfs
+		s.hadDrops = s.hadDrops || s.accept.has&netstat.FieldDrops != 0 || s == m.series.other && m.hasDrops
+		if s.hadDrops { // not in procfs
 			counters["drops"] = s.emit(countListenDrops)
 		}
 		m.series.group(e, s, gauges, counters)
