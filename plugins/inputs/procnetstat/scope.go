@@ -138,6 +138,11 @@ func (s *scopes) anyClosedEvents() bool {
 	return slices.ContainsFunc(s.all, func(sc *scope) bool { return sc.closedEvents })
 }
 
+// areFromNetlink reports whether all tables of the transport came from netlink.
+func (s *scopes) areFromNetlink(transport netstat.Transport) bool {
+	return !slices.ContainsFunc(s.all, func(sc *scope) bool { return sc.sources[transport] != netstat.SourceNetlink })
+}
+
 // common returns what all scopes have in common.
 func (s *scopes) common() scope {
 	common := scope{read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), closedEvents: true}
