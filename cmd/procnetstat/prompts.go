@@ -51,7 +51,7 @@ func (p *prompts) forward(lines <-chan struct{}, signals *signals, overdue <-cha
 			overdue = nil
 			p.prompt()
 		case <-overdue:
-			log.Printf("W! No request for a gather after %v; if interval is not longer, set signal = \"STDIN\" in the "+
+			log.Printf("W! No gather requested for %v: unless interval is longer, set signal = \"STDIN\" in the "+
 				"[[inputs.execd]] table", promptLimit)
 		case <-p.started:
 		case <-signals.stop:

@@ -36,7 +36,7 @@ func TestLines(t *testing.T) {
 // TestPromptOverdue checks that forward warns if no prompt has come when one is overdue, and only then.
 func TestPromptOverdue(t *testing.T) {
 	for name, want := range map[string]string{
-		"never prompted": `W! No request for a gather after 1m0s; if interval is not longer, set signal = "STDIN" in the [[inputs.execd]] table`,
+		"never prompted": `W! No gather requested for 1m0s: unless interval is longer, set signal = "STDIN" in the [[inputs.execd]] table`,
 		"prompted":       "",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,8 +7,9 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/procnetstat/procnetstat/netstat"
 	"github.com/stretchr/testify/require"
+
+	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // TestFlowTable compares a flowTable with a map, through passes in which sockets come, go and change their order.

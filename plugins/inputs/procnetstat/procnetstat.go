@@ -250,7 +250,7 @@ func (p *ProcNetStat) folded() int {
 
 // withoutMissing returns the error without those of missing files: their fields are absent.
 func withoutMissing(err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // of this error alone
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var rest []error
 		for _, err := range joined.Unwrap() {
 			rest = append(rest, withoutMissing(err))
