@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -406,6 +407,30 @@ func TestAcceptedSocketConnectedBetweenGathers(t *testing.T) {
 	}
 	got := s.gather(interval, socketsIn{&own: {listeningAt(1, web), closedAt(2, "192.0.2.1:40000", "198.51.100.7:0")}})
 	require.Equal(t, int64(1), got["remote self "+peer])
+}
+
+// A connection that is decided at the end, and of which nothing is known, does not belong to the owner of the socket before.
+func TestUndecidedConnectionOfNobody(t *testing.T) {
+	p := newPass(noFilters(t), everyDetail, newUserNames(nil), newCgroups(false, "", nil))
+	connection := sent(2, 5)
+	connection.Local, connection.Remote = netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort(visitor)
+	connection.Namespace = &own
+	for pass := range 2 {
+		p.begin(time.Unix(int64(1000+pass), 0), false)
+		in := &scope{namespace: &own, read: tcpOnly, closedEvents: true}
+		p.enter(in)
+		if pass == 1 {
+			require.False(t, p.observe(connection).wanted)
+			p.current.owners = []*owner{{name: "server"}}
+			settled := 0
+			p.settle(func(o *observation) {
+				settled++
+				require.Empty(t, o.owners)
+			})
+			require.Equal(t, 1, settled)
+		}
+		p.end(&scopes{protocols: tcpOnly, all: []*scope{in}})
+	}
 }
 
 // A connection that is gone before it is looked up once more counts for its listener at its end.

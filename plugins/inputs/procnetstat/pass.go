@@ -205,7 +205,7 @@ func (p *pass) attribute(o *observation, f *flow) {
 	if f != nil {
 		last = p.flows.belongings.get(f.belonging)
 	}
-	o.cgroup = p.cgroups.ofSocket(o.Socket, o.holders)
+	o.owners, o.cgroup = nil, p.cgroups.ofSocket(o.Socket, o.holders)
 	switch {
 	case len(o.holders) > 0:
 		o.owners = o.holders
