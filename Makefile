@@ -18,7 +18,7 @@ READMES  := github.com/influxdata/telegraf/tools/readme_linter@$(TELEGRAF)
 
 # Programs and files that the tests use, as name:Debian package.
 TEST_DEPENDENCIES := ss:iproute2 netstat:net-tools influxd:influxdb gcc:gcc /usr/include/stdlib.h:libc6-dev setpriv:util-linux \
-	nft:nftables prometheus:prometheus victoria-metrics:victoria-metrics setcap:libcap2-bin rpm:rpm runc:runc nginx:nginx
+	nft:nftables prometheus:prometheus victoria-metrics:victoria-metrics setcap:libcap2-bin rpm:rpm runc:runc nginx:nginx sysctl:procps
 
 # Users without a writable home directory, such as nobody, need other caches.
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)

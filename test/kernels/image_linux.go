@@ -17,7 +17,7 @@ import (
 )
 
 // programs are those of this machine that tests start and that busybox does not have, or not all of.
-var programs = []string{"ip", "ss", "tc", "nft", "mount", "nsenter", "setpriv", "unshare"}
+var programs = []string{"ip", "ss", "nstat", "tc", "nft", "mount", "nsenter", "setpriv", "unshare"}
 
 // moduleDirs hold the modules that tests use, and those that these depend on.
 var moduleDirs = []string{"net", "drivers/net", "lib", "crypto"}
