@@ -30,8 +30,8 @@ func (t *traffic) add(o *traffic) {
 	}
 }
 
-// counters are counters of a series that begin with 0: increase() and the like of a database do not see what the first value is made
-// of. Each is emitted as 0 first; what it has counted by then is pending, and added in the next gather.
+// counters are the counters of a series. increase() and similar functions of databases ignore the first value, so each counter is
+// emitted as 0 first. What it has counted by then is pending, and added in the next gather.
 type counters[A traffic | hostCounts | eventsLost] struct {
 	total   A // as emitted
 	pending A
@@ -67,6 +67,7 @@ type kernelCounters struct {
 	segsOut, segsIn, retransSegs, drops uint32
 }
 
+// countersOf returns the counters of a socket; of a connection without the set traffic only the drops.
 func (t *flows) countersOf(s *netstat.Socket) kernelCounters {
 	if !t.countsTraffic {
 		return kernelCounters{drops: s.Drops}
