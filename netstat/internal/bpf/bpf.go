@@ -45,7 +45,7 @@ type Attempt struct {
 // End is an attempt that failed, or an established connection that the kernel has ended because of an error. The socket can still
 // exist.
 type End struct {
-	Connect       // of a failed attempt; only Number of one that is not recorded, 0
+	Connect       // Number is 0 if the attempt is not recorded, or the connection was accepted
 	Cookie        uint64
 	Local, Remote netip.AddrPort // IPv4 of a socket of AF_INET
 	NetNS         uint64         // inode number of the network namespace

@@ -169,15 +169,14 @@ struct record {
 // end is an attempt that failed, or an established connection that ended by an error.
 struct end {
 	u64 cookie;
-	struct initiator by; // of a failed attempt
+	struct initiator by;
 	u32 local[4], remote[4]; // in network order; an IPv4 address of a socket with AF_INET is the first
 	u32 number; // of the attempt; 0: not recorded
 	u32 netns; // inode number
 	u32 device; // that the socket is bound to; 0: none
-	// Of a failed attempt, since it began:
-	u32 took_us;
-	u32 syn_retrans;
-	u32 segs_out;
+	u32 connect_us; // until the attempt was established or failed
+	u32 syn_retrans; // until then
+	u32 segs_out; // of a failed attempt
 	u32 segs_in;
 	u16 family;
 	u16 local_port, remote_port; // in host order
@@ -440,8 +439,8 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 	end->shutdown = sk->sk_shutdown;
 	end->segs_out = tp->segs_out;
 	end->segs_in = tp->segs_in;
-	end->syn_retrans = tp->total_retrans;
-	record = failed ? find(cookie, &number) : 0;
+	end->syn_retrans = failed ? tp->total_retrans : 0;
+	record = find(cookie, &number);
 	if (record) {
 		struct connect connect;
 
@@ -451,10 +450,14 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 		if (!(version & 1) && __sync_fetch_and_add(&record->version, 0) == version) {
 			end->number = number;
 			end->by = connect.by;
-			end->took_us = microseconds_since(connect.begun);
-			end->segs_out -= connect.segs_out;
-			end->segs_in -= connect.segs_in;
-			end->syn_retrans -= connect.retrans;
+			end->connect_us = connect.connect_us;
+			end->syn_retrans = connect.syn_retrans;
+			if (failed) {
+				end->connect_us = microseconds_since(connect.begun);
+				end->syn_retrans = tp->total_retrans - connect.retrans;
+				end->segs_out -= connect.segs_out;
+				end->segs_in -= connect.segs_in;
+			}
 		}
 	}
 	bpf_ringbuf_submit(end, bpf_ringbuf_query(&ends, BPF_RB_AVAIL_DATA) < ENDS / 4 ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);

@@ -40,7 +40,7 @@ type connectsEnd struct {
 	Number     uint32
 	Netns      uint32
 	Device     uint32
-	TookUs     uint32
+	ConnectUs  uint32
 	SynRetrans uint32
 	SegsOut    uint32
 	SegsIn     uint32

@@ -52,9 +52,8 @@ func (e *connectsEnd) decode(to *End) {
 		Local: e.addrPort(&e.Local, e.LocalPort), Remote: e.addrPort(&e.Remote, e.RemotePort),
 		Error: e.Error, SoftError: e.SoftError, Failed: e.State == synSent || e.State == synRecv,
 	}
+	to.Attempt, to.Port = Attempt{e.Number, e.ConnectUs, e.SynRetrans}, e.RemotePort
 	if to.Failed {
-		to.Port = e.RemotePort
-		to.Attempt = Attempt{e.Number, e.TookUs, e.SynRetrans}
 		to.SegsOut, to.SegsIn = e.SegsOut, e.SegsIn
 		to.Unsent = e.SegsOut == 0 && e.Shutdown&sendShutdown == 0
 	}

@@ -185,7 +185,7 @@ func (p *ProcNetStat) initScan() error {
 	p.scan = netstat.ScannerConfig{
 		ProcRoot:   procRoot(),
 		Namespaces: p.Namespaces,
-		TCPInfo:    detailOf(p.Details)&(detailRTT|detailTraffic) != 0,
+		TCPInfo:    detailOf(p.Details)&(detailRTT|detailTraffic|detailConnects) != 0,
 		UnixPaths:  slices.Contains(p.Measurements, measureConnection) || slices.Contains(p.Measurements, measureListener),
 		Limits:     slices.Contains(p.Measurements, measureHost) && !p.FamilyTag,
 		Warn:       func(err error) { p.Log.Warn(capitalized(err.Error())) },
@@ -237,7 +237,7 @@ func (p *ProcNetStat) initClosed() error {
 	case !slices.ContainsFunc(schema, func(m *measurementSchema) bool { return !m.noGroup && slices.Contains(p.Measurements, m.option) }):
 		missing = "a measurement other than connection and gather"
 	case len(p.Details) == 0:
-		missing = `"rtt", "traffic" or "lifecycle" in details`
+		missing = `"rtt", "traffic", "lifecycle" or "connects" in details`
 	default:
 		return nil
 	}

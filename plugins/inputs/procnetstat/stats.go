@@ -34,6 +34,7 @@ type stats struct {
 	rtts         quantile.Times // of established connections
 	delta        traffic
 	closedRTTs   quantile.Times // of connections that were closed since the previous pass
+	connectTimes quantile.Times // of those that were established since the previous pass
 }
 
 // queues are sums of queue lengths in bytes.
@@ -53,6 +54,9 @@ func (st *stats) add(o *observation) {
 		if o.rtt > 0 && o.State == netstat.TCPEstablished {
 			st.rtts.Add(o.rtt)
 		}
+		if o.connectTime > 0 {
+			st.connectTimes.Add(o.connectTime)
+		}
 	case netstat.TransportUDP:
 	default:
 		return
@@ -67,12 +71,15 @@ func (st *stats) add(o *observation) {
 
 // addClosed adds the last traffic of a closed connection.
 func (st *stats) addClosed(o *observation) {
-	if o.delta[countClosed] == 0 {
+	if o.delta == (traffic{}) {
 		return
 	}
 	st.delta.add(&o.delta)
 	if o.rtt > 0 {
 		st.closedRTTs.Add(o.rtt)
+	}
+	if o.connectTime > 0 {
+		st.connectTimes.Add(o.connectTime)
 	}
 }
 
@@ -102,6 +109,7 @@ func (st *stats) merge(other *stats) {
 	}
 	st.rtts.Merge(&other.rtts)
 	st.closedRTTs.Merge(&other.closedRTTs)
+	st.connectTimes.Merge(&other.connectTimes)
 	st.delta.add(&other.delta)
 }
 
@@ -109,5 +117,6 @@ func (st *stats) merge(other *stats) {
 func (st *stats) reset() {
 	st.rtts.Reset()
 	st.closedRTTs.Reset()
-	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs}
+	st.connectTimes.Reset()
+	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs, connectTimes: st.connectTimes}
 }

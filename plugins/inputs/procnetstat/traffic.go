@@ -21,6 +21,14 @@ const (
 	countListenDrops
 	countOpened // connections; only if the kernel reports closed ones, like countClosed
 	countClosed
+	countConnectRefused // attempts to connect that failed; only if the library records them, like what follows
+	countConnectTimedOut
+	countConnectUnreachable
+	countConnectNoPort
+	countConnectAborted
+	countSynRetrans  // also without records
+	countClosedReset // established connections
+	countClosedTimedOut
 	trafficCounters
 )
 
