@@ -38,6 +38,8 @@ type request struct {
 	Inodes           []uint64
 	Churn            Churn
 	ShortConnections ShortConnections
+	Attempts         Attempts
+	GiveUp           GiveUp
 	Name             []byte // not a string, in which encoding/json would replace invalid UTF-8
 }
 
@@ -48,6 +50,7 @@ type reply struct {
 	Worker           int
 	ChurnStats       ChurnStats
 	ShortConnections shortConnectionsResult
+	Attempted        []Attempted
 }
 
 type op string
@@ -62,6 +65,10 @@ const (
 	opReceive op = "receive"
 	opClose   op = "close"
 	opFork    op = "fork"
+	opBegin   op = "begin attempts"
+	opFinish  op = "finish attempts"
+	opGiveUp  op = "give up attempts"
+	opReset   op = "reset"
 
 	opChurn                  op = "churn"
 	opChurned                op = "churned"
@@ -86,7 +93,7 @@ var mainCalled bool
 //	func TestMain(m *testing.M) { testnet.Main(m) }
 func Main(m *testing.M) {
 	if isHelper() {
-		h := &helper{fds: make(map[uint64]int), inbox: -1, endMain: make(chan struct{})}
+		h := &helper{fds: make(map[uint64]int), attempts: make(map[uint64]*attempt), inbox: -1, endMain: make(chan struct{})}
 		go func() {
 			if err := h.run(); err != nil {
 				fmt.Fprintln(os.Stderr, "testnet:", err)
@@ -111,6 +118,7 @@ func isHelper() bool {
 type helper struct {
 	fds              map[uint64]int // by inode
 	listeners        []int
+	attempts         map[uint64]*attempt // by inode: those that were begun, and not finished or given up
 	workers          []*worker
 	churn            *churn // nil if none is running
 	shortConnections shortConnections
@@ -218,6 +226,14 @@ func (h *helper) do(r request) (reply, error) {
 		return reply{}, h.each(r, func(fd int) error { return read(fd, r.N, end) })
 	case opClose:
 		return reply{}, h.each(r, h.close)
+	case opBegin:
+		return many(h.begin(r, end))
+	case opFinish:
+		return ended(h.finish(r, end))
+	case opGiveUp:
+		return ended(h.giveUp(r, end))
+	case opReset:
+		return reply{}, h.each(r, h.reset)
 	case opFork:
 		return h.fork()
 	case opChurn, opChurned, opEndChurn:
