@@ -50,8 +50,8 @@ type Attempted struct {
 	Errno unix.Errno
 	// Took is the time from connect(2) to the result.
 	Took time.Duration
-	// Socket is the socket after the attempt. Without Keep it is closed. A failed attempt has no remote address, and a local port only
-	// if it was bound to one.
+	// Socket is the socket after the attempt. Without Keep it is closed. After a failed attempt it has no remote address; after a blocking
+	// one that failed it has a local address and port only if it was bound to them.
 	Socket Socket
 }
 
@@ -379,10 +379,13 @@ func (h *helper) forget(inode uint64, a *attempt) ([]Attempted, error) {
 	return a.results, err
 }
 
-// reset makes close(2) reset the connection.
 func (h *helper) reset(fd int) error {
-	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
-		return fmt.Errorf("setting SO_LINGER: %w", err)
-	}
-	return h.close(fd)
+	h.drop(fd)
+	return closeWithReset(fd)
+}
+
+// closeWithReset closes a socket; if it is connected, the kernel resets the connection.
+func closeWithReset(fd int) error {
+	err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	return errors.Join(err, unix.Close(fd))
 }

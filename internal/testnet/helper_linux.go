@@ -40,6 +40,7 @@ type request struct {
 	ShortConnections ShortConnections
 	Attempts         Attempts
 	GiveUp           GiveUp
+	Relay            Relay
 	Name             []byte // not a string, in which encoding/json would replace invalid UTF-8
 }
 
@@ -51,6 +52,7 @@ type reply struct {
 	ChurnStats       ChurnStats
 	ShortConnections shortConnectionsResult
 	Attempted        []Attempted
+	AttemptTotals    AttemptTotals
 }
 
 type op string
@@ -69,6 +71,11 @@ const (
 	opFinish  op = "finish attempts"
 	opGiveUp  op = "give up attempts"
 	opReset   op = "reset"
+
+	opAttemptAtRate op = "attempt at a rate"
+	opAttemptTotals op = "count attempts"
+
+	opRelay op = "relay"
 
 	opChurn                  op = "churn"
 	opChurned                op = "churned"
@@ -93,7 +100,10 @@ var mainCalled bool
 //	func TestMain(m *testing.M) { testnet.Main(m) }
 func Main(m *testing.M) {
 	if isHelper() {
-		h := &helper{fds: make(map[uint64]int), attempts: make(map[uint64]*attempt), inbox: -1, endMain: make(chan struct{})}
+		h := &helper{
+			fds: make(map[uint64]int), attempts: make(map[uint64]*attempt), attemptsAtRate: make(map[netip.AddrPort]*attemptsAtRate),
+			inbox: -1, endMain: make(chan struct{}),
+		}
 		go func() {
 			if err := h.run(); err != nil {
 				fmt.Fprintln(os.Stderr, "testnet:", err)
@@ -122,6 +132,8 @@ type helper struct {
 	workers          []*worker
 	churn            *churn // nil if none is running
 	shortConnections shortConnections
+	attemptsAtRate   map[netip.AddrPort]*attemptsAtRate
+	relay            relay
 	inbox            int // see Proc.Pass
 	endMain          chan struct{}
 }
@@ -234,6 +246,13 @@ func (h *helper) do(r request) (reply, error) {
 		return ended(h.giveUp(r, end))
 	case opReset:
 		return reply{}, h.each(r, h.reset)
+	case opAttemptAtRate:
+		return reply{}, h.attemptAtRate(r)
+	case opAttemptTotals:
+		totals, err := h.attemptTotals(r.Remote)
+		return reply{AttemptTotals: totals}, err
+	case opRelay:
+		return reply{}, h.relay.set(r.Relay)
 	case opFork:
 		return h.fork()
 	case opChurn, opChurned, opEndChurn:

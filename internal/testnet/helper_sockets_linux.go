@@ -172,9 +172,14 @@ func (h *helper) each(r request, do func(fd int) error) error {
 }
 
 func (h *helper) close(fd int) error {
+	h.drop(fd)
+	return unix.Close(fd)
+}
+
+// drop unregisters a socket.
+func (h *helper) drop(fd int) {
 	h.listeners = slices.DeleteFunc(h.listeners, func(listener int) bool { return listener == fd })
 	maps.DeleteFunc(h.fds, func(_ uint64, held int) bool { return held == fd })
-	return unix.Close(fd)
 }
 
 // read reads n bytes.

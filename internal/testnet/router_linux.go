@@ -1,20 +1,28 @@
 package testnet
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Router is a process in a network namespace of its own, through which this namespace reaches 198.18.0.0/15 and 2001:db8::/32. See
-// [Router.Address] for how the addresses answer. Listeners of the process can have those of the answer Refuse or DropFirstSYN.
+// [Router.Address] for how the addresses answer. Listeners of the process can have those of the answers Refuse and DropFirstSYN.
+//
+// The link between the namespaces is a pair of TAP devices, between which the process copies frames, and delays those to this namespace
+// by a millisecond or by [Router.Delay]. Over veth devices the answer to a SYN arrives while connect(2) still holds the socket, as it can
+// between containers of one host. The kernel then fails the attempt only when the next SYN is rejected, a second later.
 type Router struct {
 	*Proc
-	// Neighbor4 and Neighbor6 are addresses on the link that nobody has: ARP and NDP get no answer.
+	// Neighbor4 and Neighbor6 are addresses on the link that nobody has: ARP and NDP get no answer, and give up after 0.3 seconds.
 	Neighbor4, Neighbor6 netip.Addr
 
 	tb        testing.TB
@@ -24,14 +32,15 @@ type Router struct {
 // An Answer is how the router answers connections to an address.
 type Answer string
 
-// Answers of the router. Those that begin with "icmp" reject by a rule, and exist for both families unless the name says another one.
+// Answers of the router. Those of ICMP exist for one family.
 const (
 	Refuse       Answer = "refuse"         // the address is the router's: RST unless there is a listener
 	Drop         Answer = "drop"           // no answer
 	DropFirstSYN Answer = "drop first SYN" // as Refuse, but the first SYN of each 4-tuple is dropped
 	Reset        Answer = "tcp reset"      // RST by a rule
 
-	RouteUnreachable Answer = "route unreachable" // ip route add unreachable
+	// Of IPv4 the kernel rejects five packets by a route, then one a second; the limit cannot be set in a network namespace.
+	RouteUnreachable Answer = "route unreachable"
 	RouteProhibit    Answer = "route prohibit"
 	RouteBlackhole   Answer = "route blackhole" // no answer
 
@@ -49,8 +58,8 @@ const (
 	ICMPReject6  Answer = "icmpv6 type reject-route"
 )
 
-// StartRouter connects this network namespace to that of a new process. It requires Isolate, ip and nft. The answers are not limited
-// in rate.
+// StartRouter connects this network namespace to that of a new process. It requires Isolate, ip and nft. Rules answer without a limit of
+// the rate.
 func StartRouter(tb testing.TB) *Router {
 	tb.Helper()
 	if os.Getenv(insideEnv) == "" {
@@ -61,7 +70,7 @@ func StartRouter(tb testing.TB) *Router {
 		Proc: Start(tb, Process{Name: "router", Netns: true}), tb: tb,
 		Neighbor4: netip.MustParseAddr("10.99.0.99"), Neighbor6: netip.MustParseAddr("fd99::99"),
 	}
-	run(tb, "ip", "link", "add", "uplink", "type", "veth", "peer", "name", "clients", "netns", strconv.Itoa(r.PID))
+	r.Delay(time.Millisecond)
 	run(tb, "ip", "address", "add", "10.99.0.1/24", "dev", "uplink")
 	run(tb, "ip", "address", "add", "fd99::1/64", "dev", "uplink", "nodad")
 	r.run("ip", "address", "add", "10.99.0.2/24", "dev", "clients")
@@ -71,6 +80,9 @@ func StartRouter(tb testing.TB) *Router {
 	run(tb, "ip", "route", "add", "198.18.0.0/15", "via", "10.99.0.2")
 	run(tb, "ip", "route", "add", "2001:db8::/32", "via", "fd99::2")
 
+	for _, family := range []string{"ipv4", "ipv6"} {
+		Sysctl(tb, "net."+family+".neigh.uplink.retrans_time_ms", "100")
+	}
 	for name, value := range map[string]string{
 		"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1",
 		"net.ipv4.icmp_ratemask": "0", "net.ipv6.icmp.ratelimit": "0", "net.ipv6.icmp.ratemask": "255",
@@ -117,6 +129,12 @@ func (r *Router) Address(network string, answer Answer) netip.Addr {
 	return a
 }
 
+// Delay sets the time that the link takes to this namespace. In the other direction it takes none.
+func (r *Router) Delay(d time.Duration) {
+	r.tb.Helper()
+	r.do(request{Op: opRelay, Relay: Relay{Netns: fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), Delay: d}})
+}
+
 // Sysctl sets a kernel parameter of the router's network namespace.
 func (r *Router) Sysctl(name, value string) {
 	r.tb.Helper()
@@ -156,5 +174,84 @@ func run(tb testing.TB, command ...string) {
 	out, err := exec.CommandContext(tb.Context(), command[0], command[1:]...).CombinedOutput()
 	if err != nil {
 		tb.Fatalf("%v: %v: %s", command, err, out)
+	}
+}
+
+// A Relay configures the link of a router: see [Router.Delay].
+type Relay struct {
+	Netns string // the network namespace that the router connects
+	Delay time.Duration
+}
+
+// relay copies frames between the TAP devices of two network namespaces.
+type relay struct {
+	running bool
+	delay   atomic.Int64 // of frames to the connected namespace, in nanoseconds
+}
+
+func (l *relay) set(c Relay) error {
+	l.delay.Store(int64(c.Delay))
+	if l.running {
+		return nil
+	}
+	near, err := openTAP("clients")
+	if err != nil {
+		return err
+	}
+	var far *os.File
+	err = inNetns(c.Netns, func() (err error) {
+		far, err = openTAP("uplink")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	l.running = true
+	go copyFrames(near, far, new(atomic.Int64))
+	go copyFrames(far, near, &l.delay)
+	return nil
+}
+
+// openTAP creates a TAP device, which ends with the process.
+func openTAP(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening /dev/net/tun: %w", err)
+	}
+	ifreq, err := unix.NewIfreq(name)
+	if err == nil {
+		ifreq.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifreq)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("creating TAP device %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// copyFrames copies frames in their order, each after the delay. While the devices are not up, reading and writing fail.
+func copyFrames(to, from *os.File, delay *atomic.Int64) {
+	const maxFrame, maxQueued = 2048, 4096
+	type frame struct {
+		due   time.Time
+		bytes []byte
+	}
+	frames := make(chan frame, maxQueued)
+	go func() {
+		for f := range frames {
+			time.Sleep(time.Until(f.due))
+			_, _ = to.Write(f.bytes)
+		}
+	}()
+	for {
+		buffer := make([]byte, maxFrame)
+		n, err := from.Read(buffer)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err == nil {
+			frames <- frame{time.Now().Add(time.Duration(delay.Load())), buffer[:n]}
+		}
 	}
 }
