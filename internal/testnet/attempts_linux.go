@@ -50,8 +50,8 @@ type Attempted struct {
 	Errno unix.Errno
 	// Took is the time from connect(2) to the result.
 	Took time.Duration
-	// Socket is the socket after the attempt. Without Keep it is closed. After a failed attempt it has no remote address; after a blocking
-	// one that failed it has a local address and port only if it was bound to them.
+	// Socket is the socket after the attempt, before it is closed without Keep. After a failed attempt it has no remote address, and its
+	// local one may be that of the attempt, or 0.
 	Socket Socket
 }
 
@@ -145,14 +145,11 @@ func (h *helper) begin(r request, end time.Time) ([]Socket, error) {
 		go begun.run()
 	}
 	for i, begun := range attempts {
-		waits, err := begun.waitForSYN(end)
+		state, err := begun.waitForSYN(end)
 		if err != nil {
 			return nil, err
 		}
-		sockets[i].State = "CLOSE"
-		if waits {
-			sockets[i].State = "SYN_SENT"
-		}
+		sockets[i].State = state
 	}
 	return sockets, nil
 }
@@ -180,23 +177,21 @@ func (a Attempts) open(o SocketOptions) (int, error) {
 	return fd, nil
 }
 
-// waitForSYN waits until an attempt has ended, or is in SYN_SENT: then it returns true.
-func (a *attempt) waitForSYN(end time.Time) (bool, error) {
+// waitForSYN waits until an attempt has ended or is in SYN_SENT, and returns the state of the socket.
+func (a *attempt) waitForSYN(end time.Time) (string, error) {
 	for ; ; time.Sleep(100 * time.Microsecond) {
 		select {
 		case <-a.ended:
-			return false, a.err
+			state, err := tcpState(a.fd)
+			return state, errors.Join(a.err, err)
 		default:
 		}
-		info, err := unix.GetsockoptTCPInfo(a.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return false, fmt.Errorf("reading the state of an attempt: %w", err)
-		}
-		if stateNames[info.State] == "SYN_SENT" {
-			return true, nil
+		state, err := tcpState(a.fd)
+		if err != nil || state == "SYN_SENT" {
+			return state, err
 		}
 		if time.Now().After(end) {
-			return false, fmt.Errorf("an attempt to connect to %v is in state %s", a.To, stateNames[info.State])
+			return "", fmt.Errorf("an attempt to connect to %v is in state %s", a.To, state)
 		}
 	}
 }
@@ -256,31 +251,44 @@ func (a *attempt) sendSYN() error {
 
 // wait waits for the result of a non-blocking attempt, or until it is to be given up.
 func (a *attempt) wait() error {
-	fds := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLOUT}, {Fd: int32(a.wake), Events: unix.POLLIN}}
 	for {
-		_, err := unix.Poll(fds, -1)
-		if errors.Is(err, unix.EINTR) {
+		fds := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLOUT}, {Fd: int32(a.wake), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); errors.Is(err, unix.EINTR) {
 			continue
-		}
-		if err != nil {
+		} else if err != nil {
 			return fmt.Errorf("poll: %w", err)
 		}
-		break
-	}
-	if fds[0].Revents == 0 {
-		if err := a.end(); err != nil {
+		if fds[0].Revents == 0 {
+			return a.giveUpNow()
+		}
+		if err := a.result(); err != nil {
 			return err
 		}
-		if a.giveUp.Load() == GiveUpClose {
-			return unix.EINPROGRESS
+		// ICMP is queued, which wakes poll, before the kernel sets first the error and then the state.
+		if state, err := tcpState(a.fd); err != nil || state != "SYN_SENT" && state != "CLOSE" {
+			return err
 		}
+	}
+}
+
+// result returns the result of a non-blocking attempt as the process reads it.
+func (a *attempt) result() error {
+	if !a.SameSocket {
 		return socketError(a.fd)
 	}
-	if a.SameSocket {
-		if err := unix.Connect(a.fd, a.to); !errors.Is(err, unix.EISCONN) {
-			return err
-		}
-		return nil
+	if err := unix.Connect(a.fd, a.to); !errors.Is(err, unix.EISCONN) && !errors.Is(err, unix.EALREADY) {
+		return err
+	}
+	return nil
+}
+
+// giveUpNow gives up a non-blocking attempt, and returns what the process reads from the socket.
+func (a *attempt) giveUpNow() error {
+	if err := a.end(); err != nil {
+		return err
+	}
+	if a.giveUp.Load() == GiveUpClose {
+		return unix.EINPROGRESS
 	}
 	return socketError(a.fd)
 }
@@ -361,14 +369,11 @@ func (h *helper) forget(inode uint64, a *attempt) ([]Attempted, error) {
 	delete(h.attempts, inode)
 	_ = unix.Close(a.wake)
 	s, err := describe(a.fd)
+	if err == nil {
+		s.State, err = tcpState(a.fd)
+	}
 	if err = errors.Join(a.err, err); err != nil {
 		return nil, err
-	}
-	s.State = "CLOSE"
-	for i := range a.results {
-		if a.results[i].Errno == 0 {
-			s.State = "ESTABLISHED"
-		}
 	}
 	for i := range a.results {
 		a.results[i].Socket = s
@@ -377,15 +382,4 @@ func (h *helper) forget(inode uint64, a *attempt) ([]Attempted, error) {
 		err = h.close(a.fd)
 	}
 	return a.results, err
-}
-
-func (h *helper) reset(fd int) error {
-	h.drop(fd)
-	return closeWithReset(fd)
-}
-
-// closeWithReset closes a socket; if it is connected, the kernel resets the connection.
-func closeWithReset(fd int) error {
-	err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	return errors.Join(err, unix.Close(fd))
 }

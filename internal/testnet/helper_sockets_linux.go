@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -180,6 +181,17 @@ func (h *helper) close(fd int) error {
 func (h *helper) drop(fd int) {
 	h.listeners = slices.DeleteFunc(h.listeners, func(listener int) bool { return listener == fd })
 	maps.DeleteFunc(h.fds, func(_ uint64, held int) bool { return held == fd })
+}
+
+func (h *helper) reset(fd int) error {
+	h.drop(fd)
+	return closeWithReset(fd)
+}
+
+// closeWithReset closes a socket; if it is connected, the kernel resets the connection.
+func closeWithReset(fd int) error {
+	err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	return errors.Join(err, unix.Close(fd))
 }
 
 // read reads n bytes.

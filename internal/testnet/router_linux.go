@@ -18,8 +18,8 @@ import (
 // [Router.Address] for how the addresses answer. Listeners of the process can have those of the answers Refuse and DropFirstSYN.
 //
 // The link between the namespaces is a pair of TAP devices, between which the process copies frames, and delays those to this namespace
-// by a millisecond or by [Router.Delay]. Over veth devices the answer to a SYN arrives while connect(2) still holds the socket, as it can
-// between containers of one host. The kernel then fails the attempt only when the next SYN is rejected, a second later.
+// by a millisecond or by [Router.Delay]. Over veth devices the answer to a SYN would arrive while connect(2) holds the socket: see
+// [RejectPort].
 type Router struct {
 	*Proc
 	// Neighbor4 and Neighbor6 are addresses on the link that nobody has: ARP and NDP get no answer, and give up after 0.3 seconds.
@@ -37,7 +37,7 @@ const (
 	Refuse       Answer = "refuse"         // the address is the router's: RST unless there is a listener
 	Drop         Answer = "drop"           // no answer
 	DropFirstSYN Answer = "drop first SYN" // as Refuse, but the first SYN of each 4-tuple is dropped
-	Reset        Answer = "tcp reset"      // RST by a rule
+	TCPReset     Answer = "tcp reset"      // RST by a rule
 
 	// Of IPv4 the kernel rejects five packets by a route, then one a second; the limit cannot be set in a network namespace.
 	RouteUnreachable Answer = "route unreachable"
@@ -89,12 +89,9 @@ func StartRouter(tb testing.TB) *Router {
 	} {
 		r.Sysctl(name, value)
 	}
-	r.nft(`
-table inet testnet {
-	set seen4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic; timeout 1h; }
-	set seen6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic; timeout 1h; }
-	chain input { type filter hook input priority 0; }
-}`)
+	r.nft(rejectChain)
+	r.nft("add set inet testnet seen4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic; timeout 1h; }")
+	r.nft("add set inet testnet seen6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic; timeout 1h; }")
 	return r
 }
 
@@ -128,6 +125,28 @@ func (r *Router) Address(network string, answer Answer) netip.Addr {
 	}
 	return a
 }
+
+// RejectPort rejects connections to a port of this namespace by a rule, with one of the answers of ICMP. It requires Isolate and nft.
+//
+// The answer arrives while connect(2) holds the socket, as from any rule on the host of the client. The kernel then does not fail the
+// attempt; the answer to the second SYN does, a second later. With IPv4, poll(2) nevertheless returns POLLERR at once and SO_ERROR the
+// error, while the socket is in SYN_SENT: a non-blocking client closes a socket whose attempt has not failed.
+func RejectPort(tb testing.TB, port uint16, answer Answer) {
+	tb.Helper()
+	if os.Getenv(insideEnv) == "" {
+		tb.Fatal("rejecting a port requires Isolate")
+	}
+	Require(tb, "nft")
+	run(tb, "nft", rejectChain)
+	family := "ipv4"
+	if strings.HasPrefix(string(answer), "icmpv6") {
+		family = "ipv6"
+	}
+	run(tb, "nft", fmt.Sprintf("add rule inet testnet input meta nfproto %s tcp dport %d reject with %s", family, port, answer))
+}
+
+// rejectChain creates the chain unless it exists.
+const rejectChain = "add table inet testnet; add chain inet testnet input { type filter hook input priority 0; }"
 
 // Delay sets the time that the link takes to this namespace. In the other direction it takes none.
 func (r *Router) Delay(d time.Duration) {

@@ -166,6 +166,15 @@ func socketError(fd int) error {
 	return err
 }
 
+// tcpState returns the state of a TCP socket.
+func tcpState(fd int) (string, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return "", fmt.Errorf("getting TCP_INFO: %w", err)
+	}
+	return stateNames[info.State], nil
+}
+
 // accept waits for a connection and accepts it.
 func accept(listener int, deadline time.Time) (int, error) {
 	for {

@@ -249,9 +249,8 @@ func (l *tcpLoad) wait(fd int, state string) {
 	l.tb.Helper()
 	end := deadline()
 	for {
-		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		is, err := tcpState(fd)
 		l.must(err)
-		is := stateNames[info.State]
 		if is == state {
 			return
 		}
