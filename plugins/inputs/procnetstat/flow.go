@@ -52,13 +52,20 @@ type flows struct {
 	firstPassDone      bool
 	countsTraffic      bool // of connections
 	countsLifecycle    bool
+	stall              *stall // of the last socket that live or destroyed has recorded; nil: without the set stalls
+	idleAfter          uint32 // milliseconds
 }
 
 func newFlows(details detail) flows {
-	return flows{
+	t := flows{
 		seed: maphash.MakeSeed(), belongings: newBelongings(), localPorts: newLocalPorts(),
-		countsTraffic: details&detailTraffic != 0, countsLifecycle: details&detailLifecycle != 0,
+		countsTraffic:   details&(detailTraffic|detailStalls) != 0, // by them it shows that a socket has been connected again
+		countsLifecycle: details&detailLifecycle != 0,
 	}
+	if details&detailStalls != 0 {
+		t.stall, t.table.hasStalls = new(stall), true
+	}
+	return t
 }
 
 // history is the state of a network namespace across passes.
@@ -163,6 +170,9 @@ func (t *flows) isFullConnection(s *netstat.Socket) bool {
 // live records a live socket. It returns its flow, or nil if there is nothing to remember; the pointer is valid until the next
 // call. Unless the socket is idle, it sets delta to the traffic since the previous pass.
 func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
+	if t.stall != nil {
+		t.stall.begin(s, t.idleAfter)
+	}
 	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0 || t.countsLifecycle && t.isFullConnection(s)
 	if !hasCounters && !isConnection(s) {
 		return nil, true
@@ -194,8 +204,14 @@ func (t *flows) count(f *flow, s *netstat.Socket, delta *traffic) (idle bool) {
 	if f.flags = f.flags&^flowClosedEvents | flowCounted; closedEvents {
 		f.flags |= flowClosedEvents
 	}
+	if !isFirst && countedLater {
+		return true
+	}
 	now := t.countersOf(s)
-	if !isFirst && (countedLater || now == f.kernelCounters) {
+	if t.stall != nil {
+		t.countStalls(f, s, &now, isFirst)
+	}
+	if !isFirst && now == f.kernelCounters {
 		return true
 	}
 	last := f.kernelCounters
@@ -241,6 +257,9 @@ func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
 	if f != nil {
 		f.flags |= flowClosed
 	}
+	if t.stall != nil {
+		*t.stall = stall{}
+	}
 	now, before := t.countersOf(s), kernelCounters{}
 	switch {
 	case wasClosed, !s.HasPeer(): // reported before, or not a connection
@@ -254,6 +273,9 @@ func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
 		return f, traffic{}
 	}
 	delta[countClosed] = 1
+	if t.stall != nil {
+		t.countLastStalls(f, s, &now, &before)
+	}
 	delta.setDifference(&now, before, netstat.TransportTCP)
 	return f, delta
 }

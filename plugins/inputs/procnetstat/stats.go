@@ -34,6 +34,9 @@ type stats struct {
 	rtts         quantile.Times // of established connections
 	delta        traffic
 	closedRTTs   quantile.Times // of connections that were closed since the previous pass
+	idle         int64          // connections, like notsent with the set stalls
+	notsent      int64          // bytes
+	stalls       stallCounts
 }
 
 // queues are sums of queue lengths in bytes.
@@ -53,6 +56,9 @@ func (st *stats) add(o *observation) {
 		if o.rtt > 0 && o.State == netstat.TCPEstablished {
 			st.rtts.Add(o.rtt)
 		}
+		if o.stall != nil {
+			st.addStall(o.stall)
+		}
 	case netstat.TransportUDP:
 	default:
 		return
@@ -71,9 +77,21 @@ func (st *stats) addClosed(o *observation) {
 		return
 	}
 	st.delta.add(&o.delta)
+	if o.stall != nil {
+		st.stalls.add(&o.stall.counts)
+	}
 	if o.rtt > 0 {
 		st.closedRTTs.Add(o.rtt)
 	}
+}
+
+// addStall adds a live connection.
+func (st *stats) addStall(of *stall) {
+	if of.idle {
+		st.idle++
+	}
+	st.notsent += int64(of.notsent)
+	st.stalls.add(&of.counts)
 }
 
 func stateIndex(state netstat.TCPState) netstat.TCPState {
@@ -103,6 +121,9 @@ func (st *stats) merge(other *stats) {
 	st.rtts.Merge(&other.rtts)
 	st.closedRTTs.Merge(&other.closedRTTs)
 	st.delta.add(&other.delta)
+	st.idle += other.idle
+	st.notsent += other.notsent
+	st.stalls.add(&other.stalls)
 }
 
 // reset prepares for the next pass and keeps the buffers.
