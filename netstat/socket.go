@@ -76,6 +76,12 @@ const (
 	FieldTCPBytes                           // TCP.BytesAcked, BytesReceived: as TCPInfo, from Linux 4.1
 	FieldTCPSegs                            // TCP.SegsOut, SegsIn: as TCPInfo, from Linux 4.2
 	FieldTCPBytesSent                       // TCP.BytesSent: as TCPInfo, from Linux 4.19
+	_
+	_
+	FieldTCPLimits     // TCP.NotsentBytes, BusyTime, RwndLimited, SndbufLimited: as TCPInfo, from Linux 4.10
+	FieldTCPDSACKDups  // TCP.DSACKDups: as TCPInfo, from Linux 4.19
+	FieldTCPRcvOOOPack // TCP.RcvOOOPack: as TCPInfo, from Linux 5.4
+	FieldTCPTotalRTO   // TCP.TotalRTO: as TCPInfo, from Linux 6.7
 )
 
 // Socket is a socket in the kernel's tables.
@@ -159,8 +165,16 @@ type TCPInfo struct {
 	CWnd   uint32 // congestion window in segments
 	SndMSS uint32 // segment size in bytes
 
-	Retransmits uint8  // consecutive retransmissions of the oldest unacknowledged segment (icsk_retransmits)
-	Lost        uint32 // segments currently considered lost (lost_out)
+	Retransmits  uint8  // consecutive retransmissions of the oldest unacknowledged segment (icsk_retransmits)
+	TotalRTO     uint16 // timeouts of the retransmission timer, of SYNs too (tcpi_total_rto, tcp_update_rto_stats); wraps; from Linux 6.7
+	Lost         uint32 // segments currently considered lost (lost_out)
+	NotsentBytes uint32 // bytes in the send queue that have never been sent (write_seq - snd_nxt); from Linux 4.6, but see FieldTCPLimits
+
+	// LastDataSent and LastDataRecv are the milliseconds since the connection last sent and received data; if it never did, since it
+	// was established (lsndtime, icsk_ack.lrcvtime). ACKs without data and keepalive probes do not count, retransmissions do. The
+	// resolution is a tick of the kernel (1 to 10 ms: CONFIG_HZ). They wrap after 2^32 ms, 49.7 days.
+	LastDataSent uint32
+	LastDataRecv uint32
 
 	BytesAcked    uint64 // bytes acknowledged by the peer, SYN and FIN included (RFC 4898 tcpEStatsAppHCThruOctetsAcked)
 	BytesReceived uint64 // bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived)
@@ -168,6 +182,15 @@ type TCPInfo struct {
 	SegsIn        uint32 // segments received (RFC 4898 tcpEStatsPerfSegsIn)
 	BytesSent     uint64 // bytes of data sent, retransmitted ones included (RFC 4898 tcpEStatsPerfHCDataOctetsOut)
 	RetransSegs   uint32 // segments retransmitted (tcpi_total_retrans; RFC 4898 tcpEStatsPerfSegsRetrans)
+	DSACKDups     uint32 // DSACK blocks received: spurious retransmissions (RFC 4898 tcpEStatsStackDSACKDups); from Linux 4.19
+	RcvOOOPack    uint32 // segments received out of order (rcv_ooopack); from Linux 5.4
+
+	// The times below are sums in microseconds, in steps of a tick of the kernel (1 to 10 ms: CONFIG_HZ). They wrap after 2^32 ticks,
+	// and continue if the socket is disconnected and connected again (tcp_get_info_chrono_stats). From Linux 4.10.
+
+	BusyTime      uint64 // with data that is unsent or unacknowledged; includes the two below (TCP_CHRONO_BUSY)
+	RwndLimited   uint64 // not sending because of the receive window of the peer (TCP_CHRONO_RWND_LIMITED)
+	SndbufLimited uint64 // not sending because the send buffer was too small to hold more data (TCP_CHRONO_SNDBUF_LIMITED)
 }
 
 // Has reports whether the socket has all of the fields. The value of an absent field is zero.

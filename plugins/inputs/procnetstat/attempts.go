@@ -119,9 +119,17 @@ func (t *flows) endConnect(f *flow, s *netstat.Socket, delta *traffic) {
 	}
 }
 
+// beginEnd resets what is known of the socket that was recorded last.
+func (t *flows) beginEnd() {
+	t.connectTime = 0
+	if t.stall != nil {
+		*t.stall = stall{}
+	}
+}
+
 // failed records a failed attempt. It returns the flow of the socket, or nil if no pass saw the attempt, and what it adds.
 func (t *flows) failed(s *netstat.Socket) (f *flow, delta traffic) {
-	t.connectTime = 0
+	t.beginEnd()
 	f = t.table.find(t.identify(s))
 	attempt, _ := s.Attempt()
 	before, counted := &flow{}, false // what has been counted of the attempt
@@ -155,7 +163,7 @@ func (t *flows) failed(s *netstat.Socket) (f *flow, delta traffic) {
 // ended records a connection that was reset or timed out while its process still holds the socket. It returns the flow and what it
 // adds.
 func (t *flows) ended(s *netstat.Socket) (f *flow, delta traffic) {
-	t.connectTime = 0
+	t.beginEnd()
 	id := t.identify(s)
 	f = t.table.find(id)
 	switch {

@@ -62,14 +62,21 @@ type flows struct {
 	countsConnects     bool
 	// connectTime is the observation.connectTime of the socket that was recorded last.
 	connectTime uint32
+	stall       *stall // of the last socket that live or destroyed has recorded; nil: without the set stalls
+	idleAfter   uint32 // milliseconds
 }
 
 func newFlows(details detail) flows {
-	return flows{
+	t := flows{
 		seed: maphash.MakeSeed(), belongings: newBelongings(), localPorts: newLocalPorts(),
-		countsTraffic: details&detailTraffic != 0, countsLifecycle: details&detailLifecycle != 0,
-		countsConnects: details&detailConnects != 0,
+		countsTraffic:   details&(detailTraffic|detailStalls) != 0, // by them it shows that a socket has been connected again
+		countsLifecycle: details&detailLifecycle != 0,
+		countsConnects:  details&detailConnects != 0,
 	}
+	if details&detailStalls != 0 {
+		t.stall, t.table.hasStalls = new(stall), true
+	}
+	return t
 }
 
 // history is the state of a network namespace across passes.
@@ -174,6 +181,9 @@ func (t *flows) isFullConnection(s *netstat.Socket) bool {
 // live records a live socket. It returns its flow, or nil if there is nothing to remember; the pointer is valid until the next
 // call. Unless the socket is idle, it sets delta to the traffic since the previous pass.
 func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
+	if t.stall != nil {
+		t.stall.begin(s, t.idleAfter)
+	}
 	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0 || (t.countsLifecycle || t.countsConnects) && t.isFullConnection(s)
 	t.connectTime = 0
 	if !hasCounters && !isConnection(s) {
@@ -214,8 +224,14 @@ func (t *flows) count(f *flow, s *netstat.Socket, delta *traffic) (idle bool) {
 	if f.flags = f.flags&^flowClosedEvents | flowCounted; closedEvents {
 		f.flags |= flowClosedEvents
 	}
+	if !isFirst && countedLater {
+		return true
+	}
 	now := t.countersOf(s)
-	if !isFirst && (countedLater || now == f.kernelCounters) {
+	if t.stall != nil {
+		t.countStalls(f, s, &now, isFirst)
+	}
+	if !isFirst && now == f.kernelCounters {
 		return true
 	}
 	last := f.kernelCounters
@@ -256,31 +272,33 @@ func isOrphan(s *netstat.Socket) bool {
 // destroyed records the event of a destroyed socket. It returns the flow, or nil if no pass saw the socket, and the traffic since
 // it was last seen. If it was never seen, all of its traffic counts, unless the socket can be older than the first pass.
 func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
-	t.connectTime = 0
+	t.beginEnd()
 	f = t.table.find(t.identify(s))
 	wasClosed := f != nil && f.has(flowClosed)
 	if f != nil {
 		f.flags |= flowClosed
 	}
 	now, before := t.countersOf(s), kernelCounters{}
+	hasEnded := f != nil && f.has(flowEnded) // then its end has been counted
 	switch {
 	case wasClosed, !s.HasPeer(): // reported before, or not a connection
 		return f, traffic{}
 	case f != nil && f.has(flowCounted) && !f.has(flowFailed):
 		before = f.kernelCounters
 		now.drops = before.drops // the event does not carry drops
-		if f.has(flowEnded) {    // its end has been counted
-			delta.setDifference(&now, before, netstat.TransportTCP)
-			return f, delta
-		}
 	case t.current.baselined[netstat.TransportTCP]:
 		delta[countOpened] = 1
 	default:
 		return f, traffic{}
 	}
-	delta[countClosed] = 1
+	if t.stall != nil {
+		t.countLastStalls(f, s, &now, &before)
+	}
 	delta.setDifference(&now, before, netstat.TransportTCP)
-	t.endConnect(f, s, &delta)
+	if !hasEnded {
+		delta[countClosed] = 1
+		t.endConnect(f, s, &delta)
+	}
 	return f, delta
 }
 

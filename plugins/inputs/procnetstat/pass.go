@@ -20,6 +20,7 @@ type observation struct {
 	// connectTime is the time that it took to connect, in microseconds, if the connection has been established since the previous pass; 0:
 	// it was not, or that is not known.
 	connectTime uint32
+	stall       *stall // nil: without the set stalls
 	// rtt is the smoothed round-trip time in microseconds; 0: not known, or not wanted.
 	rtt uint32
 	// holders are the processes that hold the socket.
@@ -95,7 +96,7 @@ func (p *pass) observe(s *netstat.Socket) *observation {
 	p.number++
 	o.Socket, o.number, o.listener, o.cgroup, o.wanted = s, p.number, nil, nil, false
 	p.holders = p.holders[:0]
-	o.holders, o.owners = nil, nil
+	o.holders, o.owners, o.stall = nil, nil, p.flows.stall
 	if o.rtt = 0; p.details&detailRTT != 0 {
 		o.rtt = s.TCP.RTT
 	}
@@ -305,6 +306,7 @@ func (p *pass) wants(o *observation) bool {
 type undecided struct {
 	rows    []undecidedRow
 	holders []*owner // of all rows
+	stalls  []stall  // of the rows, with the set stalls
 }
 
 type undecidedRow struct {
@@ -329,12 +331,15 @@ func (u *undecided) add(o *observation, flow int) {
 	u.rows = append(u.rows, undecidedRow{
 		*o.Socket, o.number, o.delta, o.idle, o.rtt, o.connectTime, flow, first, len(u.holders),
 	})
+	if o.stall != nil {
+		u.stalls = append(u.stalls, *o.stall)
+	}
 }
 
 func (u *undecided) clear() {
 	clear(u.rows) // releases the names
 	clear(u.holders)
-	u.rows, u.holders = u.rows[:0], u.holders[:0]
+	u.rows, u.holders, u.stalls = u.rows[:0], u.holders[:0], u.stalls[:0]
 }
 
 // mustSettle reports whether settle must be called before the socket is observed: what is undecided is decided by the destroyed
@@ -351,6 +356,9 @@ func (p *pass) settle(count func(*observation)) {
 		o := &p.current
 		o.Socket, o.number, o.delta, o.idle, o.rtt = &row.socket, row.number, row.delta, row.idle, row.rtt
 		o.connectTime = row.connectTime
+		if o.stall != nil {
+			o.stall = &p.undecided.stalls[i]
+		}
 		o.holders = p.undecided.holders[row.first:row.last]
 		f := &p.flows.table.all[row.flow]
 		if f.has(flowDecided) { // the dump has repeated it

@@ -80,6 +80,7 @@ func (p *ProcNetStat) makeMeasurements() {
 	p.pass = newPass(p.filters, details, newUserNames(p.Log), cgroups)
 	countNewNamespaces := slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.pass.flows.countNewNamespaces = countNewNamespaces
+	p.pass.flows.idleAfter = uint32(time.Duration(p.IdleAfter).Milliseconds())
 	p.scopes = scopes{protocols: p.protocols}
 	p.host, p.measurements, p.gather = nil, nil, nil
 	options := seriesOptions{details: details, maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}

@@ -27,19 +27,32 @@ const (
 	detailTraffic
 	detailLifecycle
 	detailConnects
+	detailStalls
 )
 
-// detailNames are the names in the option details.
-var detailNames = []string{"rtt", "traffic", detailNameLifecycle, "connects"}
+// detailsOfTCPInfo are the sets that the kernel's details of connections are read for.
+const detailsOfTCPInfo = detailRTT | detailTraffic | detailConnects | detailStalls
 
-const detailNameLifecycle = "lifecycle"
+const (
+	detailNameLifecycle = "lifecycle"
+	detailNameConnects  = "connects"
+	detailNameStalls    = "stalls"
+)
+
+var (
+	// detailNames are the names in the option details, in the order of the documents.
+	detailNames    = []string{"rtt", "traffic", detailNameLifecycle, detailNameConnects, detailNameStalls}
+	defaultDetails = []string{"rtt", "traffic", detailNameLifecycle, detailNameConnects}
+	detailsByName  = map[string]detail{
+		"rtt": detailRTT, "traffic": detailTraffic, detailNameLifecycle: detailLifecycle, detailNameConnects: detailConnects,
+		detailNameStalls: detailStalls,
+	}
+)
 
 // detailOf returns the sets with the names.
 func detailOf(names []string) (details detail) {
-	for i, name := range detailNames {
-		if slices.Contains(names, name) {
-			details |= 1 << i
-		}
+	for _, name := range names {
+		details |= detailsByName[name]
 	}
 	return details
 }
@@ -53,6 +66,7 @@ const (
 	unitDatagrams    = "datagrams"
 	unitMicroseconds = "microseconds"
 	unitPorts        = "ports"
+	unitTimeouts     = "timeouts"
 )
 
 // What fields need.
@@ -60,6 +74,10 @@ const (
 	needsNetlink      = "netlink"
 	needsTCPBytes     = "netlink, Linux 4.1"
 	needsTCPSegs      = "netlink, Linux 4.2"
+	needsTCPLimits    = "netlink, Linux 4.10"
+	needsDSACKDups    = "netlink, Linux 4.19"
+	needsRcvOOOPack   = "netlink, Linux 5.4"
+	needsTotalRTO     = "netlink, Linux 6.7"
 	needsClosedEvents = "netlink, `closed_connections`"
 	needsConnects     = "netlink, `closed_connections`, BPF"
 )
@@ -151,6 +169,23 @@ var allGroupFields = []groupField{
 	synRetransField,
 	connectField("tcp_closed_reset", "Established connections that the peer reset", countClosedReset),
 	connectField("tcp_closed_timed_out", "Established connections that ended as the peer no longer answered", countClosedTimedOut),
+	stallGauge("tcp_idle", unitConnections, netstat.FieldTCPInfo, needsNetlink,
+		"Established and without data in either direction for `idle_after`", func(st *stats) int64 { return st.idle }),
+	stallCounter("tcp_busy_us", unitMicroseconds, netstat.FieldTCPLimits, needsTCPLimits,
+		"Time with unsent or unacknowledged data, the two below included; summed over the connections, in ticks of the kernel (1 to 10 ms)",
+		countBusy),
+	stallCounter("tcp_rwnd_limited_us", unitMicroseconds, netstat.FieldTCPLimits, needsTCPLimits,
+		"Of it the time in which the receive window of the peer was full: the receiver is slow", countRwndLimited),
+	stallCounter("tcp_sndbuf_limited_us", unitMicroseconds, netstat.FieldTCPLimits, needsTCPLimits,
+		"Of it the time in which the send buffer was too small for the path", countSndbufLimited),
+	stallGauge("tcp_notsent_bytes", unitBytes, netstat.FieldTCPLimits, needsTCPLimits,
+		"Written by the process and never sent yet; a part of tcp_tx_queue", func(st *stats) int64 { return st.notsent }),
+	stallCounter("tcp_rcv_ooopack", unitSegments, netstat.FieldTCPRcvOOOPack, needsRcvOOOPack,
+		"Received out of order: lost or reordered on the way here", countRcvOOOPack),
+	stallCounter("tcp_dsack_dups", unitSegments, netstat.FieldTCPDSACKDups, needsDSACKDups,
+		"That the peer reports as received twice: retransmitted needlessly", countDSACKDups),
+	stallCounter("tcp_rto", unitTimeouts, netstat.FieldTCPTotalRTO, needsTotalRTO,
+		"Of the retransmission timer, also of SYNs", countRTO),
 	socketField(udp),
 	queueField("udp_rx_queue", udp, "Memory of the datagrams not yet read by the process", func(q queues) int64 { return q.recv }),
 	queueField("udp_tx_queue", udp, "Memory of the datagrams not yet sent", func(q queues) int64 { return q.send }),
@@ -242,6 +277,26 @@ var synRetransField = func() groupField {
 	f.tcpFields = netstat.FieldTCPInfo
 	return f
 }()
+
+func stallField(name, unit string, tcpFields netstat.Field, needs, about string) groupField {
+	return groupField{
+		field:     field{name: name, unit: unit, detail: detailStalls, needs: needs, about: about},
+		transport: tcp, tcpFields: tcpFields,
+	}
+}
+
+func stallGauge(name, unit string, tcpFields netstat.Field, needs, about string, of func(*stats) int64) groupField {
+	f := stallField(name, unit, tcpFields, needs, about)
+	f.value = func(s *series) (int64, bool) { return of(&s.stats), true }
+	return f
+}
+
+func stallCounter(name, unit string, tcpFields netstat.Field, needs, about string, counter int) groupField {
+	f := stallField(name, unit, tcpFields, needs, about)
+	f.isCounter = true
+	f.value = func(s *series) (int64, bool) { return s.stalls.emit(counter), true }
+	return f
+}
 
 // measurementSchema describes a measurement.
 type measurementSchema struct {

@@ -35,6 +35,9 @@ type stats struct {
 	delta        traffic
 	closedRTTs   quantile.Times // of connections that were closed since the previous pass
 	connectTimes quantile.Times // of those that were established since the previous pass
+	idle         int64          // connections, like notsent with the set stalls
+	notsent      int64          // bytes
+	stalls       stallCounts
 }
 
 // queues are sums of queue lengths in bytes.
@@ -57,6 +60,9 @@ func (st *stats) add(o *observation) {
 		if o.connectTime > 0 {
 			st.connectTimes.Add(o.connectTime)
 		}
+		if o.stall != nil {
+			st.addStall(o.stall)
+		}
 	case netstat.TransportUDP:
 	default:
 		return
@@ -75,12 +81,24 @@ func (st *stats) addClosed(o *observation) {
 		return
 	}
 	st.delta.add(&o.delta)
+	if o.stall != nil {
+		st.stalls.add(&o.stall.counts)
+	}
 	if o.rtt > 0 {
 		st.closedRTTs.Add(o.rtt)
 	}
 	if o.connectTime > 0 {
 		st.connectTimes.Add(o.connectTime)
 	}
+}
+
+// addStall adds a live connection.
+func (st *stats) addStall(of *stall) {
+	if of.idle {
+		st.idle++
+	}
+	st.notsent += int64(of.notsent)
+	st.stalls.add(&of.counts)
 }
 
 func stateIndex(state netstat.TCPState) netstat.TCPState {
@@ -111,6 +129,9 @@ func (st *stats) merge(other *stats) {
 	st.closedRTTs.Merge(&other.closedRTTs)
 	st.connectTimes.Merge(&other.connectTimes)
 	st.delta.add(&other.delta)
+	st.idle += other.idle
+	st.notsent += other.notsent
+	st.stalls.add(&other.stalls)
 }
 
 // reset prepares for the next pass and keeps the buffers.
