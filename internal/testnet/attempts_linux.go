@@ -31,8 +31,8 @@ type Attempts struct {
 
 const maxAttempts = 1000
 
-// FastOpen is how an attempt uses TCP Fast Open. Without net.ipv4.tcp_fastopen = 0x605 the first SYN to an address has no data: it
-// asks for a cookie. With it, no cookie is needed.
+// FastOpen is how an attempt uses TCP Fast Open. By default the first SYN to an address has no data: it asks for a cookie. With
+// net.ipv4.tcp_fastopen = 0x607, set before the process listens, every SYN has data, and no cookie is needed.
 type FastOpen string
 
 const (

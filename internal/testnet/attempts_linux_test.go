@@ -16,25 +16,27 @@ import (
 // tcpCounts returns the counts of TCP of this network namespace.
 func tcpCounts(t *testing.T) map[string]int {
 	t.Helper()
-	text, err := os.ReadFile("/proc/self/net/snmp")
-	if err != nil {
-		t.Fatal(err)
-	}
 	counts := map[string]int{}
-	var names []string
-	for line := range strings.Lines(string(text)) {
-		line, isTCP := strings.CutPrefix(line, "Tcp:")
-		if !isTCP {
-			continue
+	for file, prefix := range map[string]string{"snmp": "Tcp:", "netstat": "TcpExt:"} {
+		text, err := os.ReadFile("/proc/self/net/" + file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		fields := strings.Fields(line)
-		if names == nil {
-			names = fields
-			continue
-		}
-		for i, name := range names {
-			if counts[name], err = strconv.Atoi(fields[i]); err != nil {
-				t.Fatal(err)
+		var names []string
+		for line := range strings.Lines(string(text)) {
+			line, isTCP := strings.CutPrefix(line, prefix)
+			fields := strings.Fields(line)
+			if !isTCP {
+				continue
+			}
+			if names == nil {
+				names = fields
+				continue
+			}
+			for i, name := range names {
+				if counts[name], err = strconv.Atoi(fields[i]); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	}
@@ -128,7 +130,7 @@ func attemptForms(fastOpens ...FastOpen) (forms []attemptForm) {
 func TestAttempts(t *testing.T) {
 	Isolate(t, func() {
 		server, client := Start(t, Process{Name: "server"}), Start(t, Process{Name: "client"})
-		test := func(t *testing.T, form attemptForm) {
+		test := func(t *testing.T, form attemptForm, dataInSYN int) {
 			t.Helper()
 			at := netip.MustParseAddr(form.loopback)
 			listener := server.Listen(form.network, netip.AddrPortFrom(at, 0), 100)
@@ -148,8 +150,12 @@ func TestAttempts(t *testing.T) {
 			established := form.to(listener.Local, 20)
 			established.Keep = true
 			checkCounts(t, 20, 0, func() {
+				before := tcpCounts(t)
 				results := client.Attempt(established)
 				checkAttempted(t, results, 20, 0)
+				if got := tcpCounts(t)["TCPFastOpenActive"] - before["TCPFastOpenActive"]; got != dataInSYN {
+					t.Errorf("%d connections had data in the SYN, want %d", got, dataInSYN)
+				}
 				if n := inState(t, "ESTABLISHED", listener.Local); n != 20 {
 					t.Errorf("%d connections, want 20", n)
 				}
@@ -161,11 +167,11 @@ func TestAttempts(t *testing.T) {
 			checkCounts(t, 0, 0, func() { checkAttempted(t, client.Attempt(form.to(noRoute, 5)), 5, unix.ENETUNREACH) })
 		}
 		for _, form := range attemptForms("", FastOpenConnect, FastOpenSend) {
-			t.Run(form.String(), func(t *testing.T) { test(t, form) })
+			t.Run(form.String(), func(t *testing.T) { test(t, form, 0) })
 		}
-		Sysctl(t, "net.ipv4.tcp_fastopen", "0x605") // data in each SYN
+		Sysctl(t, "net.ipv4.tcp_fastopen", "0x607") // data in each SYN
 		for _, form := range attemptForms(FastOpenConnect, FastOpenSend) {
-			t.Run("without cookie/"+form.String(), func(t *testing.T) { test(t, form) })
+			t.Run("without cookie/"+form.String(), func(t *testing.T) { test(t, form, 20) })
 		}
 	})
 }

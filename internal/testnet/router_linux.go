@@ -66,6 +66,9 @@ func StartRouter(tb testing.TB) *Router {
 		tb.Fatal("a router requires Isolate")
 	}
 	Require(tb, "ip", "nft", "nsenter")
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		SkipOrFail(tb, fmt.Sprintf("no TAP devices: %v", err))
+	}
 	r := &Router{
 		Proc: Start(tb, Process{Name: "router", Netns: true}), tb: tb,
 		Neighbor4: netip.MustParseAddr("10.99.0.99"), Neighbor6: netip.MustParseAddr("fd99::99"),
