@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// programs are BPF programs.
+type programs []*ebpf.Program
+
+// attachedPrograms returns the programs that this process has attached to events of the kernel. Iterators are not among them:
+// they run in the system calls of this process, whose CPU time includes them.
+func attachedPrograms() (attached programs, err error) {
+	files, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) { // closed since
+			continue
+		}
+		if err != nil {
+			attached.close()
+			return nil, err
+		}
+		id, isAttached := attachedProgram(string(text))
+		if !isAttached {
+			continue
+		}
+		program, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			attached.close()
+			return nil, fmt.Errorf("opening BPF program %d: %w", id, err)
+		}
+		attached = append(attached, program)
+	}
+	return attached, nil
+}
+
+// attachedProgram parses a file of /proc/<pid>/fdinfo. It returns false unless the descriptor is a BPF link that is not of an
+// iterator (bpf_link_show_fdinfo, kernel/bpf/syscall.c).
+func attachedProgram(fdinfo string) (id ebpf.ProgramID, ok bool) {
+	isLink := false
+	for line := range strings.Lines(fdinfo) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch value = strings.TrimSpace(value); key {
+		case "link_type":
+			isLink = value != "iter"
+		case "prog_id":
+			n, err := strconv.ParseUint(value, 10, 32)
+			id, ok = ebpf.ProgramID(n), err == nil
+		}
+	}
+	return id, ok && isLink
+}
+
+// cost returns the sum of the costs of all programs while the kernel counted them: see enableStats.
+func (p programs) cost() (sum bpfCost, err error) {
+	for _, program := range p {
+		stats, err := program.Stats()
+		if err != nil {
+			return sum, fmt.Errorf("reading the statistics of a BPF program: %w", err)
+		}
+		sum.Time += stats.Runtime
+		sum.Runs += int64(stats.RunCount)
+	}
+	return sum, nil
+}
+
+func (p programs) close() {
+	for _, program := range p {
+		_ = program.Close()
+	}
+}
+
+// enableStats makes the kernel count the cost of BPF programs until the result is closed. Counting takes some time itself.
+func enableStats() (io.Closer, error) {
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, unavailable(fmt.Errorf("statistics of BPF programs require CAP_SYS_ADMIN and Linux 5.8: %w", err))
+	}
+	return stats, err
+}
