@@ -90,11 +90,19 @@ func TestAllSubjects(t *testing.T) {
 			require.Len(t, row.Runs, 1)
 			requirePlausibleCosts(t, row.Runs[0], elapsed)
 			want := sockets
-			if row.Name == rowProcstat {
+			switch {
+			case row.Name == rowProcstat:
 				want = sockets * procstatProcesses / processes
+			case subjects[i].ownLoad:
+				want = closedByConnects
 			}
-			require.GreaterOrEqual(t, row.Runs[0].Sockets, want)
-			require.Less(t, row.Runs[0].Sockets, want+2000, "with the other sockets of this host")
+			require.InDelta(t, want, row.Runs[0].Sockets, 2000, "late events, or the other sockets of this host")
+			require.True(t, subjects[i].ownLoad || row.Runs[0].Sockets >= want)
+			if row.Name == rowConnects {
+				require.Positive(t, row.Runs[0].BPF.Time)
+				require.Less(t, row.Runs[0].BPF.Time, row.Runs[0].CPU)
+				require.GreaterOrEqual(t, row.Runs[0].BPF.Runs, int64(connects))
+			}
 			require.Contains(t, stdout.String(), "  "+row.Name+" ")
 			require.Contains(t, texts, row.Name)
 		})

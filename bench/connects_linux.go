@@ -7,6 +7,9 @@ import (
 
 const connectsNote = "30,000 connects in 3 seconds, half of them refused; CPU is what they add to a gather"
 
+// closedByConnects is the number of sockets of the connects: half are refused, half accepted.
+const closedByConnects = connects/2 + socketsPerConnection*connects/2
+
 // connectsSubject is the plugin while a process in another network namespace connects. It records connects only with BPF
 // owners. The cost is that of the connects: the gathers themselves are excluded, and the BPF programs included.
 func connectsSubject(name, owners string, floors ...string) subject {
@@ -92,5 +95,5 @@ func (c *connectsPlugin) gatherConnects() (*tally, error) {
 		return &tally{}, err
 	}
 	acc, err := c.gatherOnce()
-	return acc, errors.Join(err, c.closed.add(acc, connects/2+socketsPerConnection*connects/2)) // refused, and accepted
+	return acc, errors.Join(err, c.closed.add(acc, closedByConnects))
 }

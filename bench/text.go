@@ -105,7 +105,7 @@ func (r *report) note(row *row) string {
 		return formatDuration(row.median().CPU/procstatProcesses) + " of CPU per monitored process"
 	}
 	if bpf := row.median().BPF; bpf != nil && bpf.Runs > 0 {
-		return fmt.Sprintf("%s; of it %s of CPU in %s runs of BPF programs", row.Note, formatDuration(bpf.Time), formatCount(bpf.Runs))
+		return fmt.Sprintf("%s; includes %s in %s runs of BPF programs", row.Note, formatDuration(bpf.Time), formatCount(bpf.Runs))
 	}
 	if row.Name == rowExecd {
 		return fmt.Sprintf("%s; owner lookup: %s", row.Note, row.median().Owners)
