@@ -89,15 +89,16 @@ func TestAllSubjects(t *testing.T) {
 			require.Empty(t, row.Failed)
 			require.Len(t, row.Runs, 1)
 			requirePlausibleCosts(t, row.Runs[0], elapsed)
-			want := sockets
-			switch {
-			case row.Name == rowProcstat:
-				want = sockets * procstatProcesses / processes
-			case subjects[i].ownLoad:
-				want = closedByConnects
+			if subjects[i].ownLoad {
+				require.InEpsilon(t, closedByConnects, row.Runs[0].Sockets, 0.05)
+			} else {
+				want := sockets
+				if row.Name == rowProcstat {
+					want = sockets * procstatProcesses / processes
+				}
+				require.GreaterOrEqual(t, row.Runs[0].Sockets, want)
+				require.Less(t, row.Runs[0].Sockets, want+2000, "with the other sockets of this host")
 			}
-			require.InDelta(t, want, row.Runs[0].Sockets, 2000, "late events, or the other sockets of this host")
-			require.True(t, subjects[i].ownLoad || row.Runs[0].Sockets >= want)
 			if row.Name == rowConnects {
 				require.Positive(t, row.Runs[0].BPF.Time)
 				require.Less(t, row.Runs[0].BPF.Time, row.Runs[0].CPU)

@@ -64,7 +64,37 @@ func attachedProgram(fdinfo string) (id ebpf.ProgramID, ok bool) {
 	return id, ok && isLink
 }
 
-// cost returns the sum of the costs of all programs while the kernel counted them: see enableStats.
+// measure returns the cost of the programs during run.
+func (p programs) measure(run func() error) (cost bpfCost, err error) {
+	if len(p) == 0 {
+		return cost, run()
+	}
+	counting, err := enableStats()
+	if err != nil {
+		return cost, err
+	}
+	defer counting.Close()
+	before, err := p.cost()
+	if err != nil {
+		return cost, err
+	}
+	if err := run(); err != nil {
+		return cost, err
+	}
+	after, err := p.cost()
+	return bpfCost{Time: after.Time - before.Time, Runs: after.Runs - before.Runs}, err
+}
+
+// enableStats makes the kernel count the cost of BPF programs until the result is closed.
+func enableStats() (io.Closer, error) {
+	counting, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, unavailable(fmt.Errorf("statistics of BPF programs require CAP_SYS_ADMIN and Linux 5.8: %w", err))
+	}
+	return counting, err
+}
+
+// cost returns the sum of what the kernel has counted for each program.
 func (p programs) cost() (sum bpfCost, err error) {
 	for _, program := range p {
 		stats, err := program.Stats()
@@ -81,13 +111,4 @@ func (p programs) close() {
 	for _, program := range p {
 		_ = program.Close()
 	}
-}
-
-// enableStats makes the kernel count the cost of BPF programs until the result is closed. Counting takes some time itself.
-func enableStats() (io.Closer, error) {
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, ebpf.ErrNotSupported) {
-		return nil, unavailable(fmt.Errorf("statistics of BPF programs require CAP_SYS_ADMIN and Linux 5.8: %w", err))
-	}
-	return stats, err
 }

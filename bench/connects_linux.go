@@ -53,33 +53,28 @@ func (c *connectsPlugin) measure() (sample, error) {
 		return idle, err
 	}
 	defer programs.close()
-	if isRecorded := c.owners == ownersBPF; isRecorded && len(programs) == 0 {
+	switch isRecorded := c.owners == ownersBPF; {
+	case isRecorded && len(programs) == 0:
 		return idle, unavailable(errors.New("the plugin attached no BPF program; its warning has the cause"))
-	} else if !isRecorded && len(programs) > 0 {
+	case !isRecorded && len(programs) > 0:
 		return idle, fmt.Errorf("the plugin attached %d BPF programs, want none", len(programs))
 	}
-	stats, err := enableStats()
-	if err != nil {
-		return idle, err
-	}
-	defer stats.Close()
-	before, err := programs.cost()
-	if err != nil {
-		return idle, err
-	}
-	s, err := pluginGather(c.gatherConnects, c.owners, defaults)()
+	var s sample
+	cost, err := programs.measure(func() (err error) {
+		s, err = pluginGather(c.gatherConnects, c.owners, defaults)()
+		return err
+	})
 	if err != nil {
 		return s, err
 	}
-	after, err := programs.cost()
-	if err != nil {
-		return s, err
-	}
-	s.BPF = &bpfCost{Time: after.Time - before.Time, Runs: after.Runs - before.Runs}
-	s.CPU += s.BPF.Time - idle.CPU
+	s.CPU -= idle.CPU
 	s.Sockets = c.closed.last
-	if len(programs) > 0 && s.BPF.Runs < connects {
-		err = fmt.Errorf("the BPF programs ran %d times, want at least %d", s.BPF.Runs, connects)
+	if len(programs) > 0 {
+		s.CPU += cost.Time
+		s.BPF = &cost
+		if cost.Runs < connects {
+			err = fmt.Errorf("the BPF programs ran %d times, want at least %d", cost.Runs, connects)
+		}
 	}
 	return s, err
 }

@@ -84,15 +84,11 @@ func pluginSubject(name, options, owners string, floors ...string) subject {
 	}
 }
 
-// startWithOwners starts the plugin. It returns an unavailable error when the kernel or the privileges rule BPF out.
+// startWithOwners starts the plugin. It returns an unavailable error when the kernel or the privileges rule the owners out.
 func startWithOwners(owners, options string) (func() (*tally, error), error) {
 	gatherOnce, err := startPlugin("procnetstat", fmt.Sprintf("owners = %q\n%s", owners, options))
-	if err != nil && owners == ownersBPF {
-		iterator, errIterator := openIterator()
-		if errIterator != nil {
-			return nil, errIterator
-		}
-		err = errors.Join(err, iterator.Close())
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = unavailable(err)
 	}
 	return gatherOnce, err
 }

@@ -53,7 +53,6 @@ func TestTable(t *testing.T) {
 	r.row(rowNetstat).Note = "a note"
 	for _, name := range []string{rowConnects, rowConnectsBare} {
 		r.row(name).Note = "connects"
-		r.row(name).Runs[0].BPF = &bpfCost{}
 	}
 	r.row(rowConnects).Floors = []string{rowConnectsBare}
 	r.row(rowConnects).Runs[0].BPF = &bpfCost{Time: 12 * time.Millisecond, Runs: 120000}
