@@ -31,6 +31,12 @@ func TestAttachedProgram(t *testing.T) {
 	}
 }
 
+func TestCostOfMeasurement(t *testing.T) {
+	cost := bpfCost{Time: 1000, Runs: 10}
+	require.Equal(t, bpfCost{Time: 600, Runs: 10}, cost.less(bpfCost{Time: 200, Runs: 5}))
+	require.Equal(t, cost, cost.less(bpfCost{}))
+}
+
 func TestClosedCounter(t *testing.T) {
 	var c closedCounter
 	for _, tt := range []struct {
