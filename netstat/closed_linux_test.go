@@ -451,7 +451,9 @@ func (f *fakeConnects) Lookup(cookie uint64) (bpf.Connect, bool) {
 	return initiator, ok
 }
 
-func (f *fakeConnects) Close() { f.closed = true }
+func (*fakeConnects) Drain(func(*bpf.End)) uint64 { return 0 }
+func (*fakeConnects) Wait(func())                 {}
+func (f *fakeConnects) Close()                    { f.closed = true }
 
 // The owner of a closed socket is the initiator of the connection, even if it has ended.
 func TestClosedOwners(t *testing.T) {
@@ -465,7 +467,7 @@ func TestClosedOwners(t *testing.T) {
 		initiatedBy := func(pid int, startTime uint64, name string) bpf.Connect {
 			p := bpf.Process{PID: uint32(pid), StartBootTime: startTime*10_000_000 + 9_999_999, UID: 77}
 			copy(p.Comm[:], name)
-			return bpf.Connect{CgroupID: 5, Initiator: p, Port: 4444}
+			return bpf.Connect{CgroupID: 5, Initiator: p, Port: 4444, Attempt: bpf.Attempt{ConnectTime: 1}}
 		}
 		var live *Process
 		mustScan(t, s, func(s *Socket) bool {
@@ -996,7 +998,7 @@ func TestClosedLostInNamespaces(t *testing.T) {
 func TestClosedCgroup(t *testing.T) {
 	for _, id := range []uint64{0, 77} {
 		s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
-		q := closedQueue{budget: s.budget, connects: everyConnect{CgroupID: id, Initiator: bpf.Process{PID: 7}}}
+		q := closedQueue{budget: s.budget, connects: every(bpf.Connect{CgroupID: id, Initiator: bpf.Process{PID: 7}})}
 		q.add(closedMessage(1))
 		chunks, _, _ := q.take(nil)
 		s.namespaces.self.closed = &fakeClosed{chunks: chunks}
