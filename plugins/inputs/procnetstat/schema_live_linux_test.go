@@ -30,10 +30,11 @@ func TestSchemaIsWhatIsEmitted(t *testing.T) {
 		l := start(t, fmt.Sprintf(`
 			namespaces = ["all"]
 			measurements = [%s]
+			details = [%s]
 			protocols = [%s]
 			process_tags = [%s]
 			connection_tags = ["process_name", "user", "systemd_unit", "container_id", "pod_uid", "cgroup"]`,
-			quoted(allMeasurements), quoted(allProtocols), quoted(allProcessTags)))
+			quoted(allMeasurements), quoted(detailNames), quoted(allProtocols), quoted(allProcessTags)))
 		emitted := map[string]bool{}
 		add := func(g gathered) {
 			for _, m := range g.metrics {
