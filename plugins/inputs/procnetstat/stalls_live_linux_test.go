@@ -10,11 +10,13 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/procnetstat/procnetstat/internal/testnet"
+	"github.com/procnetstat/procnetstat/netstat"
 )
 
 // transfer is a connection whose client writes without end.
@@ -75,7 +77,7 @@ func limitedBy(fields map[string]int64) string {
 		return "reader"
 	case isLarge("tcp_sndbuf_limited_us"):
 		return "send buffer"
-	case fields["tcp_rto"] > 0 && fields["tcp_retrans_segs"] > 0:
+	case (fields["tcp_rto"] > 0 || !has(fields, "tcp_rto")) && fields["tcp_retrans_segs"] > 0: // Linux 6.7 has tcp_rto
 		return "loss"
 	default:
 		return "network"
@@ -156,5 +158,35 @@ func TestIdleConnections(t *testing.T) {
 			return short.gather().one("procnetstat")["tcp_idle"] == 2
 		})
 		eventually(t, func() bool { return short.gather().one("procnetstat")["tcp_idle"] == 4 })
+	})
+}
+
+// tcpFieldsOfKernel returns the fields of connections that this kernel has, by the length of its struct tcp_info.
+func tcpFieldsOfKernel(t *testing.T) netstat.Field {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	var info [1024]byte
+	length := uint32(len(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&length)), 0)
+	require.Zero(t, errno)
+	fields := ^netstat.Field(0)
+	if length < 242 { // Linux 6.7
+		fields &^= netstat.FieldTCPTotalRTO
+	}
+	return fields
+}
+
+// TestFieldsThatKernelLacks: a field that connections do not have is absent from then on, also in a namespace without connections.
+func TestFieldsThatKernelLacks(t *testing.T) {
+	testnet.Isolate(t, func() {
+		l := start(t, "measurements = [\"host\"]\ndetails = [\"stalls\"]")
+		require.True(t, has(l.gather().one("procnetstat"), "tcp_rto"))
+		l.plugin.kernelFields &^= netstat.FieldTCPTotalRTO // as if an older kernel had been asked for connections
+		fields := l.gather().one("procnetstat")
+		require.False(t, has(fields, "tcp_rto"))
+		require.True(t, has(fields, "tcp_rcv_ooopack"))
 	})
 }
