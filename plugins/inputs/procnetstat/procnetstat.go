@@ -28,6 +28,7 @@ type gatherState struct {
 	ctx          context.Context //nolint:containedctx // Gather has no context parameter
 	scanner      *netstat.Scanner
 	scopes       scopes
+	kernelFields netstat.Field // that every connection had since the start: a kernel lacks the others for all
 	pass         *pass
 	host         measurement        // nil: not selected; ignores the filters
 	measurements []measurement      // all other socket measurements
@@ -81,7 +82,7 @@ func (p *ProcNetStat) makeMeasurements() {
 	countNewNamespaces := slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.pass.flows.countNewNamespaces = countNewNamespaces
 	p.pass.flows.idleAfter = uint32(time.Duration(p.IdleAfter).Milliseconds())
-	p.scopes = scopes{protocols: p.protocols}
+	p.scopes, p.kernelFields = scopes{protocols: p.protocols}, ^netstat.Field(0)
 	p.host, p.measurements, p.gather = nil, nil, nil
 	options := seriesOptions{details: details, maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
 	withOwners := p.scan.OwnerMethod != netstat.OwnersOff
@@ -191,7 +192,12 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 		}
 		if !p.scan.TCPInfo || sc.sources[netstat.TransportTCP] != netstat.SourceNetlink {
 			sc.tcpFields = 0
+			continue
 		}
+		p.kernelFields &= sc.tcpFields
+	}
+	for _, sc := range p.scopes.all { // those without connections have all fields
+		sc.tcpFields &= p.kernelFields
 	}
 	p.pass.end(&p.scopes)
 	if p.host != nil {
