@@ -101,6 +101,9 @@ func StartRouter(tb testing.TB) *Router {
 // Address returns a new address that answers as given. The network is tcp4 or tcp6.
 func (r *Router) Address(network string, answer Answer) netip.Addr {
 	r.tb.Helper()
+	if network != "tcp4" && network != "tcp6" {
+		r.tb.Fatalf("unknown network %q: want tcp4 or tcp6", network)
+	}
 	r.addresses++
 	family, seen, a := "ip", "seen4", netip.AddrFrom4([4]byte{198, 18, byte(r.addresses >> 8), byte(r.addresses)})
 	if network == "tcp6" {
