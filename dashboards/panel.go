@@ -133,6 +133,11 @@ func stallPanels(from measurement, groupBy ...string) []panel {
 			values:      []column{{label: "idle", value: gauge("tcp_idle")}},
 		},
 		{
+			title: "Unsent bytes", from: from, groupBy: groupBy, unit: bytes,
+			description: "Written by the process and not yet sent. Much: see what limits the connections." + set,
+			values:      []column{{label: "unsent", value: gauge("tcp_notsent_bytes")}},
+		},
+		{
 			title: "Limited by receiver or send buffer", from: from, groupBy: groupBy, unit: share,
 			description: "Shares of the time in which connections had data to send. Receiver: its window was full, it does not read. Send " +
 				"buffer: it was full, though the window was not. The rest: the network, or nothing." + set,

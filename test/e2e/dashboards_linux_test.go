@@ -171,34 +171,31 @@ func TestDashboardsAreEquivalent(t *testing.T) {
 func TestDashboardThresholds(t *testing.T) {
 	rules := strings.Split(readFile(t, alertRules), "- alert: ")[1:]
 	limit := regexp.MustCompile(`(?m)> ([\d.]+)$`)
+	fields := []string{
+		"listener_accept_queue_used_percent", "process_tcp_retrans_segs", "procnetstat_local_ports_used", "tcp_time_wait_limit",
+		"tcp_orphan_limit", "tcp_mem_limit_bytes", "process_tcp_connect_p95_us", "process_tcp_connect_refused",
+	}
 	compared := map[string]bool{}
 	for _, board := range loadDashboards(t, "promql") {
 		for _, panel := range board.Panels {
-			var steps []float64 // percent
+			unit := map[string]float64{"percentunit": 0.01, "µs": 1_000_000} // the alerts have percent and seconds
+			var steps []float64
 			for _, step := range panel.FieldConfig.Defaults.Thresholds.Steps {
-				if panel.FieldConfig.Defaults.Unit == "percentunit" {
-					step.Value *= 100
-				}
-				steps = append(steps, step.Value)
+				steps = append(steps, step.Value/cmp.Or(unit[panel.FieldConfig.Defaults.Unit], 1))
 			}
 			if len(steps) < 2 { // the first has no value
 				continue
 			}
-			for _, field := range []string{
-				"listener_accept_queue_used_percent", "process_tcp_retrans_segs", "procnetstat_local_ports_used",
-				"tcp_time_wait_limit", "tcp_orphan_limit", "tcp_mem_limit_bytes",
-			} {
+			for _, field := range fields {
 				for _, rule := range rules {
-					if !strings.Contains(rule, field) || !strings.Contains(panel.Targets[0].Expr, field) {
+					shows := func(target grafanaTarget) bool { return strings.Contains(target.Expr, field) }
+					if !strings.Contains(rule, field) || !slices.ContainsFunc(panel.Targets, shows) {
 						continue
 					}
 					compared[field] = true
 					value, err := strconv.ParseFloat(limit.FindStringSubmatch(rule)[1], 64)
 					if err != nil {
 						t.Fatal(err)
-					}
-					if value < 1 { // a share
-						value *= 100
 					}
 					if !slices.Contains(steps, value) {
 						t.Errorf("%s: %s: the thresholds are %v; the alert has %v", board.Title, panel.Title, steps, value)
@@ -207,7 +204,7 @@ func TestDashboardThresholds(t *testing.T) {
 			}
 		}
 	}
-	if len(compared) < 2 {
+	if len(compared) < len(fields) {
 		t.Errorf("compared only %v", compared)
 	}
 }
