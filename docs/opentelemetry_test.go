@@ -21,7 +21,7 @@ var (
 // otlpUnits are the units of OpenTelemetry by those of the schema.
 var otlpUnits = map[string][]string{
 	"sockets": {"{connection}", "{socket}"}, "connections": {"{connection}"}, "bytes": {"By"}, "segments": {"{segment}"},
-	"datagrams": {"{datagram}"}, "microseconds": {"s"},
+	"datagrams": {"{datagram}"}, "microseconds": {"s"}, "timeouts": {"{timeout}"},
 }
 
 // TestOpenTelemetryNames: OPENTELEMETRY.md has exactly the fields and tags of the schema, with their types and units.

@@ -185,6 +185,7 @@ func (i *TCPInfo) set(info sockdiag.TCPInfo) Field {
 	}
 	i.SndMSS, i.RTT, i.RTTVar, i.CWnd, i.RetransSegs = info.SndMSS(), info.RTT(), info.RTTVar(), info.SndCwnd(), info.TotalRetrans()
 	i.Retransmits, i.Lost, i.MinRTT = info.Retransmits(), info.Lost(), info.MinRTT()
+	i.LastDataSent, i.LastDataRecv = info.LastDataSent(), info.LastDataRecv()
 	fields := FieldTCPInfo
 	if info.HasBytes() {
 		i.BytesAcked, i.BytesReceived = info.BytesAcked(), info.BytesReceived()
@@ -197,6 +198,23 @@ func (i *TCPInfo) set(info sockdiag.TCPInfo) Field {
 	if info.HasBytesSent() {
 		i.BytesSent = info.BytesSent()
 		fields |= FieldTCPBytesSent
+	}
+	if info.HasLimits() {
+		i.NotsentBytes, i.BusyTime = info.NotsentBytes(), info.BusyTime()
+		i.RwndLimited, i.SndbufLimited = info.RwndLimited(), info.SndbufLimited()
+		fields |= FieldTCPLimits
+	}
+	if info.HasDSACKDups() {
+		i.DSACKDups = info.DSACKDups()
+		fields |= FieldTCPDSACKDups
+	}
+	if info.HasRcvOOOPack() {
+		i.RcvOOOPack = info.RcvOOOPack()
+		fields |= FieldTCPRcvOOOPack
+	}
+	if info.HasTotalRTO() {
+		i.TotalRTO = info.TotalRTO()
+		fields |= FieldTCPTotalRTO
 	}
 	return fields
 }

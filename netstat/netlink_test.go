@@ -110,6 +110,11 @@ func requireAbsentIsZero(tb testing.TB, s *Socket) {
 		{FieldTCPInfo, s.TCP.RTT|s.TCP.RTTVar|s.TCP.MinRTT|s.TCP.CWnd|s.TCP.SndMSS|s.TCP.RetransSegs == 0},
 		{FieldTCPBytes, s.TCP.BytesAcked|s.TCP.BytesReceived == 0},
 		{FieldTCPSegs, s.TCP.SegsOut|s.TCP.SegsIn == 0},
+		{FieldTCPInfo, s.TCP.LastDataSent|s.TCP.LastDataRecv == 0},
+		{FieldTCPLimits, s.TCP.BusyTime|s.TCP.RwndLimited|s.TCP.SndbufLimited == 0 && s.TCP.NotsentBytes == 0},
+		{FieldTCPDSACKDups, s.TCP.DSACKDups == 0},
+		{FieldTCPRcvOOOPack, s.TCP.RcvOOOPack == 0},
+		{FieldTCPTotalRTO, s.TCP.TotalRTO == 0},
 	} {
 		if !s.Has(part.field) && !part.zero {
 			tb.Fatalf("field %#x is absent, and not zero: %+v", part.field, s)
@@ -157,6 +162,7 @@ func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 			fields |= FieldTCPInfo
 			want.SndMSS, want.RTT, want.RTTVar, want.CWnd, want.RetransSegs = u32(16), u32(68), u32(72), u32(80), u32(100)
 			want.Retransmits, want.Lost = info[2], u32(32)
+			want.LastDataSent, want.LastDataRecv = u32(44), u32(52)
 		}
 		if length >= 136 { // Linux 4.1
 			fields |= FieldTCPBytes
@@ -169,15 +175,33 @@ func TestDecodeTCPInfoOfEveryLength(t *testing.T) {
 		if length >= 152 { // Linux 4.6
 			want.MinRTT = u32(148)
 		}
+		if length >= 192 { // Linux 4.10
+			fields |= FieldTCPLimits
+			want.NotsentBytes, want.BusyTime, want.RwndLimited, want.SndbufLimited = u32(144), u64(168), u64(176), u64(184)
+		}
 		if length >= 208 { // Linux 4.19
 			fields |= FieldTCPBytesSent
 			want.BytesSent = u64(200)
+		}
+		if length >= 220 { // Linux 4.19
+			fields |= FieldTCPDSACKDups
+			want.DSACKDups = u32(216)
+		}
+		if length >= 228 { // Linux 5.4
+			fields |= FieldTCPRcvOOOPack
+			want.RcvOOOPack = u32(224)
+		}
+		if length >= 242 { // Linux 6.7
+			fields |= FieldTCPTotalRTO
+			want.TotalRTO = binary.NativeEndian.Uint16(info[240:])
 		}
 		message := sockdiagtest.Inet{
 			Family: sockdiag.AFInet, State: uint8(TCPCloseWait), Local: "192.0.2.1:80", Remote: "192.0.2.1:80",
 			Attributes: attribute(sockdiag.InetInfo, info[:length]),
 		}
-		s := Socket{TCP: TCPInfo{RTT: 1, BytesAcked: 1, SegsOut: 1, MinRTT: 1}}
+		s := Socket{TCP: TCPInfo{
+			RTT: 1, BytesAcked: 1, SegsOut: 1, MinRTT: 1, LastDataSent: 1, BusyTime: 1, DSACKDups: 1, RcvOOOPack: 1, TotalRTO: 1,
+		}}
 		require.NoError(t, s.decodeInet(message.Bytes(), TransportTCP))
 		require.Equal(t, want, s.TCP, "%d bytes", length)
 		require.Equal(t, fields|FieldCookie|FieldInterface, s.fields, "%d bytes", length)
@@ -189,7 +213,7 @@ func TestDecodeTCPInfoWithoutRTT(t *testing.T) {
 	info := make([]byte, 248)
 	binary.NativeEndian.PutUint32(info[148:], 1<<32-1)
 	var i TCPInfo
-	require.Equal(t, FieldTCPInfo|FieldTCPBytes|FieldTCPSegs|FieldTCPBytesSent, i.set(info))
+	require.Equal(t, closedFields&^(FieldInterface|FieldCookie), i.set(info))
 	require.Zero(t, i.MinRTT)
 }
 

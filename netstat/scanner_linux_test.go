@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -381,6 +383,7 @@ func TestScannerTCPInfo(t *testing.T) {
 		mustScan(t, s, func(s *Socket) struct{} {
 			if s.Inode == own {
 				seen++
+				s.TCP.LastDataSent, s.TCP.LastDataRecv = 0, 0 // they grow: see TestScannerStalls
 				require.Equal(t, TCPInfo{
 					RTT: want.Rtt, RTTVar: want.Rttvar, MinRTT: want.Min_rtt, CWnd: want.Snd_cwnd, SndMSS: want.Snd_mss,
 					BytesAcked: want.Bytes_acked, BytesReceived: want.Bytes_received,
@@ -397,6 +400,64 @@ func TestScannerTCPInfo(t *testing.T) {
 			require.Zero(t, s.TCP)
 			return struct{}{}
 		})
+	})
+}
+
+// TestScannerStalls: what limits connections is what ss -i reports of them, before and after the scan.
+func TestScannerStalls(t *testing.T) {
+	testnet.Isolate(t, func() {
+		p := testnet.Start(t, testnet.Process{Name: "both"})
+		listener := p.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 5)
+		ends := p.Connect(listener.Local, 2)
+		p.Send(ends[0], 100)
+		blocked, err := net.Dial("tcp4", listener.Local.String())
+		require.NoError(t, err)
+		defer blocked.Close()
+		go func() { _, _ = blocked.Write(make([]byte, 32<<20)) }() // nobody reads: limited by the receive window
+		fields := []string{"lastsnd", "lastrcv", "busy", "rwnd_limited", "sndbuf_limited", "notsent", "rcv_ooopack", "dsack_dups"}
+		bySS := func() map[uint64][]uint64 { // by inode; the times in milliseconds; what is 0 is not shown
+			values := map[uint64][]uint64{}
+			for _, row := range testnet.SS(t, "-t", "-i", "state", "established") {
+				if row.Inode == 0 { // not accepted
+					continue
+				}
+				for _, field := range fields {
+					var value uint64
+					if m := regexp.MustCompile(`\s` + field + `:(\d+)`).FindStringSubmatch(row.Line); m != nil {
+						value, err = strconv.ParseUint(m[1], 10, 64)
+						require.NoError(t, err)
+					}
+					values[row.Inode] = append(values[row.Inode], value)
+				}
+			}
+			return values
+		}
+		s := newScanner(t, ScannerConfig{Source: SourceNetlink, TCPInfo: true, OwnerMethod: OwnersOff})
+		var before, after, got map[uint64][]uint64
+		isLimited := func(values []uint64) bool { return values[3] > 100 && values[5] > 0 }
+		require.Eventually(t, func() bool {
+			before, got = bySS(), map[uint64][]uint64{}
+			return slices.ContainsFunc(slices.Collect(maps.Values(before)), isLimited)
+		}, 10*time.Second, time.Millisecond)
+		mustScan(t, s, func(s *Socket) struct{} {
+			require.Equal(t, s.Inode != listener.Inode, s.Has(FieldTCPLimits|FieldTCPDSACKDups|FieldTCPRcvOOOPack))
+			if i := &s.TCP; s.Inode != listener.Inode && s.Inode != 0 {
+				const ms = 1000 // microseconds
+				got[s.Inode] = []uint64{
+					uint64(i.LastDataSent), uint64(i.LastDataRecv), i.BusyTime / ms, i.RwndLimited / ms, i.SndbufLimited / ms,
+					uint64(i.NotsentBytes), uint64(i.RcvOOOPack), uint64(i.DSACKDups),
+				}
+			}
+			return struct{}{}
+		})
+		after = bySS()
+		require.Len(t, after, 3)
+		for inode := range after {
+			for i, field := range fields {
+				require.LessOrEqual(t, before[inode][i], got[inode][i], field)
+				require.LessOrEqual(t, got[inode][i], after[inode][i], field)
+			}
+		}
 	})
 }
 

@@ -76,6 +76,12 @@ const (
 	FieldTCPBytes                           // TCP.BytesAcked, BytesReceived: as TCPInfo, from Linux 4.1
 	FieldTCPSegs                            // TCP.SegsOut, SegsIn: as TCPInfo, from Linux 4.2
 	FieldTCPBytesSent                       // TCP.BytesSent: as TCPInfo, from Linux 4.19
+	_
+	_
+	FieldTCPLimits     // TCP.NotsentBytes, BusyTime, RwndLimited, SndbufLimited: as TCPInfo, from Linux 4.10
+	FieldTCPDSACKDups  // TCP.DSACKDups: as TCPInfo, from Linux 4.19
+	FieldTCPRcvOOOPack // TCP.RcvOOOPack: as TCPInfo, from Linux 5.4
+	FieldTCPTotalRTO   // TCP.TotalRTO: as TCPInfo, from Linux 6.7
 )
 
 // Socket is a socket in the kernel's tables.
@@ -89,9 +95,11 @@ type Socket struct {
 	// TCPListen also applies to unix sockets.
 	State TCPState
 
-	// Closed is true if the kernel has destroyed the TCP socket; the other fields have their final values: see
-	// [ScannerConfig].Closed. State is TCPClose, Inode and UID are 0.
+	// Closed is true if the kernel has destroyed the TCP socket, or an attempt to connect has failed; the other fields have their
+	// final values: see [ScannerConfig].Closed. State is TCPClose, Inode and UID are 0.
 	Closed bool
+	// Outcome is how a TCP connection, or an attempt to connect, ended.
+	Outcome Outcome
 
 	// Local and Remote are the addresses; zero for unix sockets. A link-local IPv6 address (fe80::/10) has a zone if the socket
 	// has an Interface: the name of the device, or its index in decimal if the name is unknown. netip.Prefix.Contains is false for
@@ -157,8 +165,16 @@ type TCPInfo struct {
 	CWnd   uint32 // congestion window in segments
 	SndMSS uint32 // segment size in bytes
 
-	Retransmits uint8  // consecutive retransmissions of the oldest unacknowledged segment (icsk_retransmits)
-	Lost        uint32 // segments currently considered lost (lost_out)
+	Retransmits  uint8  // consecutive retransmissions of the oldest unacknowledged segment (icsk_retransmits)
+	TotalRTO     uint16 // timeouts of the retransmission timer, of SYNs too (tcpi_total_rto, tcp_update_rto_stats); wraps; from Linux 6.7
+	Lost         uint32 // segments currently considered lost (lost_out)
+	NotsentBytes uint32 // bytes in the send queue that have never been sent (write_seq - snd_nxt); from Linux 4.6, but see FieldTCPLimits
+
+	// LastDataSent and LastDataRecv are the milliseconds since the connection last sent and received data; if it never did, since it
+	// was established (lsndtime, icsk_ack.lrcvtime). ACKs without data and keepalive probes do not count, retransmissions do. The
+	// resolution is a tick of the kernel (1 to 10 ms: CONFIG_HZ). They wrap after 2^32 ms, 49.7 days.
+	LastDataSent uint32
+	LastDataRecv uint32
 
 	BytesAcked    uint64 // bytes acknowledged by the peer, SYN and FIN included (RFC 4898 tcpEStatsAppHCThruOctetsAcked)
 	BytesReceived uint64 // bytes received in order (RFC 4898 tcpEStatsAppHCThruOctetsReceived)
@@ -166,6 +182,15 @@ type TCPInfo struct {
 	SegsIn        uint32 // segments received (RFC 4898 tcpEStatsPerfSegsIn)
 	BytesSent     uint64 // bytes of data sent, retransmitted ones included (RFC 4898 tcpEStatsPerfHCDataOctetsOut)
 	RetransSegs   uint32 // segments retransmitted (tcpi_total_retrans; RFC 4898 tcpEStatsPerfSegsRetrans)
+	DSACKDups     uint32 // DSACK blocks received: spurious retransmissions (RFC 4898 tcpEStatsStackDSACKDups); from Linux 4.19
+	RcvOOOPack    uint32 // segments received out of order (rcv_ooopack); from Linux 5.4
+
+	// The times below are sums in microseconds, in steps of a tick of the kernel (1 to 10 ms: CONFIG_HZ). They wrap after 2^32 ticks,
+	// and continue if the socket is disconnected and connected again (tcp_get_info_chrono_stats). From Linux 4.10.
+
+	BusyTime      uint64 // with data that is unsent or unacknowledged; includes the two below (TCP_CHRONO_BUSY)
+	RwndLimited   uint64 // not sending because of the receive window of the peer (TCP_CHRONO_RWND_LIMITED)
+	SndbufLimited uint64 // not sending because the send buffer was too small to hold more data (TCP_CHRONO_SNDBUF_LIMITED)
 }
 
 // Has reports whether the socket has all of the fields. The value of an absent field is zero.
@@ -193,22 +218,39 @@ func (s *Socket) Owners() []*Process {
 // [ScanStats].Initiators is true. A connection in TIME_WAIT, or one that no process holds any more, still has its initiator. The
 // lookup happens at the call. The result is valid until the next iteration; the process remains valid.
 func (s *Socket) Initiator() (process *Process, cgroupID uint64) {
-	found := s.initiator
-	if s.scan != nil {
-		found = s.scan.initiatorOf(s)
-	}
+	found := s.attempted()
 	if found == nil {
 		return nil, 0
 	}
 	return found.process, found.cgroupID
 }
 
-// Clone returns a copy, with its owners and its initiator, that the next iteration does not change.
+// Attempt returns the attempt to connect that made the TCP connection, or the one that failed. It is false for an accepted connection, and
+// if it is unknown: see [Socket.Initiator]. Of an attempt whose process is a kernel thread, only the process is unknown. The result
+// of a socket that still tries, or has just been established, can be later than its State.
+func (s *Socket) Attempt() (attempt Attempt, ok bool) {
+	found := s.attempted()
+	if found == nil {
+		return Attempt{}, false
+	}
+	return found.attempt, true
+}
+
+// attempted returns the initiator and its attempt; nil if that is unknown.
+func (s *Socket) attempted() *initiator {
+	if s.scan != nil {
+		return s.scan.initiatorOf(s)
+	}
+	return s.initiator
+}
+
+// Clone returns a copy, with its owners, its initiator and its attempt, that the next iteration does not change.
 func (s *Socket) Clone() *Socket {
 	kept := *s
 	kept.owners = slices.Clone(s.Owners())
-	if process, cgroupID := s.Initiator(); process != nil {
-		kept.initiator = &initiator{process, cgroupID}
+	if found := s.attempted(); found != nil {
+		copied := *found
+		kept.initiator = &copied
 	}
 	kept.scan, kept.number = nil, 0
 	return &kept
@@ -258,10 +300,11 @@ type currentSocket struct {
 	initiated uint64     // the number of the socket that initiator belongs to
 }
 
-// initiator is the process that initiated a connection; nil: unknown.
+// initiator is the process that initiated a connection, and its attempt.
 type initiator struct {
-	process  *Process
+	process  *Process // nil: unknown
 	cgroupID uint64
+	attempt  Attempt
 }
 
 // next advances to the next socket and returns its number.
@@ -289,7 +332,7 @@ func (c *currentSocket) initiatorOf(s *Socket) *initiator {
 	// before.
 	if c.initiated != c.number && !s.Closed && s.Transport == TransportTCP && s.State != TCPListen && s.Has(FieldCookie) {
 		if connect, known := c.connects.Lookup(s.Cookie); known {
-			c.setInitiator(&connect)
+			c.setConnect(&connect)
 		}
 	}
 	if c.initiated != c.number {
@@ -298,6 +341,9 @@ func (c *currentSocket) initiatorOf(s *Socket) *initiator {
 	return &c.initiator
 }
 
-func (c *currentSocket) setInitiator(connect *bpf.Connect) {
-	c.initiator, c.initiated = initiator{c.processes.ofConnect(connect), connect.CgroupID}, c.number
+func (c *currentSocket) setConnect(connect *bpf.Connect) {
+	c.initiator, c.initiated = initiator{nil, connect.CgroupID, attemptOf(&connect.Attempt)}, c.number
+	if connect.Initiator.PID != 0 {
+		c.initiator.process = c.processes.ofConnect(connect)
+	}
 }

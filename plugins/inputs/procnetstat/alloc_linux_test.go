@@ -35,6 +35,7 @@ func TestNoAllocationPerSocket(t *testing.T) {
 			process_tags = ["process_name", "user", "pid", "exe", "cmdline", "systemd_unit", "cgroup"]`
 		plugins := map[string]*live{
 			"netlink": start(t, all),
+			"stalls":  start(t, all+"\n details = ["+quoted(detailNames)+"]"),
 			"procfs":  start(t, all+"\n source = \"procfs\""),
 			"filters": start(t, all+`
 				process_include = ["server", "client"]

@@ -20,6 +20,10 @@ var fieldsOfDetails = map[string][]string{
 	"rtt":       {"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us", "tcp_closed_rtt_p95_us"},
 	"traffic":   {"tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_out", "tcp_segs_in", "tcp_retrans_segs"},
 	"lifecycle": {"tcp_opened", "tcp_closed"},
+	"stalls": {
+		"tcp_idle", "tcp_busy_us", "tcp_rwnd_limited_us", "tcp_sndbuf_limited_us", "tcp_notsent_bytes", "tcp_rcv_ooopack",
+		"tcp_dsack_dups", "tcp_rto",
+	},
 }
 
 // subsets returns all subsets of the names.
@@ -90,9 +94,9 @@ func TestDetails(t *testing.T) {
 	testnet.Isolate(t, func() {
 		load := newDetailsLoad(t)
 		first := start(t, "") // the kernel reports closed connections to it last
-		whole := start(t, options)
-		choices := subsets("rtt", "traffic", "lifecycle")
-		require.Len(t, choices, 8)
+		whole := start(t, fmt.Sprintf("%sdetails = [%s]", options, quoted(detailNames)))
+		choices := subsets(detailNames...)
+		require.Len(t, choices, 16)
 		var chosen []*live
 		for _, choice := range choices {
 			chosen = append(chosen, start(t, fmt.Sprintf("%sdetails = [%s]", options, quoted(choice))))
@@ -137,6 +141,9 @@ func TestDetails(t *testing.T) {
 				}
 				for set, names := range fieldsOfDetails {
 					for _, name := range names {
+						if name == "tcp_rto" && tcpFieldsOfKernel(t)&netstat.FieldTCPTotalRTO == 0 {
+							continue
+						}
 						require.Contains(t, fields, name, "%s of %s,%s", set, measurement, tags)
 					}
 				}
@@ -151,9 +158,9 @@ func TestDetails(t *testing.T) {
 func TestDetailsThatNeedNoTCPInfo(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.ConnectedPairs(t, 1, 3)
-		for _, choice := range subsets("rtt", "traffic", "lifecycle") {
+		for _, choice := range subsets(detailNames...) {
 			l := start(t, fmt.Sprintf("measurements = [\"host\", \"connection\"]\ndetails = [%s]", quoted(choice)))
-			needsInfo := slices.Contains(choice, "rtt") || slices.Contains(choice, "traffic")
+			needsInfo := slices.ContainsFunc([]string{"rtt", "traffic", "stalls"}, func(set string) bool { return slices.Contains(choice, set) })
 			connections := 0
 			for socket, err := range l.plugin.scanner.Sockets(context.Background()) {
 				require.NoError(t, err)
@@ -210,12 +217,13 @@ func TestAbsentNotZero(t *testing.T) {
 	testnet.Isolate(t, func() {
 		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
 		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
-		l := start(t, `measurements = ["host", "process", "listener", "remote", "client"]`)
+		l := start(t, "measurements = [\"host\", \"process\", \"listener\", \"remote\", \"client\"]\ndetails = ["+quoted(detailNames)+"]")
 		rtts := []string{"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us"}
+		ofKernel := tcpFieldsOfKernel(t)
 		requireWithout := func(fields map[string]int64, absent ...string) {
 			t.Helper()
 			for _, f := range allGroupFields {
-				if f.transport == netstat.TransportTCP {
+				if f.transport == netstat.TransportTCP && f.tcpFields&^ofKernel == 0 {
 					require.Equal(t, !slices.Contains(absent, f.name), has(fields, f.name), f.name)
 				}
 			}

@@ -272,8 +272,15 @@ func TestFlowOfProcfs(t *testing.T) {
 	require.False(t, found.has(flowDecided), "of another namespace")
 }
 
-// A connection costs at most 160 bytes of memory, its share of the tables included.
+// A connection costs at most 160 bytes of memory, its share of the tables included, and at most 56 more with the set stalls.
 func TestFlowMemory(t *testing.T) {
+	for details, limit := range map[detail]uint64{everyDetail &^ detailStalls: 160, everyDetail: 160 + 56} {
+		requireFlowMemory(t, details, limit)
+	}
+}
+
+func requireFlowMemory(t *testing.T, details detail, limit uint64) {
+	t.Helper()
 	const connections = 200_000
 	heap := func() uint64 {
 		runtime.GC()
@@ -282,7 +289,7 @@ func TestFlowMemory(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	f := newFlows(everyDetail)
+	f := newFlows(details)
 	in := &scope{namespace: &own, read: tcpOnly, closedEvents: true}
 	for range 2 {
 		f.enter(in)
@@ -298,7 +305,7 @@ func TestFlowMemory(t *testing.T) {
 	used := heap() - before
 	require.Len(t, f.table.all, connections)
 	t.Logf("%d bytes a connection", used/connections)
-	require.LessOrEqual(t, used, uint64(160*connections))
+	require.LessOrEqual(t, used, limit*connections)
 }
 
 // Connections that belong to the same share an index, seen or not.

@@ -16,9 +16,11 @@ import (
 // sockets in about the same order, so the next lookup is usually the entry after the last one found. All others are found by a
 // hash table with open addressing, whose slots hold an index into all plus 1; 0 is a free slot.
 type flowTable struct {
-	all   []flow
-	next  int // the index that find tries first
-	slots []uint32
+	all       []flow
+	next      int // the index that find tries first
+	slots     []uint32
+	hasStalls bool
+	stalls    []kernelStalls // of the flows in all when they were last seen, if hasStalls
 }
 
 // find returns the flow, or nil. The pointer is valid until the next add or keep.
@@ -41,6 +43,9 @@ func (t *flowTable) find(id uint64) *flow {
 // add adds a flow that is not in the table, and returns a pointer like find.
 func (t *flowTable) add(f flow) *flow {
 	t.all = append(t.all, f)
+	if t.hasStalls {
+		t.stalls = append(t.stalls, kernelStalls{})
+	}
 	if 2*len(t.all) > len(t.slots) {
 		t.index()
 	} else {
@@ -61,19 +66,23 @@ func (t *flowTable) indexOf(f *flow) int {
 func (t *flowTable) keep(wanted func(*flow) bool) {
 	t.next = 0
 	before := len(t.all)
-	kept := t.all[:0]
+	kept, keptStalls := t.all[:0], t.stalls[:0]
 	for i := range t.all {
-		if wanted(&t.all[i]) {
-			kept = append(kept, t.all[i])
+		if !wanted(&t.all[i]) {
+			continue
+		}
+		kept = append(kept, t.all[i])
+		if t.hasStalls {
+			keptStalls = append(keptStalls, t.stalls[i])
 		}
 	}
-	t.all = kept
+	t.all, t.stalls = kept, keptStalls
 	if len(kept) == before {
 		return
 	}
 	const maxSlack = 4 // capacity per entry: frees memory after a peak
 	if cap(kept) > maxSlack*len(kept) {
-		t.all = slices.Clone(kept)
+		t.all, t.stalls = slices.Clone(kept), slices.Clone(keptStalls)
 	}
 	t.index()
 }

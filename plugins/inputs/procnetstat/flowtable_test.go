@@ -67,7 +67,7 @@ func TestFlowTable(t *testing.T) {
 }
 
 func TestFlowTableDoNotAllocate(t *testing.T) {
-	var r flowTable
+	r := flowTable{hasStalls: true}
 	pass := func() {
 		for id := range uint64(5000) {
 			if r.find(id+1) == nil {

@@ -325,7 +325,7 @@ func (m *hostMeasurement) forget(now time.Time) {
 // owes reports whether the totals must be emitted, even if the namespace has ended.
 func (h *hostTotals) owes() bool {
 	for i := range h.families {
-		if h.families[i].owes {
+		if h.families[i].owesCounters() {
 			return true
 		}
 	}
@@ -352,8 +352,7 @@ func (m *hostMeasurement) emitTotals(out emission, h *hostTotals, fields map[str
 }
 
 func (m *hostMeasurement) emitFamily(out emission, s *series, read protocolSet, gauges, counters map[string]any) {
-	s.grow(s.stats.delta)
-	s.owes = false
+	s.growCounters()
 	if read[netstat.TransportTCP] {
 		gauges["tcp_none"] = s.stats.states[netstat.TCPUnknown]
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/procnetstat/procnetstat/netstat"
 )
@@ -54,6 +55,9 @@ func (p *ProcNetStat) Init() error {
 		if reason := p.emptyDetail(name); reason != "" {
 			return fmt.Errorf("details: %q %s", name, reason)
 		}
+	}
+	if err := p.checkIdleAfter(); err != nil {
+		return err
 	}
 	if err := checkList("measurements", p.Measurements, allMeasurements); err != nil {
 		return err
@@ -119,7 +123,7 @@ func (p *ProcNetStat) setDefaults() {
 		p.ClosedConnections = netstat.ClosedAuto.String()
 	}
 	if p.Details == nil {
-		p.Details = slices.DeleteFunc(slices.Clone(detailNames), func(name string) bool { return p.emptyDetail(name) != "" })
+		p.Details = slices.DeleteFunc(slices.Clone(defaultDetails), func(name string) bool { return p.emptyDetail(name) != "" })
 	}
 	if p.ProcessTags == nil {
 		p.ProcessTags = []string{tagProcessName, tagUser}
@@ -181,11 +185,23 @@ func (p *ProcNetStat) emptyDetail(name string) string {
 	return ""
 }
 
+// checkIdleAfter checks the option idle_after. The kernel reports how long a connection is idle in 32 bits of milliseconds.
+func (p *ProcNetStat) checkIdleAfter() error {
+	const most = 49 * 24 * time.Hour
+	switch idleAfter := time.Duration(p.IdleAfter); {
+	case idleAfter < time.Millisecond || idleAfter > most:
+		return fmt.Errorf("idle_after: must be from 1ms to 1176h (49 days), got %v", idleAfter)
+	case idleAfter != defaultIdleAfter && !slices.Contains(p.Details, detailNameStalls):
+		return errors.New(`idle_after: has no effect without "stalls" in details`)
+	}
+	return nil
+}
+
 func (p *ProcNetStat) initScan() error {
 	p.scan = netstat.ScannerConfig{
 		ProcRoot:   procRoot(),
 		Namespaces: p.Namespaces,
-		TCPInfo:    detailOf(p.Details)&(detailRTT|detailTraffic) != 0,
+		TCPInfo:    detailOf(p.Details)&detailsOfTCPInfo != 0,
 		UnixPaths:  slices.Contains(p.Measurements, measureConnection) || slices.Contains(p.Measurements, measureListener),
 		Limits:     slices.Contains(p.Measurements, measureHost) && !p.FamilyTag,
 		Warn:       func(err error) { p.Log.Warn(capitalized(err.Error())) },
@@ -237,7 +253,7 @@ func (p *ProcNetStat) initClosed() error {
 	case !slices.ContainsFunc(schema, func(m *measurementSchema) bool { return !m.noGroup && slices.Contains(p.Measurements, m.option) }):
 		missing = "a measurement other than connection and gather"
 	case len(p.Details) == 0:
-		missing = `"rtt", "traffic" or "lifecycle" in details`
+		missing = `"rtt", "traffic", "lifecycle", "connects" or "stalls" in details`
 	default:
 		return nil
 	}

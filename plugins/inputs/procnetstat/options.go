@@ -5,8 +5,10 @@ package procnetstat
 import (
 	_ "embed"
 	"strings"
+	"time"
 
 	"github.com/influxdata/telegraf"
+	"github.com/influxdata/telegraf/config"
 	"github.com/influxdata/telegraf/plugins/inputs"
 )
 
@@ -21,6 +23,7 @@ type ProcNetStat struct {
 	Source             string          `toml:"source"`
 	Owners             string          `toml:"owners"`
 	Details            []string        `toml:"details"`
+	IdleAfter          config.Duration `toml:"idle_after"`
 	ClosedConnections  string          `toml:"closed_connections"`
 	ProcessTags        []string        `toml:"process_tags"`
 	ConnectionTags     []string        `toml:"connection_tags"`
@@ -57,8 +60,13 @@ func (p *ports) UnmarshalTOML(source []byte) error {
 	return nil
 }
 
+const defaultIdleAfter = 15 * time.Minute
+
 func newPlugin() *ProcNetStat {
-	return &ProcNetStat{MaxSeries: 500, RemotePrefixV4: 32, RemotePrefixV6: 128, ClientPrefixV4: 24, ClientPrefixV6: 48}
+	return &ProcNetStat{
+		IdleAfter: config.Duration(defaultIdleAfter), MaxSeries: 500,
+		RemotePrefixV4: 32, RemotePrefixV6: 128, ClientPrefixV4: 24, ClientPrefixV6: 48,
+	}
 }
 
 // SampleConfig returns the plugin's configuration with all defaults.

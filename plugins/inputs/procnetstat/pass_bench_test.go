@@ -22,13 +22,16 @@ type group struct {
 	owners       []*owner
 }
 
+// usualDetails are those that are on by default.
+var usualDetails = detailOf(defaultDetails)
+
 // newGroup makes sockets of as many processes, half of which listen and half of which connect.
 func newGroup(sockets, processes int) *group {
-	limit := seriesOptions{details: everyDetail, maxSeries: 500, log: testutil.Logger{Quiet: true}}
+	limit := seriesOptions{details: usualDetails, maxSeries: 500, log: testutil.Logger{Quiet: true}}
 	var wantAll filters // without conditions
-	g := &group{pass: newPass(wantAll, everyDetail, newUserNames(nil), newCgroups(false, "", nil))}
+	g := &group{pass: newPass(wantAll, usualDetails, newUserNames(nil), newCgroups(false, "", nil))}
 	g.measurements = []measurement{
-		newHostMeasurement(false, false, seriesOptions{details: everyDetail}),
+		newHostMeasurement(false, false, seriesOptions{details: usualDetails}),
 		newProcessMeasurement([]string{tagProcessName}, g.pass.owners, limit),
 		newListenerMeasurement(true, limit),
 		newCgroupMeasurement(limit),

@@ -28,6 +28,7 @@ type gatherState struct {
 	ctx          context.Context //nolint:containedctx // Gather has no context parameter
 	scanner      *netstat.Scanner
 	scopes       scopes
+	kernelFields netstat.Field // that every connection had since the start: a kernel lacks the others for all
 	pass         *pass
 	host         measurement        // nil: not selected; ignores the filters
 	measurements []measurement      // all other socket measurements
@@ -52,6 +53,7 @@ type emission struct {
 	read         protocolSet   // protocols whose sockets were all read
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports closed connections
+	connects     bool          // attempts to connect are recorded
 	scopes       *scopes
 }
 
@@ -61,7 +63,7 @@ func (e emission) forScope(sc *scope) emission {
 		common := e.scopes.common()
 		sc = &common
 	}
-	e.read, e.tcpFields, e.closedEvents = sc.read, sc.tcpFields, sc.closedEvents
+	e.read, e.tcpFields, e.closedEvents, e.connects = sc.read, sc.tcpFields, sc.closedEvents, sc.connects
 	return e
 }
 
@@ -79,7 +81,8 @@ func (p *ProcNetStat) makeMeasurements() {
 	p.pass = newPass(p.filters, details, newUserNames(p.Log), cgroups)
 	countNewNamespaces := slices.Contains(p.Namespaces, netstat.NamespaceAll)
 	p.pass.flows.countNewNamespaces = countNewNamespaces
-	p.scopes = scopes{protocols: p.protocols}
+	p.pass.flows.idleAfter = uint32(time.Duration(p.IdleAfter).Milliseconds())
+	p.scopes, p.kernelFields = scopes{protocols: p.protocols}, ^netstat.Field(0)
 	p.host, p.measurements, p.gather = nil, nil, nil
 	options := seriesOptions{details: details, maxSeries: p.MaxSeries, netNS: p.readsSeveralNetNS(), log: p.Log}
 	withOwners := p.scan.OwnerMethod != netstat.OwnersOff
@@ -179,15 +182,22 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	}
 	p.pass.settle(p.count)
 	duration := time.Since(out.now)
+	stats := p.scanner.Stats()
 	p.scopes.end(p.scanner.Namespaces())
 	for _, sc := range p.scopes.all {
 		sc.closedEvents = sc.namespace.ClosedEvents()
+		sc.connects = sc.closedEvents && stats.Initiators
 		for _, transport := range p.scan.Transports {
 			sc.sources[transport] = sc.namespace.SourceOf(transport)
 		}
 		if !p.scan.TCPInfo || sc.sources[netstat.TransportTCP] != netstat.SourceNetlink {
 			sc.tcpFields = 0
+			continue
 		}
+		p.kernelFields &= sc.tcpFields
+	}
+	for _, sc := range p.scopes.all { // those without connections have all fields
+		sc.tcpFields &= p.kernelFields
 	}
 	p.pass.end(&p.scopes)
 	if p.host != nil {
@@ -196,9 +206,10 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	for _, m := range p.measurements {
 		m.emit(out)
 	}
-	stats := p.scanner.Stats()
 	if p.gather != nil {
-		p.gather.emit(out, gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.scopes.anyClosedEvents()})
+		p.gather.emit(out, gatherReport{
+			duration, stats, p.pass.unattributed, p.pass.attemptsLost + stats.AttemptsLost, p.folded(), p.scopes.anyClosedEvents(),
+		})
 	}
 	if stats.Denied > 0 {
 		p.warnDenied.Do(func() {
@@ -228,6 +239,7 @@ func (p *ProcNetStat) readsSeveralNetNS() bool {
 // enter starts a scope.
 func (p *ProcNetStat) enter(sc *scope) {
 	sc.closedEvents = sc.namespace.ClosedEvents()
+	sc.connects = sc.closedEvents && p.pass.connectsSeen
 	p.pass.enter(sc)
 	if p.host != nil {
 		p.host.enter(sc)

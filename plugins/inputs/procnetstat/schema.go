@@ -26,19 +26,33 @@ const (
 	detailRTT detail = 1 << iota
 	detailTraffic
 	detailLifecycle
+	detailConnects
+	detailStalls
 )
 
-// detailNames are the names in the option details.
-var detailNames = []string{"rtt", "traffic", detailNameLifecycle}
+// detailsOfTCPInfo are the sets that the kernel's details of connections are read for.
+const detailsOfTCPInfo = detailRTT | detailTraffic | detailConnects | detailStalls
 
-const detailNameLifecycle = "lifecycle"
+const (
+	detailNameLifecycle = "lifecycle"
+	detailNameConnects  = "connects"
+	detailNameStalls    = "stalls"
+)
+
+var (
+	// detailNames are the names in the option details, in the order of the documents.
+	detailNames    = []string{"rtt", "traffic", detailNameLifecycle, detailNameConnects, detailNameStalls}
+	defaultDetails = []string{"rtt", "traffic", detailNameLifecycle, detailNameConnects}
+	detailsByName  = map[string]detail{
+		"rtt": detailRTT, "traffic": detailTraffic, detailNameLifecycle: detailLifecycle, detailNameConnects: detailConnects,
+		detailNameStalls: detailStalls,
+	}
+)
 
 // detailOf returns the sets with the names.
 func detailOf(names []string) (details detail) {
-	for i, name := range detailNames {
-		if slices.Contains(names, name) {
-			details |= 1 << i
-		}
+	for _, name := range names {
+		details |= detailsByName[name]
 	}
 	return details
 }
@@ -52,6 +66,7 @@ const (
 	unitDatagrams    = "datagrams"
 	unitMicroseconds = "microseconds"
 	unitPorts        = "ports"
+	unitTimeouts     = "timeouts"
 )
 
 // What fields need.
@@ -59,7 +74,12 @@ const (
 	needsNetlink      = "netlink"
 	needsTCPBytes     = "netlink, Linux 4.1"
 	needsTCPSegs      = "netlink, Linux 4.2"
+	needsTCPLimits    = "netlink, Linux 4.10"
+	needsDSACKDups    = "netlink, Linux 4.19"
+	needsRcvOOOPack   = "netlink, Linux 5.4"
+	needsTotalRTO     = "netlink, Linux 6.7"
 	needsClosedEvents = "netlink, `closed_connections`"
+	needsConnects     = "netlink, `closed_connections`, BPF"
 )
 
 // groupField is a field of every group of sockets.
@@ -68,6 +88,7 @@ type groupField struct {
 	transport    netstat.Transport
 	tcpFields    netstat.Field // that the source must give of every connection
 	closedEvents bool          // the kernel must report closed connections
+	connects     bool          // attempts to connect must be recorded
 	// value reports false if the group has no sample of it.
 	value func(*series) (value int64, ok bool)
 }
@@ -76,7 +97,8 @@ type groupField struct {
 func (e emission) group(measurement string, fields []groupField, s *series, gauges, counters map[string]any) {
 	for i := range fields {
 		f := &fields[i]
-		if !e.read[f.transport] || f.tcpFields&^e.tcpFields != 0 || f.closedEvents && !e.closedEvents {
+		if !e.read[f.transport] || f.tcpFields&^e.tcpFields != 0 || f.closedEvents && !e.closedEvents ||
+			f.connects && !e.connects {
 			continue
 		}
 		value, ok := f.value(s)
@@ -132,8 +154,38 @@ var allGroupFields = []groupField{
 		"Received", countSegsIn),
 	trafficField("tcp_retrans_segs", unitSegments, netstat.FieldTCPInfo, needsNetlink,
 		"Retransmitted", countRetransSegs),
-	lifecycleField("tcp_opened", "Connections that began, failed attempts to connect included", countOpened),
-	lifecycleField("tcp_closed", "Connections that ended", countClosed),
+	lifecycleField("tcp_opened", "Connections that began, and attempts to connect", countOpened),
+	lifecycleField("tcp_closed", "Connections that ended, failed attempts to connect included", countClosed),
+	connectField("tcp_connect_refused", "Attempts to connect that the peer refused, by a reset or by ICMP that the port is unreachable", countConnectRefused),
+	connectField("tcp_connect_timed_out", "Attempts to connect that nothing answered", countConnectTimedOut),
+	connectField("tcp_connect_unreachable", "Attempts to connect that ended as ICMP reported another error, or as no neighbour answered; "+
+		"without any route to the peer an attempt does not begin", countConnectUnreachable),
+	connectField("tcp_connect_no_port", "Attempts to connect for which no local port was free", countConnectNoPort),
+	connectField("tcp_connect_aborted", "Attempts to connect that the process gave up", countConnectAborted),
+	connectTimeField("tcp_connect_p50_us", 50, "Median time from the first SYN until the connection was established, of those that were "+
+		"established since the last gather; at most 1.6 % off"),
+	connectTimeField("tcp_connect_p95_us", 95, "95th percentile of the same; at most 1.6 % off"),
+	connectTimeField("tcp_connect_max_us", 100, "Maximum of the same"),
+	synRetransField,
+	connectField("tcp_closed_reset", "Established connections that the peer reset", countClosedReset),
+	connectField("tcp_closed_timed_out", "Established connections that ended as the peer no longer answered", countClosedTimedOut),
+	stallGauge("tcp_idle", unitConnections, netstat.FieldTCPInfo, needsNetlink,
+		"Established and without data in either direction for `idle_after`", func(st *stats) int64 { return st.idle }),
+	stallCounter("tcp_busy_us", unitMicroseconds, netstat.FieldTCPLimits, needsTCPLimits,
+		"Time with unsent or unacknowledged data, the two below included; summed over the connections, in ticks of the kernel (1 to 10 ms)",
+		countBusy),
+	stallCounter("tcp_rwnd_limited_us", unitMicroseconds, netstat.FieldTCPLimits, needsTCPLimits,
+		"Of it the time in which the receive window of the peer was full: the receiver is slow", countRwndLimited),
+	stallCounter("tcp_sndbuf_limited_us", unitMicroseconds, netstat.FieldTCPLimits, needsTCPLimits,
+		"Of it the time in which the send buffer was too small for the path", countSndbufLimited),
+	stallGauge("tcp_notsent_bytes", unitBytes, netstat.FieldTCPLimits, needsTCPLimits,
+		"Written by the process and never sent yet; a part of tcp_tx_queue", func(st *stats) int64 { return st.notsent }),
+	stallCounter("tcp_rcv_ooopack", unitSegments, netstat.FieldTCPRcvOOOPack, needsRcvOOOPack,
+		"Received out of order: lost or reordered on the way here", countRcvOOOPack),
+	stallCounter("tcp_dsack_dups", unitSegments, netstat.FieldTCPDSACKDups, needsDSACKDups,
+		"That the peer reports as received twice: retransmitted needlessly", countDSACKDups),
+	stallCounter("tcp_rto", unitTimeouts, netstat.FieldTCPTotalRTO, needsTotalRTO,
+		"Of the retransmission timer, also of SYNs", countRTO),
 	socketField(udp),
 	queueField("udp_rx_queue", udp, "Memory of the datagrams not yet read by the process", func(q queues) int64 { return q.recv }),
 	queueField("udp_tx_queue", udp, "Memory of the datagrams not yet sent", func(q queues) int64 { return q.send }),
@@ -202,6 +254,50 @@ func lifecycleField(name, about string, counter int) groupField {
 	return f
 }
 
+func connectField(name, about string, counter int) groupField {
+	f := counterField(field{name: name, unit: unitConnections, detail: detailConnects, needs: needsConnects, about: about}, tcp, counter)
+	f.connects = true
+	return f
+}
+
+func connectTimeField(name string, p int, about string) groupField {
+	return groupField{
+		field:     field{name, unitMicroseconds, false, detailConnects, needsConnects, about},
+		transport: tcp, connects: true,
+		value: func(s *series) (int64, bool) { return percentile(&s.stats.connectTimes, p) },
+	}
+}
+
+// synRetransField needs no records: without them only what a gather sees while the connection is in SYN_SENT counts.
+var synRetransField = func() groupField {
+	f := counterField(field{
+		name: "tcp_syn_retrans", unit: unitSegments, detail: detailConnects, needs: needsNetlink,
+		about: "SYN segments that were sent again; without BPF only those until the last gather that saw the connection in SYN_SENT",
+	}, tcp, countSynRetrans)
+	f.tcpFields = netstat.FieldTCPInfo
+	return f
+}()
+
+func stallField(name, unit string, tcpFields netstat.Field, needs, about string) groupField {
+	return groupField{
+		field:     field{name: name, unit: unit, detail: detailStalls, needs: needs, about: about},
+		transport: tcp, tcpFields: tcpFields,
+	}
+}
+
+func stallGauge(name, unit string, tcpFields netstat.Field, needs, about string, of func(*stats) int64) groupField {
+	f := stallField(name, unit, tcpFields, needs, about)
+	f.value = func(s *series) (int64, bool) { return of(&s.stats), true }
+	return f
+}
+
+func stallCounter(name, unit string, tcpFields netstat.Field, needs, about string, counter int) groupField {
+	f := stallField(name, unit, tcpFields, needs, about)
+	f.isCounter = true
+	f.value = func(s *series) (int64, bool) { return s.stalls.emit(counter), true }
+	return f
+}
+
 // measurementSchema describes a measurement.
 type measurementSchema struct {
 	name    string
@@ -248,7 +344,10 @@ var (
 // The group fields that measurements of connections in one direction can never have other than 0.
 var (
 	withoutListening = []string{"tcp_listen"}
-	withoutOutgoing  = []string{"tcp_syn_sent"}
+	withoutOutgoing  = []string{
+		"tcp_syn_sent", "tcp_connect_refused", "tcp_connect_timed_out", "tcp_connect_unreachable", "tcp_connect_no_port",
+		"tcp_connect_aborted", "tcp_connect_p50_us", "tcp_connect_p95_us", "tcp_connect_max_us", "tcp_syn_retrans",
+	}
 )
 
 // schema describes all measurements.

@@ -58,8 +58,8 @@ func (f *field) typeName() string {
 // fieldRow adds the row of a field.
 func (t *markdownTable) fieldRow(f *field) {
 	set := ""
-	for i, name := range detailNames {
-		if f.detail&(1<<i) != 0 {
+	for name, detail := range detailsByName {
+		if f.detail == detail {
 			set = name
 		}
 	}

@@ -36,6 +36,7 @@ type series struct {
 	scope *scope // in the last pass that used it; nil: several
 	stats stats
 	counters[traffic]
+	stalls counters[stallCounts]
 	// lastCounted is the number of the last counted socket: a socket is counted once, even if several processes hold it.
 	lastCounted uint64
 	lastEmitted time.Time
@@ -60,10 +61,20 @@ func (s *series) count(o *observation) {
 }
 
 // isActive reports whether the pass has counted a socket.
-func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta[countClosed] > 0 }
+func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta != (traffic{}) }
 
 // mustEmit reports whether the series belongs to this gather.
-func (s *series) mustEmit() bool { return s.isActive() || s.owes }
+func (s *series) mustEmit() bool { return s.isActive() || s.owesCounters() }
+
+// owesCounters reports whether a counter must be emitted, even without sockets.
+func (s *series) owesCounters() bool { return s.owes || s.stalls.owes }
+
+// growCounters adds the increases of the pass to the counters, which are emitted next.
+func (s *series) growCounters() {
+	s.grow(s.stats.delta)
+	s.stalls.grow(s.stats.stalls)
+	s.owes, s.stalls.owes = false, false
+}
 
 // reset prepares the series for the next pass. It keeps the counters.
 func (s *series) reset() {
@@ -180,10 +191,10 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		case s.mustEmit():
 			active = append(active, s)
 		case s.successor != nil && !s.successor.isRemoved: // remembers the name of the remote process
-		case s.isZero() || now.Sub(s.lastEmitted) > counterMemory:
+		case s.isZero() && s.stalls.isZero() || now.Sub(s.lastEmitted) > counterMemory:
 			set.remove(s)
 		default:
-			s.stats.rtts, s.stats.closedRTTs = quantile.Times{}, quantile.Times{} // free their memory
+			s.stats.rtts, s.stats.closedRTTs, s.stats.connectTimes = quantile.Times{}, quantile.Times{}, quantile.Times{} // free their memory
 			idle = append(idle, s)
 		}
 	}
@@ -201,8 +212,7 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 	}
 	for _, s := range active {
 		s.lastEmitted, s.tags = now, set.tags(s)
-		s.grow(s.stats.delta)
-		s.owes = false
+		s.growCounters()
 		each(s)
 		s.reset()
 	}
@@ -224,7 +234,9 @@ func (set *seriesSet) fold(rest []*series) {
 	set.folded = len(rest)
 	for _, s := range rest {
 		s.stats.delta.add(&s.pending)
+		s.stats.stalls.add(&s.stalls.pending)
 		s.pending, s.owes = traffic{}, false
+		s.stalls.pending, s.stalls.owes = stallCounts{}, false
 		set.other.merge(s)
 		s.reset()
 	}

@@ -34,6 +34,10 @@ type stats struct {
 	rtts         quantile.Times // of established connections
 	delta        traffic
 	closedRTTs   quantile.Times // of connections that were closed since the previous pass
+	connectTimes quantile.Times // of those that were established since the previous pass
+	idle         int64          // connections, like notsent with the set stalls
+	notsent      int64          // bytes
+	stalls       stallCounts
 }
 
 // queues are sums of queue lengths in bytes.
@@ -53,6 +57,12 @@ func (st *stats) add(o *observation) {
 		if o.rtt > 0 && o.State == netstat.TCPEstablished {
 			st.rtts.Add(o.rtt)
 		}
+		if o.connectTime > 0 {
+			st.connectTimes.Add(o.connectTime)
+		}
+		if o.stall != nil {
+			st.addStall(o.stall)
+		}
 	case netstat.TransportUDP:
 	default:
 		return
@@ -67,13 +77,28 @@ func (st *stats) add(o *observation) {
 
 // addClosed adds the last traffic of a closed connection.
 func (st *stats) addClosed(o *observation) {
-	if o.delta[countClosed] == 0 {
+	if o.delta == (traffic{}) {
 		return
 	}
 	st.delta.add(&o.delta)
+	if o.stall != nil {
+		st.stalls.add(&o.stall.counts)
+	}
 	if o.rtt > 0 {
 		st.closedRTTs.Add(o.rtt)
 	}
+	if o.connectTime > 0 {
+		st.connectTimes.Add(o.connectTime)
+	}
+}
+
+// addStall adds a live connection.
+func (st *stats) addStall(of *stall) {
+	if of.idle {
+		st.idle++
+	}
+	st.notsent += int64(of.notsent)
+	st.stalls.add(&of.counts)
 }
 
 func stateIndex(state netstat.TCPState) netstat.TCPState {
@@ -102,12 +127,17 @@ func (st *stats) merge(other *stats) {
 	}
 	st.rtts.Merge(&other.rtts)
 	st.closedRTTs.Merge(&other.closedRTTs)
+	st.connectTimes.Merge(&other.connectTimes)
 	st.delta.add(&other.delta)
+	st.idle += other.idle
+	st.notsent += other.notsent
+	st.stalls.add(&other.stalls)
 }
 
 // reset prepares for the next pass and keeps the buffers.
 func (st *stats) reset() {
 	st.rtts.Reset()
 	st.closedRTTs.Reset()
-	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs}
+	st.connectTimes.Reset()
+	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs, connectTimes: st.connectTimes}
 }

@@ -3,8 +3,10 @@
 package procnetstat
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -225,7 +227,8 @@ func (tr *processScene) gather(after time.Duration, held ...holding) map[string]
 		var did traffic
 		_, idle := tr.pass.flows.live(h.Socket, &did)
 		tr.measurement.observe(&observation{
-			Socket: h.Socket, number: uint64(i + 1), delta: did, idle: idle, rtt: h.TCP.RTT, owners: []*owner{tr.owners[h.name]},
+			Socket: h.Socket, number: uint64(i + 1), delta: did, idle: idle, stall: tr.pass.flows.stall, rtt: h.TCP.RTT,
+			owners: []*owner{tr.owners[h.name]},
 		})
 	}
 	acc := &testutil.Accumulator{}
@@ -320,12 +323,18 @@ func TestFoldingLosesNothing(t *testing.T) {
 		}
 		return n
 	}
-	total := func(tr *processScene) traffic {
-		sum := tr.measurement.series.other.total
-		sum.add(&tr.measurement.series.other.pending)
-		for _, s := range tr.measurement.series.byKey {
-			sum.add(&s.total)
-			sum.add(&s.pending)
+	type counted struct {
+		traffic traffic
+		stalls  stallCounts
+	}
+	total := func(tr *processScene) (sum counted) {
+		for _, s := range append(slices.Collect(maps.Values(tr.measurement.series.byKey)), tr.measurement.series.other) {
+			for _, counts := range []traffic{s.total, s.pending} {
+				sum.traffic.add(&counts)
+			}
+			for _, counts := range []stallCounts{s.stalls.total, s.stalls.pending} {
+				sum.stalls.add(&counts)
+			}
 		}
 		return sum
 	}
@@ -339,11 +348,12 @@ func TestFoldingLosesNothing(t *testing.T) {
 			s := sent(cookie, did[cookie])
 			s.RecvQueue, s.SendQueue = random.Uint32N(100), random.Uint32N(100)
 			s.TCP.RTT = 1 + random.Uint32N(100_000)
+			s.TCP.BusyTime, s.TCP.DSACKDups, s.TCP.NotsentBytes = 3*did[cookie], uint32(did[cookie]), random.Uint32N(100)
 			held = append(held, holding{"process" + strconv.Itoa(random.IntN(20)), s})
 		}
 		all, some := whole.gather(interval, held...), folded.gather(interval, held...)
 		require.Len(t, some, min(len(all), 5))
-		for _, gauge := range []string{"tcp_established", "tcp_rx_queue", "tcp_tx_queue", "processes"} {
+		for _, gauge := range []string{"tcp_established", "tcp_rx_queue", "tcp_tx_queue", "processes", "tcp_idle", "tcp_notsent_bytes"} {
 			require.Equal(t, sum(all, gauge), sum(some, gauge), gauge)
 		}
 		require.Equal(t, total(whole), total(folded))
@@ -353,6 +363,7 @@ func TestFoldingLosesNothing(t *testing.T) {
 		}
 	}
 	require.Positive(t, last[other])
+	require.Positive(t, total(whole).stalls[countBusy])
 }
 
 // TestFoldedRoundTripTimes are those of all connections of the series that were folded.
