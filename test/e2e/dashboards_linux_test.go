@@ -19,10 +19,16 @@ import (
 // hostTag adds the tag host, on which the dashboards and rules depend. It stands before the inputs.
 const hostTag = "\n[global_tags]\n  host = \"web1\"\n"
 
-// dashboardMeasurements configures the plugin with all measurements that the dashboards show.
+// dashboardMeasurements configures the plugin with all measurements and fields that the dashboards show.
 const dashboardMeasurements = `
 [[inputs.procnetstat]]
   measurements = ["host", "process", "listener", "cgroup", "remote", "gather"]
+` + allDetails
+
+// allDetails are all sets of fields. Connections are idle soon.
+const allDetails = `
+  details = ["rtt", "traffic", "lifecycle", "connects", "stalls"]
+  idle_after = "1s"
 `
 
 // Every query of every dashboard has an answer on metrics of faulty services: InfluxQL from a real InfluxDB, PromQL from a real
@@ -39,6 +45,7 @@ func TestDashboards(t *testing.T) {
 		testnet.States(t, "tcp4") // sockets in every state
 		testnet.UDP(t)
 		startFaultyServices(t)
+		startFaultyClients(t)
 		testnet.Start(t, testnet.Process{Name: "resolver"}).UDP("udp4", loopback, netip.AddrPort{})
 		// Values that an answer must have, by the title of the dashboard and the title of the panel or name of the variable.
 		const listeners = "procnetstat: listeners"
@@ -137,6 +144,8 @@ func has(values []any, wanted string) bool {
 
 // mayBeZero matches queries of values that the faulty services do not raise.
 var mayBeZero = regexp.MustCompile(`udp_drops|udp_mem|denied|unattributed|` +
+	`tcp_connect_(timed_out|unreachable|no_port|aborted)|tcp_closed_(reset|timed_out)|` +
+	`tcp_(notsent_bytes|busy_us|rcv_ooopack|dsack_dups|rto)|` +
 	`tcp_(attempt_fails|estab_resets|out_rsts|listen_overflows|listen_drops)|udp_(no_ports|rcvbuf_errors|sndbuf_errors)`)
 
 // ofInitialNamespace replaces the limits that only the initial network namespace has, in which no test runs, with fields that there
