@@ -46,6 +46,7 @@ func TestAlertRules(t *testing.T) {
 // faulty process, and none fires for a healthy process.
 func TestAlertsFire(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
@@ -97,6 +98,7 @@ func TestAlertsFire(t *testing.T) {
 // only the cases of promtool test their alerts.
 func TestLimitAlertsFire(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {

@@ -35,6 +35,7 @@ const allDetails = `
 // Prometheus. The test has no server for Flux: the measurements and fields of its queries must exist.
 func TestDashboards(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
