@@ -133,11 +133,12 @@ func TestLimitAlertsFire(t *testing.T) {
 // faultyClients are processes whose connects fail, or whose connections stay. They run until the test ends.
 //
 //   - billing connects to a port without a listener, 20 times a second
-//   - audit connects to an endpoint of which the first SYN is lost
+//   - audit connects to an endpoint of which the first SYN is lost, and to one that a router rejects
 //   - sessions opens connections to store that stay idle: some for each call of leak
 type faultyClients struct {
 	billing, audit, sessions, store *testnet.Proc
 	storeListener                   testnet.Socket
+	silent                          netip.AddrPort // does not answer
 }
 
 func startFaultyClients(t *testing.T) *faultyClients {
@@ -153,8 +154,20 @@ func startFaultyClients(t *testing.T) *faultyClients {
 	lossy := netip.AddrPortFrom(router.Address("tcp4", testnet.DropFirstSYN), port)
 	router.Serve(router.Listen("tcp4", lossy, 100), 1, 1)
 	f.audit.AttemptAtRate(testnet.Attempts{To: lossy, N: much}, 20)
+	rejected := netip.AddrPortFrom(router.Address("tcp4", testnet.ICMPHost4), port)
+	f.audit.AttemptAtRate(testnet.Attempts{To: rejected, N: much}, 20)
+	f.silent = netip.AddrPortFrom(router.Address("tcp4", testnet.Drop), port)
 	f.storeListener = f.store.Listen("tcp4", loopback, 100)
 	return f
+}
+
+// abort makes store reset a connection of sessions, and sessions give up an attempt.
+func (f *faultyClients) abort() {
+	reset := f.sessions.Connect(f.storeListener.Local, 1)
+	f.store.Reset(f.store.Accept(f.storeListener, 1)...)
+	f.sessions.Close(reset...)
+	attempt := testnet.Attempts{To: f.silent, N: 1, NonBlocking: true}
+	f.sessions.GiveUp(testnet.GiveUpClose, f.sessions.Begin(attempt)...)
 }
 
 // leak makes sessions open ten more connections.
