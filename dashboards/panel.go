@@ -87,8 +87,8 @@ func connectPanels(from measurement, groupBy ...string) []panel {
 	return []panel{
 		{
 			title: "Failed connects by reason", from: from, groupBy: groupBy, unit: perSecond,
-			description: "Refused: the peer has no listener at the port. Timed out: it does not answer. Unreachable: a router or this host " +
-				"knows no way. No local port: all are in use. Given up: by the process, before an answer. Without BPF there is no data.",
+			description: "Refused: nothing listens at the port. Timed out: no answer. Unreachable: a router says so, or no neighbour answers. " +
+				"No local port: all are in use. Given up: by the process, before an answer. Without BPF there is no data.",
 			values: []column{
 				{label: "refused", value: rate("tcp_connect_refused")},
 				{label: "timed out", value: rate("tcp_connect_timed_out")},
@@ -139,8 +139,8 @@ func stallPanels(from measurement, groupBy ...string) []panel {
 		},
 		{
 			title: "Limited by receiver or send buffer", from: from, groupBy: groupBy, unit: share,
-			description: "Shares of the time in which connections had data to send. Receiver: its window was full, it does not read. Send " +
-				"buffer: it was full, though the window was not. The rest: the network, or nothing." + set,
+			description: "Shares of the time in which connections had unsent or unacknowledged data. Receiver: its window was full, it is " +
+				"slow. Send buffer: it was too small for the path. The rest: the network." + set,
 			values: []column{
 				{label: "receiver", value: rate("tcp_rwnd_limited_us").dividedBy(rate("tcp_busy_us"))},
 				{label: "send buffer", value: rate("tcp_sndbuf_limited_us").dividedBy(rate("tcp_busy_us"))},
@@ -148,7 +148,7 @@ func stallPanels(from measurement, groupBy ...string) []panel {
 		},
 		{
 			title: "Time-outs, reordering, needless retransmits", from: from, groupBy: groupBy, unit: perSecond,
-			description: "Time-outs: of the retransmission timer, nothing came back (Linux 6.7). Out of order: segments received so. " +
+			description: "Time-outs: of the retransmission timer, SYNs included (Linux 6.7). Out of order: segments received so. " +
 				"Needless: the peer reported segments that it had already (DSACK)." + set,
 			values: []column{
 				{label: "time-outs", value: rate("tcp_rto")},
