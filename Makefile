@@ -239,8 +239,9 @@ generate-check: generate-dependencies # Check that the BPF objects are up to dat
 BPF := netstat/internal/bpf
 
 # bpf-objects generates the objects, their Go loaders and the Go types of their structs in a directory.
-bpf-objects = cd $(BPF) && $(call bpf-object,$(1),owners,process) && $(call bpf-object,$(1),connects,connect)
-bpf-object = $(BPF2GO) -go-package bpf -output-dir $(1) -type $(3) $(2) $(2).c -- -O2 -Wall -Wextra -Werror
+bpf-objects = cd $(BPF) && $(call bpf-object,$(1),owners,-type process) && \
+	$(call bpf-object,$(1),connects,-type connect -type initiator -type end)
+bpf-object = $(BPF2GO) -go-package bpf -output-dir $(1) $(3) $(2) $(2).c -- -O2 -Wall -Wextra -Werror
 
 .PHONY: generate-dependencies
 generate-dependencies:

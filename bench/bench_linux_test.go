@@ -89,12 +89,21 @@ func TestAllSubjects(t *testing.T) {
 			require.Empty(t, row.Failed)
 			require.Len(t, row.Runs, 1)
 			requirePlausibleCosts(t, row.Runs[0], elapsed)
-			want := sockets
-			if row.Name == rowProcstat {
-				want = sockets * procstatProcesses / processes
+			if subjects[i].ownLoad {
+				require.InEpsilon(t, closedByConnects, row.Runs[0].Sockets, 0.05)
+			} else {
+				want := sockets
+				if row.Name == rowProcstat {
+					want = sockets * procstatProcesses / processes
+				}
+				require.GreaterOrEqual(t, row.Runs[0].Sockets, want)
+				require.Less(t, row.Runs[0].Sockets, want+2000, "with the other sockets of this host")
 			}
-			require.GreaterOrEqual(t, row.Runs[0].Sockets, want)
-			require.Less(t, row.Runs[0].Sockets, want+2000, "with the other sockets of this host")
+			if row.Name == rowConnects {
+				require.Positive(t, row.Runs[0].BPF.Time)
+				require.Less(t, row.Runs[0].BPF.Time, row.Runs[0].CPU)
+				require.GreaterOrEqual(t, row.Runs[0].BPF.Runs, int64(connects))
+			}
 			require.Contains(t, stdout.String(), "  "+row.Name+" ")
 			require.Contains(t, texts, row.Name)
 		})

@@ -17,6 +17,8 @@ type loadRequest struct {
 	Do   string
 	Port int // of the listener to connect to
 	N    int // the backlog of doListen, else the number of connections
+	// HalfRefused is true if every second connection of doChurn is to a port without a listener.
+	HalfRefused bool
 	// Isolated is true if the process is in a new network namespace, which it has to configure.
 	Isolated bool
 }
@@ -25,7 +27,7 @@ const (
 	doListen  = "listen"
 	doConnect = "connect"
 	doAccept  = "accept"
-	doChurn   = "visit"
+	doChurn   = "churn"
 )
 
 type loadReply struct {
@@ -58,7 +60,7 @@ func serveLoad(in io.Reader, out io.Writer) error {
 		case doAccept:
 			err = repeat(r.N, func() error { return leaveOpen(accept(listener)) })
 		case doChurn:
-			err = openAndClose(listener, port, r.N)
+			err = churn(listener, port, r.N, r.HalfRefused)
 		default:
 			err = fmt.Errorf("unknown request %q", r.Do)
 		}
@@ -79,17 +81,25 @@ func repeat(n int, do func() error) error {
 }
 
 func listen(backlog int) (fd, port int, err error) {
-	if fd, err = openSocket(); err != nil {
+	if fd, port, err = bind(); err != nil {
 		return -1, 0, err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}); err != nil {
-		return -1, 0, fmt.Errorf("binding: %w", err)
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
 		return -1, 0, fmt.Errorf("listening: %w", err)
 	}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 30}); err != nil {
 		return -1, 0, fmt.Errorf("setting SO_RCVTIMEO: %w", err)
+	}
+	return fd, port, nil
+}
+
+// bind opens a socket that is bound to a free port of the loopback address.
+func bind() (fd, port int, err error) {
+	if fd, err = openSocket(); err != nil {
+		return -1, 0, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback}); err != nil {
+		return -1, 0, fmt.Errorf("binding: %w", err)
 	}
 	name, err := unix.Getsockname(fd)
 	if err != nil {

@@ -24,6 +24,9 @@ const (
 	rowV1             = "TCP.Connections() (v1 API)"
 	rowExecd          = "execd program"
 
+	rowConnects     = "10,000 connects a second, recorded"
+	rowConnectsBare = "10,000 connects a second, not recorded"
+
 	rowNetstat  = "inputs.netstat"
 	rowProcstat = "inputs.procstat, sockets of 2 processes"
 )
@@ -38,6 +41,8 @@ var floorAbbreviations = map[string]string{
 	floorWalk:     "fd walk",
 	floorRead:     "read",
 	floorBPF:      "BPF",
+
+	rowConnectsBare: "not recorded",
 }
 
 // joinFloors returns the sum of floors as text, such as "(INFO dump + fd walk)".

@@ -21,8 +21,8 @@ func newTestReport(sockets int, cpu map[string]float64) *report {
 		rowNetstat: groupPeers, rowProcstat: groupPeers,
 	}
 	for _, name := range []string{
-		floorDump, floorInfoDump, floorWalk, floorRead, rowHost, rowDefaultsBPF, rowDefaultsProcfs, rowV1, rowExecd,
-		rowNetstat, rowProcstat,
+		floorDump, floorInfoDump, floorWalk, floorRead, rowHost, rowDefaultsBPF, rowDefaultsProcfs, rowConnectsBare, rowConnects, rowV1,
+		rowExecd, rowNetstat, rowProcstat,
 	} {
 		ms, measured := cpu[name]
 		if !measured {
@@ -42,6 +42,7 @@ func passingCPU() map[string]float64 {
 	return map[string]float64{
 		floorDump: 100, floorInfoDump: 120, floorWalk: 500, floorRead: 300,
 		rowHost: 115, rowDefaultsBPF: 180, rowDefaultsProcfs: 775, rowV1: 1000, rowExecd: 190,
+		rowConnectsBare: 200, rowConnects: 230,
 		rowNetstat: 6300, rowProcstat: 3602,
 	}
 }
@@ -62,11 +63,13 @@ func TestMedian(t *testing.T) {
 
 func TestMedianPerColumn(t *testing.T) {
 	r := row{Runs: []sample{
-		{Wall: 1, CPU: 30, Heap: &heap{Objects: 2, Bytes: 10}, PeakRSS: 5, Sockets: 100},
-		{Wall: 2, CPU: 10, Heap: &heap{Objects: 3, Bytes: 30}, PeakRSS: 6, Sockets: 100},
-		{Wall: 9, CPU: 20, Heap: &heap{Objects: 1, Bytes: 20}, PeakRSS: 7, Sockets: 100},
+		{Wall: 1, CPU: 30, Heap: &heap{Objects: 2, Bytes: 10}, PeakRSS: 5, Sockets: 100, BPF: &bpfCost{Time: 7, Runs: 1}},
+		{Wall: 2, CPU: 10, Heap: &heap{Objects: 3, Bytes: 30}, PeakRSS: 6, Sockets: 100, BPF: &bpfCost{Time: 8, Runs: 3}},
+		{Wall: 9, CPU: 20, Heap: &heap{Objects: 1, Bytes: 20}, PeakRSS: 7, Sockets: 100, BPF: &bpfCost{Time: 9, Runs: 2}},
 	}}
-	require.Equal(t, sample{Wall: 2, CPU: 20, Heap: &heap{Objects: 2, Bytes: 20}, PeakRSS: 6, Sockets: 100}, r.median())
+	require.Equal(t, sample{
+		Wall: 2, CPU: 20, Heap: &heap{Objects: 2, Bytes: 20}, PeakRSS: 6, Sockets: 100, BPF: &bpfCost{Time: 8, Runs: 2},
+	}, r.median())
 }
 
 func TestTargets(t *testing.T) {
@@ -83,6 +86,7 @@ func TestTargets(t *testing.T) {
 				rowHost:                                 1.15,
 				"inputs.netstat ÷ defaults, BPF owners": 35,
 				"allocations of defaults, BPF owners":   1.02,
+				"recording 10,000 connects a second":    1,
 				"peak RSS of the execd program":         50,
 			},
 		},
@@ -98,6 +102,10 @@ func TestTargets(t *testing.T) {
 				"defaults, procfs owners": missed, "TCP.Connections() of the v1 API": missed,
 			},
 			missed: true,
+		},
+		{
+			name: "connects", change: func(r *report) { r.row(rowConnectsBare).Runs[0].CPU -= time.Millisecond },
+			want: map[string]result{"recording 10,000 connects a second": missed}, missed: true,
 		},
 		{
 			name: "peers", change: func(r *report) {
@@ -124,6 +132,7 @@ func TestTargets(t *testing.T) {
 			name: "not measured", change: func(r *report) {
 				r.row(rowHost).Failed = "failure"
 				r.row(floorWalk).Unavailable = "not here"
+				r.row(rowConnectsBare).Unavailable = "not here"
 				r.row(rowExecd).Runs = nil
 				r.Steady[1].Many = nil
 				r.Steady = r.Steady[1:]
@@ -134,6 +143,7 @@ func TestTargets(t *testing.T) {
 				"TCP.Connections() of the v1 API":        notMeasured,
 				"allocations of defaults, BPF owners":    notMeasured,
 				"allocations of defaults, procfs owners": notMeasured,
+				"recording 10,000 connects a second":     notMeasured,
 				"peak RSS of the execd program":          notMeasured,
 			},
 		},
@@ -201,6 +211,7 @@ func TestJSON(t *testing.T) {
 	r.Steady = []*steady{{Name: rowDefaultsBPF, Few: []int64{3}, Many: []int64{4}}}
 	r.row(rowHost).Runs[0].Heap = &heap{Objects: 1, Bytes: 2, BoxedNumbers: 1}
 	r.row(rowExecd).Runs[0].Owners = "bpf"
+	r.row(rowConnects).Runs[0].BPF = &bpfCost{Time: 3, Runs: 4}
 	r.row(rowV1).Failed = "failure"
 	r.evaluateTargets()
 	encoded, err := json.Marshal(r)

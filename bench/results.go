@@ -52,8 +52,16 @@ type sample struct {
 	Heap    *heap `json:"heap,omitempty"`
 	PeakRSS int64 `json:"peak_rss_bytes"` // since the subject started
 	Sockets int   `json:"sockets"`        // seen by the subject
+	// BPF is the part of CPU that BPF programs took in the system calls and interrupts of other processes.
+	BPF *bpfCost `json:"bpf,omitempty"`
 	// Owners is the owner lookup that procnetstat used, if it reports one.
 	Owners string `json:"owners,omitempty"`
+}
+
+// bpfCost is the cost of the BPF programs that the subject attached.
+type bpfCost struct {
+	Time time.Duration `json:"cpu_ns"`
+	Runs int64         `json:"runs"`
 }
 
 // heap has the allocations of a gather.
@@ -113,6 +121,12 @@ func (r *row) median() sample {
 		m.Heap = &heap{
 			Objects: medianOf(r.Runs, func(s sample) int64 { return s.Heap.Objects }),
 			Bytes:   medianOf(r.Runs, func(s sample) int64 { return s.Heap.Bytes }),
+		}
+	}
+	if r.Runs[0].BPF != nil {
+		m.BPF = &bpfCost{
+			Time: medianOf(r.Runs, func(s sample) time.Duration { return s.BPF.Time }),
+			Runs: medianOf(r.Runs, func(s sample) int64 { return s.BPF.Runs }),
 		}
 	}
 	m.Owners = r.Runs[len(r.Runs)-1].Owners

@@ -22,8 +22,10 @@ type subject struct {
 	floors []string
 	// exact is true if the subject counts only the established TCP connections of the network namespace.
 	exact bool
-	note  string
-	start func(task) (gather, error)
+	// ownLoad is true if the subject makes connections itself and checks that it sees them, not those of the load.
+	ownLoad bool
+	note    string
+	start   func(task) (gather, error)
 }
 
 var subjects = slices.Concat(floors, ours, peers)

@@ -89,6 +89,10 @@ var targets = []target{
 		relation: atMost, limit: 1 + allocationTolerance, unit: unitFewSockets,
 	},
 	{
+		what: "recording 10,000 connects a second", figure: connectsShare,
+		relation: atMost, limit: 1, unit: "% of a core",
+	},
+	{
 		what: "peak RSS of the execd program", figure: peakRSS(rowExecd),
 		relation: atMost, limit: maxExecdRSS / 1e6, unit: "MB", maxSockets: defaultSockets,
 	},
@@ -107,6 +111,20 @@ func ratio(row string, repetitions float64, denominators ...string) func(*report
 		}
 		return cpu.Seconds() / (base.Seconds() / repetitions), true
 	}
+}
+
+// The load of the rows about connects.
+const (
+	connectsRate    = 10_000 // per second
+	connectsSeconds = 3
+	connects        = connectsRate * connectsSeconds
+)
+
+// connectsShare returns the percentage of a core that recording connects adds.
+func connectsShare(r *report) (float64, bool) {
+	with, ok := r.cpu(rowConnects)
+	without, okBare := r.cpu(rowConnectsBare)
+	return 100 * (with - without).Seconds() / connectsSeconds, ok && okBare
 }
 
 // steadyGrowth returns the allocations with all sockets divided by those with few.

@@ -104,6 +104,9 @@ func (r *report) note(row *row) string {
 	if row.Name == rowProcstat {
 		return formatDuration(row.median().CPU/procstatProcesses) + " of CPU per monitored process"
 	}
+	if bpf := row.median().BPF; bpf != nil {
+		return fmt.Sprintf("%s; includes %s in %s runs of BPF programs", row.Note, formatDuration(bpf.Time), formatCount(bpf.Runs))
+	}
 	if row.Name == rowExecd {
 		return fmt.Sprintf("%s; owner lookup: %s", row.Note, row.median().Owners)
 	}

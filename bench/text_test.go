@@ -51,6 +51,11 @@ func TestTable(t *testing.T) {
 	r.row(floorRead).Runs = nil
 	r.row(rowV1).Floors = []string{floorRead, floorWalk}
 	r.row(rowNetstat).Note = "a note"
+	for _, name := range []string{rowConnects, rowConnectsBare} {
+		r.row(name).Note = "connects"
+	}
+	r.row(rowConnects).Floors = []string{rowConnectsBare}
+	r.row(rowConnects).Runs[0].BPF = &bpfCost{Time: 12 * time.Millisecond, Runs: 120000}
 
 	var lines []string
 	for line := range strings.Lines(r.table()) {
@@ -69,6 +74,9 @@ func TestTable(t *testing.T) {
 		"host only, details = [] 0 ms 115 ms 1,234 5.68 kB 50.0 MB 1.15 × dump 100,000",
 		"defaults, BPF owners – – – – – – – FAILED: failure",
 		"defaults, procfs owners 0 ms 775 ms – – 50.0 MB 1.25 × (INFO dump + fd walk) 100,000",
+		"10,000 connects a second, not recorded 0 ms 200 ms – – 50.0 MB – 100,000 connects",
+		"10,000 connects a second, recorded 0 ms 230 ms – – 50.0 MB 1.15 × not recorded 100,000 " +
+			"connects; includes 12.0 ms in 120,000 runs of BPF programs",
 		"TCP.Connections() (v1 API) 0 ms 1.00 s – – 50.0 MB – 100,000",
 		"execd program – – – – – – – not measured: no -execd given",
 		"",

@@ -130,7 +130,7 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 			yield(nil, ctx.Err())
 			return false
 		}
-		initiator, ok := n.taken.next(&s.socket)
+		connect, isKnown, ok := n.taken.next(&s.socket)
 		if !ok {
 			return true
 		}
@@ -138,8 +138,8 @@ func (s *Scanner) handOutTaken(ctx context.Context, n *trackedNamespace, yield f
 		if s.config.TCPFilter != nil && !s.config.TCPFilter.Match(&s.socket) {
 			continue
 		}
-		if initiator != nil {
-			s.setClosedInitiator(initiator)
+		if isKnown {
+			s.setClosedConnect(&connect)
 		}
 		if !yield(&s.socket, nil) {
 			return false

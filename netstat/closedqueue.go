@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 	"github.com/procnetstat/procnetstat/netstat/internal/sockdiag"
 )
 
@@ -20,10 +21,12 @@ type closedConn interface {
 	close()
 }
 
-// closedEvents queues the events of a subscription.
+// closedEvents queues the events of a subscription, and the ends that the BPF program reports in the same network namespace.
 type closedEvents struct {
 	subscription *sockdiag.Subscription
 	queue        closedQueue // used under the lock of the subscription: by its goroutine, and in Sync
+	netNS        uint64
+	ends         closedQueue // used under the lock of its connects
 }
 
 var (
@@ -33,12 +36,15 @@ var (
 
 // openClosedConn subscribes to the TCP sockets destroyed in the network namespace of the calling thread, with a receive buffer of
 // room bytes. The error is errors.ErrUnsupported if the kernel has no such events or does not permit them.
-func openClosedConn(connects connectLookup, budget *closedBudget, room int) (closedConn, error) {
-	c := &closedEvents{queue: closedQueue{connects: connects, budget: budget}}
+func openClosedConn(connects *connects, budget *closedBudget, room int) (closedConn, error) {
+	c := &closedEvents{
+		queue: closedQueue{connects: connects, budget: budget}, netNS: netns.Of(netns.ThreadDir), ends: closedQueue{budget: budget},
+	}
 	var err error
 	if c.subscription, err = sockdiag.Subscribe(c, room); err != nil {
 		return nil, err
 	}
+	connects.follow(c.netNS, &c.ends)
 	return c, nil
 }
 
@@ -51,7 +57,10 @@ func (c *closedEvents) Failed(err error) { c.queue.fail(err) }
 func (c *closedEvents) setRoom(bytes int) { c.subscription.SetBuffer(bytes) }
 
 func (c *closedEvents) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
-	c.sync(func() { chunks, lost, err = c.queue.take(to) })
+	c.sync(func() {
+		chunks = c.queue.connects.takeEnds(&c.ends, c.queue.takeUnpaired(to))
+		chunks, lost, err = c.queue.take(chunks)
+	})
 	return chunks, lost, err
 }
 
@@ -63,7 +72,10 @@ func (c *closedEvents) sync(f func()) {
 	})
 }
 
-func (c *closedEvents) close() { c.subscription.Close() }
+func (c *closedEvents) close() {
+	c.subscription.Close()
+	c.queue.connects.unfollow(c.netNS, &c.ends)
+}
 
 // closedRecord is a closed socket in the queue. It has no pointers, so that the garbage collector does not scan it.
 type closedRecord struct {
@@ -72,9 +84,13 @@ type closedRecord struct {
 	local, remote         [16]byte // IPv4-mapped for FamilyIPv4
 	device                uint32
 	localPort, remotePort uint16
+	attempt               bpf.Attempt // with a number if the attempt is recorded
 	fields                Field
 	initiator             int16 // 1 + index into closedChunk.initiators; 0: unknown
 	family                Family
+	outcome               Outcome
+	held                  bool // the connection has ended, but the kernel has not destroyed the socket
+	omitted               bool
 }
 
 // closedFields are the fields that the kernel still reports for a destroyed socket.
@@ -96,7 +112,7 @@ func (r *closedRecord) get(s *Socket) {
 		return netip.AddrPortFrom(addr, port)
 	}
 	s.reset(TransportTCP, r.family)
-	s.State, s.Closed = TCPClose, true
+	s.State, s.Closed, s.Outcome = TCPClose, !r.held, r.outcome
 	s.Local, s.Remote = addrPort(r.local, r.localPort), addrPort(r.remote, r.remotePort)
 	s.Interface, s.Cookie, s.TCP, s.fields = r.device, r.cookie, r.tcp, r.fields
 }
@@ -154,32 +170,35 @@ func (c *closedChunk) free() {
 	closedChunks.Put(c)
 }
 
-// setInitiator records the initiator of the connection. It looks for an equal one among the last few: connections of a process
-// tend to end together.
-func (c *closedChunk) setInitiator(r *closedRecord, initiator bpf.Connect) {
+// setConnect records the attempt that made the connection. It looks for an equal initiator among the last few: connections of a
+// process tend to end together.
+func (c *closedChunk) setConnect(r *closedRecord, connect bpf.Connect) {
 	const lookBack = 8
-	initiator.Port = 0
+	r.attempt = connect.Attempt
+	connect.Port, connect.Attempt = 0, bpf.Attempt{}
 	for i := len(c.initiators); i > max(0, len(c.initiators)-lookBack); i-- {
-		if c.initiators[i-1] == initiator {
+		if c.initiators[i-1] == connect {
 			r.initiator = int16(i)
 			return
 		}
 	}
-	c.initiators = append(c.initiators, initiator)
+	c.initiators = append(c.initiators, connect)
 	r.initiator = int16(len(c.initiators))
 }
 
-// initiatorOf returns the initiator of the connection, or nil.
-func (c *closedChunk) initiatorOf(r *closedRecord) *bpf.Connect {
+// connectOf returns the attempt that made the connection; false if it is unknown.
+func (c *closedChunk) connectOf(r *closedRecord) (connect bpf.Connect, isKnown bool) {
 	if r.initiator == 0 {
-		return nil
+		return bpf.Connect{}, false
 	}
-	return &c.initiators[r.initiator-1]
+	connect = c.initiators[r.initiator-1]
+	connect.Attempt = r.attempt
+	return connect, true
 }
 
 // closedQueue queues the closed sockets of a namespace until a scan takes them. It is not safe for concurrent use.
 type closedQueue struct {
-	connects connectLookup // nil: initiators are unknown
+	connects *connects // nil in a queue of ends
 	budget   *closedBudget
 	held     atomic.Int64   // number of chunks, including taken ones that are not yielded yet
 	chunks   []*closedChunk // only the last has free records
@@ -198,34 +217,71 @@ func (q *closedQueue) add(m sockdiag.InetMessage) {
 		q.fail(err)
 		return
 	}
-	var initiator bpf.Connect
-	isKnown := false
-	if q.connects != nil {
-		initiator, isKnown = q.connects.Lookup(q.socket.Cookie)
-	}
+	connect, isKnown := q.connects.Lookup(q.socket.Cookie)
+	outcome, isReported := q.connects.destroyed(&q.socket, &connect, isKnown)
 	chunks := &q.chunks
-	if !q.socket.HasPeer() {
-		if q.socket.Local.Port() == 0 {
+	switch {
+	case q.socket.HasPeer():
+		if isReported {
 			return
 		}
+	case q.socket.Local.Port() == 0:
+		return
+	default:
 		chunks = &q.unpaired
 	}
-	chunk := q.chunkFor(chunks)
-	if chunk == nil {
+	record := q.next(chunks)
+	if record == nil {
 		q.lost++
 		return
 	}
-	record := &chunk.records[chunk.used]
 	record.set(&q.socket)
-	record.initiator = 0
+	record.outcome = outcome
 	if isKnown {
-		chunk.setInitiator(record, initiator)
+		q.last(chunks).setConnect(record, connect)
 		if record.remotePort == 0 {
-			record.remotePort = initiator.Port
+			record.remotePort = connect.Port
 		}
 	}
-	chunk.used++
 }
+
+// addEnd queues an end that the BPF program has reported. It returns false if there is no room.
+func (q *closedQueue) addEnd(e *bpf.End, outcome Outcome) bool {
+	record := q.next(&q.chunks)
+	if record == nil {
+		return false
+	}
+	s := &q.socket
+	s.reset(TransportTCP, FamilyIPv6)
+	if e.Local.Addr().Is4() {
+		s.Family = FamilyIPv4
+	}
+	s.Local, s.Remote, s.Interface, s.Cookie, s.fields = e.Local, e.Remote, e.Device, e.Cookie, FieldInterface|FieldCookie
+	if e.Failed {
+		s.fields |= FieldTCPSegs
+		s.TCP.SegsOut, s.TCP.SegsIn, s.TCP.RetransSegs = e.SegsOut, e.SegsIn, e.SynRetrans
+	}
+	record.set(s)
+	record.outcome, record.held = outcome, !e.Failed
+	if e.Number != 0 {
+		q.last(&q.chunks).setConnect(record, e.Connect)
+	}
+	return true
+}
+
+// next returns the next record; nil if the budget is used up.
+func (q *closedQueue) next(chunks *[]*closedChunk) *closedRecord {
+	chunk := q.chunkFor(chunks)
+	if chunk == nil {
+		return nil
+	}
+	record := &chunk.records[chunk.used]
+	chunk.used++
+	record.initiator, record.attempt, record.held, record.omitted = 0, bpf.Attempt{}, false, false
+	return record
+}
+
+func (*closedQueue) last(chunks *[]*closedChunk) *closedChunk { return (*chunks)[len(*chunks)-1] }
 
 // chunkFor returns the chunk for the next record; nil if the budget is used up.
 func (q *closedQueue) chunkFor(chunks *[]*closedChunk) *closedChunk {
@@ -249,38 +305,55 @@ func (q *closedQueue) waiting() (n int) {
 	return n
 }
 
+// take takes what takeUnpaired has not taken.
 func (q *closedQueue) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
 	lost, err = q.lost, q.failed.err()
-	to = append(append(to, q.unpaired...), q.chunks...)
-	q.unpaired = nil    // usually few
+	q.lost, q.failed = 0, errorSummary{}
+	return q.takeChunks(q.takeUnpaired(to)), lost, err
+}
+
+// takeUnpaired takes the sockets that never had a peer.
+func (q *closedQueue) takeUnpaired(to []*closedChunk) []*closedChunk {
+	to = append(to, q.unpaired...)
+	q.unpaired = nil // usually few
+	return to
+}
+
+// takeChunks takes the other sockets.
+func (q *closedQueue) takeChunks(to []*closedChunk) []*closedChunk {
 	const maxKept = 512 // chunks
+	to = append(to, q.chunks...)
 	clear(q.chunks)
 	if q.chunks = q.chunks[:0]; cap(q.chunks) > maxKept {
 		q.chunks = nil
 	}
-	q.lost, q.failed = 0, errorSummary{}
-	return to, lost, err
+	return to
 }
 
 // takenClosed are closed sockets that a scan has taken from a queue and yields.
 type takenClosed struct{ chunks []*closedChunk }
 
-// next fills s with the next socket and returns its initiator, or nil if that is unknown. It is false at the end.
-func (t *takenClosed) next(s *Socket) (initiator *bpf.Connect, ok bool) {
+// next fills s with the next socket, and connect with the attempt that made the connection, if that is known. It is false at the
+// end.
+func (t *takenClosed) next(s *Socket) (connect bpf.Connect, isKnown, ok bool) {
 	for len(t.chunks) > 0 {
 		chunk := t.chunks[0]
 		if chunk.next < chunk.used {
 			record := &chunk.records[chunk.next]
 			chunk.next++
+			if record.omitted {
+				continue
+			}
 			record.get(s)
-			return chunk.initiatorOf(record), true
+			connect, isKnown = chunk.connectOf(record)
+			return connect, isKnown, true
 		}
 		t.chunks[0] = nil
 		t.chunks = t.chunks[1:]
 		chunk.free()
 	}
 	t.chunks = nil
-	return nil, false
+	return bpf.Connect{}, false, false
 }
 
 // drop discards the remaining sockets.

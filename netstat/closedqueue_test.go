@@ -39,7 +39,7 @@ func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err e
 	taken.chunks, lost, err = q.take(nil)
 	var s Socket
 	for {
-		if _, ok := taken.next(&s); !ok {
+		if _, _, ok := taken.next(&s); !ok {
 			require.Zero(t, q.waiting())
 			return sockets, lost, err
 		}
@@ -48,7 +48,7 @@ func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err e
 }
 
 func TestClosedQueue(t *testing.T) {
-	q := closedQueue{budget: newClosedBudget(3000)}
+	q := closedQueue{budget: newClosedBudget(3000), connects: &connects{}}
 	for i := range uint64(2000) {
 		q.add(closedMessage(i))
 	}
@@ -72,7 +72,7 @@ func TestClosedQueue(t *testing.T) {
 
 // All messages that cannot be decoded are reported as one error.
 func TestClosedQueueCutOff(t *testing.T) {
-	c := closedEvents{queue: closedQueue{budget: newClosedBudget(maxClosed)}}
+	c := closedEvents{queue: closedQueue{budget: newClosedBudget(maxClosed), connects: &connects{}}}
 	whole := closedPayload(1)
 	const lastAttribute = 72 + 8
 	for n := lastAttribute + 4; n < len(whole); n++ {
@@ -93,7 +93,7 @@ func TestClosedQueueCutOff(t *testing.T) {
 
 // Adding and taking an event does not allocate.
 func TestClosedQueueAllocs(t *testing.T) {
-	known := everyConnect{Initiator: bpf.Process{PID: 7}, Port: 9}
+	known := every(bpf.Connect{Initiator: bpf.Process{PID: 7}, Port: 9})
 	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
 	message := closedMessage(1)
 	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
@@ -102,7 +102,7 @@ func TestClosedQueueAllocs(t *testing.T) {
 	var s Socket
 	taken.chunks, _, _ = q.take(taken.chunks)
 	require.Zero(t, testing.AllocsPerRun(closedChunkLen-3, func() {
-		initiator, ok := taken.next(&s)
+		initiator, _, ok := taken.next(&s)
 		if !ok || initiator.Initiator.PID != 7 {
 			t.Fatal("nothing")
 		}
@@ -112,25 +112,39 @@ func TestClosedQueueAllocs(t *testing.T) {
 type everyConnect bpf.Connect
 
 func (e everyConnect) Lookup(uint64) (bpf.Connect, bool) { return bpf.Connect(e), true }
+func (everyConnect) Drain(func(*bpf.End)) uint64         { return 0 }
+func (everyConnect) Wait(func())                         {}
 func (everyConnect) Close()                              {}
+
+// every returns the records in which every connection was established by the attempt.
+func every(connect bpf.Connect) *connects {
+	connect.ConnectTime = 1
+	return recorded(everyConnect(connect))
+}
+
+func recorded(records connectRecords) *connects {
+	c := &connects{}
+	c.records.Store(&records)
+	return c
+}
 
 // Each closed socket keeps its own initiator.
 func TestClosedQueueInitiators(t *testing.T) {
-	q := closedQueue{budget: newClosedBudget(maxClosed)}
+	q := closedQueue{budget: newClosedBudget(maxClosed), connects: &connects{}}
 	for i := range 1000 {
-		q.connects = everyConnect{Initiator: bpf.Process{PID: uint32(1 + i%20)}}
+		q.connects = every(bpf.Connect{Initiator: bpf.Process{PID: uint32(1 + i%20)}})
 		q.add(closedMessage(uint64(i)))
 	}
 	var taken takenClosed
 	taken.chunks, _, _ = q.take(nil)
 	var s Socket
 	for i := range 1000 {
-		initiator, ok := taken.next(&s)
+		initiator, _, ok := taken.next(&s)
 		require.True(t, ok)
 		require.EqualValues(t, i, s.Cookie)
 		require.EqualValues(t, 1+i%20, initiator.Initiator.PID)
 	}
-	_, ok := taken.next(&s)
+	_, _, ok := taken.next(&s)
 	require.False(t, ok)
 }
 
@@ -143,7 +157,7 @@ func FuzzClosedQueue(f *testing.F) {
 		if err != nil {
 			return
 		}
-		q := closedQueue{budget: newClosedBudget(4 * closedChunkLen)}
+		q := closedQueue{budget: newClosedBudget(4 * closedChunkLen), connects: &connects{}}
 		q.add(m)
 		broken := q.failed.more
 		if q.failed.first != nil {
@@ -164,7 +178,7 @@ func FuzzClosedQueue(f *testing.F) {
 }
 
 func BenchmarkClosedQueue(b *testing.B) {
-	q := closedQueue{budget: newClosedBudget(maxClosed)}
+	q := closedQueue{budget: newClosedBudget(maxClosed), connects: &connects{}}
 	message := closedMessage(1)
 	var taken takenClosed
 	var s Socket
@@ -174,7 +188,7 @@ func BenchmarkClosedQueue(b *testing.B) {
 		if i%100_000 == 0 {
 			taken.chunks, _, _ = q.take(taken.chunks)
 			for ok := true; ok; {
-				_, ok = taken.next(&s)
+				_, _, ok = taken.next(&s)
 			}
 		}
 	}
@@ -183,18 +197,18 @@ func BenchmarkClosedQueue(b *testing.B) {
 // Sockets without a peer are taken first, and reused chunks keep nothing of earlier sockets.
 func TestClosedQueueUnpaired(t *testing.T) {
 	budget := newClosedBudget(maxClosed)
-	q := closedQueue{budget: budget}
+	q := closedQueue{budget: budget, connects: &connects{}}
 	unpaired := func(cookie uint64, port string) sockdiag.InetMessage {
 		return mustParseInet(sockdiagtest.Inet{
 			Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:" + port, Remote: "0.0.0.0:0", Cookie: cookie,
 		}.Bytes())
 	}
 	for range 3 { // reuses chunks
-		q.connects = everyConnect{Initiator: bpf.Process{PID: 9}}
+		q.connects = every(bpf.Connect{Initiator: bpf.Process{PID: 9}})
 		for i := range uint64(3 * closedChunkLen / 2) {
 			q.add(closedMessage(1000 + i))
 		}
-		q.connects = nil
+		q.connects = &connects{}
 		for i := range uint64(closedChunkLen + 1) {
 			q.add(unpaired(1+i, "80"))
 		}
@@ -203,8 +217,8 @@ func TestClosedQueueUnpaired(t *testing.T) {
 		taken.chunks, _, _ = q.take(nil)
 		var s Socket
 		var cookies []uint64
-		for initiator, ok := taken.next(&s); ok; initiator, ok = taken.next(&s) {
-			require.Equal(t, s.HasPeer(), initiator != nil)
+		for _, isKnown, ok := taken.next(&s); ok; _, isKnown, ok = taken.next(&s) {
+			require.Equal(t, s.HasPeer(), isKnown)
 			cookies = append(cookies, s.Cookie)
 		}
 		require.Len(t, cookies, closedChunkLen+1+3*closedChunkLen/2)
@@ -223,7 +237,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 func TestClosedBudget(t *testing.T) {
 	const chunks = 16
 	budget := newClosedBudget(chunks * closedChunkLen)
-	flooded, quiet := closedQueue{budget: budget}, closedQueue{budget: budget}
+	flooded, quiet := closedQueue{budget: budget, connects: &connects{}}, closedQueue{budget: budget, connects: &connects{}}
 	for i := range uint64(chunks * closedChunkLen) {
 		flooded.add(closedMessage(i))
 	}
@@ -244,7 +258,7 @@ func TestClosedBudget(t *testing.T) {
 		func(taken *takenClosed) { taken.drop() },
 		func(taken *takenClosed) {
 			var s Socket
-			for _, ok := taken.next(&s); ok; _, ok = taken.next(&s) {
+			for _, _, ok := taken.next(&s); ok; _, _, ok = taken.next(&s) {
 			}
 		},
 	} {

@@ -2,45 +2,268 @@ package netstat
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
 )
 
-// connectLookup finds the initiators of TCP connections. It is safe for concurrent use.
-type connectLookup interface {
-	// Lookup returns the initiator of the connection with the cookie; false if it is unknown.
+// Outcome is how a TCP connection, or an attempt to connect, ended.
+type Outcome uint8
+
+// The outcomes. The kernel's error of the socket (sk_err) tells them apart.
+const (
+	// OutcomeUnknown: it has not ended, or the end is not recorded. See [ScanStats].Initiators.
+	OutcomeUnknown Outcome = iota
+	// OutcomeClosed: an established connection ended without an error. This end can have reset it.
+	OutcomeClosed
+	// OutcomeReset: the peer reset an established connection (ECONNRESET; EPIPE if the peer had closed it before, tcp_reset in
+	// net/ipv4/tcp_input.c).
+	OutcomeReset
+	// OutcomeTimedOut: the peer of an established connection no longer answered (ETIMEDOUT, or the last error that ICMP reported
+	// until then; tcp_write_err, net/ipv4/tcp_timer.c).
+	OutcomeTimedOut
+	// OutcomeConnectRefused: the peer answered by a reset, or by ICMP that the port is unreachable (ECONNREFUSED).
+	OutcomeConnectRefused
+	// OutcomeConnectTimedOut: nothing answered (ETIMEDOUT).
+	OutcomeConnectTimedOut
+	// OutcomeConnectUnreachable: ICMP reported any other error, most often that the host, the network or the protocol is unreachable
+	// or prohibited (EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT, EACCES; icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert in
+	// net/ipv6/icmp.c), or the kernel did, as no neighbour answered. An attempt for which there is no route at all fails before it
+	// begins, and is not seen.
+	OutcomeConnectUnreachable
+	// OutcomeConnectNoPort: no local port was free, or the one that the socket is bound to is in use between the same two
+	// endpoints (EADDRNOTAVAIL). Nothing was sent.
+	OutcomeConnectNoPort
+	// OutcomeConnectAborted: the process gave up: it closed or disconnected the socket, or ended; or the socket was destroyed
+	// (ECONNABORTED, ss -K).
+	OutcomeConnectAborted
+)
+
+var outcomeNames = [...]string{
+	OutcomeUnknown: "unknown", OutcomeClosed: "closed", OutcomeReset: "reset", OutcomeTimedOut: "timed out",
+	OutcomeConnectRefused: "connect refused", OutcomeConnectTimedOut: "connect timed out",
+	OutcomeConnectUnreachable: "connect unreachable", OutcomeConnectNoPort: "connect without port",
+	OutcomeConnectAborted: "connect aborted",
+}
+
+// String returns the outcome's name, or Outcome(n) for an invalid value.
+func (o Outcome) String() string { return enumName("Outcome", o, outcomeNames[:]) }
+
+// MarshalText returns the outcome's name. It fails for an invalid value.
+func (o Outcome) MarshalText() ([]byte, error) { return marshalEnum("Outcome", o, outcomeNames[:]) }
+
+// UnmarshalText sets the outcome by its name. An unknown name is an error.
+func (o *Outcome) UnmarshalText(name []byte) error { return unmarshalEnum(o, name, outcomeNames[:]) }
+
+// IsFailedConnect reports whether an attempt to connect failed.
+func (o Outcome) IsFailedConnect() bool { return o >= OutcomeConnectRefused }
+
+// outcomeOf returns the outcome of an end; OutcomeUnknown if the error is not the reason for it.
+func outcomeOf(e *bpf.End) Outcome {
+	err := syscall.Errno(e.Error)
+	if !e.Failed {
+		switch {
+		case err == syscall.ECONNRESET, err == syscall.EPIPE:
+			return OutcomeReset
+		case err == syscall.ETIMEDOUT, err != 0 && e.Error == e.SoftError:
+			return OutcomeTimedOut
+		default:
+			return OutcomeUnknown // with IP_RECVERR, ICMP sets the error of a connection that goes on
+		}
+	}
+	switch err {
+	case 0:
+		if e.Unsent {
+			return OutcomeConnectNoPort
+		}
+		return OutcomeConnectAborted
+	case syscall.ECONNABORTED:
+		return OutcomeConnectAborted
+	case syscall.ECONNREFUSED, syscall.ECONNRESET: // the latter after the SYN of the peer: two that connect to each other
+		return OutcomeConnectRefused
+	case syscall.ETIMEDOUT:
+		return OutcomeConnectTimedOut
+	default:
+		return OutcomeConnectUnreachable
+	}
+}
+
+// Attempt is an attempt to connect by TCP, as a BPF program recorded it: see [Socket.Attempt].
+type Attempt struct {
+	Number      uint32        // tells the attempts of a socket apart
+	ConnectTime time.Duration // from the first SYN until it was established or failed; 0: still trying
+	SynRetrans  uint32        // SYN segments that were sent again until then
+}
+
+func attemptOf(a *bpf.Attempt) Attempt {
+	return Attempt{a.Number, time.Duration(a.ConnectTime) * time.Microsecond, a.SynRetrans}
+}
+
+// connectRecords are the records of the BPF program. Lookup is safe for concurrent use.
+type connectRecords interface {
+	// Lookup returns the last attempt of the socket with the cookie; false if it is unknown.
 	Lookup(cookie uint64) (bpf.Connect, bool)
-	// Close must not be called during or before a Lookup.
+	// Drain calls f with the ends since the last call. It returns the number of those so far that were lost.
+	Drain(f func(*bpf.End)) (lost uint64)
+	// Wait calls drain whenever many ends wait, until Close.
+	Wait(drain func())
+	// Close must not be called during or before a Lookup or Drain.
 	Close()
 }
 
-var (
-	_ connectLookup = (*bpf.Connects)(nil)
-	_ connectLookup = (*connects)(nil)
-)
+var _ connectRecords = (*bpf.Connects)(nil)
 
-// connects is the lookup in the records of the BPF program; empty while that is not loaded. It is safe for concurrent use.
+// connects has the records of the BPF program, and the ends that no scan has taken yet; both empty while that is not loaded. It is
+// safe for concurrent use.
 type connects struct {
-	lookup atomic.Pointer[connectLookup]
+	records atomic.Pointer[connectRecords]
+	waiting sync.WaitGroup
+
+	mu     sync.Mutex
+	each   func(*bpf.End)          // add, so that Drain needs no new one
+	queues map[uint64]*closedQueue // of ends, by the inode number of the network namespace
+	// held are the ends of sockets that the kernel has not destroyed yet, by cookie. The destruction is no second end.
+	held     map[uint64]Outcome
+	drained  uint64 // ends lost by the program
+	overflow int    // ends lost here
+	reported uint64 // lost ends that a scan has reported
 }
 
-func (c *connects) isOpen() bool { return c.lookup.Load() != nil }
+// maxHeld bounds held: 65,536 entries need about 2 MB.
+const maxHeld = 1 << 16
 
+func (c *connects) isOpen() bool { return c.records.Load() != nil }
+
+// Lookup returns the last attempt of the socket with the cookie; false if it is unknown.
 func (c *connects) Lookup(cookie uint64) (bpf.Connect, bool) {
-	if lookup := c.lookup.Load(); lookup != nil {
-		return (*lookup).Lookup(cookie)
+	if records := c.records.Load(); records != nil {
+		return (*records).Lookup(cookie)
 	}
 	return bpf.Connect{}, false
 }
 
+func (c *connects) open(records connectRecords) {
+	c.each = c.add
+	c.records.Store(&records)
+	c.waiting.Go(func() { records.Wait(c.drain) })
+}
+
 func (c *connects) Close() {
-	if lookup := c.lookup.Swap(nil); lookup != nil {
-		(*lookup).Close()
+	c.mu.Lock()
+	records := c.records.Swap(nil)
+	c.mu.Unlock()
+	if records != nil {
+		(*records).Close()
+		c.waiting.Wait()
 	}
 }
 
-// openConnects loads the BPF program that records the initiators of connections, if owners come from BPF too.
+// drain queues the ends since the last call.
+func (c *connects) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drainLocked()
+}
+
+func (c *connects) drainLocked() {
+	if records := c.records.Load(); records != nil {
+		c.drained = (*records).Drain(c.each)
+	}
+}
+
+func (c *connects) add(e *bpf.End) {
+	q := c.queues[e.NetNS]
+	outcome := outcomeOf(e)
+	if q == nil || outcome == OutcomeUnknown {
+		return
+	}
+	_, isHeld := c.held[e.Cookie]
+	hasRoom := isHeld || len(c.held) < maxHeld
+	if hasRoom {
+		c.held[e.Cookie] = outcome
+	}
+	if !hasRoom && !e.Failed || !q.addEnd(e, outcome) {
+		c.overflow++
+	}
+}
+
+// follow queues the ends in a network namespace from now on.
+func (c *connects) follow(netNS uint64, q *closedQueue) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drainLocked() // those of a former namespace with this number
+	if c.queues == nil {
+		c.queues, c.held = map[uint64]*closedQueue{}, map[uint64]Outcome{}
+	}
+	c.queues[netNS] = q
+}
+
+// unfollow ends follow.
+func (c *connects) unfollow(netNS uint64, q *closedQueue) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drainLocked()
+	if c.queues[netNS] == q { // else the number belongs to another namespace now
+		delete(c.queues, netNS)
+	}
+}
+
+// takeEnds appends the ends in the queue, but those of connections whose sockets have been destroyed since: their events have the
+// outcome.
+func (c *connects) takeEnds(q *closedQueue, to []*closedChunk) []*closedChunk {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drainLocked()
+	for _, chunk := range q.chunks {
+		for i := range chunk.records[:chunk.used] {
+			if r := &chunk.records[i]; r.held {
+				_, isHeld := c.held[r.cookie]
+				r.omitted = !isHeld
+			}
+		}
+	}
+	return q.takeChunks(to)
+}
+
+// destroyed returns the outcome of the connection of a socket that the kernel has destroyed. isReported: it was that of a failed
+// attempt, which is an end of its own. connect is what is recorded of its last attempt, if isKnown.
+func (c *connects) destroyed(s *Socket, connect *bpf.Connect, isKnown bool) (outcome Outcome, isReported bool) {
+	if !c.isOpen() {
+		return OutcomeUnknown, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drainLocked()
+	outcome, isHeld := c.held[s.Cookie]
+	delete(c.held, s.Cookie)
+	neverEstablished := connect.ConnectTime == 0
+	if !isKnown { // the peer has acknowledged the SYN at least of one that was initiated
+		neverEstablished = outcome.IsFailedConnect() && s.TCP.BytesAcked == 0
+	}
+	switch {
+	case neverEstablished:
+		return outcome, true
+	case !isHeld, outcome.IsFailedConnect():
+		return OutcomeClosed, false
+	default:
+		return outcome, false
+	}
+}
+
+// takeLost returns the number of ends that were lost since the last call.
+func (c *connects) takeLost() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lost := c.drained + uint64(c.overflow)
+	n := int(lost - c.reported)
+	c.reported = lost
+	return n
+}
+
+// openConnects loads the BPF program that records connects, if owners come from BPF too.
 func (s *Scanner) openConnects() {
 	if s.stats.OwnerMethod != OwnersBPF || s.connects.isOpen() {
 		return
@@ -54,19 +277,21 @@ func (s *Scanner) openConnects() {
 	s.setConnects(recorded)
 }
 
-// setConnects sets the lookup, and makes the process cache keep ended processes: they can be initiators of closed connections.
-func (s *Scanner) setConnects(lookup connectLookup) {
-	s.connects.lookup.Store(&lookup)
+// setConnects sets the records, and makes the process cache keep ended processes: they can be initiators of closed connections.
+func (s *Scanner) setConnects(records connectRecords) {
+	s.connects.open(records)
 	s.processes.keepsPast = true
 	s.stats.Initiators = true
 }
 
-// setClosedInitiator makes the initiator of the connection that of the closed socket, and its owner.
-func (s *Scanner) setClosedInitiator(connect *bpf.Connect) {
-	s.current.setInitiator(connect)
+// setClosedConnect makes the attempt that of the closed socket, and its initiator the owner.
+func (s *Scanner) setClosedConnect(connect *bpf.Connect) {
+	s.current.setConnect(connect)
 	if connect.CgroupID != 0 {
 		s.socket.CgroupID = connect.CgroupID
 		s.socket.fields |= FieldCgroupID
 	}
-	s.current.owners = append(s.current.owners, s.current.initiator.process)
+	if s.current.initiator.process != nil {
+		s.current.owners = append(s.current.owners, s.current.initiator.process)
+	}
 }

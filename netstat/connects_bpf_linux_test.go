@@ -42,7 +42,9 @@ func initiated(process string, uid uint32, port uint16, cgroup uint64) string {
 }
 
 // known describes the recorded connect of a socket; it is empty if there is none.
-func known(c connectLookup, cookie uint64) string {
+func known(c interface {
+	Lookup(cookie uint64) (bpf.Connect, bool)
+}, cookie uint64) string {
 	connect, ok := c.Lookup(cookie)
 	if !ok {
 		return ""

@@ -116,8 +116,11 @@ type ScanStats struct {
 	Processes   int         // processes that hold a socket
 	Denied      int         // processes whose descriptors could not be read for lack of privilege; 0 with OwnersBPF
 	ClosedLost  int         // destroyed TCP sockets that were lost since the last scan: a buffer was full
-	Initiators  bool        // a BPF program records the initiators of connections: see [Socket.Initiator]
+	Initiators  bool        // a BPF program records attempts to connect: see [Socket.Initiator], [Socket.Attempt]
 	Interrupted int         // tables that changed during the dump (NLM_F_DUMP_INTR): sockets may be missing or repeated
+	// AttemptsLost is the number of failed attempts to connect, and of connections that were reset or timed out, that were lost since
+	// the last scan: a buffer was full. It counts those of all network namespaces of the host.
+	AttemptsLost int
 }
 
 // TableError is the error of a table of sockets that could not be read, or not completely.
@@ -273,6 +276,7 @@ func (s *Scanner) Sockets(ctx context.Context) iter.Seq2[*Socket, error] {
 		s.paths.nextScan()
 		s.rowOrder.nextScan()
 		defer s.setSource()
+		defer func() { s.stats.AttemptsLost = s.connects.takeLost() }()
 		s.retryRefused()
 		errNamespaces, errOwners := s.namespaces.find(), s.findOwners(ctx)
 		s.late.lookedUp = errOwners != nil

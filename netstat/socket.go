@@ -95,9 +95,11 @@ type Socket struct {
 	// TCPListen also applies to unix sockets.
 	State TCPState
 
-	// Closed is true if the kernel has destroyed the TCP socket; the other fields have their final values: see
-	// [ScannerConfig].Closed. State is TCPClose, Inode and UID are 0.
+	// Closed is true if the kernel has destroyed the TCP socket, or an attempt to connect has failed; the other fields have their
+	// final values: see [ScannerConfig].Closed. State is TCPClose, Inode and UID are 0.
 	Closed bool
+	// Outcome is how a TCP connection, or an attempt to connect, ended.
+	Outcome Outcome
 
 	// Local and Remote are the addresses; zero for unix sockets. A link-local IPv6 address (fe80::/10) has a zone if the socket
 	// has an Interface: the name of the device, or its index in decimal if the name is unknown. netip.Prefix.Contains is false for
@@ -216,22 +218,39 @@ func (s *Socket) Owners() []*Process {
 // [ScanStats].Initiators is true. A connection in TIME_WAIT, or one that no process holds any more, still has its initiator. The
 // lookup happens at the call. The result is valid until the next iteration; the process remains valid.
 func (s *Socket) Initiator() (process *Process, cgroupID uint64) {
-	found := s.initiator
-	if s.scan != nil {
-		found = s.scan.initiatorOf(s)
-	}
+	found := s.attempted()
 	if found == nil {
 		return nil, 0
 	}
 	return found.process, found.cgroupID
 }
 
-// Clone returns a copy, with its owners and its initiator, that the next iteration does not change.
+// Attempt returns the attempt to connect that made the TCP connection, or the one that failed. It is false for an accepted connection, and
+// if it is unknown: see [Socket.Initiator]. Of an attempt whose process is a kernel thread, only the process is unknown. The result
+// of a socket that still tries, or has just been established, can be later than its State.
+func (s *Socket) Attempt() (attempt Attempt, ok bool) {
+	found := s.attempted()
+	if found == nil {
+		return Attempt{}, false
+	}
+	return found.attempt, true
+}
+
+// attempted returns the initiator and its attempt; nil if that is unknown.
+func (s *Socket) attempted() *initiator {
+	if s.scan != nil {
+		return s.scan.initiatorOf(s)
+	}
+	return s.initiator
+}
+
+// Clone returns a copy, with its owners, its initiator and its attempt, that the next iteration does not change.
 func (s *Socket) Clone() *Socket {
 	kept := *s
 	kept.owners = slices.Clone(s.Owners())
-	if process, cgroupID := s.Initiator(); process != nil {
-		kept.initiator = &initiator{process, cgroupID}
+	if found := s.attempted(); found != nil {
+		copied := *found
+		kept.initiator = &copied
 	}
 	kept.scan, kept.number = nil, 0
 	return &kept
@@ -281,10 +300,11 @@ type currentSocket struct {
 	initiated uint64     // the number of the socket that initiator belongs to
 }
 
-// initiator is the process that initiated a connection; nil: unknown.
+// initiator is the process that initiated a connection, and its attempt.
 type initiator struct {
-	process  *Process
+	process  *Process // nil: unknown
 	cgroupID uint64
+	attempt  Attempt
 }
 
 // next advances to the next socket and returns its number.
@@ -312,7 +332,7 @@ func (c *currentSocket) initiatorOf(s *Socket) *initiator {
 	// before.
 	if c.initiated != c.number && !s.Closed && s.Transport == TransportTCP && s.State != TCPListen && s.Has(FieldCookie) {
 		if connect, known := c.connects.Lookup(s.Cookie); known {
-			c.setInitiator(&connect)
+			c.setConnect(&connect)
 		}
 	}
 	if c.initiated != c.number {
@@ -321,6 +341,9 @@ func (c *currentSocket) initiatorOf(s *Socket) *initiator {
 	return &c.initiator
 }
 
-func (c *currentSocket) setInitiator(connect *bpf.Connect) {
-	c.initiator, c.initiated = initiator{c.processes.ofConnect(connect), connect.CgroupID}, c.number
+func (c *currentSocket) setConnect(connect *bpf.Connect) {
+	c.initiator, c.initiated = initiator{nil, connect.CgroupID, attemptOf(&connect.Attempt)}, c.number
+	if connect.Initiator.PID != 0 {
+		c.initiator.process = c.processes.ofConnect(connect)
+	}
 }

@@ -2,7 +2,8 @@
 // with a chosen name and user that hold sockets, and the output of ss as a reference.
 //
 // A test calls [Isolate], creates a load with [States], [UDP], [Unix], [Overflow] or [Start], and compares the result of the
-// code under test with the load's [Socket] values or with the rows of [SS]. Loads end with the test.
+// code under test with the load's [Socket] values or with the rows of [SS]. Loads end with the test. [Proc.Attempt] makes attempts to connect;
+// [StartRouter] and [RejectPort] make them fail or take long.
 //
 // The package configures the processes that it starts through environment variables that begin with TESTNET_.
 //

@@ -38,6 +38,9 @@ type request struct {
 	Inodes           []uint64
 	Churn            Churn
 	ShortConnections ShortConnections
+	Attempts         Attempts
+	GiveUp           GiveUp
+	Relay            Relay
 	Name             []byte // not a string, in which encoding/json would replace invalid UTF-8
 }
 
@@ -48,6 +51,8 @@ type reply struct {
 	Worker           int
 	ChurnStats       ChurnStats
 	ShortConnections shortConnectionsResult
+	Attempted        []Attempted
+	AttemptTotals    AttemptTotals
 }
 
 type op string
@@ -62,6 +67,15 @@ const (
 	opReceive op = "receive"
 	opClose   op = "close"
 	opFork    op = "fork"
+	opBegin   op = "begin attempts"
+	opFinish  op = "finish attempts"
+	opGiveUp  op = "give up attempts"
+	opReset   op = "reset"
+
+	opAttemptAtRate op = "attempt at a rate"
+	opAttemptTotals op = "count attempts"
+
+	opRelay op = "relay"
 
 	opChurn                  op = "churn"
 	opChurned                op = "churned"
@@ -86,7 +100,10 @@ var mainCalled bool
 //	func TestMain(m *testing.M) { testnet.Main(m) }
 func Main(m *testing.M) {
 	if isHelper() {
-		h := &helper{fds: make(map[uint64]int), inbox: -1, endMain: make(chan struct{})}
+		h := &helper{
+			fds: make(map[uint64]int), attempts: make(map[uint64]*attempt), attemptsAtRate: make(map[netip.AddrPort]*attemptsAtRate),
+			inbox: -1, endMain: make(chan struct{}),
+		}
 		go func() {
 			if err := h.run(); err != nil {
 				fmt.Fprintln(os.Stderr, "testnet:", err)
@@ -111,9 +128,12 @@ func isHelper() bool {
 type helper struct {
 	fds              map[uint64]int // by inode
 	listeners        []int
+	attempts         map[uint64]*attempt // by inode: those that were begun, and not finished or given up
 	workers          []*worker
 	churn            *churn // nil if none is running
 	shortConnections shortConnections
+	attemptsAtRate   map[netip.AddrPort]*attemptsAtRate
+	relay            relay
 	inbox            int // see Proc.Pass
 	endMain          chan struct{}
 }
@@ -218,6 +238,21 @@ func (h *helper) do(r request) (reply, error) {
 		return reply{}, h.each(r, func(fd int) error { return read(fd, r.N, end) })
 	case opClose:
 		return reply{}, h.each(r, h.close)
+	case opBegin:
+		return many(h.begin(r, end))
+	case opFinish:
+		return ended(h.finish(r, end))
+	case opGiveUp:
+		return ended(h.giveUp(r, end))
+	case opReset:
+		return reply{}, h.each(r, h.reset)
+	case opAttemptAtRate:
+		return reply{}, h.attemptAtRate(r)
+	case opAttemptTotals:
+		totals, err := h.attemptTotals(r.Remote)
+		return reply{AttemptTotals: totals}, err
+	case opRelay:
+		return reply{}, h.relay.set(r.Relay)
 	case opFork:
 		return h.fork()
 	case opChurn, opChurned, opEndChurn:

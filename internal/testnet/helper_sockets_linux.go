@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,6 +19,10 @@ func one(s Socket, err error) (reply, error) {
 
 func many(s []Socket, err error) (reply, error) {
 	return reply{Sockets: s}, err
+}
+
+func ended(a []Attempted, err error) (reply, error) {
+	return reply{Attempted: a}, err
 }
 
 // register stores and describes a socket. If err is not nil, it returns err.
@@ -47,13 +52,7 @@ func (h *helper) listen(r request) (Socket, error) {
 // connect starts all connections before it waits for any of them: if the accept queue is full, some are not established before
 // the server accepts others.
 func (h *helper) connect(r request, end time.Time) ([]Socket, error) {
-	n := networks["tcp4"]
-	switch to := r.Remote.Addr(); {
-	case to.Is4In6():
-		n = networks["tcp4in6"]
-	case to.Is6():
-		n = networks["tcp6"]
-	}
+	n := networkTo(r.Remote.Addr())
 	var fds []int
 	for range r.N {
 		fd, err := n.open(netip.AddrPort{}, r.Options)
@@ -95,9 +94,17 @@ func (o SocketOptions) set(fd int) error {
 	return nil
 }
 
-// connectFrom starts a connection from an address, if that is valid. Without a port connect(2) chooses it, not bind(2), which would
-// need a port that no other connection uses, whatever its remote address.
+// connectFrom starts a connection from an address, if that is valid.
 func connectFrom(fd int, from, to netip.AddrPort) error {
+	if err := bindForConnect(fd, from); err != nil {
+		return err
+	}
+	return startConnect(fd, to)
+}
+
+// bindForConnect binds a socket to an address, if that is valid. Without a port connect(2) chooses it, not bind(2), which would need
+// a port that no other connection uses, whatever its remote address.
+func bindForConnect(fd int, from netip.AddrPort) error {
 	if from.IsValid() {
 		if from.Port() == 0 {
 			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
@@ -108,7 +115,7 @@ func connectFrom(fd int, from, to netip.AddrPort) error {
 			return fmt.Errorf("binding to %v: %w", from, err)
 		}
 	}
-	return startConnect(fd, to)
+	return nil
 }
 
 func (h *helper) accept(r request, end time.Time) ([]Socket, error) {
@@ -166,9 +173,25 @@ func (h *helper) each(r request, do func(fd int) error) error {
 }
 
 func (h *helper) close(fd int) error {
+	h.drop(fd)
+	return unix.Close(fd)
+}
+
+// drop unregisters a socket.
+func (h *helper) drop(fd int) {
 	h.listeners = slices.DeleteFunc(h.listeners, func(listener int) bool { return listener == fd })
 	maps.DeleteFunc(h.fds, func(_ uint64, held int) bool { return held == fd })
-	return unix.Close(fd)
+}
+
+func (h *helper) reset(fd int) error {
+	h.drop(fd)
+	return closeWithReset(fd)
+}
+
+// closeWithReset closes a socket; if it is connected, the kernel resets the connection.
+func closeWithReset(fd int) error {
+	err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	return errors.Join(err, unix.Close(fd))
 }
 
 // read reads n bytes.

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -142,4 +144,128 @@ func (h *helper) serve(r request) error {
 		}()
 		return nil
 	})
+}
+
+// AttemptTotals counts the attempts of [Proc.AttemptAtRate].
+type AttemptTotals struct {
+	// Ended is the number of attempts that have ended.
+	Ended int
+	// Errnos counts them by [Attempted.Errno].
+	Errnos map[unix.Errno]int
+	// Longest is the time of the slowest attempt.
+	Longest time.Duration
+	// For is the time from the first attempt to the end of the last one.
+	For   time.Duration
+	Error string
+}
+
+// AttemptAtRate makes the process begin attempts, at most rate a second, and returns at once. There is no limit to N; SameSocket and Keep
+// are not supported. Established connections are reset, so that no port stays in TIME_WAIT. Attempts to several addresses can
+// run at the same time.
+func (p *Proc) AttemptAtRate(a Attempts, rate int) {
+	p.tb.Helper()
+	if p.netns != "" {
+		p.tb.Fatal("attempts at a rate cannot run in another network namespace than the process")
+	}
+	p.do(request{Op: opAttemptAtRate, Attempts: a, N: rate})
+}
+
+// AttemptTotals returns the totals so far of the attempts to an address. If the process failed, it fails the test.
+func (p *Proc) AttemptTotals(to netip.AddrPort) AttemptTotals {
+	p.tb.Helper()
+	totals := p.exchange(request{Op: opAttemptTotals, Remote: to}).AttemptTotals
+	if totals.Error != "" {
+		p.tb.Fatalf("attempts to connect to %v: %s", to, totals.Error)
+	}
+	return totals
+}
+
+// attemptsAtRate are the attempts of a helper to an address.
+type attemptsAtRate struct {
+	Attempts
+	options SocketOptions
+	start   time.Time
+	next    atomic.Int64
+
+	mu     sync.Mutex
+	totals AttemptTotals
+}
+
+func (h *helper) attemptAtRate(r request) error {
+	a := r.Attempts
+	if a.SameSocket || a.Keep || r.N < 1 || !a.To.IsValid() {
+		return fmt.Errorf("attempts at a rate: unsupported options %+v with rate %d", a, r.N)
+	}
+	if h.attemptsAtRate[a.To] != nil {
+		return fmt.Errorf("attempts to connect to %v have begun already", a.To)
+	}
+	if err := raiseFileLimit(); err != nil {
+		return err
+	}
+	l := &attemptsAtRate{Attempts: a, options: r.Options, start: time.Now()}
+	l.totals.Errnos = make(map[unix.Errno]int)
+	h.attemptsAtRate[a.To] = l
+	const workers = 8 // more than one, because some attempts may take long
+	for range workers {
+		go l.run(r.N)
+	}
+	return nil
+}
+
+func (h *helper) attemptTotals(to netip.AddrPort) (AttemptTotals, error) {
+	l := h.attemptsAtRate[to]
+	if l == nil {
+		return AttemptTotals{}, fmt.Errorf("no attempts to connect to %v", to)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	totals := l.totals
+	totals.Errnos = maps.Clone(totals.Errnos)
+	return totals, nil
+}
+
+func (l *attemptsAtRate) run(rate int) {
+	const burst = 2 * time.Millisecond // a sleep for each attempt would cost more than the attempt
+	for {
+		i := l.next.Add(1) - 1
+		if i >= int64(l.N) {
+			return
+		}
+		due := l.start.Add(time.Duration(i) * time.Second / time.Duration(rate))
+		if early := time.Until(due); early > burst {
+			time.Sleep(early)
+		}
+		errno, took, err := l.one()
+		l.count(errno, took, err)
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (l *attemptsAtRate) one() (unix.Errno, time.Duration, error) {
+	fd, err := l.open(l.options)
+	if err != nil {
+		return 0, 0, err
+	}
+	a := attempt{Attempts: l.Attempts, fd: fd, to: sockaddr(l.To), wake: -1}
+	start := time.Now()
+	errno, err := a.connect()
+	took := time.Since(start)
+	return errno, took, errors.Join(err, closeWithReset(fd))
+}
+
+func (l *attemptsAtRate) count(errno unix.Errno, took time.Duration, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		if l.totals.Error == "" {
+			l.totals.Error = err.Error()
+		}
+		return
+	}
+	l.totals.Ended++
+	l.totals.Errnos[errno]++
+	l.totals.Longest = max(l.totals.Longest, took)
+	l.totals.For = time.Since(l.start)
 }

@@ -71,6 +71,17 @@ var networks = map[string]network{
 	"icmp6":       {"icmp6", unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_ICMPV6, 1, any6, loopback6},
 }
 
+// networkTo returns the TCP network of connections to an address.
+func networkTo(to netip.Addr) network {
+	switch {
+	case to.Is4In6():
+		return networks["tcp4in6"]
+	case to.Is6():
+		return networks["tcp6"]
+	}
+	return networks["tcp4"]
+}
+
 func findNetwork(name string) (network, error) {
 	n, ok := networks[name]
 	if !ok {
@@ -140,14 +151,28 @@ func finishConnect(fd int, deadline time.Time) error {
 	if err := poll(fd, unix.POLLOUT, deadline); err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
+	if err := socketError(fd); err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	return nil
+}
+
+// socketError reads the error of a socket, and resets it.
+func socketError(fd int) error {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && errno != 0 {
 		err = unix.Errno(errno)
 	}
+	return err
+}
+
+// tcpState returns the state of a TCP socket.
+func tcpState(fd int) (string, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return fmt.Errorf("connecting: %w", err)
+		return "", fmt.Errorf("getting TCP_INFO: %w", err)
 	}
-	return nil
+	return stateNames[info.State], nil
 }
 
 // accept waits for a connection and accepts it.

@@ -1,14 +1,17 @@
 // Package bpf loads the BPF programs of netstat and decodes their output:
 //
 //   - owners.c is an iterator over the descriptors of all processes, which finds those that are sockets;
-//   - connects.c records the process that initiates a TCP connection.
+//   - connects.c records attempts to connect by TCP: the process that makes one, and how it ends.
 //
 // They need Linux with BTF (5.11 and 5.12), CAP_BPF and CAP_PERFMON, and amd64 or arm64. Otherwise the error is
 // errors.ErrUnsupported and names the missing requirement. "make generate" compiles them and generates the Go types of their
 // structs.
 package bpf
 
-import "bytes"
+import (
+	"bytes"
+	"net/netip"
+)
 
 // Process is a process as a program saw it.
 type Process struct {
@@ -24,9 +27,35 @@ func (p *Process) Name() []byte {
 	return name
 }
 
-// Connect is the initiator of a TCP connection, and the port of the peer. It has no pointers.
+// Connect is an attempt to connect by TCP. It has no pointers.
 type Connect struct {
-	CgroupID  uint64 // cgroup v2 of the initiator
-	Initiator Process
-	Port      uint16 // of the peer; the kernel clears it when a connection is refused or aborted
+	CgroupID  uint64  // cgroup v2 of the initiator
+	Initiator Process // PID 0: a kernel thread
+	Port      uint16  // of the peer; the kernel clears it when a connection is refused or aborted
+	Attempt
+}
+
+// Attempt identifies an attempt to connect, and says how long it took. It has no pointers.
+type Attempt struct {
+	Number      uint32 // of the attempts of the host, modulo 2^32; 0: not recorded
+	ConnectTime uint32 // µs from the first SYN until it was established or failed, at least 1; 0: neither
+	SynRetrans  uint32 // SYN segments that were sent again until then
+}
+
+// End is an attempt that failed, or an established connection that the kernel has ended because of an error. The socket can still
+// exist.
+type End struct {
+	Connect       // Number is 0 if the attempt is not recorded, or the connection was accepted
+	Cookie        uint64
+	Local, Remote netip.AddrPort // IPv4 of a socket of AF_INET
+	NetNS         uint64         // inode number of the network namespace
+	Device        uint32         // that the socket is bound to; 0: none
+	// SegsOut and SegsIn count the segments of a failed attempt.
+	SegsOut, SegsIn uint32
+	Failed          bool // an attempt; else an established connection
+	// Error and SoftError are the errors of the socket (sk_err and sk_err_soft of struct sock). SoftError is the last that ICMP
+	// reported.
+	Error, SoftError uint16
+	// Unsent: no segment was sent, and the process has not closed the socket.
+	Unsent bool
 }

@@ -1,13 +1,18 @@
 //go:build ignore
 
-// connects.c records which process initiates a TCP connection, by the cookie of its socket. The kernel puts a socket in
-// SYN_SENT in the process that calls connect(2), before the first packet is sent; with TCP Fast Open too, whose call may be
-// sendto(2). A thread of io_uring counts as the process. connects.go reads the records from the maps. It needs
-// bpf_get_socket_cookie, which tracing programs have since Linux 5.12, and which gives a socket a cookie if it has none.
+// connects.c records attempts to connect by TCP, by the cookie of the socket: the process that makes it, when it is established,
+// and how it ends. connects.go and ends.go read what it writes. The kernel puts a socket in SYN_SENT in the process that calls
+// connect(2), before it chooses a local port and before it sends the first packet; with TCP Fast Open too, whose call may be
+// sendto(2). A thread of io_uring counts as the process. The program needs bpf_get_socket_cookie, which tracing programs have
+// since Linux 5.12, and which gives a socket a cookie if it has none.
 //
 // A socket that connects again replaces its record, and one that is accepted never is in SYN_SENT. Of an MPTCP connection the
 // subflows are recorded, as sock_diag has only these among the sockets of TCP. The process initiates the first one. A worker
-// of the kernel initiates a further one, for a process that is not known: what kernel threads initiate is not recorded.
+// of the kernel initiates a further one, for a process that is not known: the attempts of kernel threads have no process.
+//
+// An attempt that fails, and a connection that the peer resets or that times out, is written to the ring buffer "ends" when it
+// happens. The kernel reports a destroyed socket only when its process closes it, and a failed blocking connect(2) has cleared
+// its addresses and counters by then (tcp_disconnect, net/ipv4/tcp.c).
 //
 // As owners.c, it loads nothing but what the verifier lets it load directly, and its structures have only the members that
 // are used.
@@ -21,17 +26,73 @@ typedef unsigned long long u64;
 #define CORE __attribute__((preserve_access_index))
 
 #define TASK_COMM_LEN 16
-#define TCP_SYN_SENT 2
+#define AF_INET6 10
 #define IPPROTO_TCP 6
 #define PF_KTHREAD 0x00200000 // include/linux/sched.h
 
+// include/net/tcp_states.h
+#define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
+
+struct in6_addr {
+	union {
+		u32 u6_addr32[4];
+	} in6_u;
+} CORE;
+
+struct ns_common {
+	u32 inum;
+} CORE;
+
+struct net {
+	struct ns_common ns;
+} CORE;
+
+typedef struct {
+	struct net *net;
+} CORE possible_net_t;
+
+typedef struct {
+	u64 counter;
+} CORE atomic64_t;
+
 struct sock_common {
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
 	u16 skc_dport; // in network order
+	u16 skc_num;
+	u16 skc_family;
+	int skc_bound_dev_if;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
 } CORE;
 
 struct sock {
 	struct sock_common __sk_common;
+	int sk_err;
+	int sk_err_soft;
+	u8 sk_shutdown;
 	u16 sk_protocol;
+} CORE;
+
+struct inet_sock {
+	u16 inet_sport; // in network order
+} CORE;
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+} CORE;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	u32 segs_out;
+	u32 segs_in;
+	u32 total_retrans;
 } CORE;
 
 typedef struct {
@@ -60,20 +121,42 @@ struct inet_sock_set_state {
 
 // include/uapi/linux/bpf.h
 #define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_RINGBUF 27
 #define BPF_F_MMAPABLE (1 << 10)
+#define BPF_RB_NO_WAKEUP 1
+#define BPF_RB_FORCE_WAKEUP 2
+#define BPF_RB_AVAIL_DATA 0
 static void *(*const bpf_map_lookup_elem)(void *, const void *) = (void *)1;
+static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static u64 (*const bpf_get_socket_cookie)(struct sock *) = (void *)46;
 static u64 (*const bpf_get_current_cgroup_id)(void) = (void *)80;
+static void *(*const bpf_ringbuf_reserve)(void *, u64, u64) = (void *)131;
+static void (*const bpf_ringbuf_submit)(void *, u64) = (void *)132;
+static u64 (*const bpf_ringbuf_query)(void *, u64) = (void *)134;
+static struct tcp_sock *(*const bpf_skc_to_tcp_sock)(struct sock *) = (void *)137;
 static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
 
-struct connect {
+// initiator is the process of an attempt; tgid 0: a kernel thread, or not known.
+struct initiator {
 	u64 cgroup_id;
 	u64 start_boottime;
 	u32 tgid;
 	u32 euid;
 	u8 comm[TASK_COMM_LEN];
-	u16 port; // in host order
-	u16 pad[3];
+};
+
+struct connect {
+	struct initiator by;
+	u64 begun; // CLOCK_MONOTONIC, in ns
+	// The counters of the socket when the attempt began: they are not 0 if an attempt of the same socket failed before.
+	u32 segs_out;
+	u32 segs_in;
+	u32 retrans;
+	// Once it is established:
+	u32 connect_us; // from the first SYN, at least 1; 0: not established
+	u32 syn_retrans;
+	u16 port; // of the peer, in host order
+	u16 pad;
 };
 
 // The version of a record is odd while the record is written, and another one each time.
@@ -81,6 +164,25 @@ struct record {
 	u64 version;
 	u64 cookie;
 	struct connect connect;
+};
+
+// end is an attempt that failed, or an established connection that ended by an error.
+struct end {
+	u64 cookie;
+	struct initiator by;
+	u32 local[4], remote[4]; // in network order; an IPv4 address of a socket with AF_INET is the first
+	u32 number; // of the attempt; 0: not recorded
+	u32 netns; // inode number
+	u32 device; // that the socket is bound to; 0: none
+	u32 connect_us; // until the attempt was established or failed
+	u32 syn_retrans; // until then
+	u32 segs_out; // of a failed attempt
+	u32 segs_in;
+	u16 family;
+	u16 local_port, remote_port; // in host order
+	u16 error, soft_error; // sk_err and sk_err_soft
+	u8 state; // that it was in
+	u8 shutdown; // sk_shutdown
 };
 
 // The records are those of the last RECORDS connections, in the order in which they begin: that of the connection with the
@@ -119,18 +221,40 @@ struct {
 	struct bucket *value;
 } buckets SEC(".maps");
 
-u64 begun; // connections so far
+// ends are read soon after a quarter is full, and at every scan (see ends.go).
+#define ENDS (1 << 22) // bytes
 
-// enter sets the number of the connection of the socket in the index.
-static __attribute__((always_inline)) void enter(u64 cookie, u32 number)
+struct {
+	int (*type)[BPF_MAP_TYPE_RINGBUF];
+	int (*max_entries)[ENDS];
+} ends SEC(".maps");
+
+struct {
+	int (*type)[BPF_MAP_TYPE_ARRAY];
+	int (*max_entries)[1];
+	int (*map_flags)[BPF_F_MMAPABLE];
+	u32 *key;
+	u64 *value;
+} lost SEC(".maps"); // the number of ends for which there was no room
+
+u64 begun; // attempts so far
+
+// The object has BTF of the types of its variables only, and bpf2go makes the Go type from that.
+const struct end *btf_end __attribute__((unused));
+
+static __attribute__((always_inline)) u32 bucket_of(u64 cookie)
 {
 	const u64 spread = 0x9e3779b97f4a7c15; // 2^64 divided by the golden ratio
-	u32 at = ((cookie >> BLOCK_BITS) * spread >> (64 - BUCKET_BITS)) + cookie;
-	u32 oldest = 0, age = 0;
-	struct bucket *bucket;
 
-	at %= BUCKETS;
-	bucket = bpf_map_lookup_elem(&buckets, &at);
+	return (u32)((cookie >> BLOCK_BITS) * spread >> (64 - BUCKET_BITS)) + (u32)cookie & (BUCKETS - 1);
+}
+
+// enter sets the number of the attempt of the socket in the index.
+static __attribute__((always_inline)) void enter(u64 cookie, u32 number)
+{
+	u32 at = bucket_of(cookie), oldest = 0, age = 0;
+	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
+
 	if (!bucket)
 		return;
 #pragma unroll
@@ -146,53 +270,227 @@ static __attribute__((always_inline)) void enter(u64 cookie, u32 number)
 	__sync_lock_test_and_set(&bucket->entries[oldest], cookie << 32 | number);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int connects(struct inet_sock_set_state *ctx)
+// number_of returns the number of the last attempt of the socket; 0: not in the index.
+static __attribute__((always_inline)) u32 number_of(u64 cookie)
 {
-	struct sock *sk = ctx->sk;
-	struct task_struct *task, *leader;
-	const struct cred *cred;
+	u32 at = bucket_of(cookie), number = 0;
+	struct bucket *bucket = bpf_map_lookup_elem(&buckets, &at);
+
+	if (!bucket)
+		return 0;
+#pragma unroll
+	for (u32 i = 0; i < WAYS; i++) {
+		u64 entry = bucket->entries[i];
+
+		if (entry >> 32 == (u32)cookie)
+			number = entry;
+	}
+	return number;
+}
+
+// begin_write makes the version of the record odd. It returns false if another program writes it.
+//
+// Whoever reads takes a record that had the same even version before and after. So nothing of the record may be seen to change
+// before the version does: the exchange of the cookie is the full barrier between the two, as a compare-and-exchange alone may be
+// seen after what follows it (on arm64). And the even version may not be seen before the whole record: an exchange is a full
+// barrier, too.
+//
+// An odd version is that of a program that was interrupted for as long as RECORDS attempts take. It has the record for itself,
+// and this attempt is not recorded.
+static __attribute__((always_inline)) int begin_write(struct record *record, u64 *version)
+{
+	*version = record->version;
+	return !(*version & 1) && __sync_val_compare_and_swap(&record->version, *version, *version + 1) == *version;
+}
+
+static __attribute__((always_inline)) void end_write(struct record *record, u64 version)
+{
+	__sync_lock_test_and_set(&record->version, version + 2);
+}
+
+// find finds the record of the socket, and the number of its attempt.
+static __attribute__((always_inline)) struct record *find(u64 cookie, u32 *number)
+{
 	struct record *record;
-	u64 cookie, number, version;
 	u32 index;
 
-	if ((int)ctx->newstate != TCP_SYN_SENT || sk->sk_protocol != IPPROTO_TCP)
+	*number = number_of(cookie);
+	if (!*number)
 		return 0;
-	task = bpf_get_current_task_btf();
-	if (task->flags & PF_KTHREAD)
-		return 0;
-	leader = task->group_leader;
-	cred = task->cred;
-	if (!cred) // see owners.c
-		return 0;
+	index = *number % RECORDS;
+	record = bpf_map_lookup_elem(&records, &index);
+	return record && record->cookie == cookie ? record : 0;
+}
+
+static __attribute__((always_inline)) u32 microseconds_since(u64 begun)
+{
+	u64 us = (bpf_ktime_get_ns() - begun) / 1000 + 1; // never 0
+
+	return us > ~0U ? ~0U : us;
+}
+
+static __attribute__((always_inline)) void begin(struct sock *sk)
+{
+	struct task_struct *task = bpf_get_current_task_btf(), *leader = task->group_leader;
+	const struct cred *cred = task->cred;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct record *record;
+	struct connect *connect;
+	u64 cookie, version;
+	u32 number, index;
+
+	if (!cred || !tp) // see owners.c
+		return;
 	cookie = bpf_get_socket_cookie(sk);
 	number = __sync_fetch_and_add(&begun, 1) + 1;
 	index = number % RECORDS;
 	record = bpf_map_lookup_elem(&records, &index);
-	if (!record)
-		return 0;
-
-	// Whoever reads takes a record that had the same even version before and after. So nothing of the record may be seen
-	// to change before the version does: the exchange of the cookie is the full barrier between the two, as a
-	// compare-and-exchange alone may be seen after what follows it (on arm64). And the even version may not be seen before
-	// the whole record: an exchange is a full barrier, too.
-	//
-	// An odd version is that of a program that was interrupted for as long as RECORDS connections take. It has the record
-	// for itself, and this connection is not recorded.
-	version = record->version;
-	if (version & 1 || __sync_val_compare_and_swap(&record->version, version, version + 1) != version)
-		return 0;
+	if (!record || !begin_write(record, &version))
+		return;
 	__sync_lock_test_and_set(&record->cookie, cookie);
-	record->connect.cgroup_id = bpf_get_current_cgroup_id();
-	record->connect.start_boottime = leader->start_boottime;
-	record->connect.tgid = task->tgid;
-	record->connect.euid = cred->euid.val;
-	record->connect.port = __builtin_bswap16(sk->__sk_common.skc_dport);
+	connect = &record->connect;
+	if (task->flags & PF_KTHREAD) {
+		__builtin_memset(&connect->by, 0, sizeof(connect->by));
+	} else {
+		connect->by.cgroup_id = bpf_get_current_cgroup_id();
+		connect->by.start_boottime = leader->start_boottime;
+		connect->by.tgid = task->tgid;
+		connect->by.euid = cred->euid.val;
 #pragma unroll
-	for (int i = 0; i < TASK_COMM_LEN; i++)
-		record->connect.comm[i] = leader->comm[i];
-	__sync_lock_test_and_set(&record->version, version + 2);
+		for (int i = 0; i < TASK_COMM_LEN; i++)
+			connect->by.comm[i] = leader->comm[i];
+	}
+	connect->begun = bpf_ktime_get_ns();
+	connect->segs_out = tp->segs_out;
+	connect->segs_in = tp->segs_in;
+	connect->retrans = tp->total_retrans;
+	connect->connect_us = 0;
+	connect->syn_retrans = 0;
+	connect->port = __builtin_bswap16(sk->__sk_common.skc_dport);
+	end_write(record, version);
 	enter(cookie, number);
+}
+
+static __attribute__((always_inline)) void established(struct sock *sk, u64 cookie)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct record *record;
+	u64 version;
+	u32 number;
+
+	if (!tp)
+		return;
+	record = find(cookie, &number);
+	if (!record || !begin_write(record, &version))
+		return;
+	if (__sync_lock_test_and_set(&record->cookie, record->cookie) != cookie) { // replaced meanwhile
+		end_write(record, version);
+		return;
+	}
+	record->connect.connect_us = microseconds_since(record->connect.begun);
+	record->connect.syn_retrans = tp->total_retrans - record->connect.retrans;
+	end_write(record, version);
+}
+
+static __attribute__((always_inline)) void set_addresses(struct end *end, struct sock *sk, struct tcp_sock *tp)
+{
+	end->netns = sk->__sk_common.skc_net.net->ns.inum;
+	end->device = sk->__sk_common.skc_bound_dev_if;
+	end->family = sk->__sk_common.skc_family;
+	if (end->family == AF_INET6) {
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			end->local[i] = sk->__sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[i];
+			end->remote[i] = sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[i];
+		}
+	} else {
+		end->local[0] = sk->__sk_common.skc_rcv_saddr;
+		end->remote[0] = sk->__sk_common.skc_daddr;
+	}
+	end->local_port = __builtin_bswap16(tp->inet_conn.icsk_inet.inet_sport);
+	end->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
+}
+
+// ended writes the end of a failed attempt or of an established connection.
+static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8 state, int failed)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct record *record;
+	struct end *end;
+	u64 version;
+	u32 number, first = 0;
+
+	if (!tp)
+		return;
+	end = bpf_ringbuf_reserve(&ends, sizeof(*end), 0);
+	if (!end) {
+		u64 *n = bpf_map_lookup_elem(&lost, &first);
+
+		if (n)
+			__sync_fetch_and_add(n, 1);
+		return;
+	}
+	__builtin_memset(end, 0, sizeof(*end));
+	end->cookie = cookie;
+	set_addresses(end, sk, tp);
+	end->error = sk->sk_err;
+	end->soft_error = sk->sk_err_soft;
+	end->state = state;
+	end->shutdown = sk->sk_shutdown;
+	end->segs_out = tp->segs_out;
+	end->segs_in = tp->segs_in;
+	end->syn_retrans = failed ? tp->total_retrans : 0;
+	record = find(cookie, &number);
+	if (record) {
+		struct connect connect;
+
+		// The socket is locked: only an attempt of another one can replace the record. An addition is a full barrier, too.
+		version = __sync_fetch_and_add(&record->version, 0);
+		connect = record->connect;
+		if (!(version & 1) && __sync_fetch_and_add(&record->version, 0) == version) {
+			end->number = number;
+			end->by = connect.by;
+			end->connect_us = connect.connect_us;
+			end->syn_retrans = connect.syn_retrans;
+			if (failed) {
+				end->connect_us = microseconds_since(connect.begun);
+				end->syn_retrans = tp->total_retrans - connect.retrans;
+				end->segs_out -= connect.segs_out;
+				end->segs_in -= connect.segs_in;
+			}
+		}
+	}
+	bpf_ringbuf_submit(end, bpf_ringbuf_query(&ends, BPF_RB_AVAIL_DATA) < ENDS / 4 ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int connects(struct inet_sock_set_state *ctx)
+{
+	struct sock *sk = ctx->sk;
+	int before = ctx->oldstate, now = ctx->newstate;
+	u64 cookie;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	if (now == TCP_SYN_SENT) {
+		begin(sk);
+		return 0;
+	}
+	// Two that connect to each other, or one to itself, go through SYN_RECV, as an accepted one does. That has no cookie yet, unless a
+	// dump has seen it, and no record.
+	cookie = sk->__sk_common.skc_cookie.counter;
+	if (now == TCP_ESTABLISHED) {
+		if (cookie)
+			established(sk, cookie);
+	} else if (now == TCP_CLOSE) {
+		if (before == TCP_SYN_SENT)
+			ended(sk, bpf_get_socket_cookie(sk), before, 1);
+		else if (before == TCP_SYN_RECV) {
+			if (cookie && number_of(cookie))
+				ended(sk, cookie, before, 1);
+		} else if (sk->sk_err && before != TCP_LISTEN && before != TCP_CLOSE)
+			ended(sk, bpf_get_socket_cookie(sk), before, 0);
+	}
 	return 0;
 }
 

@@ -25,6 +25,7 @@ func (c *connectIndex) lookup(cookie uint64) (Connect, bool) {
 			continue
 		}
 		if connect, ok := c.records[uint32(entry)%uint32(len(c.records))].read(cookie); ok {
+			connect.Number = uint32(entry)
 			return connect, true
 		}
 	}
@@ -45,31 +46,42 @@ var _ [0]struct{} = [unsafe.Sizeof(connectsConnect{}) % 8]struct{}{} // the size
 
 func (c *connectsConnect) words() *connectWords { return (*connectWords)(unsafe.Pointer(c)) }
 
-// read returns the connection in the record if it belongs to the socket with the cookie.
+// read returns the attempt in the record if it belongs to the socket with the cookie. It waits while the program writes that it is
+// established.
 //
 // Each word is loaded atomically: operations of sync/atomic are sequentially consistent. A processor could reorder plain loads
 // after the second load of the version.
 func (r *connectsRecord) read(cookie uint64) (Connect, bool) {
+	const tries = 10_000 // a record stays odd if the program was interrupted for as long as all records take
 	var c connectsConnect
-	isOf := false
-	isWhole := r.unchanged(func() {
-		isOf = atomic.LoadUint64(&r.Cookie) == cookie
-		from, to := r.Connect.words(), c.words()
-		for i := range from {
-			to[i] = atomic.LoadUint64(&from[i])
+	for range tries {
+		isOf := atomic.LoadUint64(&r.Cookie) == cookie
+		isWhole := isOf && r.unchanged(func() {
+			isOf = atomic.LoadUint64(&r.Cookie) == cookie
+			from, to := r.Connect.words(), c.words()
+			for i := range from {
+				to[i] = atomic.LoadUint64(&from[i])
+			}
+		})
+		switch {
+		case !isOf:
+			return Connect{}, false
+		case isWhole:
+			return c.decode(), true
 		}
-	})
-	if !isOf || !isWhole {
-		return Connect{}, false
 	}
-	return c.decode(), true
+	return Connect{}, false
 }
 
 func (c *connectsConnect) decode() Connect {
+	connect := c.By.decode()
+	connect.Port, connect.ConnectTime, connect.SynRetrans = c.Port, c.ConnectUs, c.SynRetrans
+	return connect
+}
+
+func (i *connectsInitiator) decode() Connect {
 	return Connect{
-		CgroupID:  c.CgroupId,
-		Initiator: Process{StartBootTime: c.StartBoottime, PID: c.Tgid, UID: c.Euid, Comm: c.Comm},
-		Port:      c.Port,
+		CgroupID: i.CgroupId, Initiator: Process{StartBootTime: i.StartBoottime, PID: i.Tgid, UID: i.Euid, Comm: i.Comm},
 	}
 }
 

@@ -3,6 +3,8 @@
 package bpf
 
 import (
+	"os"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -10,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connects records the initiators of TCP connections in all network namespaces: see connects.c. Lookup is safe for concurrent
-// use.
+// Connects records the attempts to connect by TCP in all network namespaces: see connects.c. Lookup is safe for concurrent use, and
+// Drain one call at a time.
 type Connects struct {
 	objects struct { // without the variables, as for Owners
 		connectsPrograms
@@ -20,6 +22,9 @@ type Connects struct {
 	link   link.Link
 	memory [][]byte // the maps
 	index  connectIndex
+	ring   endRing
+	lost   *uint64  // ends for which the ring had no room
+	wakeUp *os.File // the ring, for Wait
 }
 
 // OpenConnects loads the program, which records connections from then on. procRoot must belong to the initial PID namespace,
@@ -47,6 +52,9 @@ func (c *Connects) open() error {
 	if c.index.buckets, err = mapArray[connectsBucket](c, c.objects.Buckets); err != nil {
 		return err
 	}
+	if err := c.openRing(); err != nil {
+		return err
+	}
 	c.link, err = link.AttachTracing(link.TracingOptions{Program: c.objects.Connects, AttachType: ebpf.AttachTraceRawTp})
 	return err
 }
@@ -54,19 +62,79 @@ func (c *Connects) open() error {
 // mapArray maps a BPF array into memory. T is the Go type of its values.
 func mapArray[T any](c *Connects, m *ebpf.Map) ([]T, error) {
 	size := int(m.MaxEntries()) * int(m.ValueSize())
-	memory, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	memory, err := c.mmap(m, 0, size, unix.PROT_READ)
 	if err != nil {
 		return nil, err
 	}
-	c.memory = append(c.memory, memory)
 	return unsafe.Slice((*T)(unsafe.Pointer(&memory[0])), m.MaxEntries()), nil
 }
 
-// Lookup returns the initiator of the connection with the cookie; false if it is unknown.
+func (c *Connects) mmap(m *ebpf.Map, offset, size, protection int) ([]byte, error) {
+	memory, err := unix.Mmap(m.FD(), int64(offset), size, protection, unix.MAP_SHARED)
+	if err == nil {
+		c.memory = append(c.memory, memory)
+	}
+	return memory, err
+}
+
+// openRing maps the ring buffer: a page with the position of the reader, and one with that of the kernel before the data.
+func (c *Connects) openRing() error {
+	lost, err := mapArray[uint64](c, c.objects.Lost)
+	if err != nil {
+		return err
+	}
+	page, size := os.Getpagesize(), int(c.objects.Ends.MaxEntries())
+	read, err := c.mmap(c.objects.Ends, 0, page, unix.PROT_READ|unix.PROT_WRITE)
+	if err != nil {
+		return err
+	}
+	written, err := c.mmap(c.objects.Ends, page, page+2*size, unix.PROT_READ)
+	if err != nil {
+		return err
+	}
+	c.lost = &lost[0]
+	c.ring = endRing{
+		consumer: (*uint64)(unsafe.Pointer(&read[0])), producer: (*uint64)(unsafe.Pointer(&written[0])), data: written[page:],
+	}
+	fd, err := unix.FcntlInt(uintptr(c.objects.Ends.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // required by the runtime poller
+		_ = unix.Close(fd)
+		return err
+	}
+	c.wakeUp = os.NewFile(uintptr(fd), "BPF ring buffer")
+	return nil
+}
+
+// Drain calls f with the ends since the last call, in their order. It returns the number of those so far for which there was no
+// room.
+func (c *Connects) Drain(f func(*End)) (lost uint64) {
+	c.ring.drain(f)
+	return atomic.LoadUint64(c.lost)
+}
+
+// Wait waits until the room for ends is a quarter full, and then calls drain, which calls Drain; again and again until Close.
+func (c *Connects) Wait(drain func()) {
+	ring, err := c.wakeUp.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = ring.Read(func(uintptr) bool {
+		drain()
+		return false
+	})
+}
+
+// Lookup returns the last attempt of the socket with the cookie; false if it is unknown.
 func (c *Connects) Lookup(cookie uint64) (Connect, bool) { return c.index.lookup(cookie) }
 
-// Close unloads the program. It must not be called during or before a Lookup.
+// Close unloads the program. It must not be called during or before a Lookup or Drain.
 func (c *Connects) Close() {
+	if c.wakeUp != nil {
+		_ = c.wakeUp.Close()
+	}
 	if c.link != nil {
 		_ = c.link.Close()
 	}

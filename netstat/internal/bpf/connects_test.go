@@ -80,17 +80,18 @@ func TestConnectIndex(t *testing.T) {
 
 func TestConnectDecode(t *testing.T) {
 	var c connectsConnect
-	b := (*[48]byte)(unsafe.Pointer(&c)) // struct connect of connects.c
+	b := (*[72]byte)(unsafe.Pointer(&c)) // struct connect of connects.c
 	for i := range b {
 		b[i] = byte(i + 1)
 	}
+	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
 	require.Equal(t, Connect{
 		CgroupID: binary.NativeEndian.Uint64(b[0:]),
 		Initiator: Process{
-			StartBootTime: binary.NativeEndian.Uint64(b[8:]), PID: binary.NativeEndian.Uint32(b[16:]),
-			UID: binary.NativeEndian.Uint32(b[20:]), Comm: [16]byte(b[24:40]),
+			StartBootTime: binary.NativeEndian.Uint64(b[8:]), PID: u32(16), UID: u32(20), Comm: [16]byte(b[24:40]),
 		},
-		Port: binary.NativeEndian.Uint16(b[40:]),
+		Port:    binary.NativeEndian.Uint16(b[68:]),
+		Attempt: Attempt{ConnectTime: u32(60), SynRetrans: u32(64)},
 	}, c.decode())
 }
 
@@ -141,9 +142,8 @@ func TestConnectsRecordIsWhole(t *testing.T) {
 			continue
 		}
 		whole++
-		port := uint16(connect.CgroupID)
 		if connect.CgroupID == ^uint64(0) || connect.Initiator.StartBootTime != connect.CgroupID ||
-			connect.Initiator.PID != uint32(connect.CgroupID) || connect.Port != port {
+			connect.Initiator.PID != uint32(connect.CgroupID) || connect.SynRetrans != uint32(connect.CgroupID) {
 			require.Fail(t, "a mixed record", "%+v", connect)
 		}
 	}

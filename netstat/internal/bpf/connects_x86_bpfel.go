@@ -19,14 +19,47 @@ type connectsBucket struct {
 }
 
 type connectsConnect struct {
+	_          structs.HostLayout
+	By         connectsInitiator
+	Begun      uint64
+	SegsOut    uint32
+	SegsIn     uint32
+	Retrans    uint32
+	ConnectUs  uint32
+	SynRetrans uint32
+	Port       uint16
+	Pad        uint16
+}
+
+type connectsEnd struct {
+	_          structs.HostLayout
+	Cookie     uint64
+	By         connectsInitiator
+	Local      [4]uint32
+	Remote     [4]uint32
+	Number     uint32
+	Netns      uint32
+	Device     uint32
+	ConnectUs  uint32
+	SynRetrans uint32
+	SegsOut    uint32
+	SegsIn     uint32
+	Family     uint16
+	LocalPort  uint16
+	RemotePort uint16
+	Error      uint16
+	SoftError  uint16
+	State      uint8
+	Shutdown   uint8
+}
+
+type connectsInitiator struct {
 	_             structs.HostLayout
 	CgroupId      uint64
 	StartBoottime uint64
 	Tgid          uint32
 	Euid          uint32
 	Comm          [16]uint8
-	Port          uint16
-	Pad           [3]uint16
 }
 
 type connectsRecord struct {
@@ -41,9 +74,12 @@ type connectsRecord struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	connectsMapBuckets   = "buckets"
+	connectsMapEnds      = "ends"
+	connectsMapLost      = "lost"
 	connectsMapRecords   = "records"
 	connectsProgConnects = "connects"
 	connectsVarBegun     = "begun"
+	connectsVarBtfEnd    = "btf_end"
 )
 
 // loadConnects returns the embedded CollectionSpec for connects.
@@ -96,6 +132,8 @@ type connectsProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectsMapSpecs struct {
 	Buckets *ebpf.MapSpec `ebpf:"buckets"`
+	Ends    *ebpf.MapSpec `ebpf:"ends"`
+	Lost    *ebpf.MapSpec `ebpf:"lost"`
 	Records *ebpf.MapSpec `ebpf:"records"`
 }
 
@@ -103,7 +141,8 @@ type connectsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectsVariableSpecs struct {
-	Begun *ebpf.VariableSpec `ebpf:"begun"`
+	Begun  *ebpf.VariableSpec `ebpf:"begun"`
+	BtfEnd *ebpf.VariableSpec `ebpf:"btf_end"`
 }
 
 // connectsObjects contains all objects after they have been loaded into the kernel.
@@ -127,12 +166,16 @@ func (o *connectsObjects) Close() error {
 // It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectsMaps struct {
 	Buckets *ebpf.Map `ebpf:"buckets"`
+	Ends    *ebpf.Map `ebpf:"ends"`
+	Lost    *ebpf.Map `ebpf:"lost"`
 	Records *ebpf.Map `ebpf:"records"`
 }
 
 func (m *connectsMaps) Close() error {
 	return _ConnectsClose(
 		m.Buckets,
+		m.Ends,
+		m.Lost,
 		m.Records,
 	)
 }
@@ -141,7 +184,8 @@ func (m *connectsMaps) Close() error {
 //
 // It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectsVariables struct {
-	Begun *ebpf.Variable `ebpf:"begun"`
+	Begun  *ebpf.Variable `ebpf:"begun"`
+	BtfEnd *ebpf.Variable `ebpf:"btf_end"`
 }
 
 // connectsPrograms contains all programs after they have been loaded into the kernel.

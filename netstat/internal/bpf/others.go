@@ -36,5 +36,11 @@ func OpenConnects(string) (*Connects, error) { return nil, errNoProgram }
 // Lookup returns false.
 func (*Connects) Lookup(uint64) (Connect, bool) { return Connect{}, false }
 
+// Drain does nothing.
+func (*Connects) Drain(func(*End)) uint64 { return 0 }
+
+// Wait returns at once.
+func (*Connects) Wait(func()) {}
+
 // Close does nothing.
 func (*Connects) Close() {}

@@ -19,9 +19,13 @@ type flow struct {
 	pass      uint32 // the last one that saw it: see history.passes
 	scan      uint32 // the same: see flows.scan
 	history   uint32 // history.number of its namespace
-	port      uint16 // of the peer
-	transport netstat.Transport
-	flags     flowFlags
+	// Of an outgoing connection: the number of the attempt that was seen last, and of the one that was seen before it in SYN_SENT.
+	attempt, before uint32
+	// The segments that were counted of attempt and of before.
+	synRetrans, beforeSynRetrans uint16
+	port                         uint16 // of the peer
+	transport                    netstat.Transport
+	flags                        flowFlags
 }
 
 type flowFlags uint8
@@ -32,6 +36,9 @@ const (
 	flowUnexplained                        // no process has initiated it, and no listener is known that accepted it
 	flowClosedEvents                       // the kernel reports when it is destroyed
 	flowClosed                             // the kernel has reported it
+	flowConnecting                         // it was in SYN_SENT when it was seen last
+	flowFailed                             // the attempt has failed; the socket can connect again
+	flowEnded                              // it was reset or timed out, but the kernel has not destroyed the socket
 )
 
 func (f *flow) has(flags flowFlags) bool { return f.flags&flags == flags }
@@ -52,8 +59,11 @@ type flows struct {
 	firstPassDone      bool
 	countsTraffic      bool // of connections
 	countsLifecycle    bool
-	stall              *stall // of the last socket that live or destroyed has recorded; nil: without the set stalls
-	idleAfter          uint32 // milliseconds
+	countsConnects     bool
+	// connectTime is the observation.connectTime of the socket that was recorded last.
+	connectTime uint32
+	stall       *stall // of the last socket that live or destroyed has recorded; nil: without the set stalls
+	idleAfter   uint32 // milliseconds
 }
 
 func newFlows(details detail) flows {
@@ -61,6 +71,7 @@ func newFlows(details detail) flows {
 		seed: maphash.MakeSeed(), belongings: newBelongings(), localPorts: newLocalPorts(),
 		countsTraffic:   details&(detailTraffic|detailStalls) != 0, // by them it shows that a socket has been connected again
 		countsLifecycle: details&detailLifecycle != 0,
+		countsConnects:  details&detailConnects != 0,
 	}
 	if details&detailStalls != 0 {
 		t.stall, t.table.hasStalls = new(stall), true
@@ -173,7 +184,8 @@ func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
 	if t.stall != nil {
 		t.stall.begin(s, t.idleAfter)
 	}
-	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0 || t.countsLifecycle && t.isFullConnection(s)
+	hasCounters := s.Having(netstat.FieldTCPInfo|netstat.FieldDrops) != 0 || (t.countsLifecycle || t.countsConnects) && t.isFullConnection(s)
+	t.connectTime = 0
 	if !hasCounters && !isConnection(s) {
 		return nil, true
 	}
@@ -187,8 +199,16 @@ func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
 	if f = t.table.find(id); f == nil {
 		f = t.table.add(flow{id: id, transport: s.Transport, history: t.current.number, port: s.Remote.Port()})
 	}
+	if f.has(flowFailed) && t.isFullConnection(s) {
+		f.reopen()
+	}
 	f.pass, f.scan = t.current.passes[s.Transport], t.scan
-	return f, !hasCounters || t.count(f, s, delta)
+	isNew := !f.has(flowCounted)
+	idle = !hasCounters || t.count(f, s, delta)
+	if t.mustConnect(f, s, isNew) {
+		idle = !t.connect(f, s, delta, idle)
+	}
+	return f, idle
 }
 
 // count updates the counters of the flow, and sets delta to their increase, unless it is idle. For a socket created since the
@@ -252,19 +272,18 @@ func isOrphan(s *netstat.Socket) bool {
 // destroyed records the event of a destroyed socket. It returns the flow, or nil if no pass saw the socket, and the traffic since
 // it was last seen. If it was never seen, all of its traffic counts, unless the socket can be older than the first pass.
 func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
+	t.beginEnd()
 	f = t.table.find(t.identify(s))
 	wasClosed := f != nil && f.has(flowClosed)
 	if f != nil {
 		f.flags |= flowClosed
 	}
-	if t.stall != nil {
-		*t.stall = stall{}
-	}
 	now, before := t.countersOf(s), kernelCounters{}
+	hasEnded := f != nil && f.has(flowEnded) // then its end has been counted
 	switch {
 	case wasClosed, !s.HasPeer(): // reported before, or not a connection
 		return f, traffic{}
-	case f != nil && f.has(flowCounted):
+	case f != nil && f.has(flowCounted) && !f.has(flowFailed):
 		before = f.kernelCounters
 		now.drops = before.drops // the event does not carry drops
 	case t.current.baselined[netstat.TransportTCP]:
@@ -272,11 +291,14 @@ func (t *flows) destroyed(s *netstat.Socket) (f *flow, delta traffic) {
 	default:
 		return f, traffic{}
 	}
-	delta[countClosed] = 1
 	if t.stall != nil {
 		t.countLastStalls(f, s, &now, &before)
 	}
 	delta.setDifference(&now, before, netstat.TransportTCP)
+	if !hasEnded {
+		delta[countClosed] = 1
+		t.endConnect(f, s, &delta)
+	}
 	return f, delta
 }
 
@@ -317,7 +339,7 @@ func (t *flows) end(all *scopes) {
 	isAwaited := func(f *flow) bool { return f.has(flowClosedEvents) && byNumber[f.history] != nil } // its event may still come
 	excess := -maxUnreported
 	for i := range t.table.all {
-		if f := &t.table.all[i]; !f.has(flowClosed) && isMissing(f) && isAwaited(f) {
+		if f := &t.table.all[i]; !f.isOver() && isMissing(f) && isAwaited(f) {
 			excess++
 		}
 	}
@@ -325,7 +347,7 @@ func (t *flows) end(all *scopes) {
 	t.table.keep(func(f *flow) bool {
 		isGone := false
 		switch {
-		case f.has(flowClosed):
+		case f.isOver():
 			isGone = f.scan != t.scan // else its TIME_WAIT entry remains
 		case !isMissing(f):
 		case !isAwaited(f):

@@ -32,6 +32,14 @@ var gatherSchema = measurementSchema{
 			name: "closed_events_lost", unit: "events", isCounter: true, needs: needsClosedEvents,
 			about: "Closed connections whose events were lost, as the receive buffer was full",
 		},
+		{
+			name: "connects_seen", unit: "0 or 1", needs: needsClosedEvents,
+			about: "1 if attempts to connect are recorded, so that the fields that need BPF are emitted",
+		},
+		{
+			name: "connects_lost", unit: unitConnections, isCounter: true, needs: needsConnects,
+			about: "Attempts to connect, and connections that were reset or timed out, that are not known in full, as a buffer was full",
+		},
 	},
 }
 
@@ -50,16 +58,24 @@ func (t gatherTags) tags() map[string]string {
 	return map[string]string{"source": t.source.String(), "owners": t.owners.String()}
 }
 
-// eventsLost is a number of lost events of closed connections.
-type eventsLost [1]int64
+// eventsLost are numbers of lost events: of closed connections, and of attempts to connect.
+type eventsLost [2]int64
 
 // gatherReport is what a gather has to report.
 type gatherReport struct {
 	duration     time.Duration
 	scan         netstat.ScanStats
 	unattributed int
+	attemptsLost int
 	folded       int
 	closedEvents bool // the kernel reports closed connections in some namespace
+}
+
+func boolToInt(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func newGatherMeasurement() *gatherMeasurement {
@@ -68,7 +84,7 @@ func newGatherMeasurement() *gatherMeasurement {
 
 func (m *gatherMeasurement) emit(out emission, r gatherReport) {
 	series := gatherTags{r.scan.Source, r.scan.OwnerMethod}
-	out.gauges(gatherSchema.name, map[string]any{
+	gauges := map[string]any{
 		"duration_ns":   r.duration.Nanoseconds(),
 		"sockets":       int64(r.scan.Sockets),
 		"processes":     int64(r.scan.Processes),
@@ -76,18 +92,26 @@ func (m *gatherMeasurement) emit(out emission, r gatherReport) {
 		"denied":        int64(r.scan.Denied),
 		"folded_series": int64(r.folded),
 		"interrupted":   int64(r.scan.Interrupted),
-	}, series.tags())
+	}
+	if r.closedEvents {
+		gauges["connects_seen"] = boolToInt(r.scan.Initiators)
+	}
+	out.gauges(gatherSchema.name, gauges, series.tags())
 	if r.closedEvents && m.lost[series] == nil {
 		m.lost[series] = &counters[eventsLost]{}
 	}
 	for tags, lost := range m.lost {
 		isCurrent := tags == series
 		if isCurrent {
-			lost.grow(eventsLost{int64(r.scan.ClosedLost)})
+			lost.grow(eventsLost{int64(r.scan.ClosedLost), int64(r.attemptsLost)})
 		}
 		if isCurrent || lost.owes {
 			lost.owes = false
-			out.acc.AddCounter(gatherSchema.name, map[string]any{"closed_events_lost": lost.emit(0)}, tags.tags(), out.now)
+			fields := map[string]any{"closed_events_lost": lost.emit(0)}
+			if r.scan.Initiators {
+				fields["connects_lost"] = lost.emit(1)
+			}
+			out.acc.AddCounter(gatherSchema.name, fields, tags.tags(), out.now)
 		}
 	}
 }

@@ -253,7 +253,7 @@ func (p *ProcNetStat) initClosed() error {
 	case !slices.ContainsFunc(schema, func(m *measurementSchema) bool { return !m.noGroup && slices.Contains(p.Measurements, m.option) }):
 		missing = "a measurement other than connection and gather"
 	case len(p.Details) == 0:
-		missing = `"rtt", "traffic", "lifecycle" or "stalls" in details`
+		missing = `"rtt", "traffic", "lifecycle", "connects" or "stalls" in details`
 	default:
 		return nil
 	}

@@ -3,7 +3,6 @@
 package procnetstat
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -18,7 +17,10 @@ type observation struct {
 	// delta is the traffic since the previous pass. It is not set if idle: there was none.
 	delta traffic
 	idle  bool
-	stall *stall // nil: without the set stalls
+	// connectTime is the time that it took to connect, in microseconds, if the connection has been established since the previous pass; 0:
+	// it was not, or that is not known.
+	connectTime uint32
+	stall       *stall // nil: without the set stalls
 	// rtt is the smoothed round-trip time in microseconds; 0: not known, or not wanted.
 	rtt uint32
 	// holders are the processes that hold the socket.
@@ -48,8 +50,9 @@ type pass struct {
 	details    detail // that some measurement emits
 	// attributes: some measurement needs the attribution of sockets.
 	attributes bool
-	// initiatorsKnown: the library records the initiators of connections.
-	initiatorsKnown bool
+	// connectsSeen: the library records attempts to connect.
+	connectsSeen bool
+	attemptsLost int // connections whose attempts should be recorded, but are not
 	// countsLocalPorts: the host measurement emits local_ports_used.
 	countsLocalPorts bool
 
@@ -69,8 +72,8 @@ func newPass(filter filters, details detail, users *userNames, cgroups *cgroups)
 	}
 }
 
-func (p *pass) begin(now time.Time, initiatorsKnown bool) {
-	p.initiatorsKnown = initiatorsKnown
+func (p *pass) begin(now time.Time, connectsSeen bool) {
+	p.connectsSeen, p.attemptsLost = connectsSeen, 0
 	p.owners.begin()
 	p.cgroups.begin()
 	p.listeners.begin(now)
@@ -97,12 +100,13 @@ func (p *pass) observe(s *netstat.Socket) *observation {
 	if o.rtt = 0; p.details&detailRTT != 0 {
 		o.rtt = s.TCP.RTT
 	}
-	if s.Closed {
+	if s.Closed || s.Outcome != netstat.OutcomeUnknown {
 		p.observeClosed(o)
 		return o
 	}
 	var f *flow
 	f, o.idle = p.flows.live(s, &o.delta)
+	o.connectTime = p.flows.connectTime
 	if s.Transport == netstat.TransportTCP && s.State == netstat.TCPEstablished {
 		p.scope.tcpFields = s.Having(p.scope.tcpFields)
 	}
@@ -233,6 +237,7 @@ func (p *pass) attribute(o *observation, f *flow) {
 	}
 	if !f.has(flowDecided) {
 		p.countLocalPort(o, f)
+		p.countLost(o, f.attempt != 0)
 	}
 	f.flags |= flowDecided
 	if o.listener != nil {
@@ -256,42 +261,6 @@ func (p *pass) one(w *owner) []*owner {
 		return nil
 	}
 	return append(p.single[:0], p.owners.use(w))
-}
-
-// observeClosed is observe for a socket that the kernel has destroyed. If no pass has seen it, it belongs to the process that
-// initiated it, else to the listener at its local address. Owners of other connections to the same peer are no evidence.
-func (p *pass) observeClosed(o *observation) {
-	s := o.Socket
-	var f *flow
-	f, o.delta = p.flows.destroyed(s)
-	o.idle = false
-	if !s.HasPeer() {
-		if s.Local.Port() != 0 {
-			p.listeners.observeEnd(s)
-		}
-		return
-	}
-	if f == nil || !f.has(flowDecided) {
-		for _, process := range s.Owners() {
-			p.holders = append(p.holders, p.owners.of(process))
-		}
-		o.holders = p.holders
-		if len(o.holders) == 0 {
-			o.listener = p.listeners.findForClosed(s)
-		}
-		f = nil
-	} else {
-		if s.Remote.Port() == 0 {
-			s.Remote = netip.AddrPortFrom(s.Remote.Addr(), f.port) // a refused or aborted connection has lost its peer port
-		}
-		o.listener = p.flows.belongings.get(f.belonging).listener
-		if f.has(flowUnexplained) {
-			p.explain(o, f, p.listeners.findForClosed(s))
-		}
-	}
-	p.attribute(o, f)
-	o.holders = nil // the initiator need not hold anything
-	o.wanted = o.delta[countClosed] > 0 && p.wants(o)
 }
 
 // end ends a pass.
@@ -346,6 +315,7 @@ type undecidedRow struct {
 	delta       traffic
 	idle        bool
 	rtt         uint32
+	connectTime uint32
 	flow        int // index in flowTable.all
 	first, last int // indexes of its holders
 }
@@ -358,7 +328,9 @@ func (u *undecided) isFull() bool { return len(u.rows) == maxUndecided }
 func (u *undecided) add(o *observation, flow int) {
 	first := len(u.holders)
 	u.holders = append(u.holders, o.holders...)
-	u.rows = append(u.rows, undecidedRow{*o.Socket, o.number, o.delta, o.idle, o.rtt, flow, first, len(u.holders)})
+	u.rows = append(u.rows, undecidedRow{
+		*o.Socket, o.number, o.delta, o.idle, o.rtt, o.connectTime, flow, first, len(u.holders),
+	})
 	if o.stall != nil {
 		u.stalls = append(u.stalls, *o.stall)
 	}
@@ -373,7 +345,8 @@ func (u *undecided) clear() {
 // mustSettle reports whether settle must be called before the socket is observed: what is undecided is decided by the destroyed
 // listeners, which come before the destroyed connections.
 func (p *pass) mustSettle(s *netstat.Socket) bool {
-	return len(p.undecided.rows) > 0 && (p.scope.namespace != s.Namespace || s.Closed && s.HasPeer())
+	isEnd := s.Closed || s.Outcome != netstat.OutcomeUnknown
+	return len(p.undecided.rows) > 0 && (p.scope.namespace != s.Namespace || isEnd && s.HasPeer())
 }
 
 // settle decides the undecided connections of the scope, and calls count for each.
@@ -382,6 +355,7 @@ func (p *pass) settle(count func(*observation)) {
 		row := &p.undecided.rows[i]
 		o := &p.current
 		o.Socket, o.number, o.delta, o.idle, o.rtt = &row.socket, row.number, row.delta, row.idle, row.rtt
+		o.connectTime = row.connectTime
 		if o.stall != nil {
 			o.stall = &p.undecided.stalls[i]
 		}
@@ -389,7 +363,7 @@ func (p *pass) settle(count func(*observation)) {
 		f := &p.flows.table.all[row.flow]
 		if f.has(flowDecided) { // the dump has repeated it
 			o.listener = p.flows.belongings.get(f.belonging).listener
-		} else if o.listener = p.listeners.findForLive(o.Socket); o.listener == nil && p.initiatorsKnown {
+		} else if o.listener = p.listeners.findForLive(o.Socket); o.listener == nil && p.connectsSeen {
 			f.flags |= flowUnexplained
 		}
 		p.attribute(o, f)

@@ -53,6 +53,7 @@ type emission struct {
 	read         protocolSet   // protocols whose sockets were all read
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports closed connections
+	connects     bool          // attempts to connect are recorded
 	scopes       *scopes
 }
 
@@ -62,7 +63,7 @@ func (e emission) forScope(sc *scope) emission {
 		common := e.scopes.common()
 		sc = &common
 	}
-	e.read, e.tcpFields, e.closedEvents = sc.read, sc.tcpFields, sc.closedEvents
+	e.read, e.tcpFields, e.closedEvents, e.connects = sc.read, sc.tcpFields, sc.closedEvents, sc.connects
 	return e
 }
 
@@ -181,9 +182,11 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	}
 	p.pass.settle(p.count)
 	duration := time.Since(out.now)
+	stats := p.scanner.Stats()
 	p.scopes.end(p.scanner.Namespaces())
 	for _, sc := range p.scopes.all {
 		sc.closedEvents = sc.namespace.ClosedEvents()
+		sc.connects = sc.closedEvents && stats.Initiators
 		for _, transport := range p.scan.Transports {
 			sc.sources[transport] = sc.namespace.SourceOf(transport)
 		}
@@ -203,9 +206,10 @@ func (p *ProcNetStat) Gather(acc telegraf.Accumulator) error {
 	for _, m := range p.measurements {
 		m.emit(out)
 	}
-	stats := p.scanner.Stats()
 	if p.gather != nil {
-		p.gather.emit(out, gatherReport{duration, stats, p.pass.unattributed, p.folded(), p.scopes.anyClosedEvents()})
+		p.gather.emit(out, gatherReport{
+			duration, stats, p.pass.unattributed, p.pass.attemptsLost + stats.AttemptsLost, p.folded(), p.scopes.anyClosedEvents(),
+		})
 	}
 	if stats.Denied > 0 {
 		p.warnDenied.Do(func() {
@@ -235,6 +239,7 @@ func (p *ProcNetStat) readsSeveralNetNS() bool {
 // enter starts a scope.
 func (p *ProcNetStat) enter(sc *scope) {
 	sc.closedEvents = sc.namespace.ClosedEvents()
+	sc.connects = sc.closedEvents && p.pass.connectsSeen
 	p.pass.enter(sc)
 	if p.host != nil {
 		p.host.enter(sc)

@@ -31,19 +31,21 @@ const (
 )
 
 // detailsOfTCPInfo are the sets that the kernel's details of connections are read for.
-const detailsOfTCPInfo = detailRTT | detailTraffic | detailStalls
+const detailsOfTCPInfo = detailRTT | detailTraffic | detailConnects | detailStalls
 
 const (
 	detailNameLifecycle = "lifecycle"
+	detailNameConnects  = "connects"
 	detailNameStalls    = "stalls"
 )
 
 var (
 	// detailNames are the names in the option details, in the order of the documents.
-	detailNames    = []string{"rtt", "traffic", detailNameLifecycle, detailNameStalls}
-	defaultDetails = []string{"rtt", "traffic", detailNameLifecycle}
+	detailNames    = []string{"rtt", "traffic", detailNameLifecycle, detailNameConnects, detailNameStalls}
+	defaultDetails = []string{"rtt", "traffic", detailNameLifecycle, detailNameConnects}
 	detailsByName  = map[string]detail{
-		"rtt": detailRTT, "traffic": detailTraffic, detailNameLifecycle: detailLifecycle, detailNameStalls: detailStalls,
+		"rtt": detailRTT, "traffic": detailTraffic, detailNameLifecycle: detailLifecycle, detailNameConnects: detailConnects,
+		detailNameStalls: detailStalls,
 	}
 )
 
@@ -77,6 +79,7 @@ const (
 	needsRcvOOOPack   = "netlink, Linux 5.4"
 	needsTotalRTO     = "netlink, Linux 6.7"
 	needsClosedEvents = "netlink, `closed_connections`"
+	needsConnects     = "netlink, `closed_connections`, BPF"
 )
 
 // groupField is a field of every group of sockets.
@@ -85,6 +88,7 @@ type groupField struct {
 	transport    netstat.Transport
 	tcpFields    netstat.Field // that the source must give of every connection
 	closedEvents bool          // the kernel must report closed connections
+	connects     bool          // attempts to connect must be recorded
 	// value reports false if the group has no sample of it.
 	value func(*series) (value int64, ok bool)
 }
@@ -93,7 +97,8 @@ type groupField struct {
 func (e emission) group(measurement string, fields []groupField, s *series, gauges, counters map[string]any) {
 	for i := range fields {
 		f := &fields[i]
-		if !e.read[f.transport] || f.tcpFields&^e.tcpFields != 0 || f.closedEvents && !e.closedEvents {
+		if !e.read[f.transport] || f.tcpFields&^e.tcpFields != 0 || f.closedEvents && !e.closedEvents ||
+			f.connects && !e.connects {
 			continue
 		}
 		value, ok := f.value(s)
@@ -149,8 +154,21 @@ var allGroupFields = []groupField{
 		"Received", countSegsIn),
 	trafficField("tcp_retrans_segs", unitSegments, netstat.FieldTCPInfo, needsNetlink,
 		"Retransmitted", countRetransSegs),
-	lifecycleField("tcp_opened", "Connections that began, failed attempts to connect included", countOpened),
-	lifecycleField("tcp_closed", "Connections that ended", countClosed),
+	lifecycleField("tcp_opened", "Connections that began, and attempts to connect", countOpened),
+	lifecycleField("tcp_closed", "Connections that ended, failed attempts to connect included", countClosed),
+	connectField("tcp_connect_refused", "Attempts to connect that the peer refused, by a reset or by ICMP that the port is unreachable", countConnectRefused),
+	connectField("tcp_connect_timed_out", "Attempts to connect that nothing answered", countConnectTimedOut),
+	connectField("tcp_connect_unreachable", "Attempts to connect that ended as ICMP reported another error, or as no neighbour answered; "+
+		"without any route to the peer an attempt does not begin", countConnectUnreachable),
+	connectField("tcp_connect_no_port", "Attempts to connect for which no local port was free", countConnectNoPort),
+	connectField("tcp_connect_aborted", "Attempts to connect that the process gave up", countConnectAborted),
+	connectTimeField("tcp_connect_p50_us", 50, "Median time from the first SYN until the connection was established, of those that were "+
+		"established since the last gather; at most 1.6 % off"),
+	connectTimeField("tcp_connect_p95_us", 95, "95th percentile of the same; at most 1.6 % off"),
+	connectTimeField("tcp_connect_max_us", 100, "Maximum of the same"),
+	synRetransField,
+	connectField("tcp_closed_reset", "Established connections that the peer reset", countClosedReset),
+	connectField("tcp_closed_timed_out", "Established connections that ended as the peer no longer answered", countClosedTimedOut),
 	stallGauge("tcp_idle", unitConnections, netstat.FieldTCPInfo, needsNetlink,
 		"Established and without data in either direction for `idle_after`", func(st *stats) int64 { return st.idle }),
 	stallCounter("tcp_busy_us", unitMicroseconds, netstat.FieldTCPLimits, needsTCPLimits,
@@ -236,6 +254,30 @@ func lifecycleField(name, about string, counter int) groupField {
 	return f
 }
 
+func connectField(name, about string, counter int) groupField {
+	f := counterField(field{name: name, unit: unitConnections, detail: detailConnects, needs: needsConnects, about: about}, tcp, counter)
+	f.connects = true
+	return f
+}
+
+func connectTimeField(name string, p int, about string) groupField {
+	return groupField{
+		field:     field{name, unitMicroseconds, false, detailConnects, needsConnects, about},
+		transport: tcp, connects: true,
+		value: func(s *series) (int64, bool) { return percentile(&s.stats.connectTimes, p) },
+	}
+}
+
+// synRetransField needs no records: without them only what a gather sees while the connection is in SYN_SENT counts.
+var synRetransField = func() groupField {
+	f := counterField(field{
+		name: "tcp_syn_retrans", unit: unitSegments, detail: detailConnects, needs: needsNetlink,
+		about: "SYN segments that were sent again; without BPF only those until the last gather that saw the connection in SYN_SENT",
+	}, tcp, countSynRetrans)
+	f.tcpFields = netstat.FieldTCPInfo
+	return f
+}()
+
 func stallField(name, unit string, tcpFields netstat.Field, needs, about string) groupField {
 	return groupField{
 		field:     field{name: name, unit: unit, detail: detailStalls, needs: needs, about: about},
@@ -302,7 +344,10 @@ var (
 // The group fields that measurements of connections in one direction can never have other than 0.
 var (
 	withoutListening = []string{"tcp_listen"}
-	withoutOutgoing  = []string{"tcp_syn_sent"}
+	withoutOutgoing  = []string{
+		"tcp_syn_sent", "tcp_connect_refused", "tcp_connect_timed_out", "tcp_connect_unreachable", "tcp_connect_no_port",
+		"tcp_connect_aborted", "tcp_connect_p50_us", "tcp_connect_p95_us", "tcp_connect_max_us", "tcp_syn_retrans",
+	}
 )
 
 // schema describes all measurements.

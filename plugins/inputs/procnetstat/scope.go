@@ -21,6 +21,7 @@ type scope struct {
 	read         protocolSet   // protocols whose sockets were all read
 	tcpFields    netstat.Field // the fields that every TCP connection has
 	closedEvents bool          // the kernel reports the connections that it destroys there
+	connects     bool          // attempts to connect are recorded there
 	sources      sources       // of its tables; set at the end of the pass
 	// localPortsUsed is the most local ports that outgoing connections from an address to an endpoint hold; set at the end of the
 	// pass. Negative: not known.
@@ -145,11 +146,12 @@ func (s *scopes) areFromNetlink(transport netstat.Transport) bool {
 
 // common returns what all scopes have in common.
 func (s *scopes) common() scope {
-	common := scope{read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), closedEvents: true}
+	common := scope{read: maps.Clone(s.protocols), tcpFields: ^netstat.Field(0), closedEvents: true, connects: true}
 	for _, sc := range s.all {
 		maps.DeleteFunc(common.read, func(transport netstat.Transport, _ bool) bool { return !sc.read[transport] })
 		common.tcpFields &= sc.tcpFields
 		common.closedEvents = common.closedEvents && sc.closedEvents
+		common.connects = common.connects && sc.connects
 	}
 	return common
 }

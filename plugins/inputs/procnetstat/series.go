@@ -61,7 +61,7 @@ func (s *series) count(o *observation) {
 }
 
 // isActive reports whether the pass has counted a socket.
-func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta[countClosed] > 0 }
+func (s *series) isActive() bool { return s.stats.sockets > 0 || s.stats.delta != (traffic{}) }
 
 // mustEmit reports whether the series belongs to this gather.
 func (s *series) mustEmit() bool { return s.isActive() || s.owesCounters() }
@@ -194,7 +194,7 @@ func (set *seriesSet) emit(now time.Time, each func(*series)) {
 		case s.isZero() && s.stalls.isZero() || now.Sub(s.lastEmitted) > counterMemory:
 			set.remove(s)
 		default:
-			s.stats.rtts, s.stats.closedRTTs = quantile.Times{}, quantile.Times{} // free their memory
+			s.stats.rtts, s.stats.closedRTTs, s.stats.connectTimes = quantile.Times{}, quantile.Times{}, quantile.Times{} // free their memory
 			idle = append(idle, s)
 		}
 	}

@@ -34,6 +34,7 @@ type stats struct {
 	rtts         quantile.Times // of established connections
 	delta        traffic
 	closedRTTs   quantile.Times // of connections that were closed since the previous pass
+	connectTimes quantile.Times // of those that were established since the previous pass
 	idle         int64          // connections, like notsent with the set stalls
 	notsent      int64          // bytes
 	stalls       stallCounts
@@ -56,6 +57,9 @@ func (st *stats) add(o *observation) {
 		if o.rtt > 0 && o.State == netstat.TCPEstablished {
 			st.rtts.Add(o.rtt)
 		}
+		if o.connectTime > 0 {
+			st.connectTimes.Add(o.connectTime)
+		}
 		if o.stall != nil {
 			st.addStall(o.stall)
 		}
@@ -73,7 +77,7 @@ func (st *stats) add(o *observation) {
 
 // addClosed adds the last traffic of a closed connection.
 func (st *stats) addClosed(o *observation) {
-	if o.delta[countClosed] == 0 {
+	if o.delta == (traffic{}) {
 		return
 	}
 	st.delta.add(&o.delta)
@@ -82,6 +86,9 @@ func (st *stats) addClosed(o *observation) {
 	}
 	if o.rtt > 0 {
 		st.closedRTTs.Add(o.rtt)
+	}
+	if o.connectTime > 0 {
+		st.connectTimes.Add(o.connectTime)
 	}
 }
 
@@ -120,6 +127,7 @@ func (st *stats) merge(other *stats) {
 	}
 	st.rtts.Merge(&other.rtts)
 	st.closedRTTs.Merge(&other.closedRTTs)
+	st.connectTimes.Merge(&other.connectTimes)
 	st.delta.add(&other.delta)
 	st.idle += other.idle
 	st.notsent += other.notsent
@@ -130,5 +138,6 @@ func (st *stats) merge(other *stats) {
 func (st *stats) reset() {
 	st.rtts.Reset()
 	st.closedRTTs.Reset()
-	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs}
+	st.connectTimes.Reset()
+	*st = stats{rtts: st.rtts, closedRTTs: st.closedRTTs, connectTimes: st.connectTimes}
 }

@@ -21,6 +21,14 @@ const (
 	countListenDrops
 	countOpened // connections; only if the kernel reports closed ones, like countClosed
 	countClosed
+	countConnectRefused // attempts to connect that failed; only if the library records them, like what follows
+	countConnectTimedOut
+	countConnectUnreachable
+	countConnectNoPort
+	countConnectAborted
+	countSynRetrans  // also without records
+	countClosedReset // established connections
+	countClosedTimedOut
 	trafficCounters
 )
 
@@ -193,7 +201,7 @@ func (t *flows) countStalls(f *flow, s *netstat.Socket, now *kernelCounters, isF
 // now and before are its other counters.
 func (t *flows) countLastStalls(f *flow, s *netstat.Socket, now, before *kernelCounters) {
 	var last kernelStalls
-	if f != nil && f.has(flowCounted) {
+	if f != nil && f.has(flowCounted) && !f.has(flowFailed) {
 		last = t.table.stalls[t.table.indexOf(f)]
 	}
 	t.stall.counts.setDifference(stallsOf(s), last, now.restartedSince(before))
