@@ -74,6 +74,9 @@ func outcomeOf(e *bpf.End) Outcome {
 			return OutcomeUnknown // with IP_RECVERR, ICMP sets the error of a connection that goes on
 		}
 	}
+	if err == 0 { // what the process was told before it closed the socket
+		err = syscall.Errno(e.SoftError)
+	}
 	switch err {
 	case 0:
 		if e.Unsent {

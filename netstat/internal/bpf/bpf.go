@@ -53,8 +53,8 @@ type End struct {
 	// SegsOut and SegsIn count the segments of a failed attempt.
 	SegsOut, SegsIn uint32
 	Failed          bool // an attempt; else an established connection
-	// Error and SoftError are the errors of the socket (sk_err and sk_err_soft of struct sock). SoftError is the last that ICMP
-	// reported.
+	// Error is the error of the socket (sk_err of struct sock), SoftError the last one that ICMP reported (sk_err_soft, or in the error
+	// queue).
 	Error, SoftError uint16
 	// Unsent: no segment was sent, and the process has not closed the socket.
 	Unsent bool

@@ -72,8 +72,27 @@ struct sock_common {
 	atomic64_t skc_cookie;
 } CORE;
 
+// include/linux/errqueue.h; in sk_buff.cb
+struct sock_extended_err {
+	u32 ee_errno;
+} CORE;
+
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
+} CORE;
+
+struct sk_buff {
+	char cb[48];
+} CORE;
+
+struct sk_buff_head {
+	struct sk_buff *next;
+	u32 qlen;
+} CORE;
+
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_error_queue;
 	int sk_err;
 	int sk_err_soft;
 	u8 sk_shutdown;
@@ -180,7 +199,8 @@ struct end {
 	u32 segs_in;
 	u16 family;
 	u16 local_port, remote_port; // in host order
-	u16 error, soft_error; // sk_err and sk_err_soft
+	u16 error; // sk_err
+	u16 soft_error; // that ICMP reported last: sk_err_soft, or of a failed attempt that in the error queue
 	u8 state; // that it was in
 	u8 shutdown; // sk_shutdown
 };
@@ -411,6 +431,18 @@ static __attribute__((always_inline)) void set_addresses(struct end *end, struct
 	end->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
 }
 
+// queued_error returns the error that ICMP has reported of an attempt over IPv4. If the report came while connect(2) held the socket, the
+// attempt goes on, but poll(2) and SO_ERROR tell the process, which clears sk_err_soft (tcp_v4_err, net/ipv4/tcp_ipv4.c;
+// sk_getsockopt, net/core/sock.c).
+static __attribute__((always_inline)) u16 queued_error(struct sock *sk)
+{
+	u32 at = __builtin_preserve_field_info(((struct sock_exterr_skb *)0)->ee.ee_errno, 0 /* byte offset */);
+
+	if (!sk->sk_error_queue.qlen)
+		return 0;
+	return *(u8 *)(sk->sk_error_queue.next->cb + at); // an errno is less than 256
+}
+
 // ended writes the end of a failed attempt or of an established connection.
 static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8 state, int failed)
 {
@@ -435,6 +467,8 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 	set_addresses(end, sk, tp);
 	end->error = sk->sk_err;
 	end->soft_error = sk->sk_err_soft;
+	if (failed && !end->soft_error)
+		end->soft_error = queued_error(sk);
 	end->state = state;
 	end->shutdown = sk->sk_shutdown;
 	end->segs_out = tp->segs_out;
