@@ -26,6 +26,9 @@ var fieldsOfDetails = map[string][]string{
 	},
 }
 
+// setsWithoutConnects are the sets that do not need BPF.
+var setsWithoutConnects = slices.DeleteFunc(slices.Clone(detailNames), func(name string) bool { return name == detailNameConnects })
+
 // subsets returns all subsets of the names.
 func subsets(names ...string) (all [][]string) {
 	for bits := range 1 << len(names) {
@@ -94,8 +97,8 @@ func TestDetails(t *testing.T) {
 	testnet.Isolate(t, func() {
 		load := newDetailsLoad(t)
 		first := start(t, "") // the kernel reports closed connections to it last
-		whole := start(t, fmt.Sprintf("%sdetails = [%s]", options, quoted(detailNames)))
-		choices := subsets(detailNames...)
+		whole := start(t, fmt.Sprintf("%sdetails = [%s]", options, quoted(setsWithoutConnects)))
+		choices := subsets(setsWithoutConnects...)
 		require.Len(t, choices, 16)
 		var chosen []*live
 		for _, choice := range choices {
@@ -158,7 +161,7 @@ func TestDetails(t *testing.T) {
 func TestDetailsThatNeedNoTCPInfo(t *testing.T) {
 	testnet.Isolate(t, func() {
 		testnet.ConnectedPairs(t, 1, 3)
-		for _, choice := range subsets(detailNames...) {
+		for _, choice := range subsets(setsWithoutConnects...) {
 			l := start(t, fmt.Sprintf("measurements = [\"host\", \"connection\"]\ndetails = [%s]", quoted(choice)))
 			needsInfo := slices.ContainsFunc([]string{"rtt", "traffic", "stalls"}, func(set string) bool { return slices.Contains(choice, set) })
 			connections := 0
@@ -217,13 +220,13 @@ func TestAbsentNotZero(t *testing.T) {
 	testnet.Isolate(t, func() {
 		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
 		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
-		l := start(t, "measurements = [\"host\", \"process\", \"listener\", \"remote\", \"client\"]\ndetails = ["+quoted(detailNames)+"]")
+		l := start(t, "measurements = [\"host\", \"process\", \"listener\", \"remote\", \"client\"]\ndetails = ["+quoted(setsWithoutConnects)+"]")
 		rtts := []string{"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us"}
 		ofKernel := tcpFieldsOfKernel(t)
 		requireWithout := func(fields map[string]int64, absent ...string) {
 			t.Helper()
 			for _, f := range allGroupFields {
-				if f.transport == netstat.TransportTCP && f.tcpFields&^ofKernel == 0 {
+				if f.transport == netstat.TransportTCP && f.detail != detailConnects && f.tcpFields&^ofKernel == 0 {
 					require.Equal(t, !slices.Contains(absent, f.name), has(fields, f.name), f.name)
 				}
 			}
