@@ -174,6 +174,8 @@ func (t *flows) ended(s *netstat.Socket) (f *flow, delta traffic) {
 		} else {
 			f.reopen()
 		}
+		attempt, _ := t.attemptOf(s)
+		f.attempt = attempt.Number
 		delta[countOpened] = 1
 	default:
 		return f, traffic{}
@@ -222,10 +224,12 @@ func (p *pass) observeClosed(o *observation) {
 		if len(o.holders) == 0 && !s.Outcome.IsFailedConnect() {
 			o.listener = p.listeners.findForClosed(s)
 		}
-		_, attemptKnown := p.flows.attemptOf(s)
-		p.countLost(o, attemptKnown)
 		if f != nil && !f.has(flowEnded) {
 			f = nil
+		}
+		if f == nil { // else attribute counts it
+			_, attemptKnown := p.flows.attemptOf(s)
+			p.countLost(o, attemptKnown)
 		}
 	} else {
 		if s.Remote.Port() == 0 {
