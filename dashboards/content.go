@@ -7,6 +7,9 @@ var processNumbers = slices.Concat(trafficNumbers(process), []panel{
 	numberOf("Received", process, rate("tcp_bytes_received"), bytesPerSecond, limits{}, "Bytes received."),
 	numberOf("Most in CLOSE_WAIT", process, maximum("tcp_close_wait"), sockets, limits{},
 		"Connections of one process name that the peer has closed and the process has not."),
+	failedConnectsNumber(process, "connections opened, incoming ones included"),
+	numberOf("Slowest connects", process, maximum("tcp_connect_p95_us"), microseconds, connectLimits,
+		"95th percentile of the connect times of one process name."),
 })
 
 var listenerNumbers = slices.Concat([]panel{
@@ -22,6 +25,9 @@ var peerNumbers = slices.Concat(trafficNumbers(remote), []panel{
 	numberOf("SYN_SENT", remote, gauge("tcp_syn_sent"), sockets, limits{}, "Connections that the peer has not answered."),
 	numberOf("Slowest peer", remote, maximum("tcp_rtt_p95_us"), microseconds, limits{},
 		"95th percentile of the round-trip times to one peer."),
+	failedConnectsNumber(remote, "attempts"),
+	numberOf("Slowest connects", remote, maximum("tcp_connect_p95_us"), microseconds, connectLimits,
+		"95th percentile of the connect times of a process to one peer."),
 })
 
 var boards = []board{
@@ -33,11 +39,12 @@ var boards = []board{
 		panels: slices.Concat(processNumbers, []panel{
 			{
 				title: "Processes", kind: table, from: process, groupBy: []string{"host", "netns", "process_name", "user"},
-				description: "Last values in the time range. Opened, sent and received: totals of the time range.",
+				description: "Last values in the time range. Opened, failed to connect, sent and received: totals of the time range.",
 				values: []column{
 					{"connections", gauge("tcp_established"), sockets, limits{}},
 					{"CLOSE_WAIT", gauge("tcp_close_wait"), sockets, limits{}},
 					{"opened", increase("tcp_opened"), sockets, limits{}},
+					{"failed", increase(failedConnects...), sockets, limits{}},
 					{"sent", increase("tcp_bytes_acked"), bytes, limits{}},
 					{"received", increase("tcp_bytes_received"), bytes, limits{}},
 					{"retransmitted", increase("tcp_retrans_segs").dividedBy(increase("tcp_segs_out")), share, retransmitLimits},
@@ -70,6 +77,7 @@ var boards = []board{
 				description: "95th percentile of the established connections of the process.",
 				values:      []column{{label: "p95", value: maximum("tcp_rtt_p95_us")}},
 			},
+		}, connectPanels(process, "process_name", "netns"), stallPanels(process, "process_name", "netns"), []panel{
 			{
 				title: "Connections by service", from: service, groupBy: []string{"cgroup", "netns"}, unit: sockets,
 				description: "Established connections by the cgroup that created them: a systemd unit, a container, a pod.",
@@ -178,10 +186,11 @@ var boards = []board{
 			},
 			{
 				title: "Dependencies", kind: table, from: remote, groupBy: []string{"host", "netns", "process_name", "remote_address", "remote_port"},
-				description: "Last values in the time range. Opened, sent and received: totals of the time range.",
+				description: "Last values in the time range. Opened, failed to connect, sent and received: totals of the time range.",
 				values: []column{
 					{"connections", gauge("tcp_established"), sockets, limits{}},
 					{"opened", increase("tcp_opened"), sockets, limits{}},
+					{"failed", increase(failedConnects...), sockets, limits{}},
 					{"sent", increase("tcp_bytes_acked"), bytes, limits{}},
 					{"received", increase("tcp_bytes_received"), bytes, limits{}},
 					{"retransmitted", increase("tcp_retrans_segs").dividedBy(increase("tcp_segs_out")), share, retransmitLimits},
@@ -211,6 +220,6 @@ var boards = []board{
 				description: "Connections in SYN_SENT: the peer does not answer, or drops them.",
 				values:      []column{{label: "SYN_SENT", value: gauge("tcp_syn_sent")}},
 			},
-		}),
+		}, connectPanels(remote, "remote_address", "remote_port", "netns")),
 	},
 }

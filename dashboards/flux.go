@@ -147,11 +147,19 @@ func fluxSeries(q query) (p fluxPipe) {
 	return p
 }
 
-// fluxQuotient divides one field by another. The rows of both have the same values in the columns of a row.
+// fluxQuotient divides fields by another field. The rows of all have the same values in the columns of a row.
 func fluxQuotient(p *fluxPipe, v value, row ...string) {
-	upper, lower := v.fields[0], v.divisor.fields[0]
+	lower := v.divisor.fields[0]
+	parts := make([]string, len(v.fields))
+	for i, field := range v.fields {
+		parts[i] = fmt.Sprintf("float(v: r.%s)", field)
+	}
+	upper := strings.Join(parts, " + ")
+	if len(parts) > 1 {
+		upper = "(" + upper + ")"
+	}
 	p.stepf("pivot(rowKey: [%s], columnKey: [\"_field\"], valueColumn: \"_value\")", strings.Join(quoteAll(row), ", "))
-	p.stepf("map(fn: (r) => ({r with _value: if exists r.%[2]s and float(v: r.%[2]s) > 0.0 "+
-		"then float(v: r.%[1]s) / float(v: r.%[2]s) else 0.0}))", upper, lower)
-	p.stepf("drop(columns: [%q, %q])", upper, lower)
+	p.stepf("map(fn: (r) => ({r with _value: if exists r.%[2]s and float(v: r.%[2]s) > 0.0 then %[1]s / float(v: r.%[2]s) else 0.0}))",
+		upper, lower)
+	p.stepf("drop(columns: [%s])", strings.Join(quoteAll(append(slices.Clone(v.fields), lower)), ", "))
 }

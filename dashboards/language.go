@@ -80,8 +80,8 @@ func maximum(field string) value {
 	return value{fields: []string{field}, aggregation: aggregateMaximum}
 }
 func rate(field string) value { return value{fields: []string{field}, aggregation: aggregateRate} }
-func increase(field string) value {
-	return value{fields: []string{field}, aggregation: aggregateIncrease}
+func increase(fields ...string) value {
+	return value{fields: fields, aggregation: aggregateIncrease}
 }
 func (v value) dividedBy(d value) value {
 	v.divisor = &d

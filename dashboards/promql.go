@@ -78,5 +78,9 @@ func promQLValue(q query, v value) string {
 			parts[i] = fmt.Sprintf("sum%s (increase(%s[$__range]))", grouping, series(field))
 		}
 	}
-	return strings.Join(parts, " + ")
+	sum := strings.Join(parts, " + ")
+	if len(parts) > 1 && v.divisor != nil {
+		return "(" + sum + ")"
+	}
+	return sum
 }

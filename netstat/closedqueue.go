@@ -117,7 +117,7 @@ func (r *closedRecord) get(s *Socket) {
 	s.Interface, s.Cookie, s.TCP, s.fields = r.device, r.cookie, r.tcp, r.fields
 }
 
-// closedChunk holds records of a queue, about 11 KiB. A namespace with few closed sockets needs only one.
+// closedChunk holds records of a queue, about 12 KiB. A namespace with few closed sockets needs only one.
 type closedChunk struct {
 	records    [closedChunkLen]closedRecord
 	used       int
@@ -132,7 +132,7 @@ const closedChunkLen = 64
 // closedChunks pools free chunks. The garbage collector frees them after a peak.
 var closedChunks = sync.Pool{New: func() any { return new(closedChunk) }}
 
-// maxClosed bounds the closed sockets that a scanner queues: 168 MiB, and less than half of that for the initiators.
+// maxClosed bounds the closed sockets that a scanner queues: 184 MiB, and less than half of that for the initiators.
 const maxClosed = 1 << 20
 
 // closedBudget limits the chunks of all namespaces of a scanner together. It is safe for concurrent use.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +46,7 @@ func TestAlertRules(t *testing.T) {
 // faulty process, and none fires for a healthy process.
 func TestAlertsFire(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
@@ -54,6 +56,7 @@ func TestAlertsFire(t *testing.T) {
 		// The second plugin is a host that sums up series.
 		tg := startTelegraf(t, program, "1s", prometheusOutput+hostTag+`
 [[inputs.procnetstat]]
+`+allDetails+`
 [[inputs.procnetstat]]
   measurements = ["process", "gather"]
   max_series = 1
@@ -62,6 +65,7 @@ func TestAlertsFire(t *testing.T) {
 `)
 		a := &alerting{t: t, db: db, prometheus: startPrometheus(t, rulesInTest(t))}
 		r := startFaultyServices(t)
+		clients := startFaultyClients(t)
 		overflow := startOverflow(t, r.users)
 		for range 3 { // enough retransmissions for a rate over 5 minutes that has just begun
 			testnet.Start(t, testnet.Process{Name: "users"}).OpenShortConnections(r.uploadAttempts())
@@ -74,6 +78,8 @@ func TestAlertsFire(t *testing.T) {
 			{"ListenerDrops", "web1", "uploads"},
 			{"ListenerDropsMany", "web1", ""},
 			{"ManyRetransmits", "web1", "users"},
+			{"ConnectsFail", "web1", "billing"},
+			{"SlowConnects", "web1", "audit"},
 			{"UDPDrops", "web1", "resolver"},
 			{"SocketsUnattributed", "web1", ""},
 			{"ClosedEventsLost", "web1", ""},
@@ -82,6 +88,7 @@ func TestAlertsFire(t *testing.T) {
 			r.leak()
 			overflow()
 		})
+		a.wait([]firing{{"IdleGrows", "web1", "sessions"}}, clients.leak)
 		tg.stop()
 		a.wait([]firing{{"GathersStopped", "web1", ""}, {"GathersStopped", "web2", ""}}, func() {})
 	})
@@ -91,6 +98,7 @@ func TestAlertsFire(t *testing.T) {
 // only the cases of promtool test their alerts.
 func TestLimitAlertsFire(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
@@ -111,10 +119,62 @@ func TestLimitAlertsFire(t *testing.T) {
 		startTelegraf(t, program, "1s", prometheusOutput+hostTag+"[[inputs.procnetstat]]\n")
 		a := &alerting{t: t, db: db, prometheus: startPrometheus(t, rulesInTest(t))}
 		a.wait([]firing{{"LocalPortsNearlyUsedUp", "web1", ""}}, func() {})
+		attempts := client.Attempt(testnet.Attempts{To: listener.Local, N: limit, Keep: true}) // more than there are free ports
+		a.wait([]firing{{"NoLocalPort", "web1", "client"}}, func() {})
+		for _, attempted := range attempts {
+			client.Reset(attempted.Socket) // nothing in TIME_WAIT
+		}
 		client.Close(closed...)
 		server.Stop() // the connections are in TIME_WAIT now
 		a.wait([]firing{{"TimeWaitNearlyFull", "web1", ""}}, func() {})
 	})
+}
+
+// faultyClients are processes whose connects fail, or whose connections stay. They run until the test ends.
+//
+//   - billing connects to a port without a listener, 20 times a second
+//   - audit connects to an endpoint of which the first SYN is lost, and to one that a router rejects
+//   - sessions opens connections to store that stay idle: some for each call of leak
+type faultyClients struct {
+	billing, audit, sessions, store *testnet.Proc
+	storeListener                   testnet.Socket
+	silent                          netip.AddrPort // does not answer
+}
+
+func startFaultyClients(t *testing.T) *faultyClients {
+	t.Helper()
+	start := func(name string) *testnet.Proc {
+		t.Helper()
+		return testnet.Start(t, testnet.Process{Name: name})
+	}
+	f := &faultyClients{billing: start("billing"), audit: start("audit"), sessions: start("sessions"), store: start("store")}
+	const much, port = 1 << 20, 8085
+	f.billing.AttemptAtRate(testnet.Attempts{To: netip.AddrPortFrom(loopback.Addr(), port), N: much}, 20)
+	router := testnet.StartRouter(t)
+	lossy := netip.AddrPortFrom(router.Address("tcp4", testnet.DropFirstSYN), port)
+	router.Serve(router.Listen("tcp4", lossy, 100), 1, 1)
+	f.audit.AttemptAtRate(testnet.Attempts{To: lossy, N: much}, 20)
+	rejected := netip.AddrPortFrom(router.Address("tcp4", testnet.ICMPHost4), port)
+	f.audit.AttemptAtRate(testnet.Attempts{To: rejected, N: much}, 20)
+	f.silent = netip.AddrPortFrom(router.Address("tcp4", testnet.Drop), port)
+	f.storeListener = f.store.Listen("tcp4", loopback, 100)
+	return f
+}
+
+// abort makes store reset a connection of sessions, and sessions give up an attempt.
+func (f *faultyClients) abort() {
+	reset := f.sessions.Connect(f.storeListener.Local, 1)
+	f.store.Reset(f.store.Accept(f.storeListener, 1)...)
+	f.sessions.Close(reset...)
+	attempt := testnet.Attempts{To: f.silent, N: 1, NonBlocking: true}
+	f.sessions.GiveUp(testnet.GiveUpClose, f.sessions.Begin(attempt)...)
+}
+
+// leak makes sessions open ten more connections.
+func (f *faultyClients) leak() {
+	const more = 10
+	f.sessions.Connect(f.storeListener.Local, more)
+	f.store.Accept(f.storeListener, more)
 }
 
 // shorten makes alerts fire in a short test: fewer segments, and a host that is silent for less time.

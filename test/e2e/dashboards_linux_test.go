@@ -19,16 +19,23 @@ import (
 // hostTag adds the tag host, on which the dashboards and rules depend. It stands before the inputs.
 const hostTag = "\n[global_tags]\n  host = \"web1\"\n"
 
-// dashboardMeasurements configures the plugin with all measurements that the dashboards show.
+// dashboardMeasurements configures the plugin with all measurements and fields that the dashboards show.
 const dashboardMeasurements = `
 [[inputs.procnetstat]]
   measurements = ["host", "process", "listener", "cgroup", "remote", "gather"]
+` + allDetails
+
+// allDetails are all sets of fields. Connections are idle soon.
+const allDetails = `
+  details = ["rtt", "traffic", "lifecycle", "connects", "stalls"]
+  idle_after = "1s"
 `
 
 // Every query of every dashboard has an answer on metrics of faulty services: InfluxQL from a real InfluxDB, PromQL from a real
 // Prometheus. The test has no server for Flux: the measurements and fields of its queries must exist.
 func TestDashboards(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.Isolate(t, func() {
@@ -39,6 +46,7 @@ func TestDashboards(t *testing.T) {
 		testnet.States(t, "tcp4") // sockets in every state
 		testnet.UDP(t)
 		startFaultyServices(t)
+		clients := startFaultyClients(t)
 		testnet.Start(t, testnet.Process{Name: "resolver"}).UDP("udp4", loopback, netip.AddrPort{})
 		// Values that an answer must have, by the title of the dashboard and the title of the panel or name of the variable.
 		const listeners = "procnetstat: listeners"
@@ -76,6 +84,7 @@ func TestDashboards(t *testing.T) {
 						query := target.expandVariables(selection{})
 						mayBeZero := mayBeZero.MatchString(query)
 						waitFor(t, fmt.Sprintf("value of %s: %s: %s", board.Title, panel.Title, query), func() bool {
+							clients.abort()
 							values := run(query)
 							return has(values, wantedIn(board, panel.Title)) &&
 								slices.ContainsFunc(values, func(v any) bool { return mayBeZero || fmt.Sprint(v) != "0" })
@@ -137,6 +146,7 @@ func has(values []any, wanted string) bool {
 
 // mayBeZero matches queries of values that the faulty services do not raise.
 var mayBeZero = regexp.MustCompile(`udp_drops|udp_mem|denied|unattributed|` +
+	`tcp_(connect_timed_out|connect_no_port|closed_timed_out|notsent_bytes|busy_us|rcv_ooopack|dsack_dups)|` +
 	`tcp_(attempt_fails|estab_resets|out_rsts|listen_overflows|listen_drops)|udp_(no_ports|rcvbuf_errors|sndbuf_errors)`)
 
 // ofInitialNamespace replaces the limits that only the initial network namespace has, in which no test runs, with fields that there
@@ -171,34 +181,31 @@ func TestDashboardsAreEquivalent(t *testing.T) {
 func TestDashboardThresholds(t *testing.T) {
 	rules := strings.Split(readFile(t, alertRules), "- alert: ")[1:]
 	limit := regexp.MustCompile(`(?m)> ([\d.]+)$`)
+	fields := []string{
+		"listener_accept_queue_used_percent", "process_tcp_retrans_segs", "procnetstat_local_ports_used", "tcp_time_wait_limit",
+		"tcp_orphan_limit", "tcp_mem_limit_bytes", "process_tcp_connect_p95_us", "process_tcp_connect_refused",
+	}
 	compared := map[string]bool{}
 	for _, board := range loadDashboards(t, "promql") {
 		for _, panel := range board.Panels {
-			var steps []float64 // percent
+			unit := map[string]float64{"percentunit": 0.01, "µs": 1_000_000} // the alerts have percent and seconds
+			var steps []float64
 			for _, step := range panel.FieldConfig.Defaults.Thresholds.Steps {
-				if panel.FieldConfig.Defaults.Unit == "percentunit" {
-					step.Value *= 100
-				}
-				steps = append(steps, step.Value)
+				steps = append(steps, step.Value/cmp.Or(unit[panel.FieldConfig.Defaults.Unit], 1))
 			}
 			if len(steps) < 2 { // the first has no value
 				continue
 			}
-			for _, field := range []string{
-				"listener_accept_queue_used_percent", "process_tcp_retrans_segs", "procnetstat_local_ports_used",
-				"tcp_time_wait_limit", "tcp_orphan_limit", "tcp_mem_limit_bytes",
-			} {
+			for _, field := range fields {
 				for _, rule := range rules {
-					if !strings.Contains(rule, field) || !strings.Contains(panel.Targets[0].Expr, field) {
+					shows := func(target grafanaTarget) bool { return strings.Contains(target.Expr, field) }
+					if !strings.Contains(rule, field) || !slices.ContainsFunc(panel.Targets, shows) {
 						continue
 					}
 					compared[field] = true
 					value, err := strconv.ParseFloat(limit.FindStringSubmatch(rule)[1], 64)
 					if err != nil {
 						t.Fatal(err)
-					}
-					if value < 1 { // a share
-						value *= 100
 					}
 					if !slices.Contains(steps, value) {
 						t.Errorf("%s: %s: the thresholds are %v; the alert has %v", board.Title, panel.Title, steps, value)
@@ -207,7 +214,7 @@ func TestDashboardThresholds(t *testing.T) {
 			}
 		}
 	}
-	if len(compared) < 2 {
+	if len(compared) < len(fields) {
 		t.Errorf("compared only %v", compared)
 	}
 }

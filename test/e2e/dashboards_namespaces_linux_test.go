@@ -20,6 +20,7 @@ import (
 // InfluxQL at each point in time, PromQL of the whole time range.
 func TestDashboardsByNamespace(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
 	testnet.IsolateMounts(t, func() {

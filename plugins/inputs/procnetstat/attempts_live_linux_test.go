@@ -228,7 +228,8 @@ func TestConnectWithoutPort(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			connectIn(t, "", func(c *connecting) {
 				to := netip.AddrPortFrom(c.router.Address(network, testnet.Refuse), 5432)
-				c.router.Listen(network, to, 100)
+				wildcard := map[string]netip.Addr{"tcp4": netip.IPv4Unspecified(), "tcp6": netip.IPv6Unspecified()}[network]
+				c.router.Listen(network, netip.AddrPortFrom(wildcard, to.Port()), 100)
 				testnet.Sysctl(t, "net.ipv4.ip_local_port_range", "40000 40009")
 				failed := 0
 				for _, attempted := range c.client.Attempt(testnet.Attempts{To: to, N: 20, Keep: true}) {

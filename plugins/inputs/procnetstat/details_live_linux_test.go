@@ -20,11 +20,18 @@ var fieldsOfDetails = map[string][]string{
 	"rtt":       {"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us", "tcp_closed_rtt_p95_us"},
 	"traffic":   {"tcp_bytes_acked", "tcp_bytes_received", "tcp_segs_out", "tcp_segs_in", "tcp_retrans_segs"},
 	"lifecycle": {"tcp_opened", "tcp_closed"},
+	"connects": {
+		"tcp_connect_refused", "tcp_connect_timed_out", "tcp_connect_unreachable", "tcp_connect_no_port", "tcp_connect_aborted",
+		"tcp_connect_p50_us", "tcp_connect_p95_us", "tcp_connect_max_us", "tcp_syn_retrans", "tcp_closed_reset", "tcp_closed_timed_out",
+	},
 	"stalls": {
 		"tcp_idle", "tcp_busy_us", "tcp_rwnd_limited_us", "tcp_sndbuf_limited_us", "tcp_notsent_bytes", "tcp_rcv_ooopack",
 		"tcp_dsack_dups", "tcp_rto",
 	},
 }
+
+// connectTimes are absent where no connection has been established since the last gather.
+var connectTimes = []string{"tcp_connect_p50_us", "tcp_connect_p95_us", "tcp_connect_max_us"}
 
 // subsets returns all subsets of the names.
 func subsets(names ...string) (all [][]string) {
@@ -91,12 +98,14 @@ func TestDetails(t *testing.T) {
 	}
 	const options = `measurements = ["host", "process", "listener", "cgroup", "remote", "client"]
 `
+	ofThisMoment = append(ofThisMoment, connectTimes...) // each plugin measures them
 	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
 		load := newDetailsLoad(t)
 		first := start(t, "") // the kernel reports closed connections to it last
 		whole := start(t, fmt.Sprintf("%sdetails = [%s]", options, quoted(detailNames)))
 		choices := subsets(detailNames...)
-		require.Len(t, choices, 16)
+		require.Len(t, choices, 32)
 		var chosen []*live
 		for _, choice := range choices {
 			chosen = append(chosen, start(t, fmt.Sprintf("%sdetails = [%s]", options, quoted(choice))))
@@ -141,6 +150,10 @@ func TestDetails(t *testing.T) {
 				}
 				for set, names := range fieldsOfDetails {
 					for _, name := range names {
+						if slices.Contains(connectTimes, name) || slices.Contains(withoutOutgoing, name) &&
+							slices.Contains([]string{"procnetstat_listener", "procnetstat_client"}, measurement) {
+							continue
+						}
 						if name == "tcp_rto" && tcpFieldsOfKernel(t)&netstat.FieldTCPTotalRTO == 0 {
 							continue
 						}
@@ -160,7 +173,7 @@ func TestDetailsThatNeedNoTCPInfo(t *testing.T) {
 		testnet.ConnectedPairs(t, 1, 3)
 		for _, choice := range subsets(detailNames...) {
 			l := start(t, fmt.Sprintf("measurements = [\"host\", \"connection\"]\ndetails = [%s]", quoted(choice)))
-			needsInfo := slices.ContainsFunc([]string{"rtt", "traffic", "stalls"}, func(set string) bool { return slices.Contains(choice, set) })
+			needsInfo := slices.ContainsFunc([]string{"rtt", "traffic", "connects", "stalls"}, func(set string) bool { return slices.Contains(choice, set) })
 			connections := 0
 			for socket, err := range l.plugin.scanner.Sockets(context.Background()) {
 				require.NoError(t, err)
@@ -215,35 +228,36 @@ func TestOwnerMethodsAgree(t *testing.T) {
 // fields are there.
 func TestAbsentNotZero(t *testing.T) {
 	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
 		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
 		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
 		l := start(t, "measurements = [\"host\", \"process\", \"listener\", \"remote\", \"client\"]\ndetails = ["+quoted(detailNames)+"]")
 		rtts := []string{"tcp_rtt_p50_us", "tcp_rtt_p95_us", "tcp_rtt_max_us"}
 		ofKernel := tcpFieldsOfKernel(t)
-		requireWithout := func(fields map[string]int64, absent ...string) {
+		requireWithout := func(fields map[string]int64, without ...[]string) {
 			t.Helper()
+			absent := slices.Concat(without...)
 			for _, f := range allGroupFields {
 				if f.transport == netstat.TransportTCP && f.tcpFields&^ofKernel == 0 {
 					require.Equal(t, !slices.Contains(absent, f.name), has(fields, f.name), f.name)
 				}
 			}
 		}
-		const closedRTT = "tcp_closed_rtt_p95_us"
+		closedRTT := []string{"tcp_closed_rtt_p95_us"}
 		const ofTCP, ofServer, ofClient = "protocol=tcp", "process_name=server", "process_name=client"
 
 		g := l.gather()
-		requireWithout(g.one("procnetstat_listener", ofTCP), slices.Concat(rtts, []string{closedRTT, "tcp_syn_sent"})...)
-		requireWithout(g.one("procnetstat_process", ofServer), append(rtts, closedRTT)...)
-		requireWithout(g.one("procnetstat"), append(rtts, closedRTT)...)
+		requireWithout(g.one("procnetstat_listener", ofTCP), rtts, closedRTT, withoutOutgoing)
+		requireWithout(g.one("procnetstat_process", ofServer), rtts, closedRTT, connectTimes)
+		requireWithout(g.one("procnetstat"), rtts, closedRTT, connectTimes)
 
 		ends, accepted := client.Connect(listener.Local, 2), server.Accept(listener, 2)
 		g = l.gather()
-		requireWithout(g.one("procnetstat_listener", ofTCP), closedRTT, "tcp_syn_sent")
-		requireWithout(g.one("procnetstat_client", ofTCP), closedRTT, "tcp_syn_sent", "tcp_listen")
-		requireWithout(g.one("procnetstat_remote", ofTCP), closedRTT, "tcp_listen")
-		for _, process := range []string{ofServer, ofClient} {
-			requireWithout(g.one("procnetstat_process", process), closedRTT)
-		}
+		requireWithout(g.one("procnetstat_listener", ofTCP), closedRTT, withoutOutgoing)
+		requireWithout(g.one("procnetstat_client", ofTCP), closedRTT, withoutOutgoing, withoutListening)
+		requireWithout(g.one("procnetstat_remote", ofTCP), closedRTT, withoutListening)
+		requireWithout(g.one("procnetstat_process", ofServer), closedRTT, connectTimes)
+		requireWithout(g.one("procnetstat_process", ofClient), closedRTT)
 
 		client.Close(ends...)
 		server.Close(accepted...)
@@ -251,12 +265,12 @@ func TestAbsentNotZero(t *testing.T) {
 		eventually(t, func() bool {
 			g = l.gather()
 			of := g.one("procnetstat_listener", ofTCP)
-			hadClosedRTT = hadClosedRTT || has(of, closedRTT)
+			hadClosedRTT = hadClosedRTT || has(of, closedRTT[0])
 			return of["tcp_closed"] == 2
 		})
 		require.True(t, hadClosedRTT)
 		g = l.gather()
-		requireWithout(g.one("procnetstat_listener", ofTCP), slices.Concat(rtts, []string{closedRTT, "tcp_syn_sent"})...)
-		requireWithout(g.one("procnetstat"), append(rtts, closedRTT)...)
+		requireWithout(g.one("procnetstat_listener", ofTCP), rtts, closedRTT, withoutOutgoing)
+		requireWithout(g.one("procnetstat"), rtts, closedRTT, connectTimes)
 	})
 }

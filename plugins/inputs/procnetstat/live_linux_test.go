@@ -603,15 +603,15 @@ func TestShape(t *testing.T) {
 }
 
 // requireRTTs requires that a metric has the round-trip times of established connections if, and only if, it has such connections, and
-// that of closed ones only with a value. It removes them from the shape, and records in shapes those that there were.
+// that of closed ones and the time to connect only with a value. It removes them from the shape, and records in shapes those that there were.
 func (g gathered) requireRTTs(m telegraf.Metric, of shape, shapes map[string]shape) {
 	g.Helper()
 	fromNetlink := len(g.all("procnetstat_gather", "source=procfs")) == 0
 	established, _ := m.GetField("tcp_established")
 	n, _ := established.(int64)
-	for _, name := range fieldsOfDetails["rtt"] {
+	for _, name := range slices.Concat(fieldsOfDetails["rtt"], connectTimes) {
 		value, found := m.GetField(name)
-		if name != "tcp_closed_rtt_p95_us" {
+		if strings.HasPrefix(name, "tcp_rtt_") {
 			require.Equal(g, fromNetlink && n > 0, found, "%s of %v", name, m)
 		}
 		if found {

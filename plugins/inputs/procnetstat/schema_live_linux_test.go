@@ -68,8 +68,11 @@ func TestSchemaIsWhatIsEmitted(t *testing.T) {
 
 		want := map[string]bool{}
 		for _, m := range schema {
-			fields := slices.Clone(m.fields)
+			fields := slices.DeleteFunc(slices.Clone(m.fields), func(f field) bool { return f.needs == needsConnects })
 			for _, f := range m.groupFields(everyDetail) {
+				if f.connects { // see TestSchemaOfConnects: BPF programs see the initial PID namespace
+					continue
+				}
 				if f.tcpFields&^tcpFieldsOfKernel(t) != 0 { // absent, but in a gather without connections
 					for _, kind := range typeNames {
 						delete(emitted, m.name+" "+kind+" "+f.name)
@@ -89,6 +92,44 @@ func TestSchemaIsWhatIsEmitted(t *testing.T) {
 			}
 		}
 		require.Equal(t, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(emitted)))
+	})
+}
+
+// With BPF there are the fields of the schema that need it, in a gather in which connections have been established.
+func TestSchemaOfConnects(t *testing.T) {
+	testnet.Isolate(t, func() {
+		testnet.RequireBPF(t)
+		server, client := testnet.Start(t, testnet.Process{Name: "server"}), testnet.Start(t, testnet.Process{Name: "client"})
+		listener := server.Listen("tcp4", netip.MustParseAddrPort("127.0.0.1:0"), 16)
+		l := start(t, fmt.Sprintf("measurements = [%s]\ndetails = [\"connects\"]", quoted(allMeasurements)))
+		l.gather()
+		client.Connect(listener.Local, 4)
+		server.Accept(listener, 4)
+		g := l.gather()
+		for _, m := range schema {
+			emitted := map[string]bool{}
+			for _, metric := range g.metrics {
+				for field := range metric.Fields() {
+					if metric.Name() == m.name {
+						emitted[typeNames[metric.Type()]+" "+field] = true
+					}
+				}
+			}
+			fields := slices.DeleteFunc(slices.Clone(m.fields), func(f field) bool { return f.needs != needsConnects })
+			for _, f := range m.groupFields(detailConnects) {
+				if f.connects {
+					fields = append(fields, f.field)
+				}
+			}
+			for _, f := range fields {
+				require.Contains(t, emitted, f.typeName()+" "+f.name, m.name)
+			}
+			for _, f := range allGroupFields {
+				if slices.Contains(m.without, f.name) {
+					require.NotContains(t, emitted, f.typeName()+" "+f.name, m.name)
+				}
+			}
+		}
 	})
 }
 

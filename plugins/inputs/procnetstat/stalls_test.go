@@ -192,3 +192,33 @@ func TestStallsOfUndecided(t *testing.T) {
 		4: {notsent: 40},
 	}, got)
 }
+
+// A series that has only counters of the set stalls is emitted once more too, and with what it counted in its first gather.
+func TestStallsBeginWithZero(t *testing.T) {
+	tr := newProcessScene(t, 10)
+	tr.pass.flows = newFlows(detailStalls)
+	tr.measurement = newProcessMeasurement([]string{tagProcessName}, tr.pass.owners, seriesOptions{details: detailStalls, maxSeries: 10})
+	tr.gather(0)
+	one := stalling(1, 0, kernelStalls{busy: 7000, rto: 3})
+	require.Zero(t, tr.gather(interval, holding{"a", one})["a"]["tcp_rto"])
+	got := tr.gather(interval)
+	require.EqualValues(t, 3, got["a"]["tcp_rto"])
+	require.EqualValues(t, 7000, got["a"]["tcp_busy_us"])
+	require.Empty(t, tr.gather(interval))
+	two := stalling(2, 0, kernelStalls{rto: 2})
+	require.EqualValues(t, 5, tr.gather(interval, holding{"a", two})["a"]["tcp_rto"], "the counters are remembered")
+}
+
+// Of a connection that has ended the counters count, and what it had not sent does not.
+func TestStallsOfClosed(t *testing.T) {
+	var st stats
+	s := ended(stalling(1, 5, kernelStalls{}))
+	s.TCP.NotsentBytes = 9
+	o := observation{Socket: s, stall: &stall{notsent: 9, counts: stallCounts{countRTO: 2}}}
+	st.add(&o)
+	require.Zero(t, st, "it does not count")
+	o.delta[countClosed] = 1
+	st.add(&o)
+	require.Equal(t, stallCounts{countRTO: 2}, st.stalls)
+	require.Zero(t, st.notsent)
+}
