@@ -10,7 +10,7 @@ import (
 
 var (
 	schemaSection = regexp.MustCompile(`(?m)^## (Group fields|procnetstat\w*)$`)
-	schemaField   = regexp.MustCompile(`(?m)^\| (\w+) \| (gauge|counter|value) \| (\w*) \|`)
+	schemaField   = regexp.MustCompile(`(?m)^\| (\w+) \| (gauge|counter|value) \| ([^|]*) \|`)
 	schemaTag     = regexp.MustCompile(`(?m)^\| (\w+) \| [^|]+ \|$`)
 
 	otlpGroupRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| `[\\w.]+` \\| (gauge|sum) \\| (\\S+) \\|")

@@ -3,10 +3,12 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -18,9 +20,14 @@ import (
 // "<!-- orders -->", the answer has its name.
 func TestDocumentedQueries(t *testing.T) {
 	testnet.Require(t, "prometheus")
+	testnet.RequireBPF(t) // to see connects
 	setUp(t)
 	program := customTelegraf(t)
+	// Here, outside of the process of Isolate, go test sees that the document has changed.
+	queries := documentedQueries(t, "../../docs/COOKBOOK.md")
+	require.Greater(t, len(queries), 30)
 	testnet.Isolate(t, func() {
+		testnet.Sysctl(t, "net.ipv4.tcp_syn_retries", "1") // attempts time out after 3 seconds
 		db := newInfluxDB(t)
 		db.start()
 		makeUnattributedConnections(t)
@@ -28,24 +35,27 @@ func TestDocumentedQueries(t *testing.T) {
 [[inputs.procnetstat]]
   measurements = ["host", "process", "listener", "cgroup", "remote", "client", "gather"]
   protocols = ["tcp", "udp", "unix"]
-`)
+`+allDetails)
 		prometheus := startPrometheus(t)
 		r := startFaultyServices(t)
+		clients := startFaultyClients(t)
+		writeMore := startWriters(t)
 		fillUnixQueue(t)
 		overflow := startOverflow(t, r.users)
-		queries := documentedQueries(t, "../../docs/COOKBOOK.md")
-		if len(queries) < 6 {
-			t.Errorf("%d queries, want at least 6", len(queries))
-		}
 		for _, q := range queries {
 			answer := ""
 			waitFor(t, fmt.Sprintf("answer that names %q to %q", q.process, q.text), func() bool {
 				prometheus.check()
+				writeMore()
 				switch q.process {
 				case "orders":
 					r.leak()
 				case "resolver":
 					overflow()
+				case "billing":
+					clients.abort()
+				case "sessions":
+					clients.leak()
 				}
 				if q.language == "influxql" {
 					answer = fmt.Sprint(db.query(q.text))
@@ -56,6 +66,46 @@ func TestDocumentedQueries(t *testing.T) {
 			})
 		}
 	})
+}
+
+// startWriters starts processes that send to a reader of their own without end, and one that sends little.
+//
+//   - backup sends to archive, which does not read
+//   - replica sends to standby, and 40 % of the packets are lost
+//   - sensors sends to metrics what each call of writeMore writes
+func startWriters(t *testing.T) (writeMore func()) {
+	t.Helper()
+	const much, little, archivePort, standbyPort, metricsPort = 1 << 28, 1000, 8091, 8092, 8093
+	listen := func(name string, port uint16) (*testnet.Proc, testnet.Socket) {
+		reader := testnet.Start(t, testnet.Process{Name: name})
+		return reader, reader.Listen("tcp4", netip.AddrPortFrom(loopback.Addr(), port), 100)
+	}
+	send := func(name string, to testnet.Socket) {
+		writer := testnet.Start(t, testnet.Process{Name: name})
+		writer.OpenShortConnections(testnet.ShortConnections{To: to.Local, N: 1, Rate: 1, Lifetime: time.Hour, Send: much})
+	}
+	archive, listener := listen("archive", archivePort)
+	send("backup", listener)
+	archive.Accept(listener, 1)
+
+	loss := fmt.Sprintf("add rule inet loss in tcp dport %d tcp flags & syn != syn numgen random mod 100 < 40 drop", standbyPort)
+	nft(t, "add table inet loss; add chain inet loss in { type filter hook input priority 0; }; "+loss)
+	standby, listener := listen("standby", standbyPort)
+	standby.Serve(listener, 0, 0)
+	send("replica", listener)
+
+	metrics, listener := listen("metrics", metricsPort)
+	metrics.Serve(listener, 0, 0)
+	sensors := testnet.Start(t, testnet.Process{Name: "sensors"})
+	connection := sensors.Connect(listener.Local, 1)[0]
+	return func() { sensors.Send(connection, little) }
+}
+
+// nft adds rules to this network namespace.
+func nft(t *testing.T, rules string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "nft", rules).CombinedOutput()
+	require.NoError(t, err, "%s: %s", rules, out)
 }
 
 // startOverflow starts a UDP server that does not read. It returns a function that fills its receive queue and has it drop.

@@ -59,6 +59,7 @@ const (
 [[inputs.procnetstat]]
   measurements = ["host", "process", "listener", "cgroup", "remote", "client", "connection", "gather"]
   protocols = ["tcp", "udp", "udplite", "raw", "icmp", "unix"]
+  details = ["rtt", "traffic", "lifecycle", "connects", "stalls"]
   process_tags = ["process_name", "user", "pid", "exe", "cmdline", "systemd_unit", "container_id", "pod_uid", "cgroup"]
 `
 	otlpTagInputs = `
@@ -358,13 +359,13 @@ var (
 func readOTLPDocument(t *testing.T, document string) otlpNames {
 	t.Helper()
 	names := otlpNames{metrics: map[string]string{}, attributes: map[string]bool{
-		"network.io.direction": false, "network.connection.state": false, "dc": false,
+		"network.io.direction": false, "network.connection.state": false, "error.type": false, "dc": false,
 	}}
 	for _, row := range otlpGroupRow.FindAllStringSubmatch(document, -1) {
 		transport, _, _ := strings.Cut(row[1], "_")
 		names.metrics[row[2]+" "+transport+" "+row[4]] = row[3]
 	}
-	require.Len(t, names.metrics, 33)
+	require.Len(t, names.metrics, 52)
 	for _, row := range otlpOwnRow.FindAllStringSubmatch(document, -1) {
 		group := strings.TrimPrefix(row[1], "_")
 		if group == "" {
@@ -403,7 +404,7 @@ func (n otlpNames) requireReceived(t *testing.T, points otlpPoints) {
 		if _, own := n.metrics[name]; !own {
 			name = groupPrefix.ReplaceAllString(name, "")
 			name += " " + p.attributes["network.transport"] + " " + p.attributes["network.connection.state"] +
-				p.attributes["network.io.direction"]
+				p.attributes["error.type"] + p.attributes["network.io.direction"]
 		}
 		metrics[name] = map[string]string{"gauge": "gauge", "counter": "sum"}[p.kind]
 		for attribute := range p.attributes {
