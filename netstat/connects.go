@@ -37,10 +37,10 @@ const (
 	// begins, and is not seen.
 	OutcomeConnectUnreachable
 	// OutcomeConnectNoPort: no local port was free, or the one that the socket is bound to is in use between the same two
-	// endpoints (EADDRNOTAVAIL). Nothing was sent.
+	// endpoints (EADDRNOTAVAIL). Nothing was sent: other reasons for that, such as ENOBUFS, are rare.
 	OutcomeConnectNoPort
 	// OutcomeConnectAborted: the process gave up: it closed or disconnected the socket, or ended. Or the socket was destroyed
-	// (ECONNABORTED, ss -K), or nothing could be sent (ENOBUFS).
+	// (ECONNABORTED, ss -K).
 	OutcomeConnectAborted
 )
 

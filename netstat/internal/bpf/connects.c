@@ -68,7 +68,6 @@ struct sock_common {
 	u32 skc_daddr;
 	u32 skc_rcv_saddr;
 	u16 skc_dport; // in network order
-	u16 skc_num;
 	u16 skc_family;
 	int skc_bound_dev_if;
 	possible_net_t skc_net;
@@ -487,10 +486,8 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 	end->error = sk->sk_err;
 	end->soft_error = sk->sk_err_soft;
 	end->state = state;
-	// Nothing was sent, and the process has not closed the socket. The kernel has not chosen a port, or the socket is bound to one,
-	// which it keeps (tcp_set_state, net/ipv4/tcp.c).
-	end->no_port = failed && !tp->segs_out && !(sk->sk_shutdown & SEND_SHUTDOWN) &&
-		       (!end->local_port || sk->__sk_common.skc_num);
+	// The kernel has sent nothing, and the process has not closed the socket. inet_sport can be that of an earlier attempt.
+	end->no_port = failed && !tp->segs_out && !(sk->sk_shutdown & SEND_SHUTDOWN);
 	end->segs_out = tp->segs_out;
 	end->segs_in = tp->segs_in;
 	end->syn_retrans = failed ? tp->total_retrans : 0;
