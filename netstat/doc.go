@@ -53,6 +53,12 @@
 // what the kernel could not report is counted in [ScanStats].ClosedLost. docs/developers/CLOSED.md in the repository has the
 // whole contract.
 //
+// With OwnersBPF a BPF program at the tracepoint inet_sock_set_state (Linux 5.12) also tells how each ended: see [Outcome]. Each
+// attempt to connect that fails is a closed socket of its own, with its addresses and its process, as soon as it has failed. A
+// connection that is reset or times out while its process still holds the socket is returned then, in the state TCPClose and not
+// Closed, and once more when it is destroyed. [Socket.Attempt] says how long a connect took. [ScanStats].AttemptsLost counts
+// what was lost.
+//
 // # Consistency
 //
 // The kernel dumps its tables in pieces: a scan is no snapshot, and can miss or repeat a socket that changes meanwhile.

@@ -107,7 +107,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 				for _, nonBlocking := range []bool{false, true} {
 					to := o.at(test.network, test.answer)
 					attempted := o.client.Attempt(testnet.Attempts{To: to, N: 2, NonBlocking: nonBlocking})
-					retrans := o.requireAttempts(attempted, o.scan(), to, test.want)
+					retrans := o.requireAttempts(attempted, o.await(len(attempted)), to, test.want)
 					require.Equal(t, test.want == OutcomeConnectTimedOut, retrans > 0)
 				}
 			})
@@ -116,13 +116,13 @@ func TestOutcomesOfAttempts(t *testing.T) {
 			for _, nonBlocking := range []bool{false, true} {
 				to := o.at("tcp6", testnet.Refuse)
 				attempted := o.client.Attempt(testnet.Attempts{To: to, N: 5, SameSocket: true, NonBlocking: nonBlocking})
-				o.requireAttempts(attempted, o.scan(), to, OutcomeConnectRefused)
+				o.requireAttempts(attempted, o.await(len(attempted)), to, OutcomeConnectRefused)
 			}
 		})
 		t.Run("neighbour that does not answer", func(t *testing.T) {
 			for _, neighbor := range []netip.Addr{o.router.Neighbor4, o.router.Neighbor6} {
 				to := netip.AddrPortFrom(neighbor, 80)
-				o.requireAttempts(o.client.Attempt(testnet.Attempts{To: to, N: 2}), o.scan(), to, OutcomeConnectUnreachable)
+				o.requireAttempts(o.client.Attempt(testnet.Attempts{To: to, N: 2}), o.await(2), to, OutcomeConnectUnreachable)
 			}
 		})
 		for _, how := range []testnet.GiveUp{testnet.GiveUpClose, testnet.GiveUpShutdown, testnet.GiveUpDisconnect} {
@@ -130,7 +130,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 				to := o.at("tcp4", testnet.Drop)
 				begun := o.client.Begin(testnet.Attempts{To: to, N: 3, NonBlocking: true})
 				require.Empty(t, o.scan())
-				o.requireAttempts(o.client.GiveUp(how, begun...), o.scan(), to, OutcomeConnectAborted)
+				o.requireAttempts(o.client.GiveUp(how, begun...), o.await(3), to, OutcomeConnectAborted)
 			})
 		}
 		t.Run("process that ends", func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 			client := testnet.Start(t, testnet.Process{Name: "client"})
 			client.Begin(testnet.Attempts{To: to, N: 3, NonBlocking: true})
 			client.Stop()
-			for _, end := range o.scan() {
+			for _, end := range o.await(3) {
 				require.Equal(t, OutcomeConnectAborted, end.Outcome)
 			}
 		})
@@ -193,7 +193,7 @@ func TestOutcomeWithoutPort(t *testing.T) {
 		require.ErrorIs(t, err, unix.EINPROGRESS)
 		fd, err := attempt(bound)
 		require.ErrorIs(t, err, unix.EADDRNOTAVAIL)
-		ends := o.scan()
+		ends := o.await(1)
 		require.Len(t, ends, 1)
 		require.Equal(t, []any{OutcomeConnectNoPort, bound, to}, []any{ends[0].Outcome, ends[0].Local, ends[0].Remote})
 		require.NoError(t, unix.Close(fd))
@@ -207,7 +207,7 @@ func TestOutcomeWithoutPort(t *testing.T) {
 				require.ErrorIs(t, err, unix.EADDRNOTAVAIL)
 			}
 		}
-		ends = o.scan()
+		ends = o.await(2)
 		require.Len(t, ends, 2)
 		for _, end := range ends {
 			require.Equal(t, []any{OutcomeConnectNoPort, to}, []any{end.Outcome, end.Remote})

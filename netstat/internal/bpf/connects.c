@@ -164,21 +164,18 @@ struct initiator {
 	u8 comm[TASK_COMM_LEN];
 };
 
+// connect is an attempt. Of a socket that connects again the kernel begins the counters anew: it has disconnected it after the attempt
+// that failed (__inet_stream_connect, net/ipv4/af_inet.c).
 struct connect {
 	struct initiator by;
-	u64 begun; // CLOCK_MONOTONIC, in ns
-	// The counters of the socket when the attempt began: they are not 0 if an attempt of the same socket failed before.
-	u32 segs_out;
-	u32 segs_in;
-	u32 retrans;
-	// Once it is established:
-	u32 connect_us; // from the first SYN, at least 1; 0: not established
-	u32 syn_retrans;
+	// When it began, by CLOCK_MONOTONIC, modulo 2^32; once it is established the time that this took, at least 1.
+	u32 us;
 	u16 port; // of the peer, in host order
-	u16 pad;
+	u8 established;
+	u8 syn_retrans; // until then, at most 255
 };
 
-// The version of a record is odd while the record is written, and another one each time.
+// The version of a record is odd while the record is written, and another one each time. A record is a cache line.
 struct record {
 	u64 version;
 	u64 cookie;
@@ -193,7 +190,7 @@ struct end {
 	u32 number; // of the attempt; 0: not recorded
 	u32 netns; // inode number
 	u32 device; // that the socket is bound to; 0: none
-	u32 connect_us; // until the attempt was established or failed
+	u32 connect_us; // until the attempt was established or failed; 0: not known
 	u32 syn_retrans; // until then
 	u32 segs_out; // of a failed attempt
 	u32 segs_in;
@@ -242,7 +239,7 @@ struct {
 } buckets SEC(".maps");
 
 // ends are read soon after a quarter is full, and at every scan (see ends.go).
-#define ENDS (1 << 22) // bytes
+#define ENDS (1 << 21) // bytes
 
 struct {
 	int (*type)[BPF_MAP_TYPE_RINGBUF];
@@ -342,24 +339,26 @@ static __attribute__((always_inline)) struct record *find(u64 cookie, u32 *numbe
 	return record && record->cookie == cookie ? record : 0;
 }
 
-static __attribute__((always_inline)) u32 microseconds_since(u64 begun)
-{
-	u64 us = (bpf_ktime_get_ns() - begun) / 1000 + 1; // never 0
+static __attribute__((always_inline)) u32 now_us(void) { return bpf_ktime_get_ns() / 1000; }
 
-	return us > ~0U ? ~0U : us;
+// took returns the time since the attempt began, never 0.
+static __attribute__((always_inline)) u32 took(u32 begun)
+{
+	u32 us = now_us() - begun;
+
+	return us ? us : 1;
 }
 
 static __attribute__((always_inline)) void begin(struct sock *sk)
 {
 	struct task_struct *task = bpf_get_current_task_btf(), *leader = task->group_leader;
 	const struct cred *cred = task->cred;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct record *record;
 	struct connect *connect;
 	u64 cookie, version;
 	u32 number, index;
 
-	if (!cred || !tp) // see owners.c
+	if (!cred) // see owners.c
 		return;
 	cookie = bpf_get_socket_cookie(sk);
 	number = __sync_fetch_and_add(&begun, 1) + 1;
@@ -380,13 +379,10 @@ static __attribute__((always_inline)) void begin(struct sock *sk)
 		for (int i = 0; i < TASK_COMM_LEN; i++)
 			connect->by.comm[i] = leader->comm[i];
 	}
-	connect->begun = bpf_ktime_get_ns();
-	connect->segs_out = tp->segs_out;
-	connect->segs_in = tp->segs_in;
-	connect->retrans = tp->total_retrans;
-	connect->connect_us = 0;
-	connect->syn_retrans = 0;
+	connect->us = now_us();
 	connect->port = __builtin_bswap16(sk->__sk_common.skc_dport);
+	connect->established = 0;
+	connect->syn_retrans = 0;
 	end_write(record, version);
 	enter(cookie, number);
 }
@@ -396,19 +392,19 @@ static __attribute__((always_inline)) void established(struct sock *sk, u64 cook
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct record *record;
 	u64 version;
-	u32 number;
+	u32 number, retrans;
 
 	if (!tp)
 		return;
 	record = find(cookie, &number);
 	if (!record || !begin_write(record, &version))
 		return;
-	if (__sync_lock_test_and_set(&record->cookie, record->cookie) != cookie) { // replaced meanwhile
-		end_write(record, version);
-		return;
+	if (__sync_lock_test_and_set(&record->cookie, record->cookie) == cookie) { // else replaced meanwhile
+		retrans = tp->total_retrans;
+		record->connect.us = took(record->connect.us);
+		record->connect.established = 1;
+		record->connect.syn_retrans = retrans < 255 ? retrans : 255;
 	}
-	record->connect.connect_us = microseconds_since(record->connect.begun);
-	record->connect.syn_retrans = tp->total_retrans - record->connect.retrans;
 	end_write(record, version);
 }
 
@@ -426,6 +422,11 @@ static __attribute__((always_inline)) void set_addresses(struct end *end, struct
 	} else {
 		end->local[0] = sk->__sk_common.skc_rcv_saddr;
 		end->remote[0] = sk->__sk_common.skc_daddr;
+#pragma unroll
+		for (int i = 1; i < 4; i++) {
+			end->local[i] = 0;
+			end->remote[i] = 0;
+		}
 	}
 	end->local_port = __builtin_bswap16(tp->inet_conn.icsk_inet.inet_sport);
 	end->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
@@ -462,7 +463,6 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 			__sync_fetch_and_add(n, 1);
 		return;
 	}
-	__builtin_memset(end, 0, sizeof(*end));
 	end->cookie = cookie;
 	set_addresses(end, sk, tp);
 	end->error = sk->sk_err;
@@ -474,25 +474,25 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 	end->segs_out = tp->segs_out;
 	end->segs_in = tp->segs_in;
 	end->syn_retrans = failed ? tp->total_retrans : 0;
+	end->connect_us = 0;
+	end->number = 0;
 	record = find(cookie, &number);
 	if (record) {
-		struct connect connect;
-
 		// The socket is locked: only an attempt of another one can replace the record. An addition is a full barrier, too.
 		version = __sync_fetch_and_add(&record->version, 0);
-		connect = record->connect;
-		if (!(version & 1) && __sync_fetch_and_add(&record->version, 0) == version) {
-			end->number = number;
-			end->by = connect.by;
-			end->connect_us = connect.connect_us;
-			end->syn_retrans = connect.syn_retrans;
-			if (failed) {
-				end->connect_us = microseconds_since(connect.begun);
-				end->syn_retrans = tp->total_retrans - connect.retrans;
-				end->segs_out -= connect.segs_out;
-				end->segs_in -= connect.segs_in;
-			}
+		end->by = record->connect.by;
+		if (failed) {
+			end->connect_us = took(record->connect.us);
+		} else if (record->connect.established) {
+			end->connect_us = record->connect.us;
+			end->syn_retrans = record->connect.syn_retrans;
 		}
+		if (!(version & 1) && __sync_fetch_and_add(&record->version, 0) == version)
+			end->number = number;
+	}
+	if (!end->number) {
+		end->connect_us = 0;
+		__builtin_memset(&end->by, 0, sizeof(end->by));
 	}
 	bpf_ringbuf_submit(end, bpf_ringbuf_query(&ends, BPF_RB_AVAIL_DATA) < ENDS / 4 ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
@@ -518,7 +518,7 @@ int connects(struct inet_sock_set_state *ctx)
 			established(sk, cookie);
 	} else if (now == TCP_CLOSE) {
 		if (before == TCP_SYN_SENT)
-			ended(sk, bpf_get_socket_cookie(sk), before, 1);
+			ended(sk, cookie ? cookie : bpf_get_socket_cookie(sk), before, 1);
 		else if (before == TCP_SYN_RECV) {
 			if (cookie && number_of(cookie))
 				ended(sk, cookie, before, 1);

@@ -75,7 +75,10 @@ func (r *connectsRecord) read(cookie uint64) (Connect, bool) {
 
 func (c *connectsConnect) decode() Connect {
 	connect := c.By.decode()
-	connect.Port, connect.ConnectTime, connect.SynRetrans = c.Port, c.ConnectUs, c.SynRetrans
+	connect.Port = c.Port
+	if c.Established != 0 {
+		connect.ConnectTime, connect.SynRetrans = c.Us, uint32(c.SynRetrans)
+	}
 	return connect
 }
 

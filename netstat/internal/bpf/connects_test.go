@@ -80,19 +80,23 @@ func TestConnectIndex(t *testing.T) {
 
 func TestConnectDecode(t *testing.T) {
 	var c connectsConnect
-	b := (*[72]byte)(unsafe.Pointer(&c)) // struct connect of connects.c
+	b := (*[48]byte)(unsafe.Pointer(&c)) // struct connect of connects.c
 	for i := range b {
 		b[i] = byte(i + 1)
 	}
 	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
-	require.Equal(t, Connect{
+	want := Connect{
 		CgroupID: binary.NativeEndian.Uint64(b[0:]),
 		Initiator: Process{
 			StartBootTime: binary.NativeEndian.Uint64(b[8:]), PID: u32(16), UID: u32(20), Comm: [16]byte(b[24:40]),
 		},
-		Port:    binary.NativeEndian.Uint16(b[68:]),
-		Attempt: Attempt{ConnectTime: u32(60), SynRetrans: u32(64)},
-	}, c.decode())
+		Port:    binary.NativeEndian.Uint16(b[44:]),
+		Attempt: Attempt{ConnectTime: u32(40), SynRetrans: uint32(b[47])},
+	}
+	require.Equal(t, want, c.decode())
+	b[46] = 0 // not established: the time is that when it began
+	want.Attempt = Attempt{}
+	require.Equal(t, want, c.decode())
 }
 
 // A record that changes while it is read is not returned, even if the change is by the same socket.
@@ -143,7 +147,7 @@ func TestConnectsRecordIsWhole(t *testing.T) {
 		}
 		whole++
 		if connect.CgroupID == ^uint64(0) || connect.Initiator.StartBootTime != connect.CgroupID ||
-			connect.Initiator.PID != uint32(connect.CgroupID) || connect.SynRetrans != uint32(connect.CgroupID) {
+			connect.Initiator.PID != uint32(connect.CgroupID) {
 			require.Fail(t, "a mixed record", "%+v", connect)
 		}
 	}

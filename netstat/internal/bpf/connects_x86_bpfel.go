@@ -19,16 +19,12 @@ type connectsBucket struct {
 }
 
 type connectsConnect struct {
-	_          structs.HostLayout
-	By         connectsInitiator
-	Begun      uint64
-	SegsOut    uint32
-	SegsIn     uint32
-	Retrans    uint32
-	ConnectUs  uint32
-	SynRetrans uint32
-	Port       uint16
-	Pad        uint16
+	_           structs.HostLayout
+	By          connectsInitiator
+	Us          uint32
+	Port        uint16
+	Established uint8
+	SynRetrans  uint8
 }
 
 type connectsEnd struct {

@@ -54,7 +54,7 @@ func (t *flows) connect(f *flow, s *netstat.Socket, delta *traffic, idle bool) (
 	if idle {
 		*delta = traffic{}
 	}
-	attempt, isKnown := s.Attempt()
+	attempt, isKnown := t.attemptOf(s)
 	if isKnown && attempt.Number != f.attempt {
 		if f.attempt != 0 { // it was counted when it was seen
 			f.before, f.beforeSynRetrans, f.synRetrans = f.attempt, f.synRetrans, 0
@@ -105,7 +105,7 @@ func (t *flows) endConnect(f *flow, s *netstat.Socket, delta *traffic) {
 		return
 	}
 	f.flags &^= flowConnecting
-	attempt, isKnown := s.Attempt()
+	attempt, isKnown := t.attemptOf(s)
 	switch {
 	case !t.countsConnects:
 	case isKnown:
@@ -131,7 +131,7 @@ func (t *flows) beginEnd() {
 func (t *flows) failed(s *netstat.Socket) (f *flow, delta traffic) {
 	t.beginEnd()
 	f = t.table.find(t.identify(s))
-	attempt, _ := s.Attempt()
+	attempt, _ := t.attemptOf(s)
 	before, counted := &flow{}, false // what has been counted of the attempt
 	if f != nil && f.has(flowCounted) && !f.has(flowFailed) {
 		switch attempt.Number {
@@ -174,6 +174,8 @@ func (t *flows) ended(s *netstat.Socket) (f *flow, delta traffic) {
 		} else {
 			f.reopen()
 		}
+		attempt, _ := t.attemptOf(s)
+		f.attempt = attempt.Number
 		delta[countOpened] = 1
 	default:
 		return f, traffic{}
@@ -222,10 +224,12 @@ func (p *pass) observeClosed(o *observation) {
 		if len(o.holders) == 0 && !s.Outcome.IsFailedConnect() {
 			o.listener = p.listeners.findForClosed(s)
 		}
-		_, attemptKnown := s.Attempt()
-		p.countLost(o, attemptKnown)
 		if f != nil && !f.has(flowEnded) {
 			f = nil
+		}
+		if f == nil { // else attribute counts it
+			_, attemptKnown := p.flows.attemptOf(s)
+			p.countLost(o, attemptKnown)
 		}
 	} else {
 		if s.Remote.Port() == 0 {

@@ -60,6 +60,7 @@ type flows struct {
 	countsTraffic      bool // of connections
 	countsLifecycle    bool
 	countsConnects     bool
+	attemptOf          func(*netstat.Socket) (netstat.Attempt, bool)
 	// connectTime is the observation.connectTime of the socket that was recorded last.
 	connectTime uint32
 	stall       *stall // of the last socket that live or destroyed has recorded; nil: without the set stalls
@@ -72,6 +73,7 @@ func newFlows(details detail) flows {
 		countsTraffic:   details&(detailTraffic|detailStalls) != 0, // by them it shows that a socket has been connected again
 		countsLifecycle: details&detailLifecycle != 0,
 		countsConnects:  details&detailConnects != 0,
+		attemptOf:       (*netstat.Socket).Attempt,
 	}
 	if details&detailStalls != 0 {
 		t.stall, t.table.hasStalls = new(stall), true

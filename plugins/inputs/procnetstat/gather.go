@@ -33,7 +33,7 @@ var gatherSchema = measurementSchema{
 			about: "Closed connections whose events were lost, as the receive buffer was full",
 		},
 		{
-			name: "connects_seen", unit: "0 or 1", needs: needsClosedEvents,
+			name: "connects_seen", unit: "0 or 1",
 			about: "1 if attempts to connect are recorded, so that the fields that need BPF are emitted",
 		},
 		{
@@ -84,7 +84,7 @@ func newGatherMeasurement() *gatherMeasurement {
 
 func (m *gatherMeasurement) emit(out emission, r gatherReport) {
 	series := gatherTags{r.scan.Source, r.scan.OwnerMethod}
-	gauges := map[string]any{
+	out.gauges(gatherSchema.name, map[string]any{
 		"duration_ns":   r.duration.Nanoseconds(),
 		"sockets":       int64(r.scan.Sockets),
 		"processes":     int64(r.scan.Processes),
@@ -92,11 +92,8 @@ func (m *gatherMeasurement) emit(out emission, r gatherReport) {
 		"denied":        int64(r.scan.Denied),
 		"folded_series": int64(r.folded),
 		"interrupted":   int64(r.scan.Interrupted),
-	}
-	if r.closedEvents {
-		gauges["connects_seen"] = boolToInt(r.scan.Initiators)
-	}
-	out.gauges(gatherSchema.name, gauges, series.tags())
+		"connects_seen": boolToInt(r.scan.Initiators),
+	}, series.tags())
 	if r.closedEvents && m.lost[series] == nil {
 		m.lost[series] = &counters[eventsLost]{}
 	}
