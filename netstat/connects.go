@@ -132,6 +132,9 @@ type connects struct {
 	held     map[uint64]Outcome
 	drained  uint64 // ends lost by the program
 	overflow int    // ends lost here
+	missed   uint64 // ends of attempts that were never reported: see countMissed
+	excused  uint64 // ends that were not reported, but are in drained or unheld
+	unheld   uint64 // ends of attempts that held had no room for
 	reported uint64 // lost ends that a scan has reported
 }
 
@@ -187,6 +190,8 @@ func (c *connects) add(e *bpf.End) {
 	hasRoom := isHeld || len(c.held) < maxHeld
 	if hasRoom {
 		c.held[e.Cookie] = outcome
+	} else if e.Failed {
+		c.unheld++
 	}
 	if !hasRoom && !e.Failed || !q.addEnd(e, outcome) {
 		c.overflow++
@@ -248,6 +253,9 @@ func (c *connects) destroyed(s *Socket, connect *bpf.Connect, isKnown bool) (out
 	}
 	switch {
 	case neverEstablished:
+		if isKnown && !isHeld {
+			c.countMissed()
+		}
 		return outcome, true
 	case !isHeld, outcome.IsFailedConnect():
 		return OutcomeClosed, false
@@ -256,11 +264,21 @@ func (c *connects) destroyed(s *Socket, connect *bpf.Connect, isKnown bool) (out
 	}
 }
 
+// countMissed counts the end of an attempt whose socket has been destroyed although no end was reported. The kernel does not run a
+// program for an event that interrupts the same program on the same CPU, as a timer does (__bpf_trace_run, kernel/trace/bpf_trace.c).
+func (c *connects) countMissed() {
+	if c.excused < c.drained+c.unheld {
+		c.excused++
+	} else {
+		c.missed++
+	}
+}
+
 // takeLost returns the number of ends that were lost since the last call.
 func (c *connects) takeLost() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	lost := c.drained + uint64(c.overflow)
+	lost := c.drained + uint64(c.overflow) + c.missed
 	n := int(lost - c.reported)
 	c.reported = lost
 	return n
