@@ -166,6 +166,7 @@ func TestFailedAttemptsAreTakenOnce(t *testing.T) {
 	e.attempts[5] = bpf.Connect{Attempt: bpf.Attempt{Number: 5}}
 	e.destroyed(5, 0)
 	require.Empty(t, e.taken(), "its end was lost")
+	require.Equal(t, 1, e.connects.takeLost())
 
 	e.destroyed(6, 0)
 	require.Equal(t, []string{"closed"}, e.taken(), "accepted, and closed before anything was sent")
@@ -265,4 +266,35 @@ func TestHeldEndsAreBounded(t *testing.T) {
 	outcome, _ := other.forget(1)
 	require.Equal(t, OutcomeReset, outcome)
 	require.Zero(t, e.connects.takeLost())
+}
+
+// An attempt whose end was not reported is lost once, also if the program has counted it.
+func TestMissedEnds(t *testing.T) {
+	e := newEndsOfTest(t, maxClosed)
+	for cookie := range uint64(10) {
+		e.attempts[1+cookie] = bpf.Connect{Attempt: bpf.Attempt{Number: uint32(1 + cookie)}}
+	}
+	e.end(1, nil)
+	e.destroyed(1, 0)
+	require.Zero(t, e.connects.takeLost())
+	e.destroyed(2, 0)
+	e.destroyed(3, 0)
+	require.Equal(t, 2, e.connects.takeLost())
+	e.lost = 2
+	e.destroyed(4, 0)
+	e.destroyed(5, 0)
+	require.Equal(t, 2, e.connects.takeLost())
+	e.destroyed(6, 0)
+	require.Equal(t, 1, e.connects.takeLost())
+	e.destroyed(11, 0)
+	require.Zero(t, e.connects.takeLost(), "not known")
+
+	for i := range uint64(maxHeld) {
+		e.end(100+i, wasReset)
+	}
+	e.taken()
+	e.end(7, nil)
+	e.taken()
+	e.destroyed(7, 0)
+	require.Zero(t, e.connects.takeLost(), "reported, but not held")
 }

@@ -23,7 +23,9 @@ func TestConnectsUnderLoad(t *testing.T) {
 }
 
 // Gathers in quick succession meet attempts in every state.
-func TestConnectsUnderLoadOftenGathered(t *testing.T) { testConnectsUnderLoad(t, 3*time.Second, 50*time.Millisecond) }
+func TestConnectsUnderLoadOftenGathered(t *testing.T) {
+	testConnectsUnderLoad(t, 3*time.Second, 50*time.Millisecond)
+}
 
 func testConnectsUnderLoad(t *testing.T, load, interval time.Duration) {
 	t.Helper()

@@ -14,11 +14,11 @@ import (
 	"github.com/procnetstat/procnetstat/internal/testnet"
 )
 
-// listen makes the router accept connections to port 80 of its addresses.
-func (c *connecting) listen(network string) {
+// listen makes the router listen at port 80 of its addresses.
+func (c *connecting) listen(network string) testnet.Socket {
 	c.Helper()
 	at := map[string]netip.Addr{"tcp4": netip.IPv4Unspecified(), "tcp6": netip.IPv6Unspecified()}[network]
-	c.router.Listen(network, netip.AddrPortFrom(at, 80), 1000)
+	return c.router.Listen(network, netip.AddrPortFrom(at, 80), 1000)
 }
 
 func (c *connecting) at(network string, answer testnet.Answer) netip.AddrPort {

@@ -40,6 +40,8 @@ const readerEnv = "PROCNETSTAT_TEST_READER"
 type task struct {
 	Connect bool     // to itself, first
 	Options []string // of each of the plugins that it runs one after the other
+	// Waits: after each gather it writes a line, and waits for one.
+	Waits bool
 }
 
 // readerReport is what a reader reports.
@@ -103,12 +105,12 @@ func (r *task) writeReports(to io.Writer) error {
 	}
 	result := readerReport{Status: string(status)}
 	for _, options := range r.Options {
-		result.Plugins = append(result.Plugins, readWith(options))
+		result.Plugins = append(result.Plugins, r.readWith(options, to))
 	}
 	return json.NewEncoder(to).Encode(result)
 }
 
-func readWith(options string) (result pluginReport) {
+func (r *task) readWith(options string, to io.Writer) (result pluginReport) {
 	plugin, messages, acc := newPlugin(), &testutil.CaptureLogger{}, &testutil.Accumulator{}
 	plugin.Log = messages
 	defer func() {
@@ -142,6 +144,13 @@ func readWith(options string) (result pluginReport) {
 		}
 		result.Gathers = append(result.Gathers, metrics)
 		acc.ClearMetrics()
+		if r.Waits {
+			fmt.Fprintln(to, "gathered")
+			if _, err := fmt.Scanln(); err != nil {
+				acc.AddError(err)
+				return result
+			}
+		}
 	}
 	return result
 }
@@ -216,13 +225,7 @@ var here = place{name: "here"}
 // read runs a reader in the role, and returns the reports of its plugins, in the order of their options. It wants no errors of any.
 func (p place) read(t *testing.T, r role, asked task) (plugins []readPlugin) {
 	t.Helper()
-	testnet.Require(t, "unshare", "setpriv", "mount")
-	text, err := json.Marshal(asked)
-	require.NoError(t, err)
-	args := []string{"--mount", "--propagation=private", "sh", "-ec", p.prepare + "\n" + `exec "$@"`, "sh"}
-	args = slices.Concat(args, r.command(), p.inside, []string{testnet.Program(t, "reader")})
-	cmd := exec.CommandContext(t.Context(), "unshare", args...)
-	cmd.Env = append(os.Environ(), readerEnv+"="+string(text), "HOST_PROC="+p.procDir)
+	cmd := p.command(t, r, asked)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -234,6 +237,25 @@ func (p place) read(t *testing.T, r role, asked task) (plugins []readPlugin) {
 		}
 	}
 	require.NoError(t, err, "%s, %s: %s", p.name, r.name, stderr.String())
+	return p.reported(t, r, asked, out)
+}
+
+// command returns the command that runs a reader in the role.
+func (p place) command(t *testing.T, r role, asked task) *exec.Cmd {
+	t.Helper()
+	testnet.Require(t, "unshare", "setpriv", "mount")
+	text, err := json.Marshal(asked)
+	require.NoError(t, err)
+	args := []string{"--mount", "--propagation=private", "sh", "-ec", p.prepare + "\n" + `exec "$@"`, "sh"}
+	args = slices.Concat(args, r.command(), p.inside, []string{testnet.Program(t, "reader")})
+	cmd := exec.CommandContext(t.Context(), "unshare", args...)
+	cmd.Env = append(os.Environ(), readerEnv+"="+string(text), "HOST_PROC="+p.procDir)
+	return cmd
+}
+
+// reported returns what a reader has reported.
+func (p place) reported(t *testing.T, r role, asked task, out []byte) (plugins []readPlugin) {
+	t.Helper()
 	var result readerReport
 	require.NoError(t, json.Unmarshal(out, &result), "%s", out)
 	if p.inside == nil {
