@@ -452,9 +452,10 @@ func (f *fakeConnects) Lookup(cookie uint64) (bpf.Connect, bool) {
 	return initiator, ok
 }
 
-func (*fakeConnects) Drain(func(*bpf.End)) uint64 { return 0 }
-func (*fakeConnects) Wait(func())                 {}
-func (f *fakeConnects) Close()                    { f.closed = true }
+func (*fakeConnects) Drain(func(*bpf.End)) {}
+func (*fakeConnects) Lost() uint64         { return 0 }
+func (*fakeConnects) Wait(func())          {}
+func (f *fakeConnects) Close()             { f.closed = true }
 
 // The owner of a closed socket is the initiator of the connection, even if it has ended.
 func TestClosedOwners(t *testing.T) {
@@ -1037,7 +1038,7 @@ func TestClosedLostInNamespaces(t *testing.T) {
 func TestClosedCgroup(t *testing.T) {
 	for _, id := range []uint64{0, 77} {
 		s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff, Transports: []Transport{TransportTCP}}, &fakeDiag{})
-		q := closedQueue{budget: s.budget, connects: every(bpf.Connect{CgroupID: id, Initiator: bpf.Process{PID: 7}})}
+		q := testQueue(s.budget, every(bpf.Connect{CgroupID: id, Initiator: bpf.Process{PID: 7}}))
 		q.add(closedMessage(1))
 		chunks, _, _ := q.take(nil)
 		s.namespaces.self.closed = &fakeClosed{chunks: chunks}

@@ -26,7 +26,7 @@ type closedEvents struct {
 	subscription *sockdiag.Subscription
 	queue        closedQueue // used under the lock of the subscription: by its goroutine, and in Sync
 	netNS        uint64
-	ends         closedQueue // used under the lock of its connects
+	ends         *endQueue
 }
 
 var (
@@ -38,13 +38,14 @@ var (
 // room bytes. The error is errors.ErrUnsupported if the kernel has no such events or does not permit them.
 func openClosedConn(connects *connects, budget *closedBudget, room int) (closedConn, error) {
 	c := &closedEvents{
-		queue: closedQueue{connects: connects, budget: budget}, netNS: netns.Of(netns.ThreadDir), ends: closedQueue{budget: budget},
+		queue: closedQueue{connects: connects, budget: budget}, netNS: netns.Of(netns.ThreadDir), ends: newEndQueue(budget),
 	}
+	c.queue.ends = c.ends
 	var err error
 	if c.subscription, err = sockdiag.Subscribe(c, room); err != nil {
 		return nil, err
 	}
-	connects.follow(c.netNS, &c.ends)
+	connects.follow(c.netNS, c.ends)
 	return c, nil
 }
 
@@ -58,7 +59,7 @@ func (c *closedEvents) setRoom(bytes int) { c.subscription.SetBuffer(bytes) }
 
 func (c *closedEvents) take(to []*closedChunk) (chunks []*closedChunk, lost int, err error) {
 	c.sync(func() {
-		chunks = c.queue.connects.takeEnds(&c.ends, c.queue.takeUnpaired(to))
+		chunks = c.queue.connects.takeEnds(c.ends, c.queue.takeUnpaired(to))
 		chunks, lost, err = c.queue.take(chunks)
 	})
 	return chunks, lost, err
@@ -74,7 +75,7 @@ func (c *closedEvents) sync(f func()) {
 
 func (c *closedEvents) close() {
 	c.subscription.Close()
-	c.queue.connects.unfollow(c.netNS, &c.ends)
+	c.queue.connects.unfollow(c.netNS, c.ends)
 }
 
 // closedRecord is a closed socket in the queue. It has no pointers, so that the garbage collector does not scan it.
@@ -198,7 +199,8 @@ func (c *closedChunk) connectOf(r *closedRecord) (connect bpf.Connect, isKnown b
 
 // closedQueue queues the closed sockets of a namespace until a scan takes them. It is not safe for concurrent use.
 type closedQueue struct {
-	connects *connects // nil in a queue of ends
+	connects *connects // nil in an endQueue, like ends
+	ends     *endQueue // of the same namespace
 	budget   *closedBudget
 	held     atomic.Int64   // number of chunks, including taken ones that are not yielded yet
 	chunks   []*closedChunk // only the last has free records
@@ -218,7 +220,7 @@ func (q *closedQueue) add(m sockdiag.InetMessage) {
 		return
 	}
 	connect, isKnown := q.connects.Lookup(q.socket.Cookie)
-	outcome, isReported := q.connects.destroyed(&q.socket, &connect, isKnown)
+	outcome, isReported := q.connects.destroyed(q.ends, &q.socket, &connect, isKnown)
 	chunks := &q.chunks
 	switch {
 	case q.socket.HasPeer():

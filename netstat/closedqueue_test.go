@@ -48,11 +48,11 @@ func takeClosed(t testing.TB, q *closedQueue) (sockets []Socket, lost int, err e
 }
 
 func TestClosedQueue(t *testing.T) {
-	q := closedQueue{budget: newClosedBudget(3000), connects: &connects{}}
+	q := testQueue(newClosedBudget(3000), &connects{})
 	for i := range uint64(2000) {
 		q.add(closedMessage(i))
 	}
-	sockets, lost, err := takeClosed(t, &q)
+	sockets, lost, err := takeClosed(t, q)
 	require.NoError(t, err)
 	const room = 3000 / closedChunkLen / 2 * closedChunkLen // the half that one queue may use
 	require.Equal(t, 2000-room, lost)
@@ -64,7 +64,7 @@ func TestClosedQueue(t *testing.T) {
 			TCP: TCPInfo{BytesAcked: 102}, fields: closedFields,
 		}, s)
 	}
-	sockets, lost, err = takeClosed(t, &q)
+	sockets, lost, err = takeClosed(t, q)
 	require.NoError(t, err)
 	require.Empty(t, sockets)
 	require.Zero(t, lost)
@@ -72,7 +72,7 @@ func TestClosedQueue(t *testing.T) {
 
 // All messages that cannot be decoded are reported as one error.
 func TestClosedQueueCutOff(t *testing.T) {
-	c := closedEvents{queue: closedQueue{budget: newClosedBudget(maxClosed), connects: &connects{}}}
+	c := closedEvents{queue: *testQueue(newClosedBudget(maxClosed), &connects{})}
 	whole := closedPayload(1)
 	const lastAttribute = 72 + 8
 	for n := lastAttribute + 4; n < len(whole); n++ {
@@ -94,7 +94,7 @@ func TestClosedQueueCutOff(t *testing.T) {
 // Adding and taking an event does not allocate.
 func TestClosedQueueAllocs(t *testing.T) {
 	known := every(bpf.Connect{Initiator: bpf.Process{PID: 7}, Port: 9})
-	q := closedQueue{budget: newClosedBudget(maxClosed), connects: known}
+	q := testQueue(newClosedBudget(maxClosed), known)
 	message := closedMessage(1)
 	taken := takenClosed{chunks: make([]*closedChunk, 0, 10)}
 	q.add(message) // allocates the first chunk
@@ -112,7 +112,8 @@ func TestClosedQueueAllocs(t *testing.T) {
 type everyConnect bpf.Connect
 
 func (e everyConnect) Lookup(uint64) (bpf.Connect, bool) { return bpf.Connect(e), true }
-func (everyConnect) Drain(func(*bpf.End)) uint64         { return 0 }
+func (everyConnect) Drain(func(*bpf.End))                {}
+func (everyConnect) Lost() uint64                        { return 0 }
 func (everyConnect) Wait(func())                         {}
 func (everyConnect) Close()                              {}
 
@@ -120,6 +121,11 @@ func (everyConnect) Close()                              {}
 func every(connect bpf.Connect) *connects {
 	connect.ConnectTime = 1
 	return recorded(everyConnect(connect))
+}
+
+// testQueue returns a queue of destroyed sockets.
+func testQueue(budget *closedBudget, c *connects) *closedQueue {
+	return &closedQueue{budget: budget, connects: c, ends: newEndQueue(budget)}
 }
 
 func recorded(records connectRecords) *connects {
@@ -130,7 +136,7 @@ func recorded(records connectRecords) *connects {
 
 // Each closed socket keeps its own initiator.
 func TestClosedQueueInitiators(t *testing.T) {
-	q := closedQueue{budget: newClosedBudget(maxClosed), connects: &connects{}}
+	q := testQueue(newClosedBudget(maxClosed), &connects{})
 	for i := range 1000 {
 		q.connects = every(bpf.Connect{Initiator: bpf.Process{PID: uint32(1 + i%20)}})
 		q.add(closedMessage(uint64(i)))
@@ -157,13 +163,13 @@ func FuzzClosedQueue(f *testing.F) {
 		if err != nil {
 			return
 		}
-		q := closedQueue{budget: newClosedBudget(4 * closedChunkLen), connects: &connects{}}
+		q := testQueue(newClosedBudget(4*closedChunkLen), &connects{})
 		q.add(m)
 		broken := q.failed.more
 		if q.failed.first != nil {
 			broken++
 		}
-		sockets, lost, err := takeClosed(t, &q)
+		sockets, lost, err := takeClosed(t, q)
 		require.Equal(t, broken > 0, err != nil)
 		require.LessOrEqual(t, len(sockets)+broken, 1)
 		require.Zero(t, lost)
@@ -178,7 +184,7 @@ func FuzzClosedQueue(f *testing.F) {
 }
 
 func BenchmarkClosedQueue(b *testing.B) {
-	q := closedQueue{budget: newClosedBudget(maxClosed), connects: &connects{}}
+	q := testQueue(newClosedBudget(maxClosed), &connects{})
 	message := closedMessage(1)
 	var taken takenClosed
 	var s Socket
@@ -197,7 +203,7 @@ func BenchmarkClosedQueue(b *testing.B) {
 // Sockets without a peer are taken first, and reused chunks keep nothing of earlier sockets.
 func TestClosedQueueUnpaired(t *testing.T) {
 	budget := newClosedBudget(maxClosed)
-	q := closedQueue{budget: budget, connects: &connects{}}
+	q := testQueue(budget, &connects{})
 	unpaired := func(cookie uint64, port string) sockdiag.InetMessage {
 		return mustParseInet(sockdiagtest.Inet{
 			Family: sockdiag.AFInet, State: uint8(TCPClose), Local: "127.0.0.1:" + port, Remote: "0.0.0.0:0", Cookie: cookie,
@@ -237,7 +243,7 @@ func TestClosedQueueUnpaired(t *testing.T) {
 func TestClosedBudget(t *testing.T) {
 	const chunks = 16
 	budget := newClosedBudget(chunks * closedChunkLen)
-	flooded, quiet := closedQueue{budget: budget, connects: &connects{}}, closedQueue{budget: budget, connects: &connects{}}
+	flooded, quiet := testQueue(budget, &connects{}), testQueue(budget, &connects{})
 	for i := range uint64(chunks * closedChunkLen) {
 		flooded.add(closedMessage(i))
 	}
@@ -266,7 +272,7 @@ func TestClosedBudget(t *testing.T) {
 			quiet.add(closedMessage(i))
 		}
 		give(&unread)
-		for _, q := range []*closedQueue{&flooded, &quiet} {
+		for _, q := range []*closedQueue{flooded, quiet} {
 			var taken takenClosed
 			taken.chunks, _, _ = q.take(nil)
 			give(&taken)

@@ -2,12 +2,14 @@ package netstat
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/procnetstat/procnetstat/netstat/internal/bpf"
+	"github.com/procnetstat/procnetstat/netstat/internal/netns"
 )
 
 // Outcome is how a TCP connection, or an attempt to connect, ended.
@@ -17,7 +19,7 @@ type Outcome uint8
 const (
 	// OutcomeUnknown: it has not ended, or the end is not recorded. See [ScanStats].Initiators.
 	OutcomeUnknown Outcome = iota
-	// OutcomeClosed: an established connection ended without an error. This end can have reset it.
+	// OutcomeClosed: an established connection ended without an error, or this end reset it.
 	OutcomeClosed
 	// OutcomeReset: the peer reset an established connection (ECONNRESET; EPIPE if the peer had closed it before, tcp_reset in
 	// net/ipv4/tcp_input.c).
@@ -35,9 +37,9 @@ const (
 	// begins, and is not seen.
 	OutcomeConnectUnreachable
 	// OutcomeConnectNoPort: no local port was free, or the one that the socket is bound to is in use between the same two
-	// endpoints (EADDRNOTAVAIL). Nothing was sent.
+	// endpoints (EADDRNOTAVAIL). Nothing was sent: other reasons for that, such as ENOBUFS, are rare.
 	OutcomeConnectNoPort
-	// OutcomeConnectAborted: the process gave up: it closed or disconnected the socket, or ended; or the socket was destroyed
+	// OutcomeConnectAborted: the process gave up: it closed or disconnected the socket, or ended. Or the socket was destroyed
 	// (ECONNABORTED, ss -K).
 	OutcomeConnectAborted
 )
@@ -74,14 +76,14 @@ func outcomeOf(e *bpf.End) Outcome {
 			return OutcomeUnknown // with IP_RECVERR, ICMP sets the error of a connection that goes on
 		}
 	}
+	if e.NoPort { // sk_err can be that of an earlier attempt
+		return OutcomeConnectNoPort
+	}
 	if err == 0 { // what the process was told before it closed the socket
 		err = syscall.Errno(e.SoftError)
 	}
 	switch err {
 	case 0:
-		if e.Unsent {
-			return OutcomeConnectNoPort
-		}
 		return OutcomeConnectAborted
 	case syscall.ECONNABORTED:
 		return OutcomeConnectAborted
@@ -97,8 +99,8 @@ func outcomeOf(e *bpf.End) Outcome {
 // Attempt is an attempt to connect by TCP, as a BPF program recorded it: see [Socket.Attempt].
 type Attempt struct {
 	Number      uint32        // tells the attempts of a socket apart
-	ConnectTime time.Duration // from the first SYN until it was established or failed; 0: still trying
-	SynRetrans  uint32        // SYN segments that were sent again until then
+	ConnectTime time.Duration // from connect(2) until it was established or failed; 0: still trying
+	SynRetrans  uint32        // SYN segments that were sent again until then, at most 255
 }
 
 func attemptOf(a *bpf.Attempt) Attempt {
@@ -109,8 +111,10 @@ func attemptOf(a *bpf.Attempt) Attempt {
 type connectRecords interface {
 	// Lookup returns the last attempt of the socket with the cookie; false if it is unknown.
 	Lookup(cookie uint64) (bpf.Connect, bool)
-	// Drain calls f with the ends since the last call. It returns the number of those so far that were lost.
-	Drain(f func(*bpf.End)) (lost uint64)
+	// Drain calls f with the ends since the last call.
+	Drain(f func(*bpf.End))
+	// Lost returns the number of ends so far that were lost.
+	Lost() uint64
 	// Wait calls drain whenever many ends wait, until Close.
 	Wait(drain func())
 	// Close must not be called during or before a Lookup or Drain.
@@ -125,18 +129,51 @@ type connects struct {
 	records atomic.Pointer[connectRecords]
 	waiting sync.WaitGroup
 
-	mu     sync.Mutex
-	each   func(*bpf.End)          // add, so that Drain needs no new one
-	queues map[uint64]*closedQueue // of ends, by the inode number of the network namespace
-	// held are the ends of sockets that the kernel has not destroyed yet, by cookie. The destruction is no second end.
-	held     map[uint64]Outcome
-	drained  uint64 // ends lost by the program
-	overflow int    // ends lost here
-	reported uint64 // lost ends that a scan has reported
+	mu       sync.Mutex
+	each     func(*bpf.End)         // add, so that Drain needs no new one
+	queues   map[uint64][]*endQueue // by the inode number of the network namespace; the first one gets the ends
+	overflow uint64                 // ends for which a queue had no room
+	reported uint64                 // lost ends that a scan has reported
 }
 
-// maxHeld bounds held: 65,536 entries need about 2 MB.
+// endQueue queues the ends in a network namespace until a scan takes them. It is used under the lock of its connects.
+type endQueue struct {
+	closedQueue
+	untaken map[uint64]Outcome // those in the queue, by cookie
+	// held are the ends that a scan has taken of sockets that the kernel has not destroyed yet, by cookie. The destruction is no second
+	// end. The event of it can have been lost, so the oldest are forgotten: these are two generations.
+	held [2]map[uint64]Outcome
+}
+
+func newEndQueue(budget *closedBudget) *endQueue {
+	return &endQueue{closedQueue: closedQueue{budget: budget}, untaken: map[uint64]Outcome{}}
+}
+
+// maxHeld bounds the held ends of all namespaces together; 65,536 entries need about 2 MB. Beyond it a failed attempt whose record is
+// gone can count as a closed connection once more, and the outcome of a destroyed socket is not known.
 const maxHeld = 1 << 16
+
+// hold notes that a scan takes the ends in the queue.
+func (q *endQueue) hold(limit int) {
+	for cookie, outcome := range q.untaken {
+		if q.held[0] == nil || len(q.held[0]) >= limit/2 {
+			q.held = [2]map[uint64]Outcome{{}, q.held[0]}
+		}
+		q.held[0][cookie] = outcome
+	}
+	clear(q.untaken)
+}
+
+// forget returns the outcome of a socket, and forgets it.
+func (q *endQueue) forget(cookie uint64) (outcome Outcome, known bool) {
+	for _, ends := range []map[uint64]Outcome{q.held[1], q.held[0], q.untaken} { // the last one counts
+		if found, ok := ends[cookie]; ok {
+			outcome, known = found, true
+			delete(ends, cookie)
+		}
+	}
+	return outcome, known
+}
 
 func (c *connects) isOpen() bool { return c.records.Load() != nil }
 
@@ -173,81 +210,81 @@ func (c *connects) drain() {
 
 func (c *connects) drainLocked() {
 	if records := c.records.Load(); records != nil {
-		c.drained = (*records).Drain(c.each)
+		(*records).Drain(c.each)
 	}
 }
 
 func (c *connects) add(e *bpf.End) {
-	q := c.queues[e.NetNS]
+	queues := c.queues[e.NetNS]
 	outcome := outcomeOf(e)
-	if q == nil || outcome == OutcomeUnknown {
-		return
-	}
-	_, isHeld := c.held[e.Cookie]
-	hasRoom := isHeld || len(c.held) < maxHeld
-	if hasRoom {
-		c.held[e.Cookie] = outcome
-	}
-	if !hasRoom && !e.Failed || !q.addEnd(e, outcome) {
+	switch {
+	case len(queues) == 0 || outcome == OutcomeUnknown:
+	case queues[0].addEnd(e, outcome):
+		queues[0].untaken[e.Cookie] = outcome
+	default:
 		c.overflow++
 	}
 }
 
-// follow queues the ends in a network namespace from now on.
-func (c *connects) follow(netNS uint64, q *closedQueue) {
+// follow queues the ends in a network namespace from now on. There can be a second queue for a while, which gets them when the first
+// one has gone.
+func (c *connects) follow(netNS uint64, q *endQueue) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drainLocked() // those of a former namespace with this number
 	if c.queues == nil {
-		c.queues, c.held = map[uint64]*closedQueue{}, map[uint64]Outcome{}
+		c.queues = map[uint64][]*endQueue{}
 	}
-	c.queues[netNS] = q
+	c.queues[netNS] = append(c.queues[netNS], q)
 }
 
 // unfollow ends follow.
-func (c *connects) unfollow(netNS uint64, q *closedQueue) {
+func (c *connects) unfollow(netNS uint64, q *endQueue) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drainLocked()
-	if c.queues[netNS] == q { // else the number belongs to another namespace now
+	rest := slices.DeleteFunc(c.queues[netNS], func(other *endQueue) bool { return other == q })
+	if len(rest) == 0 {
 		delete(c.queues, netNS)
+	} else {
+		c.queues[netNS] = rest
 	}
 }
 
 // takeEnds appends the ends in the queue, but those of connections whose sockets have been destroyed since: their events have the
 // outcome.
-func (c *connects) takeEnds(q *closedQueue, to []*closedChunk) []*closedChunk {
+func (c *connects) takeEnds(q *endQueue, to []*closedChunk) []*closedChunk {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drainLocked()
 	for _, chunk := range q.chunks {
 		for i := range chunk.records[:chunk.used] {
 			if r := &chunk.records[i]; r.held {
-				_, isHeld := c.held[r.cookie]
-				r.omitted = !isHeld
+				_, isUntaken := q.untaken[r.cookie]
+				r.omitted = !isUntaken
 			}
 		}
 	}
+	q.hold(maxHeld / max(1, len(c.queues)))
 	return q.takeChunks(to)
 }
 
 // destroyed returns the outcome of the connection of a socket that the kernel has destroyed. isReported: it was that of a failed
 // attempt, which is an end of its own. connect is what is recorded of its last attempt, if isKnown.
-func (c *connects) destroyed(s *Socket, connect *bpf.Connect, isKnown bool) (outcome Outcome, isReported bool) {
+func (c *connects) destroyed(q *endQueue, s *Socket, connect *bpf.Connect, isKnown bool) (outcome Outcome, isReported bool) {
 	if !c.isOpen() {
 		return OutcomeUnknown, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drainLocked()
-	outcome, isHeld := c.held[s.Cookie]
-	delete(c.held, s.Cookie)
-	neverEstablished := connect.ConnectTime == 0
-	if !isKnown { // the peer has acknowledged the SYN at least of one that was initiated
-		neverEstablished = outcome.IsFailedConnect() && s.TCP.BytesAcked == 0
+	outcome, isHeld := q.forget(s.Cookie)
+	hasFailed := outcome.IsFailedConnect()
+	if isKnown {
+		hasFailed = connect.ConnectTime == 0
 	}
 	switch {
-	case neverEstablished:
+	case hasFailed && s.TCP.BytesAcked == 0: // else the peer has acknowledged the SYN, so that it was established
 		return outcome, true
 	case !isHeld, outcome.IsFailedConnect():
 		return OutcomeClosed, false
@@ -260,10 +297,13 @@ func (c *connects) destroyed(s *Socket, connect *bpf.Connect, isKnown bool) (out
 func (c *connects) takeLost() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	lost := c.drained + uint64(c.overflow)
-	n := int(lost - c.reported)
-	c.reported = lost
-	return n
+	lost := c.overflow
+	if records := c.records.Load(); records != nil {
+		lost += (*records).Lost()
+	}
+	n := lost - min(lost, c.reported)
+	c.reported += n
+	return int(n)
 }
 
 // openConnects loads the BPF program that records connects, if owners come from BPF too.
@@ -271,7 +311,11 @@ func (s *Scanner) openConnects() {
 	if s.stats.OwnerMethod != OwnersBPF || s.connects.isOpen() {
 		return
 	}
-	recorded, err := bpf.OpenConnects(s.config.ProcRoot)
+	onlyNetNS := uint64(0)
+	if slices.Equal(s.config.Namespaces, []string{NamespaceSelf}) {
+		onlyNetNS = netns.Of(netns.ThreadDir)
+	}
+	recorded, err := bpf.OpenConnects(s.config.ProcRoot, onlyNetNS)
 	if err != nil {
 		s.fallbacks.markUnavailable(fallbackConnects, fmt.Errorf("processes of closed TCP sockets unavailable: %w", err))
 		return

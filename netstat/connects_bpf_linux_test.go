@@ -30,7 +30,7 @@ import (
 func openBPFConnects(tb testing.TB) *bpf.Connects {
 	tb.Helper()
 	testnet.RequireBPF(tb)
-	connects, err := bpf.OpenConnects("/proc")
+	connects, err := bpf.OpenConnects("/proc", 0)
 	require.NoError(tb, err)
 	tb.Cleanup(connects.Close)
 	return connects
@@ -361,7 +361,7 @@ func TestConnectsPrivileges(t *testing.T) {
 				if test.before != nil {
 					test.before(t)
 				}
-				connects, err := bpf.OpenConnects(test.root)
+				connects, err := bpf.OpenConnects(test.root, 0)
 				if test.err != "" {
 					require.Nil(t, connects)
 					require.ErrorIs(t, err, errors.ErrUnsupported)
@@ -385,7 +385,7 @@ func TestConnectsReleaseResources(t *testing.T) {
 	openBPFConnects(t).Lookup(1) // opens what stays open
 	before, memory := openDescriptors(t), bpfMappings(t)
 	for range 30 {
-		connects, err := bpf.OpenConnects("/proc")
+		connects, err := bpf.OpenConnects("/proc", 0)
 		require.NoError(t, err)
 		require.Greater(t, len(openDescriptors(t)), len(before)+2, "a program, a map and a link")
 		connects.Close()
@@ -400,7 +400,7 @@ func TestConnectsReleaseResources(t *testing.T) {
 		for room := range 12 { // descriptors run out at a different step each time
 			less := unix.Rlimit{Cur: limitFor(t, room), Max: limit.Max}
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &less))
-			connects, err := bpf.OpenConnects("/proc")
+			connects, err := bpf.OpenConnects("/proc", 0)
 			require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
 			if err == nil {
 				works++
@@ -414,7 +414,7 @@ func TestConnectsReleaseResources(t *testing.T) {
 		require.Less(t, works, 10)
 	})
 
-	connects, err := bpf.OpenConnects("/proc")
+	connects, err := bpf.OpenConnects("/proc", 0)
 	require.NoError(t, err)
 	program, records, attached := openedID(t, before, "prog_id"), openedID(t, before, "map_id"), openedID(t, before, "link_id")
 	left := func() (left []string) {

@@ -19,10 +19,10 @@ func TestOutcomeOf(t *testing.T) {
 		want Outcome
 	}{
 		{bpf.End{Failed: true}, OutcomeConnectAborted},
-		{bpf.End{Failed: true, Unsent: true}, OutcomeConnectNoPort},
+		{bpf.End{Failed: true, NoPort: true}, OutcomeConnectNoPort},
 		{bpf.End{Failed: true, Error: uint16(syscall.ECONNABORTED)}, OutcomeConnectAborted},
 		{bpf.End{Failed: true, Error: uint16(syscall.ECONNREFUSED)}, OutcomeConnectRefused},
-		{bpf.End{Failed: true, Error: uint16(syscall.ECONNREFUSED), Unsent: true}, OutcomeConnectRefused},
+		{bpf.End{Failed: true, Error: uint16(syscall.ECONNRESET), NoPort: true}, OutcomeConnectNoPort},
 		{bpf.End{Failed: true, Error: uint16(syscall.ECONNRESET)}, OutcomeConnectRefused},
 		{bpf.End{Failed: true, Error: uint16(syscall.ETIMEDOUT)}, OutcomeConnectTimedOut},
 		{bpf.End{Failed: true, Error: uint16(syscall.EHOSTUNREACH)}, OutcomeConnectUnreachable},
@@ -56,13 +56,14 @@ func (f *fakeEnds) Lookup(cookie uint64) (bpf.Connect, bool) {
 	return connect, ok
 }
 
-func (f *fakeEnds) Drain(each func(*bpf.End)) uint64 {
+func (f *fakeEnds) Drain(each func(*bpf.End)) {
 	for i := range f.ends {
 		each(&f.ends[i])
 	}
 	f.ends = nil
-	return f.lost
 }
+
+func (f *fakeEnds) Lost() uint64 { return f.lost }
 
 func (*fakeEnds) Wait(func()) {}
 func (*fakeEnds) Close()      {}
@@ -72,8 +73,9 @@ const testNetNS = 7
 // endsOfTest is a namespace whose ends are those of a test.
 type endsOfTest struct {
 	*fakeEnds
-	connects      *connects
-	ends, destroy closedQueue
+	connects *connects
+	ends     *endQueue
+	destroy  *closedQueue
 }
 
 func newEndsOfTest(t *testing.T, budget int) *endsOfTest {
@@ -81,9 +83,9 @@ func newEndsOfTest(t *testing.T, budget int) *endsOfTest {
 	e := &endsOfTest{fakeEnds: &fakeEnds{attempts: map[uint64]bpf.Connect{}}, connects: &connects{}}
 	e.connects.open(e.fakeEnds)
 	t.Cleanup(e.connects.Close)
-	e.ends = closedQueue{budget: newClosedBudget(budget)}
-	e.destroy = closedQueue{budget: newClosedBudget(budget), connects: e.connects}
-	e.connects.follow(testNetNS, &e.ends)
+	e.destroy = testQueue(newClosedBudget(budget), e.connects)
+	e.ends = e.destroy.ends
+	e.connects.follow(testNetNS, e.ends)
 	return e
 }
 
@@ -116,7 +118,7 @@ func (e *endsOfTest) destroyed(cookie, acknowledged uint64) {
 
 // taken describes what a scan takes.
 func (e *endsOfTest) taken() (taken []string) {
-	all := takenClosed{chunks: e.destroy.takeChunks(e.connects.takeEnds(&e.ends, nil))}
+	all := takenClosed{chunks: e.destroy.takeChunks(e.connects.takeEnds(e.ends, nil))}
 	var s Socket
 	for {
 		connect, isKnown, ok := all.next(&s)
@@ -167,6 +169,10 @@ func TestFailedAttemptsAreTakenOnce(t *testing.T) {
 
 	e.destroyed(6, 0)
 	require.Equal(t, []string{"closed"}, e.taken(), "accepted, and closed before anything was sent")
+
+	e.attempts[7] = bpf.Connect{Attempt: bpf.Attempt{Number: 7}}
+	e.destroyed(7, 102)
+	require.Equal(t, []string{"closed, 0s"}, e.taken(), "established, but the program could not see it")
 }
 
 // A connection that was reset is taken when it was, if its process still holds the socket then, and when its socket is destroyed.
@@ -193,26 +199,30 @@ func TestHeldConnections(t *testing.T) {
 // Ends are those of the namespaces that are read, and the number of a namespace can be that of another one later.
 func TestEndsOfNamespaces(t *testing.T) {
 	e := newEndsOfTest(t, maxClosed)
-	other := closedQueue{budget: newClosedBudget(maxClosed)}
+	other := newEndQueue(newClosedBudget(maxClosed))
 	e.end(1, func(e *bpf.End) { e.NetNS = 8 })
 	require.Empty(t, e.taken())
 	e.end(2, func(e *bpf.End) { e.NetNS = 8 })
-	e.connects.follow(8, &other)
+	e.connects.follow(8, other)
 	require.Empty(t, other.takeChunks(nil), "before it is followed")
 	e.end(3, func(e *bpf.End) { e.NetNS = 8 })
 	require.Empty(t, e.taken())
 	require.Equal(t, 1, other.waiting())
 
 	e.end(4, nil)
-	e.connects.unfollow(testNetNS, &e.ends)
-	require.Len(t, e.taken(), 1, "until then")
+	second := newEndQueue(newClosedBudget(maxClosed))
+	e.connects.follow(testNetNS, second)
+	e.connects.unfollow(testNetNS, second)
 	e.end(5, nil)
-	require.Empty(t, e.taken())
-	e.connects.follow(testNetNS, &other)
-	e.connects.unfollow(testNetNS, &e.ends)
+	e.connects.follow(testNetNS, second)
+	e.connects.unfollow(testNetNS, e.ends)
+	require.Len(t, e.taken(), 2, "until then")
 	e.end(6, nil)
 	e.connects.drain()
-	require.Equal(t, 2, other.waiting(), "a new namespace with the same number stays followed")
+	require.Empty(t, e.taken())
+	require.Equal(t, 1, second.waiting(), "the queue that is left")
+	e.connects.unfollow(testNetNS, second)
+	require.Len(t, e.connects.queues, 1)
 }
 
 // What there is no room for is counted, once.
@@ -231,12 +241,28 @@ func TestLostEnds(t *testing.T) {
 	require.Less(t, taken, sockets)
 	require.Equal(t, sockets-taken+1, e.connects.takeLost())
 
-	e = newEndsOfTest(t, 4*maxHeld)
-	for i := range uint64(maxHeld + 10) {
+}
+
+// Ends of sockets whose events never come are forgotten after a while, the oldest first, and take no room from other namespaces.
+func TestHeldEndsAreBounded(t *testing.T) {
+	e := newEndsOfTest(t, 16*maxHeld)
+	other := newEndQueue(e.ends.budget)
+	e.connects.follow(8, other)
+	e.end(1, func(e *bpf.End) { wasReset(e); e.NetNS = 8 })
+	e.connects.drain()
+	e.connects.takeEnds(other, nil)
+	for i := range uint64(3 * maxHeld) {
 		e.end(1+i, wasReset)
+		if i%1000 == 0 {
+			e.taken()
+		}
 	}
-	require.Len(t, e.taken(), maxHeld)
-	require.Equal(t, 10, e.connects.takeLost())
-	e.end(1, wasReset)
-	require.Len(t, e.taken(), 1, "of a socket that has room")
+	e.taken()
+	require.LessOrEqual(t, len(e.ends.held[0])+len(e.ends.held[1]), maxHeld/2)
+	e.destroyed(3*maxHeld, 102)
+	e.destroyed(1, 102)
+	require.Equal(t, []string{"reset", "closed"}, e.taken(), "a recent one, and the oldest")
+	outcome, _ := other.forget(1)
+	require.Equal(t, OutcomeReset, outcome)
+	require.Zero(t, e.connects.takeLost())
 }

@@ -28,7 +28,7 @@ func TestScannerAddsZones(t *testing.T) {
 		dumps:   []fakeDump{{}, {payloads: [][]byte{message.Bytes()}}, {}, {payloads: [][]byte{udp.Bytes()}}},
 	}
 	s := newFakeScanner(t, ScannerConfig{OwnerMethod: OwnersOff}, diag)
-	q := &closedQueue{budget: newClosedBudget(maxClosed), connects: &connects{}}
+	q := testQueue(newClosedBudget(maxClosed), &connects{})
 	q.add(mustParseInet(message.Bytes()))
 	chunks, _, err := q.take(nil)
 	require.NoError(t, err)

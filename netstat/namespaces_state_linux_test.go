@@ -31,7 +31,7 @@ func TestNamespaceAdopts(t *testing.T) {
 		require.NoError(t, err)
 		diag, closed, namedDiag, namedClosed := &fakeDiag{}, &fakeClosed{}, &fakeDiag{}, &fakeClosed{}
 		budget := newClosedBudget(maxClosed)
-		queue := closedQueue{budget: budget, connects: &connects{}}
+		queue := testQueue(budget, &connects{})
 		queue.add(closedMessage(1))
 		namedClosed.chunks, _, _ = queue.take(nil)
 		n := &trackedNamespace{Namespace: Namespace{table: 7}, held: held}

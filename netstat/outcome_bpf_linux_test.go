@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -309,5 +310,76 @@ func TestConnectTime(t *testing.T) {
 			o.client.Reset(attempted.Socket)
 			check(o.await(1)[0])
 		}
+	})
+}
+
+// A process that closes a socket while the peer still sends makes the kernel reset the connection: this is no reset of the peer.
+func TestOutcomeOfDataAfterClose(t *testing.T) {
+	withOutcomes(t, func(o *outcomes) {
+		sockets, accepted := o.established("tcp4", 3)
+		o.client.Close(sockets...)
+		require.Eventually(t, func() bool { // the peer has the FIN
+			states := map[string]int{}
+			for _, row := range testnet.SSIn(t, o.router.Netns(), "-t") {
+				states[row.State]++
+			}
+			return states["CLOSE_WAIT"] == 3
+		}, 10*time.Second, time.Millisecond)
+		for _, s := range accepted {
+			o.router.Send(s, 1)
+		}
+		for _, end := range o.await(3) {
+			require.Equal(t, OutcomeClosed, end.Outcome)
+		}
+	})
+}
+
+// What an attempt leaves in the socket is not the outcome of the next one.
+func TestOutcomesAreNotThoseOfEarlierAttempts(t *testing.T) {
+	withOutcomes(t, func(o *outcomes) {
+		testnet.RejectPort(t, 81, testnet.ICMPHost4)
+		rejected, silent := netip.MustParseAddrPort("127.0.0.1:81"), o.at("tcp4", testnet.Drop)
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		connect := func(to netip.AddrPort) error {
+			return unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+		}
+		disconnect := func() {
+			t.Helper()
+			_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unix.RawSockaddr{Family: unix.AF_UNSPEC})), 16)
+			require.Zero(t, errno)
+		}
+		require.ErrorIs(t, connect(rejected), unix.EINPROGRESS)
+		require.Eventually(t, func() bool {
+			errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			return err == nil && unix.Errno(errno) == unix.EHOSTUNREACH
+		}, 10*time.Second, time.Millisecond)
+		disconnect()
+		require.ErrorIs(t, connect(silent), unix.EINPROGRESS)
+		disconnect() // leaves ECONNRESET in sk_err
+		testnet.Sysctl(t, "net.ipv4.ip_local_port_range", "40000 40000")
+		o.client.Begin(testnet.Attempts{To: silent, N: 1, NonBlocking: true})
+		require.ErrorIs(t, connect(silent), unix.EADDRNOTAVAIL)
+		require.NoError(t, unix.Close(fd))
+		var got []Outcome
+		for _, end := range o.await(3) {
+			got = append(got, end.Outcome)
+		}
+		require.Equal(t, []Outcome{OutcomeConnectUnreachable, OutcomeConnectAborted, OutcomeConnectNoPort}, got)
+	})
+}
+
+// Attempts in network namespaces that are not read take no room.
+func TestAttemptsOfOtherNamespaces(t *testing.T) {
+	withOutcomes(t, func(o *outcomes) {
+		other := testnet.Start(t, testnet.Process{Name: "other", Netns: true})
+		to := netip.MustParseAddrPort("127.0.0.1:9")
+		recorded := func(p *testnet.Proc) bool {
+			attempted := p.Attempt(testnet.Attempts{To: to, N: 1, Keep: true})
+			_, known := o.scanner.connects.Lookup(attempted[0].Socket.Cookie)
+			return known
+		}
+		require.False(t, recorded(other))
+		require.True(t, recorded(o.client))
 	})
 }

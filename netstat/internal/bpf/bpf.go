@@ -56,6 +56,6 @@ type End struct {
 	// Error is the error of the socket (sk_err of struct sock), SoftError the last one that ICMP reported (sk_err_soft, or in the error
 	// queue).
 	Error, SoftError uint16
-	// Unsent: no segment was sent, and the process has not closed the socket.
-	Unsent bool
+	// NoPort: the attempt got no local port.
+	NoPort bool
 }

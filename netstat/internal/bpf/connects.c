@@ -4,7 +4,7 @@
 // and how it ends. connects.go and ends.go read what it writes. The kernel puts a socket in SYN_SENT in the process that calls
 // connect(2), before it chooses a local port and before it sends the first packet; with TCP Fast Open too, whose call may be
 // sendto(2). A thread of io_uring counts as the process. The program needs bpf_get_socket_cookie, which tracing programs have
-// since Linux 5.12, and which gives a socket a cookie if it has none.
+// since Linux 5.12, and which gives a socket a cookie if it has none. On arm64 atomic operations need Linux 5.18.
 //
 // A socket that connects again replaces its record, and one that is accepted never is in SYN_SENT. Of an MPTCP connection the
 // subflows are recorded, as sock_diag has only these among the sockets of TCP. The process initiates the first one. A worker
@@ -27,6 +27,9 @@ typedef unsigned long long u64;
 
 #define TASK_COMM_LEN 16
 #define AF_INET6 10
+#define SEND_SHUTDOWN 2 // include/net/sock.h
+#define SHUTDOWN_MASK 3
+#define ECONNRESET 104
 #define IPPROTO_TCP 6
 #define PF_KTHREAD 0x00200000 // include/linux/sched.h
 
@@ -34,6 +37,8 @@ typedef unsigned long long u64;
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3
+#define TCP_FIN_WAIT1 4
+#define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
 
@@ -63,7 +68,6 @@ struct sock_common {
 	u32 skc_daddr;
 	u32 skc_rcv_saddr;
 	u16 skc_dport; // in network order
-	u16 skc_num;
 	u16 skc_family;
 	int skc_bound_dev_if;
 	possible_net_t skc_net;
@@ -73,8 +77,11 @@ struct sock_common {
 } CORE;
 
 // include/linux/errqueue.h; in sk_buff.cb
+#define SO_EE_ORIGIN_ICMP 2
+#define SO_EE_ORIGIN_ICMP6 3
 struct sock_extended_err {
 	u32 ee_errno;
+	u8 ee_origin;
 } CORE;
 
 struct sock_exterr_skb {
@@ -86,7 +93,7 @@ struct sk_buff {
 } CORE;
 
 struct sk_buff_head {
-	struct sk_buff *next;
+	struct sk_buff *prev; // the newest
 	u32 qlen;
 } CORE;
 
@@ -171,9 +178,11 @@ struct connect {
 	// When it began, by CLOCK_MONOTONIC, modulo 2^32; once it is established the time that this took, at least 1.
 	u32 us;
 	u16 port; // of the peer, in host order
-	u8 established;
-	u8 syn_retrans; // until then, at most 255
+	u8 state; // ESTABLISHED; before the length of the error queue when it began, at most ESTABLISHED - 1
+	u8 syn_retrans; // until it was established, at most 255
 };
+
+#define ESTABLISHED 255
 
 // The version of a record is odd while the record is written, and another one each time. A record is a cache line.
 struct record {
@@ -199,7 +208,7 @@ struct end {
 	u16 error; // sk_err
 	u16 soft_error; // that ICMP reported last: sk_err_soft, or of a failed attempt that in the error queue
 	u8 state; // that it was in
-	u8 shutdown; // sk_shutdown
+	u8 no_port; // a failed attempt got no local port
 };
 
 // The records are those of the last RECORDS connections, in the order in which they begin: that of the connection with the
@@ -237,6 +246,9 @@ struct {
 	u32 *key;
 	struct bucket *value;
 } buckets SEC(".maps");
+
+// With another value than 0, the inode number of the only network namespace whose sockets are recorded: others would take room.
+const volatile u32 only_netns = 0;
 
 // ends are read soon after a quarter is full, and at every scan (see ends.go).
 #define ENDS (1 << 21) // bytes
@@ -381,7 +393,7 @@ static __attribute__((always_inline)) void begin(struct sock *sk)
 	}
 	connect->us = now_us();
 	connect->port = __builtin_bswap16(sk->__sk_common.skc_dport);
-	connect->established = 0;
+	connect->state = sk->sk_error_queue.qlen < ESTABLISHED ? sk->sk_error_queue.qlen : ESTABLISHED - 1;
 	connect->syn_retrans = 0;
 	end_write(record, version);
 	enter(cookie, number);
@@ -402,7 +414,7 @@ static __attribute__((always_inline)) void established(struct sock *sk, u64 cook
 	if (__sync_lock_test_and_set(&record->cookie, record->cookie) == cookie) { // else replaced meanwhile
 		retrans = tp->total_retrans;
 		record->connect.us = took(record->connect.us);
-		record->connect.established = 1;
+		record->connect.state = ESTABLISHED;
 		record->connect.syn_retrans = retrans < 255 ? retrans : 255;
 	}
 	end_write(record, version);
@@ -413,7 +425,8 @@ static __attribute__((always_inline)) void set_addresses(struct end *end, struct
 	end->netns = sk->__sk_common.skc_net.net->ns.inum;
 	end->device = sk->__sk_common.skc_bound_dev_if;
 	end->family = sk->__sk_common.skc_family;
-	if (end->family == AF_INET6) {
+	// Without CONFIG_IPV6 there is no such field.
+	if (end->family == AF_INET6 && __builtin_preserve_field_info(sk->__sk_common.skc_v6_daddr, 2 /* exists */)) {
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
 			end->local[i] = sk->__sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32[i];
@@ -432,16 +445,21 @@ static __attribute__((always_inline)) void set_addresses(struct end *end, struct
 	end->remote_port = __builtin_bswap16(sk->__sk_common.skc_dport);
 }
 
-// queued_error returns the error that ICMP has reported of an attempt over IPv4. If the report came while connect(2) held the socket, the
-// attempt goes on, but poll(2) and SO_ERROR tell the process, which clears sk_err_soft (tcp_v4_err, net/ipv4/tcp_ipv4.c;
-// sk_getsockopt, net/core/sock.c).
-static __attribute__((always_inline)) u16 queued_error(struct sock *sk)
+// queued_error returns the error that ICMP has reported since the error queue had the length. If the report came while connect(2) held
+// the socket, an attempt over IPv4 goes on, but poll(2) and SO_ERROR tell the process, which clears sk_err_soft (tcp_v4_err,
+// net/ipv4/tcp_ipv4.c; sk_getsockopt, net/core/sock.c).
+static __attribute__((always_inline)) u16 queued_error(struct sock *sk, u32 before)
 {
 	u32 at = __builtin_preserve_field_info(((struct sock_exterr_skb *)0)->ee.ee_errno, 0 /* byte offset */);
+	u32 origin = __builtin_preserve_field_info(((struct sock_exterr_skb *)0)->ee.ee_origin, 0);
+	struct sk_buff *newest = sk->sk_error_queue.prev;
 
-	if (!sk->sk_error_queue.qlen)
+	if (sk->sk_error_queue.qlen <= before)
 		return 0;
-	return *(u8 *)(sk->sk_error_queue.next->cb + at); // an errno is less than 256
+	origin = *(u8 *)(newest->cb + origin);
+	if (origin != SO_EE_ORIGIN_ICMP && origin != SO_EE_ORIGIN_ICMP6)
+		return 0;
+	return *(u8 *)(newest->cb + at); // an errno is less than 256
 }
 
 // ended writes the end of a failed attempt or of an established connection.
@@ -467,10 +485,9 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 	set_addresses(end, sk, tp);
 	end->error = sk->sk_err;
 	end->soft_error = sk->sk_err_soft;
-	if (failed && !end->soft_error)
-		end->soft_error = queued_error(sk);
 	end->state = state;
-	end->shutdown = sk->sk_shutdown;
+	// The kernel has sent nothing, and the process has not closed the socket. inet_sport can be that of an earlier attempt.
+	end->no_port = failed && !tp->segs_out && !(sk->sk_shutdown & SEND_SHUTDOWN);
 	end->segs_out = tp->segs_out;
 	end->segs_in = tp->segs_in;
 	end->syn_retrans = failed ? tp->total_retrans : 0;
@@ -483,7 +500,9 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 		end->by = record->connect.by;
 		if (failed) {
 			end->connect_us = took(record->connect.us);
-		} else if (record->connect.established) {
+			if (!end->soft_error)
+				end->soft_error = queued_error(sk, record->connect.state);
+		} else if (record->connect.state == ESTABLISHED) {
 			end->connect_us = record->connect.us;
 			end->syn_retrans = record->connect.syn_retrans;
 		}
@@ -504,7 +523,7 @@ int connects(struct inet_sock_set_state *ctx)
 	int before = ctx->oldstate, now = ctx->newstate;
 	u64 cookie;
 
-	if (sk->sk_protocol != IPPROTO_TCP)
+	if (sk->sk_protocol != IPPROTO_TCP || (only_netns && sk->__sk_common.skc_net.net->ns.inum != only_netns))
 		return 0;
 	if (now == TCP_SYN_SENT) {
 		begin(sk);
@@ -522,6 +541,10 @@ int connects(struct inet_sock_set_state *ctx)
 		else if (before == TCP_SYN_RECV) {
 			if (cookie && number_of(cookie))
 				ended(sk, cookie, before, 1);
+		} else if (sk->sk_err == ECONNRESET && sk->sk_shutdown == SHUTDOWN_MASK &&
+			   (before == TCP_FIN_WAIT1 || before == TCP_FIN_WAIT2)) {
+			// The process has closed the socket, and this end resets the connection if the peer sends more
+			// (tcp_rcv_state_process, net/ipv4/tcp_input.c), which looks like a reset of the peer.
 		} else if (sk->sk_err && before != TCP_LISTEN && before != TCP_CLOSE)
 			ended(sk, bpf_get_socket_cookie(sk), before, 0);
 	}

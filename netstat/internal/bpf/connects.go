@@ -76,7 +76,8 @@ func (r *connectsRecord) read(cookie uint64) (Connect, bool) {
 func (c *connectsConnect) decode() Connect {
 	connect := c.By.decode()
 	connect.Port = c.Port
-	if c.Established != 0 {
+	const established = 255
+	if c.State == established {
 		connect.ConnectTime, connect.SynRetrans = c.Us, uint32(c.SynRetrans)
 	}
 	return connect

@@ -19,31 +19,37 @@ type Connects struct {
 		connectsPrograms
 		connectsMaps
 	}
-	link   link.Link
-	memory [][]byte // the maps
-	index  connectIndex
-	ring   endRing
-	lost   *uint64  // ends for which the ring had no room
-	wakeUp *os.File // the ring, for Wait
+	link     link.Link
+	memory   [][]byte // the maps
+	index    connectIndex
+	ring     endRing
+	lostEnds *uint64  // for which the ring had no room
+	wakeUp   *os.File // the ring, for Wait
 }
 
-// OpenConnects loads the program, which records connections from then on. procRoot must belong to the initial PID namespace,
-// whose pids the program records.
-func OpenConnects(procRoot string) (*Connects, error) {
+// OpenConnects loads the program, which records connections from then on: those in the network namespace with the inode number netNS,
+// or, if that is 0, in all. procRoot must belong to the initial PID namespace, whose pids the program records.
+func OpenConnects(procRoot string, netNS uint64) (*Connects, error) {
 	if err := requireInitialPIDNamespace(procRoot); err != nil {
 		return nil, err
 	}
 	c := &Connects{}
-	if err := c.open(); err != nil {
+	if err := c.open(netNS); err != nil {
 		c.Close()
 		return nil, missing("recording connection initiators", "5.12", err)
 	}
 	return c, nil
 }
 
-func (c *Connects) open() error {
-	err := loadConnectsObjects(&c.objects, nil)
+func (c *Connects) open(netNS uint64) error {
+	spec, err := loadConnects()
 	if err != nil {
+		return err
+	}
+	if err := spec.Variables[connectsVarOnlyNetns].Set(uint32(netNS)); err != nil {
+		return err
+	}
+	if err := spec.LoadAndAssign(&c.objects, nil); err != nil {
 		return err
 	}
 	if c.index.records, err = mapArray[connectsRecord](c, c.objects.Records); err != nil {
@@ -92,7 +98,7 @@ func (c *Connects) openRing() error {
 	if err != nil {
 		return err
 	}
-	c.lost = &lost[0]
+	c.lostEnds = &lost[0]
 	c.ring = endRing{
 		consumer: (*uint64)(unsafe.Pointer(&read[0])), producer: (*uint64)(unsafe.Pointer(&written[0])), data: written[page:],
 	}
@@ -108,11 +114,17 @@ func (c *Connects) openRing() error {
 	return nil
 }
 
-// Drain calls f with the ends since the last call, in their order. It returns the number of those so far for which there was no
-// room.
-func (c *Connects) Drain(f func(*End)) (lost uint64) {
-	c.ring.drain(f)
-	return atomic.LoadUint64(c.lost)
+// Drain calls f with the ends since the last call, in their order.
+func (c *Connects) Drain(f func(*End)) { c.ring.drain(f) }
+
+// Lost returns the number of ends so far for which there was no room, and of changes of state that the program could not see, as they
+// happened in an interrupt while it ran on the same CPU (bpf_trace_run, kernel/trace/bpf_trace.c).
+func (c *Connects) Lost() (lost uint64) {
+	lost = atomic.LoadUint64(c.lostEnds)
+	if stats, err := c.objects.Connects.Stats(); err == nil {
+		lost += stats.RecursionMisses
+	}
+	return lost
 }
 
 // Wait waits until the room for ends is a quarter full, and then calls drain, which calls Drain; again and again until Close.

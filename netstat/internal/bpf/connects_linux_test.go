@@ -15,7 +15,7 @@ import (
 func openConnects(tb testing.TB) *Connects {
 	tb.Helper()
 	testnet.RequireBPF(tb)
-	connects, err := OpenConnects("/proc")
+	connects, err := OpenConnects("/proc", 0)
 	require.NoError(tb, err)
 	tb.Cleanup(connects.Close)
 	return connects

@@ -90,12 +90,11 @@ func TestConnectDecode(t *testing.T) {
 		Initiator: Process{
 			StartBootTime: binary.NativeEndian.Uint64(b[8:]), PID: u32(16), UID: u32(20), Comm: [16]byte(b[24:40]),
 		},
-		Port:    binary.NativeEndian.Uint16(b[44:]),
-		Attempt: Attempt{ConnectTime: u32(40), SynRetrans: uint32(b[47])},
+		Port: binary.NativeEndian.Uint16(b[44:]),
 	}
-	require.Equal(t, want, c.decode())
-	b[46] = 0 // not established: the time is that when it began
-	want.Attempt = Attempt{}
+	require.Equal(t, want, c.decode(), "not established: the time is that when it began")
+	b[46] = 255
+	want.Attempt = Attempt{ConnectTime: u32(40), SynRetrans: uint32(b[47])}
 	require.Equal(t, want, c.decode())
 }
 

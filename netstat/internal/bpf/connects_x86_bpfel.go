@@ -19,12 +19,12 @@ type connectsBucket struct {
 }
 
 type connectsConnect struct {
-	_           structs.HostLayout
-	By          connectsInitiator
-	Us          uint32
-	Port        uint16
-	Established uint8
-	SynRetrans  uint8
+	_          structs.HostLayout
+	By         connectsInitiator
+	Us         uint32
+	Port       uint16
+	State      uint8
+	SynRetrans uint8
 }
 
 type connectsEnd struct {
@@ -46,7 +46,7 @@ type connectsEnd struct {
 	Error      uint16
 	SoftError  uint16
 	State      uint8
-	Shutdown   uint8
+	NoPort     uint8
 }
 
 type connectsInitiator struct {
@@ -76,6 +76,7 @@ const (
 	connectsProgConnects = "connects"
 	connectsVarBegun     = "begun"
 	connectsVarBtfEnd    = "btf_end"
+	connectsVarOnlyNetns = "only_netns"
 )
 
 // loadConnects returns the embedded CollectionSpec for connects.
@@ -137,8 +138,9 @@ type connectsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectsVariableSpecs struct {
-	Begun  *ebpf.VariableSpec `ebpf:"begun"`
-	BtfEnd *ebpf.VariableSpec `ebpf:"btf_end"`
+	Begun     *ebpf.VariableSpec `ebpf:"begun"`
+	BtfEnd    *ebpf.VariableSpec `ebpf:"btf_end"`
+	OnlyNetns *ebpf.VariableSpec `ebpf:"only_netns"`
 }
 
 // connectsObjects contains all objects after they have been loaded into the kernel.
@@ -180,8 +182,9 @@ func (m *connectsMaps) Close() error {
 //
 // It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectsVariables struct {
-	Begun  *ebpf.Variable `ebpf:"begun"`
-	BtfEnd *ebpf.Variable `ebpf:"btf_end"`
+	Begun     *ebpf.Variable `ebpf:"begun"`
+	BtfEnd    *ebpf.Variable `ebpf:"btf_end"`
+	OnlyNetns *ebpf.Variable `ebpf:"only_netns"`
 }
 
 // connectsPrograms contains all programs after they have been loaded into the kernel.

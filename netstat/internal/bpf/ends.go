@@ -29,7 +29,8 @@ const (
 // drain calls f with the ends in the ring.
 func (r *endRing) drain(f func(*End)) {
 	size := uint64(len(r.data) / 2)
-	for at := atomic.LoadUint64(r.consumer); at < atomic.LoadUint64(r.producer); {
+	written := atomic.LoadUint64(r.producer) // later ones come with the next call: the kernel could write as fast as f reads
+	for at := atomic.LoadUint64(r.consumer); at < written; {
 		header := (*uint32)(unsafe.Pointer(&r.data[at%size]))
 		length := atomic.LoadUint32(header)
 		if length&ringBusy != 0 { // a program on another CPU is about to write it, and does not sleep
@@ -46,7 +47,7 @@ func (r *endRing) drain(f func(*End)) {
 }
 
 func (e *connectsEnd) decode(to *End) {
-	const synSent, synRecv, sendShutdown = 2, 3, 2 // include/net/tcp_states.h, include/net/sock.h
+	const synSent, synRecv = 2, 3 // include/net/tcp_states.h
 	*to = End{
 		Connect: e.By.decode(), Cookie: e.Cookie, NetNS: uint64(e.Netns), Device: e.Device,
 		Local: e.addrPort(&e.Local, e.LocalPort), Remote: e.addrPort(&e.Remote, e.RemotePort),
@@ -54,8 +55,7 @@ func (e *connectsEnd) decode(to *End) {
 	}
 	to.Attempt, to.Port = Attempt{e.Number, e.ConnectUs, e.SynRetrans}, e.RemotePort
 	if to.Failed {
-		to.SegsOut, to.SegsIn = e.SegsOut, e.SegsIn
-		to.Unsent = e.SegsOut == 0 && e.Shutdown&sendShutdown == 0
+		to.SegsOut, to.SegsIn, to.NoPort = e.SegsOut, e.SegsIn, e.NoPort != 0
 	}
 }
 

@@ -21,7 +21,7 @@ func TestEndDecode(t *testing.T) {
 	}
 	u16 := func(at int) uint16 { return binary.NativeEndian.Uint16(b[at:]) }
 	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
-	const family, state, shutdown = 108, 118, 119
+	const family, state, noPort = 108, 118, 119
 	want := End{
 		Connect: Connect{
 			CgroupID: binary.NativeEndian.Uint64(b[8:]),
@@ -47,16 +47,13 @@ func TestEndDecode(t *testing.T) {
 	want.Remote = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[64:])), u16(112))
 	require.Equal(t, want, decoded())
 
-	want.Failed, want.SegsOut, want.SegsIn = true, u32(100), u32(104)
+	want.Failed, want.SegsOut, want.SegsIn, want.NoPort = true, u32(100), u32(104), true
 	for _, failed := range []uint8{2, 3} { // SYN_SENT, SYN_RECV
 		b[state] = failed
 		require.Equal(t, want, decoded())
 	}
-	e.SegsOut, want.SegsOut = 0, 0
-	for how, unsent := range map[uint8]bool{0: true, 1: true, 2: false, 3: false} { // shut down for receiving, sending
-		b[shutdown], want.Unsent = how, unsent
-		require.Equal(t, want, decoded())
-	}
+	b[noPort], want.NoPort = 0, false
+	require.Equal(t, want, decoded())
 }
 
 // ringWriter writes records in the same way as the kernel (__bpf_ringbuf_reserve and bpf_ringbuf_commit, kernel/bpf/ringbuf.c).

@@ -31,13 +31,16 @@ func (*Owners) Close() {}
 type Connects struct{}
 
 // OpenConnects returns an error.
-func OpenConnects(string) (*Connects, error) { return nil, errNoProgram }
+func OpenConnects(string, uint64) (*Connects, error) { return nil, errNoProgram }
 
 // Lookup returns false.
 func (*Connects) Lookup(uint64) (Connect, bool) { return Connect{}, false }
 
 // Drain does nothing.
-func (*Connects) Drain(func(*End)) uint64 { return 0 }
+func (*Connects) Drain(func(*End)) {}
+
+// Lost returns 0.
+func (*Connects) Lost() uint64 { return 0 }
 
 // Wait returns at once.
 func (*Connects) Wait(func()) {}

@@ -39,13 +39,16 @@ func (f *flow) reopen() {
 	f.kernelCounters, f.attempt, f.before, f.synRetrans = kernelCounters{}, 0, 0, 0
 }
 
-// mustConnect reports whether connect must be called for a live socket.
-func (t *flows) mustConnect(f *flow, s *netstat.Socket, isNew bool) bool {
-	if !t.countsConnects || s.Transport != netstat.TransportTCP {
+// mustConnect reports whether connect must be called for a live socket. restarted: its counters are those of another connection than
+// before.
+func (t *flows) mustConnect(f *flow, s *netstat.Socket, isNew, restarted bool) bool {
+	if !t.countsConnects && !t.countsLifecycle || s.Transport != netstat.TransportTCP {
 		return false
 	}
-	// A connection of the first pass can have been established long ago.
-	return s.State == netstat.TCPSynSent || f.has(flowConnecting) || isNew && f.has(flowCounted) && t.current.baselined[netstat.TransportTCP]
+	if isNew && f.has(flowCounted) && t.current.baselined[netstat.TransportTCP] { // else it can have been established long ago
+		return true
+	}
+	return s.State == netstat.TCPSynSent || f.has(flowConnecting) || f.attempt != 0 && (restarted || f.port != s.Remote.Port())
 }
 
 // connect records the attempt of a live connection that has not been seen established before. It adds to delta, or sets it if the
@@ -107,7 +110,6 @@ func (t *flows) endConnect(f *flow, s *netstat.Socket, delta *traffic) {
 	f.flags &^= flowConnecting
 	attempt, isKnown := t.attemptOf(s)
 	switch {
-	case !t.countsConnects:
 	case isKnown:
 		if attempt.Number != f.attempt {
 			f.synRetrans = 0
@@ -134,11 +136,11 @@ func (t *flows) failed(s *netstat.Socket) (f *flow, delta traffic) {
 	attempt, _ := t.attemptOf(s)
 	before, counted := &flow{}, false // what has been counted of the attempt
 	if f != nil && f.has(flowCounted) && !f.has(flowFailed) {
-		switch attempt.Number {
-		case f.attempt, 0:
+		switch {
+		case attempt.Number == f.attempt, attempt.Number == 0, f.attempt == 0 && f.has(flowConnecting):
 			before, counted = f, true
 			f.flags = f.flags&^flowConnecting | flowFailed
-		case f.before:
+		case attempt.Number == f.before:
 			counted = true
 			before.synRetrans = f.beforeSynRetrans
 			before.segsOut, before.retransSegs = 1+uint32(f.beforeSynRetrans), uint32(f.beforeSynRetrans)
@@ -221,15 +223,15 @@ func (p *pass) observeClosed(o *observation) {
 			p.holders = append(p.holders, p.owners.of(process))
 		}
 		o.holders = p.holders
-		if len(o.holders) == 0 && !s.Outcome.IsFailedConnect() {
+		_, isOutgoing := p.flows.attemptOf(s)
+		if len(o.holders) == 0 && !isOutgoing && !s.Outcome.IsFailedConnect() {
 			o.listener = p.listeners.findForClosed(s)
 		}
 		if f != nil && !f.has(flowEnded) {
 			f = nil
 		}
 		if f == nil { // else attribute counts it
-			_, attemptKnown := p.flows.attemptOf(s)
-			p.countLost(o, attemptKnown)
+			p.countLost(o, isOutgoing)
 		}
 	} else {
 		if s.Remote.Port() == 0 {

@@ -152,6 +152,26 @@ func TestAttempts(t *testing.T) {
 		a.requirePass(t, failed, nil, a.trying(2, 3, 0), a.refused(2, 3, 0))
 		a.requirePass(t, [5]int64{1, 1}, []int{4}, a.ended(2, netstat.OutcomeClosed, 4, 0))
 	})
+	t.Run("disconnected and connected again", func(t *testing.T) {
+		a := newAttempting()
+		first := a.established(cookie, 1, 0)
+		first.TCP.SegsOut = 9
+		a.requirePass(t, opened, []int{1}, first)
+		a.requirePass(t, [5]int64{1, 1}, []int{2}, a.established(cookie, 2, 0))
+		other := a.established(cookie, 3, 0)
+		other.Remote = netip.AddrPortFrom(other.Remote.Addr(), 80)
+		other.TCP.SegsOut = 9
+		a.requirePass(t, [5]int64{1, 1}, []int{3}, other)
+	})
+	t.Run("without the set connects", func(t *testing.T) {
+		a := newAttempting()
+		a.countsConnects = false
+		a.requirePass(t, [5]int64{1}, nil, a.trying(cookie, 1, 0))
+		a.requirePass(t, [5]int64{1, 1, 1}, nil, a.trying(cookie, 2, 0), a.refused(cookie, 1, 0))
+		a.requirePass(t, [5]int64{0, 1, 1}, nil, a.refused(cookie, 2, 0))
+		a.requirePass(t, none, nil)
+		require.Empty(t, a.table.all)
+	})
 	t.Run("reset while it is held", func(t *testing.T) {
 		a := newAttempting()
 		a.requirePass(t, opened, []int{1}, a.established(cookie, 1, 0))

@@ -205,9 +205,9 @@ func (t *flows) live(s *netstat.Socket, delta *traffic) (f *flow, idle bool) {
 		f.reopen()
 	}
 	f.pass, f.scan = t.current.passes[s.Transport], t.scan
-	isNew := !f.has(flowCounted)
+	isNew, before := !f.has(flowCounted), f.kernelCounters
 	idle = !hasCounters || t.count(f, s, delta)
-	if t.mustConnect(f, s, isNew) {
+	if t.mustConnect(f, s, isNew, !idle && f.restartedSince(&before)) {
 		idle = !t.connect(f, s, delta, idle)
 	}
 	return f, idle

@@ -168,8 +168,10 @@ func (p *pass) decide(o *observation, f *flow) bool {
 	if o.State == netstat.TCPSynSent {
 		return true
 	}
-	if process, cgroupID := o.Initiator(); process != nil {
-		p.initiatedBy(o, f, process, cgroupID)
+	if _, isOutgoing := p.flows.attemptOf(o.Socket); isOutgoing {
+		if process, cgroupID := o.Initiator(); process != nil { // else a kernel thread
+			p.initiatedBy(o, f, process, cgroupID)
+		}
 		return true
 	}
 	if o.listener = p.listeners.findForLive(o.Socket); o.listener != nil {
