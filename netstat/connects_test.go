@@ -241,7 +241,6 @@ func TestLostEnds(t *testing.T) {
 	taken := len(e.taken())
 	require.Less(t, taken, sockets)
 	require.Equal(t, sockets-taken+1, e.connects.takeLost())
-
 }
 
 // Ends of sockets whose events never come are forgotten after a while, the oldest first, and take no room from other namespaces.

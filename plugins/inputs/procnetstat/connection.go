@@ -51,7 +51,7 @@ var connectionSchema = measurementSchema{
 }
 
 func connectionField(name, unit, about string) field {
-	return field{name: name, unit: unit, needs: "netlink, TCP, `rtt`, `traffic` or `stalls` in `details`", about: about}
+	return field{name: name, unit: unit, needs: "netlink, TCP, `rtt`, `traffic`, `connects` or `stalls` in `details`", about: about}
 }
 
 // connectionMeasurement is procnetstat_connection: a point for every socket, with the field names of procstat_socket.
