@@ -237,8 +237,15 @@ func TestSynRetrans(t *testing.T) {
 				requireRetrans := func(attempts int64) {
 					t.Helper()
 					opened += attempts
-					eventually(t, func() bool { return c.live.gather().one("procnetstat")["tcp_opened"] == opened })
+					eventually(t, func() bool {
+						g := c.live.gather()
+						return g.one("procnetstat")["tcp_opened"]+g.one("procnetstat_gather")["connects_lost"] >= opened
+					})
+					c.live.gather() // with it the losses are counted
 					want, g := synRetrans(t)-before, c.live.gather()
+					if lost := g.one("procnetstat_gather")["connects_lost"]; lost > 0 {
+						t.Skipf("busy machine: the kernel did not report %d attempts", lost)
+					}
 					require.Equal(t, want, g.one("procnetstat")["tcp_syn_retrans"]-hostBefore, "host")
 					require.Equal(t, want, g.one("procnetstat_process", "process_name=client")["tcp_syn_retrans"], "process")
 				}
