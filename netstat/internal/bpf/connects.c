@@ -516,37 +516,49 @@ static __attribute__((always_inline)) void ended(struct sock *sk, u64 cookie, u8
 	bpf_ringbuf_submit(end, bpf_ringbuf_query(&ends, BPF_RB_AVAIL_DATA) < ENDS / 4 ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 
+static __attribute__((always_inline)) int is_recorded(struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP && (!only_netns || sk->__sk_common.skc_net.net->ns.inum == only_netns);
+}
+
+// The kernel does not run a program for an event that interrupts the same program on the same CPU (__bpf_trace_run,
+// kernel/trace/bpf_trace.c). Timers interrupt connect(2), and hundreds of attempts can time out in one interrupt: so there is a program
+// for what begins, which only processes do, and one for what ends.
+
 SEC("tp_btf/inet_sock_set_state")
-int connects(struct inet_sock_set_state *ctx)
+int begins(struct inet_sock_set_state *ctx)
+{
+	if ((int)ctx->newstate == TCP_SYN_SENT && is_recorded(ctx->sk))
+		begin(ctx->sk);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int changes(struct inet_sock_set_state *ctx)
 {
 	struct sock *sk = ctx->sk;
 	int before = ctx->oldstate, now = ctx->newstate;
 	u64 cookie;
 
-	if (sk->sk_protocol != IPPROTO_TCP || (only_netns && sk->__sk_common.skc_net.net->ns.inum != only_netns))
+	if ((now != TCP_ESTABLISHED && now != TCP_CLOSE) || !is_recorded(sk))
 		return 0;
-	if (now == TCP_SYN_SENT) {
-		begin(sk);
-		return 0;
-	}
 	// Two that connect to each other, or one to itself, go through SYN_RECV, as an accepted one does. That has no cookie yet, unless a
 	// dump has seen it, and no record.
 	cookie = sk->__sk_common.skc_cookie.counter;
 	if (now == TCP_ESTABLISHED) {
 		if (cookie)
 			established(sk, cookie);
-	} else if (now == TCP_CLOSE) {
-		if (before == TCP_SYN_SENT)
-			ended(sk, cookie ? cookie : bpf_get_socket_cookie(sk), before, 1);
-		else if (before == TCP_SYN_RECV) {
-			if (cookie && number_of(cookie))
-				ended(sk, cookie, before, 1);
-		} else if (sk->sk_err == ECONNRESET && sk->sk_shutdown == SHUTDOWN_MASK &&
-			   (before == TCP_FIN_WAIT1 || before == TCP_FIN_WAIT2)) {
-			// The process has closed the socket, and this end resets the connection if the peer sends more
-			// (tcp_rcv_state_process, net/ipv4/tcp_input.c), which looks like a reset of the peer.
-		} else if (sk->sk_err && before != TCP_LISTEN && before != TCP_CLOSE)
-			ended(sk, bpf_get_socket_cookie(sk), before, 0);
+	} else if (before == TCP_SYN_SENT) {
+		ended(sk, cookie ? cookie : bpf_get_socket_cookie(sk), before, 1);
+	} else if (before == TCP_SYN_RECV) {
+		if (cookie && number_of(cookie))
+			ended(sk, cookie, before, 1);
+	} else if (sk->sk_err == ECONNRESET && sk->sk_shutdown == SHUTDOWN_MASK &&
+		   (before == TCP_FIN_WAIT1 || before == TCP_FIN_WAIT2)) {
+		// The process has closed the socket, and this end resets the connection if the peer sends more (tcp_rcv_state_process,
+		// net/ipv4/tcp_input.c), which looks like a reset of the peer.
+	} else if (sk->sk_err && before != TCP_LISTEN && before != TCP_CLOSE) {
+		ended(sk, bpf_get_socket_cookie(sk), before, 0);
 	}
 	return 0;
 }

@@ -73,7 +73,8 @@ const (
 	connectsMapEnds      = "ends"
 	connectsMapLost      = "lost"
 	connectsMapRecords   = "records"
-	connectsProgConnects = "connects"
+	connectsProgBegins   = "begins"
+	connectsProgChanges  = "changes"
 	connectsVarBegun     = "begun"
 	connectsVarBtfEnd    = "btf_end"
 	connectsVarOnlyNetns = "only_netns"
@@ -121,7 +122,8 @@ type connectsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type connectsProgramSpecs struct {
-	Connects *ebpf.ProgramSpec `ebpf:"connects"`
+	Begins  *ebpf.ProgramSpec `ebpf:"begins"`
+	Changes *ebpf.ProgramSpec `ebpf:"changes"`
 }
 
 // connectsMapSpecs contains maps before they are loaded into the kernel.
@@ -191,12 +193,14 @@ type connectsVariables struct {
 //
 // It can be passed to loadConnectsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type connectsPrograms struct {
-	Connects *ebpf.Program `ebpf:"connects"`
+	Begins  *ebpf.Program `ebpf:"begins"`
+	Changes *ebpf.Program `ebpf:"changes"`
 }
 
 func (p *connectsPrograms) Close() error {
 	return _ConnectsClose(
-		p.Connects,
+		p.Begins,
+		p.Changes,
 	)
 }
 

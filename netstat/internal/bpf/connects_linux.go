@@ -19,7 +19,7 @@ type Connects struct {
 		connectsPrograms
 		connectsMaps
 	}
-	link     link.Link
+	links    []link.Link
 	memory   [][]byte // the maps
 	index    connectIndex
 	ring     endRing
@@ -61,8 +61,14 @@ func (c *Connects) open(netNS uint64) error {
 	if err := c.openRing(); err != nil {
 		return err
 	}
-	c.link, err = link.AttachTracing(link.TracingOptions{Program: c.objects.Connects, AttachType: ebpf.AttachTraceRawTp})
-	return err
+	for _, program := range []*ebpf.Program{c.objects.Changes, c.objects.Begins} { // no attempt begins before its end is seen
+		attached, err := link.AttachTracing(link.TracingOptions{Program: program, AttachType: ebpf.AttachTraceRawTp})
+		if err != nil {
+			return err
+		}
+		c.links = append(c.links, attached)
+	}
+	return nil
 }
 
 // mapArray maps a BPF array into memory. T is the Go type of its values.
@@ -117,8 +123,15 @@ func (c *Connects) openRing() error {
 // Drain calls f with the ends since the last call, in their order.
 func (c *Connects) Drain(f func(*End)) { c.ring.drain(f) }
 
-// Lost returns the number of ends so far for which there was no room.
-func (c *Connects) Lost() uint64 { return atomic.LoadUint64(c.lostEnds) }
+// Lost returns the number of ends so far for which there was no room, and of changes of state that interrupted the program: see
+// connects.c. Not all of these were ends.
+func (c *Connects) Lost() (lost uint64) {
+	lost = atomic.LoadUint64(c.lostEnds)
+	if stats, err := c.objects.Changes.Stats(); err == nil {
+		lost += stats.RecursionMisses
+	}
+	return lost
+}
 
 // Wait waits until the room for ends is a quarter full, and then calls drain, which calls Drain; again and again until Close.
 func (c *Connects) Wait(drain func()) {
@@ -140,8 +153,8 @@ func (c *Connects) Close() {
 	if c.wakeUp != nil {
 		_ = c.wakeUp.Close()
 	}
-	if c.link != nil {
-		_ = c.link.Close()
+	for _, attached := range c.links {
+		_ = attached.Close()
 	}
 	for _, memory := range c.memory {
 		_ = unix.Munmap(memory)
