@@ -113,7 +113,7 @@ type connectRecords interface {
 	Lookup(cookie uint64) (bpf.Connect, bool)
 	// Drain calls f with the ends since the last call.
 	Drain(f func(*bpf.End))
-	// Lost returns the number of ends so far that were lost.
+	// Lost returns the number of ends so far for which there was no room.
 	Lost() uint64
 	// Wait calls drain whenever many ends wait, until Close.
 	Wait(drain func())
@@ -133,6 +133,9 @@ type connects struct {
 	each     func(*bpf.End)         // add, so that Drain needs no new one
 	queues   map[uint64][]*endQueue // by the inode number of the network namespace; the first one gets the ends
 	overflow uint64                 // ends for which a queue had no room
+	missed   uint64                 // ends of attempts that the program has not reported: see countMissed
+	excused  uint64                 // of ends that are lost, or forgotten
+	forgot   uint64                 // held ends that were forgotten
 	reported uint64                 // lost ends that a scan has reported
 }
 
@@ -153,15 +156,17 @@ func newEndQueue(budget *closedBudget) *endQueue {
 // gone can count as a closed connection once more, and the outcome of a destroyed socket is not known.
 const maxHeld = 1 << 16
 
-// hold notes that a scan takes the ends in the queue.
-func (q *endQueue) hold(limit int) {
+// hold notes that a scan takes the ends in the queue. It returns the number of ends that it forgets.
+func (q *endQueue) hold(limit int) (forgot int) {
 	for cookie, outcome := range q.untaken {
 		if q.held[0] == nil || len(q.held[0]) >= limit/2 {
+			forgot += len(q.held[1])
 			q.held = [2]map[uint64]Outcome{{}, q.held[0]}
 		}
 		q.held[0][cookie] = outcome
 	}
 	clear(q.untaken)
+	return forgot
 }
 
 // forget returns the outcome of a socket, and forgets it.
@@ -265,7 +270,7 @@ func (c *connects) takeEnds(q *endQueue, to []*closedChunk) []*closedChunk {
 			}
 		}
 	}
-	q.hold(maxHeld / max(1, len(c.queues)))
+	c.forgot += uint64(q.hold(maxHeld / max(1, len(c.queues))))
 	return q.takeChunks(to)
 }
 
@@ -285,6 +290,9 @@ func (c *connects) destroyed(q *endQueue, s *Socket, connect *bpf.Connect, isKno
 	}
 	switch {
 	case hasFailed && s.TCP.BytesAcked == 0: // else the peer has acknowledged the SYN, so that it was established
+		if !isHeld {
+			c.countMissed()
+		}
 		return outcome, true
 	case !isHeld, outcome.IsFailedConnect():
 		return OutcomeClosed, false
@@ -293,14 +301,30 @@ func (c *connects) destroyed(q *endQueue, s *Socket, connect *bpf.Connect, isKno
 	}
 }
 
-// takeLost returns the number of ends that were lost since the last call.
-func (c *connects) takeLost() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// countMissed counts the end of an attempt whose socket has been destroyed although no end was reported: the kernel does not run the
+// program for some changes of state that interrupt others, as those of timers do (__bpf_trace_run, kernel/trace/bpf_trace.c).
+func (c *connects) countMissed() {
+	if c.excused < c.lost()+c.forgot {
+		c.excused++
+	} else {
+		c.missed++
+	}
+}
+
+// lost returns the number of ends for which there was no room.
+func (c *connects) lost() uint64 {
 	lost := c.overflow
 	if records := c.records.Load(); records != nil {
 		lost += (*records).Lost()
 	}
+	return lost
+}
+
+// takeLost returns the number of ends that were lost since the last call.
+func (c *connects) takeLost() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lost := c.lost() + c.missed
 	n := lost - min(lost, c.reported)
 	c.reported += n
 	return int(n)

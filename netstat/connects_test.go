@@ -166,6 +166,7 @@ func TestFailedAttemptsAreTakenOnce(t *testing.T) {
 	e.attempts[5] = bpf.Connect{Attempt: bpf.Attempt{Number: 5}}
 	e.destroyed(5, 0)
 	require.Empty(t, e.taken(), "its end was lost")
+	require.Equal(t, 1, e.connects.takeLost())
 
 	e.destroyed(6, 0)
 	require.Equal(t, []string{"closed"}, e.taken(), "accepted, and closed before anything was sent")

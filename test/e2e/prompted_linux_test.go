@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,8 +34,8 @@ type prompted struct {
 	reached gather // counters
 }
 
-// startPrompted starts the program with a configuration of the plugin. in is a command that runs the command after it.
-func startPrompted(t *testing.T, program, config string, in ...string) *prompted {
+// startPrompted starts the program with a configuration of the plugin.
+func startPrompted(t *testing.T, program, config string) *prompted {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "procnetstat.conf")
 	if err := errors.Join(os.WriteFile(file, []byte(config), 0o644), os.Chmod(filepath.Dir(filepath.Dir(file)), 0o755)); err != nil {
@@ -46,8 +45,7 @@ func startPrompted(t *testing.T, program, config string, in ...string) *prompted
 	if err != nil || len(counters) == 0 {
 		t.Fatalf("%d counters in the schema: %v", len(counters), err)
 	}
-	command := append(slices.Clone(in), program, "-config", file, "-poll_interval_disabled")
-	p := &prompted{t: t, cmd: exec.Command(command[0], command[1:]...), seen: metrics{}, reached: gather{}, counters: counters}
+	p := &prompted{t: t, cmd: exec.Command(program, "-config", file, "-poll_interval_disabled"), seen: metrics{}, reached: gather{}, counters: counters}
 	p.isProcfs = strings.Contains(config, `source = "procfs"`)
 	p.cmd.Stderr = &p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -522,8 +522,8 @@ static __attribute__((always_inline)) int is_recorded(struct sock *sk)
 }
 
 // The kernel does not run a program for an event that interrupts the same program on the same CPU (__bpf_trace_run,
-// kernel/trace/bpf_trace.c). Timers interrupt connect(2), and hundreds of attempts can time out in one interrupt: so there is a program
-// for what begins, which only processes do, and one for what ends.
+// kernel/trace/bpf_trace.c). Timers interrupt connect(2), and many attempts can time out in one interrupt: so there is a program for
+// what begins, which only processes do, and one for what ends. Some ends are not seen all the same: see countMissed in ../../connects.go.
 
 SEC("tp_btf/inet_sock_set_state")
 int begins(struct inet_sock_set_state *ctx)

@@ -123,15 +123,8 @@ func (c *Connects) openRing() error {
 // Drain calls f with the ends since the last call, in their order.
 func (c *Connects) Drain(f func(*End)) { c.ring.drain(f) }
 
-// Lost returns the number of ends so far for which there was no room, and of changes of state that interrupted the program: see
-// connects.c. Not all of these were ends.
-func (c *Connects) Lost() (lost uint64) {
-	lost = atomic.LoadUint64(c.lostEnds)
-	if stats, err := c.objects.Changes.Stats(); err == nil {
-		lost += stats.RecursionMisses
-	}
-	return lost
-}
+// Lost returns the number of ends so far for which there was no room.
+func (c *Connects) Lost() uint64 { return atomic.LoadUint64(c.lostEnds) }
 
 // Wait waits until the room for ends is a quarter full, and then calls drain, which calls Drain; again and again until Close.
 func (c *Connects) Wait(drain func()) {

@@ -3,9 +3,9 @@
 package procnetstat
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -221,7 +221,7 @@ type modelSocket struct {
 // Whatever sockets do between and during passes, each attempt counts once.
 func TestAttemptsAtRandom(t *testing.T) {
 	for seed := range uint64(300) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 1))
 			a := newAttempting()
 			sockets := []*modelSocket{}

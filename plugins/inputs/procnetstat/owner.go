@@ -146,8 +146,8 @@ func (all *owners) applyFilter(o *owner) {
 		o.wanted = o.nameWanted
 		return
 	}
-	if user := all.userOf(o.process); user != o.filteredUser {
-		o.filteredUser, o.wanted = user, all.filter.wantsUser(user)
+	if name := all.userOf(o.process); name != o.filteredUser {
+		o.filteredUser, o.wanted = name, all.filter.wantsUser(name)
 	}
 }
 
