@@ -125,11 +125,13 @@ func beRefused(port int) error {
 		return err
 	}
 	err = unix.Connect(client, &unix.SockaddrInet4{Addr: loopback, Port: port})
-	if errors.Is(err, unix.ECONNREFUSED) {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
 		return unix.Close(client)
+	case err == nil:
+		err = errors.New("the connection was not refused")
 	}
-	return errors.Join(fmt.Errorf("connecting to port %d, which has no listener: got %v, want %w", port, err, unix.ECONNREFUSED),
-		unix.Close(client))
+	return errors.Join(fmt.Errorf("connecting to port %d, which has no listener: %w", port, err), unix.Close(client))
 }
 
 func closeIfOpen(fd int) error {

@@ -35,6 +35,12 @@ func withOutcomes(t *testing.T, f func(*outcomes)) {
 	})
 }
 
+// in returns the same for a subtest.
+func (o *outcomes) in(t *testing.T) *outcomes {
+	t.Helper()
+	return &outcomes{t, o.router, o.client, o.scanner}
+}
+
 // scan returns the ends of connections since the last scan.
 func (o *outcomes) scan() (ends []*Socket) {
 	o.Helper()
@@ -105,6 +111,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 			{"tcp6", testnet.Drop, OutcomeConnectTimedOut},
 		} {
 			t.Run(test.network+" "+string(test.answer), func(t *testing.T) {
+				o := o.in(t)
 				for _, nonBlocking := range []bool{false, true} {
 					to := o.at(test.network, test.answer)
 					attempted := o.client.Attempt(testnet.Attempts{To: to, N: 2, NonBlocking: nonBlocking})
@@ -114,6 +121,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 			})
 		}
 		t.Run("several of one socket", func(t *testing.T) {
+			o := o.in(t)
 			for _, nonBlocking := range []bool{false, true} {
 				to := o.at("tcp6", testnet.Refuse)
 				attempted := o.client.Attempt(testnet.Attempts{To: to, N: 5, SameSocket: true, NonBlocking: nonBlocking})
@@ -121,6 +129,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 			}
 		})
 		t.Run("neighbour that does not answer", func(t *testing.T) {
+			o := o.in(t)
 			for _, neighbor := range []netip.Addr{o.router.Neighbor4, o.router.Neighbor6} {
 				to := netip.AddrPortFrom(neighbor, 80)
 				o.requireAttempts(o.client.Attempt(testnet.Attempts{To: to, N: 2}), o.await(2), to, OutcomeConnectUnreachable)
@@ -128,6 +137,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 		})
 		for _, how := range []testnet.GiveUp{testnet.GiveUpClose, testnet.GiveUpShutdown, testnet.GiveUpDisconnect} {
 			t.Run("given up by "+string(how), func(t *testing.T) {
+				o := o.in(t)
 				to := o.at("tcp4", testnet.Drop)
 				begun := o.client.Begin(testnet.Attempts{To: to, N: 3, NonBlocking: true})
 				require.Empty(t, o.scan())
@@ -135,6 +145,7 @@ func TestOutcomesOfAttempts(t *testing.T) {
 			})
 		}
 		t.Run("process that ends", func(t *testing.T) {
+			o := o.in(t)
 			to := o.at("tcp4", testnet.Drop)
 			client := testnet.Start(t, testnet.Process{Name: "client"})
 			client.Begin(testnet.Attempts{To: to, N: 3, NonBlocking: true})
@@ -217,9 +228,10 @@ func TestOutcomeWithoutPort(t *testing.T) {
 	})
 }
 
-// established opens connections through the router.
-func (o *outcomes) established(network string, n int) (ends, accepted []testnet.Socket) {
+// established opens three connections through the router.
+func (o *outcomes) established(network string) (ends, accepted []testnet.Socket) {
 	o.Helper()
+	const n = 3
 	to := o.at(network, testnet.Refuse)
 	listener := o.router.Listen(network, netip.AddrPortFrom(map[string]netip.Addr{"tcp4": netip.IPv4Unspecified(), "tcp6": netip.IPv6Unspecified()}[network], 80), n)
 	for _, attempted := range o.client.Attempt(testnet.Attempts{To: to, N: n, Keep: true}) {
@@ -248,7 +260,7 @@ func TestOutcomeReset(t *testing.T) {
 	withOutcomes(t, func(o *outcomes) {
 		for _, network := range []string{"tcp4", "tcp6"} {
 			const n = 3
-			sockets, accepted := o.established(network, n)
+			sockets, accepted := o.established(network)
 			o.scan()
 			o.router.Reset(accepted...)
 			held := o.await(n)
@@ -262,14 +274,14 @@ func TestOutcomeReset(t *testing.T) {
 				require.True(t, end.Has(FieldTCPInfo))
 			}
 
-			sockets, accepted = o.established(network, n)
+			sockets, accepted = o.established(network)
 			o.router.Reset(accepted...)
 			require.Eventually(t, func() bool { return len(testnet.SS(t, "-t", "dport", "80")) == 0 }, 10*time.Second, time.Millisecond)
 			o.client.Close(sockets...)
 			awaitClosed(t, o.scanner.namespaces.self, n)
 			require.Equal(t, OutcomeReset, o.await(n)[0].Outcome, "without a scan between")
 
-			sockets, _ = o.established(network, n)
+			sockets, _ = o.established(network)
 			o.client.Reset(sockets...)
 			for _, end := range o.await(n) {
 				require.Equal(t, OutcomeClosed, end.Outcome, "this end has reset it")
@@ -316,7 +328,7 @@ func TestConnectTime(t *testing.T) {
 // A process that closes a socket while the peer still sends makes the kernel reset the connection: this is no reset of the peer.
 func TestOutcomeOfDataAfterClose(t *testing.T) {
 	withOutcomes(t, func(o *outcomes) {
-		sockets, accepted := o.established("tcp4", 3)
+		sockets, accepted := o.established("tcp4")
 		o.client.Close(sockets...)
 		require.Eventually(t, func() bool { // the peer has the FIN
 			states := map[string]int{}

@@ -35,6 +35,7 @@ const maxAttempts = 1000
 // net.ipv4.tcp_fastopen = 0x607, set before the process listens, every SYN has data, and no cookie is needed.
 type FastOpen string
 
+// The ways of TCP Fast Open.
 const (
 	FastOpenConnect FastOpen = "TCP_FASTOPEN_CONNECT" // connect(2) and write(2) with this socket option
 	FastOpenSend    FastOpen = "MSG_FASTOPEN"         // sendto(2) with this flag
@@ -58,6 +59,7 @@ type Attempted struct {
 // A GiveUp is how a process ends an attempt itself.
 type GiveUp string
 
+// The ways to give up.
 const (
 	GiveUpClose      GiveUp = "close"             // close(2); not for blocking attempts, whose connect(2) holds the socket
 	GiveUpShutdown   GiveUp = "shutdown"          // shutdown(2)
