@@ -296,11 +296,13 @@ func must(p *Process, _ uint64) *Process { return p }
 func TestConnectTime(t *testing.T) {
 	withOutcomes(t, func(o *outcomes) {
 		o.router.Listen("tcp4", netip.AddrPortFrom(netip.IPv4Unspecified(), 80), 100)
+		o.client.Attempt(testnet.Attempts{To: o.at("tcp4", testnet.Refuse), N: 1}) // finds the neighbour, which takes no part in the time then
+		o.await(1)
 		for _, test := range []struct {
 			answer  testnet.Answer
 			delay   time.Duration
 			retrans uint32
-		}{{testnet.Refuse, 100 * time.Millisecond, 0}, {testnet.DropFirstSYN, time.Millisecond, 1}} {
+		}{{testnet.Refuse, 500 * time.Millisecond, 0}, {testnet.DropFirstSYN, time.Millisecond, 1}} {
 			o.router.Delay(test.delay)
 			to := o.at("tcp4", test.answer)
 			attempted := o.client.Attempt(testnet.Attempts{To: to, N: 1, Keep: true})[0]

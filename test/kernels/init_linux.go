@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,6 +102,14 @@ func mountAll() error {
 		if err := unix.Mount(m.kind, m.at, m.kind, unix.MS_NOSUID, ""); err != nil {
 			return fmt.Errorf("mounting %s on %s: %w", m.kind, m.at, err)
 		}
+	}
+	// Opening the device loads its module.
+	const tun = 10<<8 | 200 // MISC_MAJOR and TUN_MINOR (include/linux/miscdevice.h)
+	if err := os.MkdirAll("/dev/net", 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o666, tun); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("making /dev/net/tun: %w", err)
 	}
 	return os.MkdirAll("/run/netns", 0o755)
 }
