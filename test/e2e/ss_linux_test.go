@@ -227,6 +227,9 @@ func countersOf(t *testing.T, row testnet.Row) fields {
 		}
 		counters[name] = n
 	}
+	if row.State == "SYN_SENT" {
+		counters["tcp_syn_retrans"] = counters["tcp_retrans_segs"]
+	}
 	return counters
 }
 
@@ -557,7 +560,7 @@ func gauges(source, series string) []string {
 		}
 		return slices.Concat(without("tcp_syn_sent", tcpGauges), queues)
 	default:
-		return []string{"duration_ns", "sockets", "processes", "unattributed", "denied", "folded_series", "interrupted"}
+		return []string{"duration_ns", "sockets", "processes", "unattributed", "denied", "folded_series", "interrupted", "connects_seen"}
 	}
 }
 
@@ -568,8 +571,8 @@ func without(name string, names []string) []string {
 // counters returns the names of all fields of a series that are counters.
 func counters(source, series string) []string {
 	var tcp, listeners []string
-	if source == "netlink" {
-		tcp, listeners = tcpCounters, []string{"drops"}
+	if source == "netlink" { // without closed_connections, which the other fields of the set connects need
+		tcp, listeners = append(slices.Clone(tcpCounters), "tcp_syn_retrans"), append(slices.Clone(tcpCounters), "drops")
 	}
 	switch measurement, _, _ := strings.Cut(series, ","); measurement {
 	case hostSeries:
@@ -585,7 +588,7 @@ func counters(source, series string) []string {
 		if isUDP(series) {
 			return udpCounters
 		}
-		return slices.Concat(tcp, listeners)
+		return listeners
 	default:
 		return nil
 	}

@@ -87,7 +87,7 @@ func TestSubscription(t *testing.T) {
 				})
 				return all
 			}, 10*time.Second, time.Millisecond)
-			require.Equal(t, counter{sockets: want}, *handler)
+			s.Sync(func(int) { require.Equal(t, counter{sockets: want}, *handler) })
 		}
 	})
 }
