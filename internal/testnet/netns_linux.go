@@ -89,27 +89,32 @@ func nameNetns(tb testing.TB, name, file string) (path string, err error) {
 	return path, nil
 }
 
-// inNewNetns runs f on a thread in a new network namespace in which lo is up. The thread ends when f returns.
-func inNewNetns(f func()) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() { // the main thread would not end; use another one
-			err = inNewNetns(f)
-			runtime.UnlockOSThread()
-			return
-		}
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			return
-		}
-		if err = setUp("lo"); err == nil {
-			f()
-		}
-	}()
-	<-done
-	return err
+// inNewNetns runs f on a thread in a new network namespace in which lo is up, and leaves it. The thread does not end: the kernel would
+// end the processes that it has started (PR_SET_PDEATHSIG).
+func inNewNetns(f func()) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	defer leaveFor(own)
+	if err := setUp("lo"); err != nil {
+		return err
+	}
+	f()
+	return nil
+}
+
+// leaveFor moves the thread to the network namespace that it was in.
+func leaveFor(own *os.File) {
+	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+		panic(fmt.Sprintf("leaving a network namespace: %v", err)) // other goroutines would run in the wrong one
+	}
 }
 
 // UnnameNetns removes the name of a network namespace, which ends if nothing else refers to it.
@@ -141,11 +146,8 @@ func inNetns(file string, f func() error) error {
 	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("entering %s: %w", file, err)
 	}
-	err = f()
-	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-		panic(fmt.Sprintf("leaving %s: %v", file, back)) // other goroutines would run in the wrong namespace
-	}
-	return err
+	defer leaveFor(own)
+	return f()
 }
 
 // ThreadsReturn fails the test unless all threads of this process are in its own network namespace; those that are to end may take a
