@@ -233,7 +233,13 @@ func TestSynRetrans(t *testing.T) {
 				c.live.gather()
 				c.client.Finish(retried...)
 				c.client.Finish(begun...)
-				opened := int64(0)
+				opened, lost := int64(0), int64(0)
+				// The kernel may not report an attempt on a busy machine: then its SYNs, six at most, are missing.
+				requireCount := func(want, got int64, of string) {
+					t.Helper()
+					require.LessOrEqual(t, got, want, of)
+					require.GreaterOrEqual(t, got, want-6*lost, "%s, %d lost", of, lost)
+				}
 				requireRetrans := func(attempts int64) {
 					t.Helper()
 					opened += attempts
@@ -243,11 +249,9 @@ func TestSynRetrans(t *testing.T) {
 					})
 					c.live.gather() // with it the losses are counted
 					want, g := synRetrans(t)-before, c.live.gather()
-					if lost := g.one("procnetstat_gather")["connects_lost"]; lost > 0 {
-						t.Skipf("busy machine: the kernel did not report %d attempts", lost)
-					}
-					require.Equal(t, want, g.one("procnetstat")["tcp_syn_retrans"]-hostBefore, "host")
-					require.Equal(t, want, g.one("procnetstat_process", "process_name=client")["tcp_syn_retrans"], "process")
+					lost = g.one("procnetstat_gather")["connects_lost"]
+					requireCount(want, g.one("procnetstat")["tcp_syn_retrans"]-hostBefore, "host")
+					requireCount(want, g.one("procnetstat_process", "process_name=client")["tcp_syn_retrans"], "process")
 				}
 				requireRetrans(10)
 
@@ -255,7 +259,7 @@ func TestSynRetrans(t *testing.T) {
 				c.client.Attempt(testnet.Attempts{To: established, N: 5})
 				requireRetrans(10)
 				g := c.live.gather()
-				require.EqualValues(t, 10, g.one("procnetstat_remote", "remote_address="+established.Addr().String())["tcp_syn_retrans"])
+				requireCount(10, g.one("procnetstat_remote", "remote_address="+established.Addr().String())["tcp_syn_retrans"], "remote")
 			})
 		})
 	}
